@@ -1,0 +1,54 @@
+"""Shared by all tests: no network, the real data where it is, the command line as users see it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+ROOT = Path(__file__).parent.parent
+Zhllama = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real models and texts, or a skip with its reason."""
+    path = Path(os.environ.get("ZHLLAMA_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no test data at {path}; set ZHLLAMA_TEST_DATA")
+    return path
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with tests/golden/NAME, or write it there under --update-golden."""
+
+    def compare(name: str, text: str) -> None:
+        path = Path(__file__).parent / "golden" / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8"), f"{name} changed; if rightly so, run with --update-golden"
+
+    return compare
+
+
+@pytest.fixture
+def zhllama(tmp_path: Path) -> Zhllama:
+    """Run `python -m zhllama ...` as a process of its own, in a folder of its own."""
+
+    def run(*arguments: object, env: dict[str, str] | None = None, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "zhllama", *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True,
+            encoding="utf-8", timeout=timeout, env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **(env or {})})
+
+    return run

@@ -1,0 +1,1 @@
+"""Give a language model Chinese, and prove every step."""

@@ -1,0 +1,88 @@
+"""The command line: the list of commands, and errors become one line."""
+
+import errno
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from zhllama.commands import vocab
+from zhllama.errors import ZhllamaError
+
+app = typer.Typer(
+    name="zhllama",
+    help="Give a language model Chinese, and prove every step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+VOCABULARY = "Vocabulary"
+app.command("train-vocab", rich_help_panel=VOCABULARY)(vocab.train_vocab)
+app.command("merge-vocab", rich_help_panel=VOCABULARY)(vocab.merge_vocab)
+app.command("audit", rich_help_panel=VOCABULARY)(vocab.audit)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"zhllama {version('zhllama')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _zhllama(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+) -> None:
+    """Give a language model Chinese, and prove every step."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run one command; exit 0 done, 1 the input or the world is at fault, 2 usage, 130 Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given  # accepted anywhere, since it is added to a line that failed
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _stopped)
+    try:
+        app([a for a in given if a != "--debug"], prog_name="zhllama")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        _say(_one_line(error))
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ZhllamaError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        remedy = "Free some room" if error.errno == errno.ENOSPC else "Check the path and its rights"
+        return f"{error.filename or 'file'}: {error.strerror}. {remedy}."
+    if isinstance(error, MemoryError):
+        return "memory: ran out. Give less at once."
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"internal error: {told[:300]}. Run it again with --debug and report what it shows."
+
+
+def _say(line: str) -> None:
+    print(f"zhllama: {line}", file=sys.stderr)
+
+
+def _stopped(signum: int, frame: FrameType | None) -> NoReturn:
+    _say("stopped. Whatever was finished stands.")
+    raise SystemExit(128 + signum)  # an exception, so that run folders are left as they should be
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What every command shares: the options, the recipe file, the screen, the progress bar."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from zhllama.errors import InputError, OptionError
+
+screen = Console(highlight=False)
+notes = Console(stderr=True, highlight=False)
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The options of a YAML file, or of a recipe shipped under zhllama/recipes by its name."""
+    shipped = Path(__file__).parent.parent / "recipes"
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = shipped / f"{name}.yaml"
+        if Path(name).name != name or not path.is_file():
+            known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml"))) or "none yet"
+            raise InputError(name, "is neither a .yaml file nor a shipped recipe", f"Shipped are: {known}")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(path, "no such file", "Check --config") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(path, f"is not readable YAML ({' '.join(str(error).split())})", "Mend the file") from error
+    if not isinstance(loaded, dict):
+        raise InputError(path, "is not a mapping of options", "Write one `option: value` a line")
+    return loaded
+
+
+def _use_recipe(context: typer.Context, value: str | None) -> str | None:
+    """Make a recipe's values the defaults of this command; flags given by hand still win."""
+    if value is None or context.resilient_parsing:
+        return value
+    recipe = {str(key).replace("-", "_"): v for key, v in read_recipe(value).items() if key != "command"}
+    known = {name: p for p in context.command.params for name in [p.name] if name is not None}
+    unknown = sorted(recipe.keys() - known.keys())
+    if unknown:
+        raise OptionError(value, f"unknown option {unknown[0]!r} for {context.info_name}",
+                          f"Known are: {', '.join(sorted(known))}")
+    for name, given in recipe.items():
+        if isinstance(given, list) != bool(known[name].multiple or known[name].nargs == -1):  # type: ignore[attr-defined]
+            recipe[name] = given if isinstance(given, list) else [given]
+    context.default_map = {**(context.default_map or {}), **recipe}
+    return value
+
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, with their manifest.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that holds an earlier run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is drawn by chance.")]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", help="YAML file with the same keys as the flags, or a shipped recipe. A flag wins.",
+                 is_eager=True, callback=_use_recipe, show_default=False),
+]
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """One JSON object on stdout and nothing else."""
+    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def progress(title: str, total: float | None = None, unit: str = "bytes") -> Iterator["Bar"]:
+    """A bar on stderr that moves while the body runs; quiet where stderr is no terminal."""
+    columns = [TextColumn("{task.description}"), BarColumn(),
+               TextColumn("{task.percentage:>3.0f} %") if unit == "bytes" else MofNCompleteColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as drawn:
+        yield Bar(drawn, drawn.add_task(title, total=total, note=""))
+
+
+class Bar:
+    """One moving line: `bar(n)` goes n on, `bar.at(n)` stands at n, `bar.note(text)` says something beside it."""
+
+    def __init__(self, drawn: Progress, task: Any) -> None:
+        self._drawn, self._task = drawn, task
+
+    def __call__(self, step: float = 1) -> None:
+        self._drawn.advance(self._task, step)
+
+    def at(self, done: float, total: float | None = None) -> None:
+        self._drawn.update(self._task, completed=done, **({} if total is None else {"total": total}))
+
+    def note(self, text: str) -> None:
+        self._drawn.update(self._task, note=text)
+
+
+def options_of(context: typer.Context) -> dict[str, Any]:
+    """The command's resolved options as they go into config.yaml and the manifest; what steers the run itself left out."""
+    skipped = {"out", "force", "resume", "config", "as_json"}
+    return {key: value for key, value in context.params.items() if key not in skipped}

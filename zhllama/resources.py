@@ -1,0 +1,19 @@
+"""Finds what travels with the package: seeds, prompts, corpora; in the wheel, or in the checkout of an editable install."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from zhllama.errors import InputError
+
+Folder = Literal["seeds_zh", "prompts_zh", "corpora"]
+
+
+def shipped(folder: Folder, *parts: str) -> Path:
+    """Path of a shipped file or folder, e.g. `shipped("corpora", "sample")`."""
+    package = Path(str(files("zhllama")))
+    for root in (package / "shipped", package.parent):
+        path = root.joinpath(folder, *parts)
+        if path.exists():
+            return path
+    raise InputError("/".join((folder, *parts)), "is not in this installation", "Reinstall zhllama")
