@@ -1,0 +1,296 @@
+"""Opens a model from anywhere: a transformers folder, a hub name, or a run folder with the whole chain behind it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zhllama.errors import InputError, MissingPackage
+from zhllama.files import sha256
+from zhllama.run import CONFIG, MANIFEST, read_config, read_manifest
+
+if TYPE_CHECKING:
+    import torch
+
+ROWS, ADAPTER, TOKENIZER, GROWN = "rows.safetensors", "adapter", "tokenizer", "grown"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+WANTED = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
+HASHED = 64 << 20  # bytes: smaller inputs are compared by hash when a chain is resolved, larger ones by size
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a model is made of: a plain folder, then the runs that trained it, oldest first, and its tokenizer."""
+
+    base: Path
+    runs: tuple[Path, ...]
+    tokenizer: Path
+
+
+class Opened(NamedTuple):
+    """A transformers model and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+
+def resolve_chain(path: str | Path) -> Chain:
+    """Follow a run folder's `model` back to a plain transformers folder; a plain folder or hub name is its own chain.
+
+    A run that grew its model keeps the grown one in `grown/`, and there its chain begins.
+    Errors: InputError for an unfinished run, for a base that is gone, and for one that is not what was trained on.
+    """
+    folder = local_folder(path)
+    runs: list[Path] = []
+    while not (folder / "config.json").is_file():
+        if folder in runs:
+            raise InputError(folder, "names itself as its own base", "Make the run again")
+        runs.insert(0, folder)
+        if (folder / GROWN / "config.json").is_file():
+            folder = folder / GROWN
+            break
+        folder = _base_of(folder)
+    for run in runs:
+        _check_inputs(run, folder)
+    last = runs[-1] if runs else folder
+    return Chain(folder, tuple(runs), last / TOKENIZER if (last / TOKENIZER).is_dir() else folder)
+
+
+def _base_of(run: Path) -> Path:
+    if not (run / CONFIG).is_file() and not (run / MANIFEST).is_file():
+        raise InputError(
+            run, "holds neither a model (config.json) nor a run of zhllama", "Name another folder"
+        )
+    read_manifest(run)
+    named = read_config(run).get("model")
+    if not isinstance(named, str):
+        raise InputError(run, "is a run that trained no model", "Name a model or a pretrain run")
+    for candidate in (Path(named), run.parent / named):
+        if candidate.is_dir():
+            return candidate.resolve()
+    return local_folder(named)
+
+
+def _check_inputs(run: Path, base: Path) -> None:
+    """Refuse a base whose files are no longer those that the run's manifest recorded."""
+    for recorded in read_manifest(run).get("inputs", []):
+        path = Path(recorded["path"])
+        if path.parent != base.resolve() or not path.is_file():
+            continue
+        size = path.stat().st_size
+        if size != recorded["bytes"] or (size <= HASHED and sha256(path) != recorded["sha256"]):
+            raise InputError(
+                run, f"was trained on another model: {path} has changed since", "Put the old one back"
+            )
+
+
+def local_folder(path: str | Path) -> Path:
+    """The folder itself, or of a hub name its copy in the cache, fetched where the network allows.
+
+    Errors: InputError at once where it is neither, and where the hub does not answer within seconds.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.exists() or str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
+        raise InputError(
+            path, "is not a model folder", "Name a folder with config.json, a run, or a hub name"
+        )
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    try:
+        found = Path(
+            snapshot_download(str(path), local_files_only=True, allow_patterns=[*WANTED, "*.safetensors"])
+        )
+        if any(found.glob("*.safetensors")) or any(found.glob("*.bin")):
+            return found
+    except Exception:  # whatever the cache lacks, the hub is asked next
+        pass
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(path, "is no folder, and not in the cache of the hub (offline)", "Name a folder")
+    try:
+        files = [s.rfilename for s in HfApi().model_info(str(path), timeout=5).siblings or []]
+        weights = "*.safetensors" if any(f.endswith(".safetensors") for f in files) else "*.bin"
+        return Path(snapshot_download(str(path), allow_patterns=[*WANTED, weights], etag_timeout=5))
+    except Exception as error:
+        told = str(error).strip().splitlines()[:1]
+        raise InputError(
+            path,
+            f"is no folder, and the hub gave none ({type(error).__name__}: {' '.join(told)})",
+            "Check the name and the network",
+        ) from error
+
+
+def read_model_config(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The transformers config of a plain folder; a model that would need its own code is refused unless asked for."""
+    try:
+        from transformers import AutoConfig
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    except ImportError:
+        raise MissingPackage(str(folder), "transformers with torch", "train") from None
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            folder, "has no config.json", "Name a transformers folder or a finished run"
+        ) from None
+    except ValueError as error:
+        raise InputError(path, f"is not JSON ({error})", "Fetch the model again") from error
+    kind = raw.get("model_type")
+    if kind not in CONFIG_MAPPING and not trust_remote_code:
+        if raw.get("auto_map"):
+            raise InputError(
+                folder,
+                f"needs remote code for its model type {kind!r}, which is never run unasked",
+                "Read that code, then give --trust-remote-code",
+            )
+        raise InputError(
+            path, f"names no model type that transformers knows ({kind!r})", "Update transformers"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise InputError(
+            path, f"is not a model's config ({type(error).__name__}: {error})", "Fetch the model again"
+        ) from error
+
+
+def open_model(
+    path: str | Path,
+    *,
+    dtype: "torch.dtype | None" = None,
+    merge: bool = True,
+    trust_remote_code: bool = False,
+) -> Opened:
+    """A model ready for use, on the CPU, with its tokenizer; None for `dtype` keeps the one it is stored in.
+
+    Of a run: base, then each run's rows and adapter in their order. With `merge` the adapters are folded into the
+    weights, without they stand beside them as a PEFT model, all active.
+    Errors: InputError, also for rows and adapters that do not fit the base.
+    """
+    chain = resolve_chain(path)
+    model = load_base(chain.base, dtype, trust_remote_code)
+    for run in chain.runs:
+        put_rows(model, run)
+    adapters = [run / ADAPTER for run in chain.runs if (run / ADAPTER).is_dir()]
+    if adapters:
+        model = _with_adapters(model, adapters)
+        model = model.merge_and_unload() if merge else model
+    model.eval()
+    return Opened(model, load_tokenizer(chain.tokenizer, trust_remote_code))
+
+
+def load_base(folder: Path, dtype: "torch.dtype | None" = None, trust_remote_code: bool = False) -> Any:
+    """The causal language model of a plain transformers folder; refuses weights that are cut off or incomplete."""
+    config = read_model_config(folder, trust_remote_code)
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype or "auto",
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        first = " ".join(str(error).split())[:200]
+        raise InputError(
+            folder, f"cannot be loaded ({type(error).__name__}: {first})", "Fetch the model again"
+        ) from error
+    model, told = loaded
+    if told.get("missing_keys"):
+        raise InputError(
+            folder,
+            f"lacks the weights {', '.join(sorted(told['missing_keys'])[:3])}",
+            "Fetch the model again",
+        )
+    return model
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a folder as transformers loads it."""
+    if not any((folder / name).is_file() for name in (*TOKENIZER_FILES, "tokenizer_config.json")):
+        raise InputError(folder, "has no tokenizer", "Put tokenizer.json or tokenizer.model there")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        first = " ".join(str(error).split())[:200]
+        raise InputError(
+            folder, f"has a tokenizer that cannot be loaded ({first})", "Make it again"
+        ) from error
+
+
+def read_rows(run: Path) -> Iterator[tuple[str, "torch.Tensor", "torch.Tensor"]]:
+    """What a run trained of the matrices, as (`input` or `output`, ids of the rows, the rows)."""
+    path = run / ROWS
+    if not path.is_file():
+        return
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise InputError(
+            path, f"is cut off or no safetensors file ({error})", "Make the run again"
+        ) from error
+    for which in ("input", "output"):
+        if f"{which}_rows" in tensors:
+            yield which, tensors[f"{which}_ids"], tensors[f"{which}_rows"]
+
+
+def put_rows(model: Any, run: Path) -> None:
+    """Write a run's trained rows into a model's matrices; InputError where they do not fit."""
+    import torch
+
+    for which, ids, rows in read_rows(run):
+        layer = model.get_input_embeddings() if which == "input" else model.get_output_embeddings()
+        weight = layer.weight
+        check_rows(run, tuple(weight.shape), ids, rows)
+        with torch.no_grad():
+            weight[ids] = rows.to(weight.dtype)
+
+
+def check_rows(run: Path, shape: tuple[int, ...], ids: "torch.Tensor", rows: "torch.Tensor") -> None:
+    """Refuse rows that are wider than the matrix or whose ids lie beyond it."""
+    if rows.shape[1] != shape[1]:
+        raise InputError(
+            run,
+            f"holds rows of {rows.shape[1]} numbers and its base has {shape[1]}",
+            "Give the base it was trained on",
+        )
+    if ids.numel() and int(ids.max()) >= shape[0]:
+        raise InputError(
+            run,
+            f"trained the row of id {int(ids.max())}, and its base has {shape[0]} rows",
+            "Give the base it was trained on",
+        )
+
+
+def _with_adapters(model: Any, adapters: list[Path]) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingPackage(str(adapters[0]), "peft", "train") from None
+    names = [f"run{number}" for number in range(len(adapters))]
+    wrapped: Any = None
+    for name, folder in zip(names, adapters, strict=True):
+        try:
+            if wrapped is None:
+                wrapped = PeftModel.from_pretrained(model, folder, adapter_name=name)
+            else:
+                wrapped.load_adapter(folder, adapter_name=name)
+        except Exception as error:
+            first = " ".join(str(error).split())[:200]
+            raise InputError(
+                folder,
+                f"is an adapter that does not fit its base ({first})",
+                "Give the base it was trained on",
+            ) from error
+    wrapped.base_model.set_adapter(names)
+    return wrapped
