@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zhllama.errors import InputError, MissingPackage
 from zhllama.files import sha256
+from zhllama.hub import is_hub_name, require_network
 from zhllama.run import CONFIG, MANIFEST, read_config, read_manifest
 
 if TYPE_CHECKING:
@@ -88,42 +89,38 @@ def _check_inputs(run: Path, base: Path) -> None:
 def local_folder(path: str | Path) -> Path:
     """The folder itself, or of a hub name its copy in the cache, fetched where the network allows.
 
-    Errors: InputError at once where it is neither, and where the hub does not answer within seconds.
+    Errors: InputError at once where it is neither, and where the hub cannot be reached.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder.resolve()
-    if folder.exists() or str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
+    if not is_hub_name(str(path)):
         raise InputError(
             path, "is not a model folder", "Name a folder with config.json, a run, or a hub name"
         )
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        found = Path(
-            snapshot_download(str(path), local_files_only=True, allow_patterns=[*WANTED, "*.safetensors"])
-        )
+        found = Path(snapshot_download(str(path), local_files_only=True))
         if any(found.glob("*.safetensors")) or any(found.glob("*.bin")):
             return found
-    except Exception:  # whatever the cache lacks, the hub is asked next
+    except LocalEntryNotFoundError:
         pass
-    if constants.HF_HUB_OFFLINE:
-        raise InputError(path, "is no folder, and not in the cache of the hub (offline)", "Name a folder")
+    require_network(str(path))
     try:
-        files = [s.rfilename for s in HfApi().model_info(str(path), timeout=5).siblings or []]
+        files = [s.rfilename for s in HfApi().model_info(str(path)).siblings or []]
         weights = "*.safetensors" if any(f.endswith(".safetensors") for f in files) else "*.bin"
-        return Path(snapshot_download(str(path), allow_patterns=[*WANTED, weights], etag_timeout=5))
-    except Exception as error:
-        told = str(error).strip().splitlines()[:1]
+        return Path(snapshot_download(str(path), allow_patterns=[*WANTED, weights]))
+    except (HfHubHTTPError, OSError) as error:
+        told = " ".join(str(error).split())[:200]
         raise InputError(
-            path,
-            f"is no folder, and the hub gave none ({type(error).__name__}: {' '.join(told)})",
-            "Check the name and the network",
+            path, f"cannot be fetched ({told})", "Download it by hand and give the path"
         ) from error
 
 
-def read_model_config(folder: Path, trust_remote_code: bool = False) -> Any:
-    """The transformers config of a plain folder; a model that would need its own code is refused unless asked for."""
+def read_model_config(folder: Path) -> Any:
+    """The transformers config of a plain folder; a model that would need its own code is refused."""
     try:
         from transformers import AutoConfig
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -139,18 +136,18 @@ def read_model_config(folder: Path, trust_remote_code: bool = False) -> Any:
     except ValueError as error:
         raise InputError(path, f"is not JSON ({error})", "Fetch the model again") from error
     kind = raw.get("model_type")
-    if kind not in CONFIG_MAPPING and not trust_remote_code:
+    if kind not in CONFIG_MAPPING:
         if raw.get("auto_map"):
             raise InputError(
                 folder,
-                f"needs remote code for its model type {kind!r}, which is never run unasked",
-                "Read that code, then give --trust-remote-code",
+                f"needs remote code for its model type {kind!r}, which is never run here",
+                "Use a model type that transformers itself knows",
             )
         raise InputError(
             path, f"names no model type that transformers knows ({kind!r})", "Update transformers"
         )
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(folder)
     except Exception as error:
         raise InputError(
             path, f"is not a model's config ({type(error).__name__}: {error})", "Fetch the model again"
@@ -162,7 +159,6 @@ def open_model(
     *,
     dtype: "torch.dtype | None" = None,
     merge: bool = True,
-    trust_remote_code: bool = False,
 ) -> Opened:
     """A model ready for use, on the CPU, with its tokenizer; None for `dtype` keeps the one it is stored in.
 
@@ -171,7 +167,7 @@ def open_model(
     Errors: InputError, also for rows and adapters that do not fit the base.
     """
     chain = resolve_chain(path)
-    model = load_base(chain.base, dtype, trust_remote_code)
+    model = load_base(chain.base, dtype)
     for run in chain.runs:
         put_rows(model, run)
     adapters = [run / ADAPTER for run in chain.runs if (run / ADAPTER).is_dir()]
@@ -179,12 +175,12 @@ def open_model(
         model = _with_adapters(model, adapters)
         model = model.merge_and_unload() if merge else model
     model.eval()
-    return Opened(model, load_tokenizer(chain.tokenizer, trust_remote_code))
+    return Opened(model, load_tokenizer(chain.tokenizer))
 
 
-def load_base(folder: Path, dtype: "torch.dtype | None" = None, trust_remote_code: bool = False) -> Any:
+def load_base(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
     """The causal language model of a plain transformers folder; refuses weights that are cut off or incomplete."""
-    config = read_model_config(folder, trust_remote_code)
+    config = read_model_config(folder)
     from transformers import AutoModelForCausalLM
 
     try:
@@ -192,7 +188,6 @@ def load_base(folder: Path, dtype: "torch.dtype | None" = None, trust_remote_cod
             folder,
             config=config,
             dtype=dtype or "auto",
-            trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
     except Exception as error:
@@ -210,14 +205,14 @@ def load_base(folder: Path, dtype: "torch.dtype | None" = None, trust_remote_cod
     return model
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder as transformers loads it."""
     if not any((folder / name).is_file() for name in (*TOKENIZER_FILES, "tokenizer_config.json")):
         raise InputError(folder, "has no tokenizer", "Put tokenizer.json or tokenizer.model there")
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(folder)
     except Exception as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(

@@ -1,0 +1,59 @@
+"""Which of a model's tensors are its embedding and its head."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from zhllama.errors import InputError
+from zhllama.model.load import read_model_config
+from zhllama.model.weights import Weights
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """The names, as stored, of the embedding and the head; `output` is None where the head is the embedding itself.
+
+    `copy` names a second, equal copy of a tied embedding, which some checkpoints carry.
+    """
+
+    input: str
+    output: str | None
+    copy: str | None = None
+
+
+def find_matrices(weights: Weights) -> Matrices:
+    """Ask the model class, built without any memory, which of the stored tensors are its embedding and its head."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = read_model_config(weights.folder)
+    try:
+        with torch.device("meta"):
+            build: Any = AutoModelForCausalLM
+            model = build.from_config(config)
+    except Exception as error:
+        told = " ".join(str(error).split())[:200]
+        raise InputError(
+            weights.folder, f"is no causal language model ({told})", "Name another model"
+        ) from error
+    names = {id(p): name for name, p in model.named_parameters(remove_duplicate=False)}
+    head = model.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None:
+        raise InputError(weights.folder, "has no head, or one with a bias", "Name a model of another kind")
+    embedding = _stored_name(weights, names[id(model.get_input_embeddings().weight)], model.base_model_prefix)
+    output = next(n for n, m in model.named_modules() if m is head) + ".weight"
+    output = _stored_name(weights, output, model.base_model_prefix)
+    if embedding is None or (output is None and not config.tie_word_embeddings):
+        raise InputError(
+            weights.folder, "lacks its embedding or its head among the weights", "Fetch the model again"
+        )
+    if output is not None and config.tie_word_embeddings:
+        # transformers ties them exactly where they are equal
+        same = torch.equal(weights.tensor(embedding), weights.tensor(output))
+        return Matrices(embedding, None, output) if same else Matrices(embedding, output)
+    return Matrices(embedding, output)
+
+
+def _stored_name(weights: Weights, name: str, prefix: str) -> str | None:
+    """A parameter's name in the files: some checkpoints (BLOOM's) were saved from the model inside the head."""
+    candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
+    return next((c for c in candidates if c in weights.tensors), None)
