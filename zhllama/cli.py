@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zhllama.commands import vocab
+from zhllama.commands import model, vocab
 from zhllama.errors import ZhllamaError
 
 app = typer.Typer(
@@ -26,6 +26,11 @@ VOCABULARY = "Vocabulary"
 app.command("train-vocab", rich_help_panel=VOCABULARY)(vocab.train_vocab)
 app.command("merge-vocab", rich_help_panel=VOCABULARY)(vocab.merge_vocab)
 app.command("audit", rich_help_panel=VOCABULARY)(vocab.audit)
+
+MODEL = "Model"
+app.command("grow", rich_help_panel=MODEL)(model.grow)
+app.command("export", rich_help_panel=MODEL)(model.export)
+app.command("eval", rich_help_panel=MODEL)(model.evaluate)
 
 
 def _version(value: bool) -> None:

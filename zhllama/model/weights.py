@@ -6,7 +6,7 @@ import shutil
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,7 +216,8 @@ def _read_bin(path: Path) -> "dict[str, torch.Tensor]":
 
 
 def _bin_header(path: Path) -> dict[str, Stored]:
-    return {name: Stored(path.name, str(t.dtype), tuple(t.shape)) for name, t in _read_bin(path).items()}
+    names = {dtype: name for name, dtype in _dtypes().items()}
+    return {name: Stored(path.name, names[t.dtype], tuple(t.shape)) for name, t in _read_bin(path).items()}
 
 
 def _write_index(weights: Weights, out: Path) -> None:
@@ -249,9 +250,19 @@ def _numbers(shape: tuple[int, ...]) -> int:
 
 
 def _dtype(name: str) -> "torch.dtype":
+    if name not in _dtypes():
+        raise InputError(
+            "weights", f"are stored as {name}, which is not known here", "Convert them to bfloat16"
+        )
+    return _dtypes()[name]
+
+
+@cache
+def _dtypes() -> "dict[str, torch.dtype]":
+    """safetensors' names of the types of torch."""
     import torch
 
-    known = {
+    return {
         "F64": torch.float64,
         "F32": torch.float32,
         "F16": torch.float16,
@@ -265,8 +276,3 @@ def _dtype(name: str) -> "torch.dtype":
         "U8": torch.uint8,
         "BOOL": torch.bool,
     }
-    if name not in known:
-        raise InputError(
-            "weights", f"are stored as {name}, which is not known here", "Convert them to bfloat16"
-        )
-    return known[name]
