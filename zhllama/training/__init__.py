@@ -1,0 +1,1 @@
+"""Training: rows without copies, a loss that holds no logits, packed blocks, whole checkpoints; the Trainer drives."""

@@ -1,0 +1,192 @@
+"""Packed blocks on disk: written once as a whole folder, memory-mapped, and given as what a model is trained on."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zhllama.errors import InputError, OutputError
+from zhllama.files import to_json, write_whole
+from zhllama.training.options import Fit
+from zhllama.training.packing import Packed
+
+IDS, STARTS, USED, META, ASIDE = "ids.bin", "starts.bin", "used.bin", "blocks.json", "aside.jsonl"
+FORMAT = 1  # a change of what is written here makes every older cache stale
+Example = dict[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a folder of blocks holds; `tokens` are positions in use, `filled` their share of all."""
+
+    size: int
+    blocks: int
+    tokens: int
+    documents: int
+    characters: int
+    bytes: int
+    vocabulary: int
+    fit: Fit
+    tokenizer: str
+    dtype: str
+
+    @property
+    def filled(self) -> float:
+        return self.tokens / max(self.blocks * self.size, 1)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A folder of blocks, open. `blocks[i]` is an example: input_ids, position_ids that restart, labels."""
+
+    folder: Path
+    meta: Meta
+    ids: NDArray[Any]
+    starts: NDArray[np.int64]
+    used: NDArray[np.int32]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Blocks":
+        """Maps a folder into memory; InputError where its files are missing or cut off."""
+        try:
+            meta = Meta(**json.loads((folder / META).read_text(encoding="utf-8")))
+            shape = (meta.blocks, meta.size)
+            ids = np.memmap(folder / IDS, meta.dtype, "r", shape=shape)
+            starts = np.memmap(folder / STARTS, np.int64, "r")
+            used = np.memmap(folder / USED, np.int32, "r", shape=(meta.blocks,))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                folder, f"is not a folder of packed blocks ({error})", "Pack the text again"
+            ) from error
+        return cls(folder, meta, ids, starts, used)
+
+    def __len__(self) -> int:
+        return self.meta.blocks
+
+    def __getitem__(self, block: int) -> Example:
+        low, high = np.searchsorted(self.starts, (block * self.meta.size, (block + 1) * self.meta.size))
+        starts = self.starts[low:high] - block * self.meta.size
+        return example(self.ids[block].astype(np.int64), starts, int(self.used[block]))
+
+    def aside(self) -> list[str]:
+        """The documents kept aside while packing."""
+        path = self.folder / ASIDE
+        return (
+            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if path.exists()
+            else []
+        )
+
+
+def example(ids: NDArray[np.int64], starts: NDArray[np.int64], used: int) -> Example:
+    """One block for the model: positions restart where documents start, whose first token nothing before may predict."""
+    begins = np.zeros(len(ids), np.int64)
+    begins[starts] = starts
+    positions = np.arange(len(ids)) - np.maximum.accumulate(begins)
+    labels = ids.copy()
+    labels[starts] = -100
+    labels[used:] = -100
+    return {"input_ids": ids, "position_ids": positions, "labels": labels}
+
+
+def examples(packed: Packed) -> list[Example]:
+    """The blocks of one window in memory, as examples."""
+    made = []
+    for block, ids in enumerate(packed.ids):
+        starts = packed.starts[packed.starts[:, 0] == block, 1]
+        made.append(example(ids.astype(np.int64), starts, int(packed.used[block])))
+    return made
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose text was packed with what: all that the cache key is made of."""
+
+    text: str  # hash over the files' content
+    tokenizer: str  # hash
+    size: int
+    fit: Fit
+    kept_aside: bool
+
+    def key(self) -> str:
+        """Name of the cache folder: by content, never by file name."""
+        return hashlib.sha256(json.dumps([FORMAT, *asdict(self).values()]).encode()).hexdigest()[:32]
+
+
+@dataclass
+class Counts:
+    """Filled while documents stream by."""
+
+    documents: int = 0
+    characters: int = 0
+    bytes: int = 0
+
+    def __call__(self, text: str) -> None:
+        self.documents += 1
+        self.characters += len(text)
+        self.bytes += len(text.encode())
+
+
+def write_blocks(
+    folder: Path, packed: Iterable[Packed], origin: Origin, vocabulary: int, counts: Counts, aside: list[str]
+) -> Blocks:
+    """Writes blocks beside and renames the folder into place; `counts` and `aside` are read when all is packed.
+
+    Errors: OutputError for a full disk; InputError, naming nothing, is the caller's where no block came out.
+    """
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    dtype = "uint16" if vocabulary <= 1 << 16 else "uint32"
+    blocks = tokens = 0
+    try:
+        part.mkdir(parents=True)
+        with (
+            (part / IDS).open("wb") as ids,
+            (part / STARTS).open("wb") as starts,
+            (part / USED).open("wb") as used,
+        ):
+            for some in packed:
+                ids.write(some.ids.astype(dtype).tobytes())
+                starts.write(((some.starts[:, 0] + blocks) * origin.size + some.starts[:, 1]).tobytes())
+                used.write(some.used.tobytes())
+                blocks += len(some.ids)
+                tokens += int(some.used.sum())
+            for file in (ids, starts, used):
+                _settle(file)
+        meta = Meta(origin.size, blocks, tokens, counts.documents, counts.characters, counts.bytes, vocabulary,
+                    origin.fit, origin.tokenizer, dtype)  # fmt: skip
+        if aside:
+            write_whole(part / ASIDE, "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in aside))
+        write_whole(part / META, to_json(asdict(meta)))
+        if blocks:
+            _rename(part, folder)
+    except OSError as error:
+        raise OutputError(
+            folder, f"cannot be written ({error.strerror or error})", "Free some room"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    if not blocks:
+        return Blocks(
+            folder, meta, np.empty((0, origin.size), dtype), np.empty(0, np.int64), np.empty(0, np.int32)
+        )
+    return Blocks.open(folder)
+
+
+def _settle(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _rename(part: Path, folder: Path) -> None:
+    try:
+        part.rename(folder)
+    except OSError:
+        if not (folder / META).is_file():  # otherwise another process has just packed the same
+            raise

@@ -1,0 +1,89 @@
+"""Text kept aside, and how many bits a model in training spends on a character and on a byte of it."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zhllama.resources import shipped
+from zhllama.text import read_documents
+from zhllama.training.blocks import Example, examples
+from zhllama.training.packing import best_fit
+from zhllama.training.tokens import Tokens
+
+LIMIT = 64_000  # characters of a label that are measured
+SAMPLES = {
+    "zh": "zh_*.txt",
+    "en": "en_*.txt",
+}  # of corpora/sample, where the run's own text leaves none aside
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One label's documents, packed. Every token counts: each piece stands behind a token that only begins it."""
+
+    label: str
+    blocks: tuple[Example, ...]
+    characters: int
+    bytes: int
+
+    @classmethod
+    def of(cls, label: str, texts: Iterable[str], tokens: Tokens, size: int) -> "HeldOut":
+        """Packs texts, up to LIMIT characters, into blocks of `size`."""
+        chosen = list(_up_to(texts, LIMIT))
+        packed = list(best_fit(_pieces(chosen, tokens, size), size, tokens.end))
+        blocks = tuple(block for some in packed for block in examples(some))
+        return cls(label, blocks, sum(map(len, chosen)), sum(len(text.encode()) for text in chosen))
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Comparable across vocabularies, as no figure a token is."""
+
+    per_character: float
+    per_byte: float
+
+
+def _up_to(texts: Iterable[str], characters: int) -> Iterator[str]:
+    held = 0
+    for text in texts:
+        if held >= characters:
+            return
+        yield text[: characters - held]
+        held += len(text)
+
+
+def _pieces(texts: Sequence[str], tokens: Tokens, size: int) -> Iterator[NDArray[np.int32]]:
+    head = tokens.end if tokens.begin is None else tokens.begin
+    ids, offsets = tokens.encoder.encode_batch(texts)
+    for low, high in pairwise(offsets.tolist()):
+        for at in range(low, high, size - 1):
+            yield np.concatenate([[head], ids[at : min(at + size - 1, high)]]).astype(np.int32)
+
+
+def sample_texts(label: str) -> list[str]:
+    """The shipped sample in a language; empty for labels that it has none for."""
+    pattern = SAMPLES.get(label)
+    return list(read_documents(sorted(shipped("corpora", "sample").glob(pattern)))) if pattern else []
+
+
+def measure(model: Any, held: HeldOut, micro_batch: int, device: torch.device) -> Bits:
+    """Bits of all its text under a model whose loss is ours; leaves the model in evaluation mode."""
+    model.eval()
+    nats = 0.0
+    with torch.no_grad():
+        for at in range(0, len(held.blocks), micro_batch):
+            batch = collate(held.blocks[at : at + micro_batch])
+            nats += float(model(**{k: v.to(device) for k, v in batch.items()}, num_items_in_batch=1).loss)
+    bits = nats / math.log(2)
+    return Bits(bits / max(held.characters, 1), bits / max(held.bytes, 1))
+
+
+def collate(rows: Sequence[Example]) -> dict[str, torch.Tensor]:
+    """Examples of equal length as one batch of tensors."""
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}

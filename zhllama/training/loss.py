@@ -1,0 +1,90 @@
+"""Cross-entropy of a language model's head that never holds the logits: three products a chunk, gradients in place."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 256  # positions whose logits exist at one time: 51 MB with 49,953 rows in fp32
+IGNORED = -100
+
+
+def head_loss(
+    hidden: Tensor, rows: Tensor, matrix: Tensor, labels: Tensor, start: int = 0, first: int = 0
+) -> Tensor:
+    """Sum of -ln p(label) over all positions whose label is not -100.
+
+    hidden [..., width]; labels [...], already shifted; matrix [vocabulary, width] is read only, and `rows`, its part
+    from row `start` on (the same memory), is what gets the gradient, zero for rows before `first`. A `rows` that needs
+    no gradient costs no product. Softmax and sums are fp32, products in autocast's type where it is on.
+    """
+    learning = torch.is_grad_enabled()  # inside a Function it always reads as off
+    total: Tensor = _HeadLoss.apply(hidden, rows, matrix, labels, start, first, learning)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        rows: Tensor,
+        matrix: Tensor,
+        labels: Tensor,
+        start: int,
+        first: int,
+        learning: bool,
+    ) -> Tensor:
+        wants_hidden, wants_rows = (learning and needed for needed in ctx.needs_input_grad[:2])
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        kept = (labels.reshape(-1) != IGNORED).nonzero(as_tuple=True)[0]  # masked before the product
+        labels = labels.reshape(-1)[kept]
+        dtype = (
+            torch.get_autocast_dtype(hidden.device.type)
+            if torch.is_autocast_enabled(hidden.device.type)
+            else None
+        )
+        weight = matrix.to(dtype or matrix.dtype)
+        grad_hidden = torch.zeros_like(flat) if wants_hidden else None
+        grad_rows = torch.zeros_like(rows, dtype=torch.float32) if wants_rows else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for at in range(0, len(kept), CHUNK):
+                part, label = kept[at : at + CHUNK], labels[at : at + CHUNK, None]
+                states = flat[part].to(weight.dtype)
+                logits = (states @ weight.T).float()
+                scale = torch.logsumexp(logits, 1, keepdim=True)
+                total += (scale - logits.gather(1, label)).sum()
+                if grad_hidden is None and grad_rows is None:
+                    continue
+                errors = logits.sub_(
+                    scale
+                ).exp_()  # softmax, then minus one at the label: the gradient of the logits
+                errors.scatter_add_(1, label, errors.new_full(label.shape, -1.0))
+                errors = errors.to(weight.dtype)
+                if grad_hidden is not None:
+                    grad_hidden[part] = (errors @ weight).to(grad_hidden.dtype)
+                if grad_rows is not None:
+                    trained, told = grad_rows[first - start :], errors[:, first:].T
+                    if weight.dtype == torch.float32:
+                        trained.addmm_(told, states)
+                    else:
+                        trained += told @ states
+        ctx.grads = (
+            None if grad_hidden is None else grad_hidden.view_as(hidden),
+            None if grad_rows is None else grad_rows.to(rows.dtype),
+        )
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        # Made in the forward pass, so only the factor of what came after is left; given away, so that autograd need
+        # not copy the largest tensor of the step.
+        grad_hidden, grad_rows = ctx.grads
+        del ctx.grads
+        return tuple(None if g is None else g.mul_(grads[0]) for g in (grad_hidden, grad_rows)) + (None,) * 5
+
+
+def shifted(labels: Tensor) -> Tensor:
+    """The label that each position predicts: the next one, and none at the end."""
+    return torch.nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORED)

@@ -1,0 +1,217 @@
+"""What a run will train, hold and take, worked out from the model's config before a weight is read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from zhllama.errors import InputError, OptionError
+from zhllama.training.loss import CHUNK
+from zhllama.training.machine import Machine
+from zhllama.training.options import Lora, Options, Precision
+
+BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
+ROOM = 0.9  # of a device's memory may be planned for; allocators and kernels take their share
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the config says of the model: parameters, not bytes."""
+
+    body: int  # everything but the two matrices
+    rows: int
+    width: int
+    tied: bool
+    layers: int
+    inner: int  # width of the feed-forward
+    keys: int  # width of keys or values of a layer
+    lora: int  # parameters of the adapters
+    adapted: int  # inputs of all adapted layers of one block, in numbers a token
+
+    @property
+    def matrix(self) -> int:
+        return self.rows * self.width
+
+    @property
+    def total(self) -> int:
+        """All parameters, adapters included."""
+        return self.body + self.matrix * (1 if self.tied else 2) + self.lora
+
+
+def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> Shape:
+    """Builds the model without memory and counts; `rows` replaces the config's vocabulary.
+
+    Errors: OptionError for adapter modules that the model does not have.
+    """
+    from transformers import AutoModelForCausalLM
+
+    text = config.get_text_config()
+    with torch.device("meta"):
+        build: Any = AutoModelForCausalLM
+        model = build.from_config(config)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None:
+        raise InputError(config.model_type, "has no language model head", "Name a causal language model")
+    tied = head.weight is embedding.weight or bool(config.tie_word_embeddings)
+    held, width = embedding.weight.shape
+    layers = int(text.num_hidden_layers)
+    adapted = adapted_layers(model, lora.modules) if lora else []
+    every = sum(p.numel() for p in model.parameters())
+    heads = int(text.num_attention_heads)
+    per_head = int(getattr(text, "head_dim", None) or width // heads)
+    return Shape(
+        body=every - held * width * (1 if head.weight is embedding.weight else 2),
+        rows=rows or held,
+        width=width,
+        tied=tied,
+        layers=layers,
+        inner=int(getattr(text, "intermediate_size", None) or 4 * width),
+        keys=per_head * int(getattr(text, "num_key_value_heads", None) or heads),
+        lora=sum(lora.rank * sum(module.weight.shape) for module in adapted) if lora else 0,
+        adapted=sum(module.weight.shape[1] for module in adapted) // layers,
+    )
+
+
+def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
+    """The linear layers that carry an adapter; OptionError for a name that no linear layer of the model has."""
+    head = model.get_output_embeddings()
+    linear = {
+        name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head
+    }
+    known = {name.rpartition(".")[2] for name in linear}
+    unknown = sorted(set(modules) - known)
+    if unknown:
+        told = f"the model has no linear layer {unknown[0]!r}"
+        raise OptionError("--lora-modules", told, f"Its layers are {', '.join(sorted(known))}")
+    return [module for name, module in linear.items() if name.rpartition(".")[2] in modules]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it begins. Memory in bytes of one device; `steps`, `tokens` and `seconds` None where unknown."""
+
+    shape: Shape
+    machine: Machine
+    precision: Precision
+    checkpointing: bool
+    trained: int
+    memory: dict[str, int]
+    steps: int | None
+    tokens: int | None
+    seconds: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Of all parameters, adapters included, those that learn; in percent."""
+        return 100 * self.trained / self.shape.total
+
+    @property
+    def peak(self) -> int:
+        return sum(self.memory.values())
+
+    def figures(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "parameters": self.shape.total, "trained": self.trained, "trained_percent": round(self.share, 2),
+            "memory_bytes": self.memory, "memory_total_bytes": self.peak, "steps": self.steps,
+            "tokens": self.tokens, "seconds": None if self.seconds is None else round(self.seconds),
+            "machine": self.machine.told, "precision": self.precision, "gradient_checkpointing": self.checkpointing,
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+
+def plan(
+    options: Options, shape: Shape, n_old: int, machine: Machine, *, learning: int | None = None,
+    blocks: float | None = None, sharded: bool = False,
+) -> Plan:  # fmt: skip
+    """Plans a run of `options`; `learning` rows where `--rows used` has counted them, `blocks` of text where known."""
+    rows = {"new": shape.rows - n_old, "all": shape.rows, "used": learning or shape.rows}[options.rows]
+    matrices = 1 if shape.tied or options.matrices == "input" else 2
+    trained = rows * shape.width * matrices + shape.lora
+    precision = options.precision or machine.precision
+    steps = options.steps
+    if steps is None and blocks is not None:
+        steps = max(1, -int(-blocks * options.epochs // options.batch))
+    tokens = None if steps is None else steps * options.batch * options.block_size
+    fixed = _fixed_memory(options, shape, rows, matrices, trained, precision, sharded)
+    plain = _activations(options, shape, precision, False)
+    checkpointing = options.checkpointing == "on" or (
+        options.checkpointing == "auto" and sum(fixed.values()) + plain > ROOM * machine.memory
+    )
+    memory = {
+        **fixed,
+        "activations": _activations(options, shape, precision, True) if checkpointing else plain,
+    }
+    speed = machine.speed if precision != "fp32" or machine.name == "CPU" else machine.speed / 8
+    seconds = (
+        None
+        if tokens is None
+        else tokens * _operations(options, shape, rows, matrices, checkpointing) / speed
+    )
+    notes = []
+    if sum(memory.values()) > ROOM * machine.memory:
+        notes.append(
+            f"more than {machine.told} has ({machine.memory / 2**30:.0f} GiB): "
+            "lower --micro-batch, or shard the model (scripts/fsdp.yaml)"
+        )
+    if sharded and options.rows != "all":
+        notes.append("sharded: whole matrices with the gradient of old rows masked, no view (more memory)")
+    return Plan(
+        shape, machine, precision, checkpointing, trained, memory, steps, tokens, seconds, tuple(notes)
+    )
+
+
+def _fixed_memory(
+    options: Options,
+    shape: Shape,
+    rows: int,
+    matrices: int,
+    trained: int,
+    precision: Precision,
+    sharded: bool,
+) -> dict[str, int]:
+    """Trained matrices are fp32 whatever the precision of the rest: small steps would vanish in 8 bits of mantissa."""
+    width = BYTES[precision]
+    held = trained
+    if sharded:
+        held += (shape.rows - rows) * shape.width * matrices
+    frozen_head = 0 if shape.tied or matrices == 2 else shape.matrix
+    cast = shape.matrix * width if width != 4 else 0
+    return {
+        "frozen body": shape.body * width + frozen_head * width,
+        "matrices": shape.matrix * 4 * matrices,
+        "adapters": shape.lora * 4,
+        "gradients": held * 4,
+        "optimiser": held * 8,
+        "loss": cast
+        + 2 * CHUNK * shape.rows * 4
+        + 2 * options.micro_batch * options.block_size * shape.width * width,
+    }
+
+
+def _activations(options: Options, shape: Shape, precision: Precision, checkpointing: bool) -> int:
+    """What the layers keep for their backward pass.
+
+    In a LLaMA's layer: two inputs of norms, queries, keys, values, attention, and three of the feed-forward; where
+    adapters are, their dropped-out inputs and a byte of mask each besides.
+    """
+    tokens = options.micro_batch * options.block_size
+    width = BYTES[precision]
+    norms = 2 * shape.width * (4 if width == 4 else 8)
+    a_token = norms + (2 * shape.width + 2 * shape.keys + 3 * shape.inner) * width
+    if options.lora is not None:
+        a_token += shape.adapted * (width + 1 if options.lora.dropout else 0) + 2 * shape.width * width
+    if checkpointing:
+        return tokens * (shape.layers * shape.width * 4 + a_token)
+    return tokens * shape.layers * a_token
+
+
+def _operations(options: Options, shape: Shape, rows: int, matrices: int, checkpointing: bool) -> float:
+    """A token's: the body forward and back to its inputs, again where recomputed; attention; the head's products."""
+    passes = 3 if checkpointing else 2
+    body = 2 * passes * shape.body
+    attention = passes * 2 * 2 * options.block_size * shape.width * shape.layers
+    head = 4 * shape.matrix + (2 * rows * shape.width if matrices == 2 or shape.tied else 0)
+    return float(body + attention + head + 6 * shape.lora)

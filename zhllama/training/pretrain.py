@@ -1,0 +1,313 @@
+"""Pre-training, one stage: text into blocks, a model made ready, the Trainer, and what was learned as whole files."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers.utils import logging
+
+from zhllama.errors import InputError, OptionError
+from zhllama.model.grow import grow
+from zhllama.model.load import GROWN, Chain, resolve_chain
+from zhllama.run import MANIFEST, Run
+from zhllama.text import read_documents
+from zhllama.training import checkpoint, products
+from zhllama.training.blocks import Blocks
+from zhllama.training.heldout import HeldOut, sample_texts
+from zhllama.training.machine import Machine, this_machine
+from zhllama.training.mixture import Mixture, Source, cached_blocks, frequent_ids, stream
+from zhllama.training.options import Options
+from zhllama.training.plan import Plan, plan, shape_of
+from zhllama.training.products import CHECKPOINTS, FIGURES
+from zhllama.training.rows import Layout, lay_out
+from zhllama.training.setup import Base, Ready, make_ready, same_vocabulary
+from zhllama.training.tokens import Tokens
+from zhllama.training.trainer import LOG, BlockTrainer, Journal
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained on what: a model, its text by label, the text kept aside, and where packed blocks lie."""
+
+    model: str
+    tokenizer: Path | None
+    sources: tuple[Source, ...]
+    heldout: tuple[Source, ...]
+    cache: Path
+    streamed: bool = False
+    field: str = "text"
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told what; each may be left out."""
+
+    planned: Callable[[Plan], None] = lambda plan: None
+    step: Callable[[dict[str, Any]], None] = lambda line: None
+    note: Callable[[str], None] = lambda text: None
+    read: Callable[[int], None] = lambda count: None
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is known before a weight is read. `grows`: the tokenizer has ids that the model has no rows for."""
+
+    base: Base
+    tokens: Tokens
+    grows: bool
+
+    @property
+    def rows(self) -> int:
+        return max(self.base.rows, self.tokens.size) if self.grows else self.base.rows
+
+    def n_old(self) -> int:
+        """Rows before the model grew, or grows."""
+        return Tokens.open(self.base.chain.tokenizer).size if self.grows else self.base.old_rows()
+
+    def told(self) -> dict[str, Any]:
+        """What the next run, and export, must know of the rows."""
+        return {"rows": self.rows, "n_old": self.base.n_old}
+
+    def inputs(self) -> list[Path]:
+        """Files of the base, and of the runs between, that the manifest names."""
+        held = [
+            p
+            for p in sorted(self.base.chain.base.iterdir())
+            if p.suffix in (".safetensors", ".bin", ".json", ".model")
+        ]
+        return held + [run / MANIFEST for run in self.base.chain.runs]
+
+
+def survey(job: Job, options: Options) -> Ground:
+    """Resolve the model's chain and see whether the tokenizer fits; InputError where it cannot."""
+    chain = resolve_chain(job.model)
+    base = Base.of(chain, options.old_rows)
+    tokens = Tokens.open(job.tokenizer or chain.tokenizer)
+    fits = job.tokenizer is None or same_vocabulary(chain.tokenizer, tokens)
+    if chain.runs and not fits:
+        raise InputError(
+            tokens.path,
+            f"is not the tokenizer that {chain.runs[-1]} was trained with",
+            "Leave --tokenizer out",
+        )
+    if fits and tokens.size > base.rows:
+        raise InputError(
+            chain.base,
+            f"has {base.rows:,} rows and its tokenizer {tokens.size:,} ids",
+            "Put the right one there",
+        )
+    return Ground(base, tokens, grows=not fits)
+
+
+def plan_run(
+    options: Options,
+    ground: Ground,
+    machine: Machine,
+    *,
+    learning: int | None = None,
+    blocks: float | None = None,
+) -> Plan:
+    """The plan of a surveyed run."""
+    shape = shape_of(ground.base.config, options.lora, ground.rows)
+    n_old = ground.n_old() if options.rows != "all" else 0
+    return plan(options, shape, n_old, machine, learning=learning, blocks=blocks, sharded=is_sharded())
+
+
+def is_sharded() -> bool:
+    """Whether `accelerate launch` cuts the parameters up (FSDP, ZeRO)."""
+    return any(
+        os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")
+    )
+
+
+def pretrain(job: Job, options: Options, ground: Ground, run: Run, hooks: Hooks) -> dict[str, Any] | None:
+    """Train one stage into the folder of `run` and return the manifest; None in processes other than the first.
+
+    Under torchrun every process calls this alike. Errors: ZhllamaError of all kinds.
+    """
+    arguments = trainer_arguments(options, run.out)
+    first = arguments.process_index == 0
+    if not first:
+        hooks = Hooks()
+    with run if first else nullcontext():
+        if (
+            first and (run.out / FIGURES).is_file()
+        ):  # all was trained and written, and only the manifest is missing
+            return products.finish(run)
+        with _first_before_others(arguments):
+            ground = _grown(ground, run.out, options.seed, hooks) if ground.grows else ground
+            blocks = [] if job.streamed else _packed(job, ground.tokens, options.block_size, hooks)
+        layout = _layout(options, ground, blocks)
+        machine = this_machine(arguments.world_size)
+        planned = plan_run(
+            options, ground, machine, learning=_learning(layout, ground), blocks=_blocks_in(job, blocks)
+        )
+        if planned.steps is None:
+            raise OptionError("--steps", "is needed where the text is streamed", "Give the number of steps")
+        hooks.planned(planned)
+        heldout = _held_out(job, ground.tokens, options.block_size, blocks)
+        set_seed(options.seed)
+        ready = make_ready(
+            ground.base, layout, options.matrices, options.lora, planned.precision, arguments.device,
+            checkpointing=planned.checkpointing,
+        )  # fmt: skip
+        if not ready.keeps_documents_apart:
+            hooks.note(
+                f"{ground.base.config.model_type} takes no position_ids: documents in one block see each other"
+            )
+        trainer = _trainer(job, options, ground, ready, planned, blocks, heldout, arguments, run.out, hooks)
+        since = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
+        arguments.eval_on_start = bool(heldout) and since is None
+        trainer.train(resume_from_checkpoint=None if since is None else str(since))
+        state = products.gather(trainer)
+        return products.write(run, ground.tokens, ready, planned, ground.told(), state) if first else None
+
+
+def trainer_arguments(options: Options, out: Path) -> TrainingArguments:
+    """The Trainer's arguments; making them joins the other processes."""
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.is_available()
+    precision = options.precision or this_machine().precision
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
+    arguments = TrainingArguments(
+        output_dir=str(out / CHECKPOINTS),
+        per_device_train_batch_size=options.micro_batch,
+        per_device_eval_batch_size=options.micro_batch,
+        max_steps=options.steps or 1,
+        learning_rate=options.lr,
+        lr_scheduler_type="constant_with_warmup" if options.schedule == "constant" else options.schedule,
+        warmup_steps=options.warmup,
+        weight_decay=options.weight_decay,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        optim="adamw_torch_fused",
+        logging_steps=options.log_every,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=options.save_every,
+        eval_steps=options.eval_every,
+        seed=options.seed,
+        use_cpu=not cuda,
+        ddp_backend=None if cuda else "gloo",
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=cuda,
+        train_sampling_strategy="sequential",  # the mixture is in its order already
+        report_to="tensorboard" if find_spec("tensorboard") or find_spec("tensorboardX") else "none",
+        disable_tqdm=True,
+        log_level="error",
+    )
+    arguments.gradient_accumulation_steps = options.accumulation(arguments.world_size)
+    return arguments
+
+
+@contextmanager
+def _first_before_others(arguments: TrainingArguments) -> Iterator[None]:
+    with arguments.main_process_first(local=False):
+        yield
+
+
+def _grown(ground: Ground, out: Path, seed: int, hooks: Hooks) -> Ground:
+    """The model grown into the run's own folder, once."""
+    folder, chain = out / GROWN, ground.base.chain
+    n_old = ground.n_old()
+    if not (folder / "config.json").is_file():
+        where = ground.tokens.path if ground.tokens.path.is_dir() else ground.tokens.path.parent
+        shutil.rmtree(folder, ignore_errors=True)
+        grown = grow(chain.base, where, folder, seed=seed)
+        hooks.note(
+            f"the model had {grown.n_old:,} rows and grew to {grown.rows:,}, new ones the mean of their old pieces"
+        )
+    base = Base.of(Chain(folder, (), folder), n_old)
+    return Ground(base, ground.tokens, grows=False)
+
+
+def _packed(job: Job, tokens: Tokens, size: int, hooks: Hooks) -> list[Blocks]:
+    return [
+        cached_blocks(source, tokens, size, job.cache, field=job.field, advance=hooks.read)
+        for source in job.sources
+    ]
+
+
+def _blocks_in(job: Job, blocks: list[Blocks]) -> float | None:
+    return None if job.streamed else float(sum(map(len, blocks)))
+
+
+def _layout(options: Options, ground: Ground, blocks: list[Blocks]) -> Layout:
+    rows = ground.rows
+    if options.rows == "all":
+        return lay_out(range(rows), rows, is_sharded())
+    n_old = ground.n_old()
+    ids: list[int] | range = range(n_old, rows)
+    if options.rows == "used":
+        if not blocks:
+            raise OptionError(
+                "--rows used", "counts the text, which --stream does not", "Give --rows new or all"
+            )
+        ids = [*frequent_ids(blocks, n_old), *ids]
+    return lay_out(ids, rows, is_sharded())
+
+
+def _learning(layout: Layout, ground: Ground) -> int:
+    return ground.rows - layout.first
+
+
+def _held_out(job: Job, tokens: Tokens, size: int, blocks: list[Blocks]) -> list[HeldOut]:
+    """What is given to be measured; else what packing kept aside, and the shipped samples of zh and en where none is."""
+    texts: dict[str, list[str]] = {}
+    if job.heldout:
+        for source in job.heldout:
+            texts.setdefault(source.label, []).extend(read_documents(source.files, job.field))
+    else:
+        for source, some in zip(job.sources, blocks, strict=False):
+            texts.setdefault(source.label, []).extend(some.aside())
+        for label in ("zh", "en"):
+            if not texts.get(label):
+                texts[label] = sample_texts(label)
+    return [HeldOut.of(label, some, tokens, size) for label, some in texts.items() if some]
+
+
+def _trainer(
+    job: Job, options: Options, ground: Ground, ready: Ready, planned: Plan, blocks: list[Blocks],
+    heldout: list[HeldOut], arguments: TrainingArguments, out: Path, hooks: Hooks,
+) -> BlockTrainer:  # fmt: skip
+    assert planned.steps is not None
+    arguments.max_steps = planned.steps
+    arguments.eval_strategy = "steps" if heldout else "no"
+    text: Any
+    if job.streamed:
+        text = _Stream(job, ground.tokens, options)
+    else:
+        text = Mixture(blocks, [s.weight for s in job.sources], planned.steps * options.batch, options.seed)
+    layout = ready.rows.embedding.layout
+    trainer = BlockTrainer(
+        model=ready.model, args=arguments, train_dataset=text, out=out, heldout=heldout,
+        english_limit=options.english_limit, strict=options.strict, warn=hooks.note, decode=_decoder(ground.tokens),
+        masked=layout.start < layout.first,
+        callbacks=[Journal(out / LOG, options.batch * options.block_size, hooks.step)]
+        if arguments.process_index == 0 else [],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class _Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    def __init__(self, job: Job, tokens: Tokens, options: Options) -> None:
+        self.job, self.tokens, self.options = job, tokens, options
+
+    def __iter__(self) -> Iterator[Any]:
+        return stream(
+            self.job.sources, self.tokens, self.options.block_size, self.options.seed, field=self.job.field
+        )
+
+
+def _decoder(tokens: Tokens) -> Callable[[Any], str]:
+    from zhllama.vocab.load import load_tokenizer
+
+    return load_tokenizer(tokens.path).decode

@@ -1,0 +1,80 @@
+"""What a pre-training run leaves: learned rows, adapter, tokenizer, page and figures, each whole; then its manifest."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zhllama.files import to_json
+from zhllama.model.grow import copy_tokenizer
+from zhllama.model.load import ADAPTER, ROWS, TOKENIZER
+from zhllama.run import Run
+from zhllama.training.checkpoint import save_whole, whole_folder
+from zhllama.training.page import draw_page
+from zhllama.training.plan import Plan
+from zhllama.training.setup import Ready
+from zhllama.training.tokens import Tokens
+from zhllama.training.trainer import LOG, BlockTrainer, read_log
+
+CHECKPOINTS, FIGURES, PAGE = "checkpoints", "figures.json", "report.html"
+
+
+def gather(trainer: BlockTrainer) -> dict[str, Tensor] | None:
+    """Parameters whole where they are cut up over processes, for which all of them must ask; else None."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        state: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        return state
+    return None
+
+
+def write(
+    run: Run,
+    tokens: Tokens,
+    ready: Ready,
+    planned: Plan,
+    rows: Mapping[str, Any],
+    state: dict[str, Tensor] | None,
+) -> dict[str, Any]:
+    """Write all products and return the manifest. `rows`: what the next run must know of them."""
+    save_whole(run.out / ROWS, ready.rows.trained(state))
+    if planned.shape.lora:
+        with whole_folder(run.out / ADAPTER) as folder:
+            ready.model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
+            (folder / "README.md").unlink(missing_ok=True)  # an empty form
+    with whole_folder(run.out / TOKENIZER) as folder:
+        save_tokenizer(tokens.path, folder)
+    lines = read_log(run.out / LOG)
+    figures = {**rows, **planned.figures(), **_learned(lines)}
+    run.write(PAGE, draw_page(run.out.name, figures, lines))
+    run.write(FIGURES, to_json(figures))
+    return finish(run)
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """The checkpoints go and the manifest stands; where FIGURES is, everything before was written."""
+    shutil.rmtree(run.out / CHECKPOINTS, ignore_errors=True)
+    figures: dict[str, Any] = json.loads((run.out / FIGURES).read_text(encoding="utf-8"))
+    return run.finish(figures)
+
+
+def save_tokenizer(path: Path, folder: Path) -> None:
+    """A tokenizer's folder, or the single file that it is."""
+    copy_tokenizer(path if path.is_dir() else path.parent, folder)
+    if path.is_file() and not any(folder.iterdir()):
+        shutil.copyfile(path, folder / f"tokenizer{path.suffix}")
+
+
+def _learned(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Last loss, median speed, and bits before the first step and after the last."""
+    figures: dict[str, Any] = {}
+    losses = [line for line in lines if "loss" in line]
+    if losses:
+        speeds = sorted(line["tokens_per_second"] for line in losses)
+        figures = {"loss": losses[-1]["loss"], "tokens_per_second": speeds[len(speeds) // 2]}
+    measured = [line for line in lines if "loss" not in line]
+    for name in [k for k in (measured[-1] if measured else {}) if "_bits_per_" in k]:
+        figures[name] = {"before": measured[0][name], "after": measured[-1][name]}
+    return figures
