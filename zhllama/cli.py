@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zhllama.commands import model, vocab
+from zhllama.commands import generate, model, training, vocab
 from zhllama.errors import ZhllamaError
 
 app = typer.Typer(
@@ -32,6 +32,14 @@ app.command("grow", rich_help_panel=MODEL)(model.grow)
 app.command("export", rich_help_panel=MODEL)(model.export)
 app.command("eval", rich_help_panel=MODEL)(model.evaluate)
 
+TRAINING = "Training"
+app.command("pretrain", rich_help_panel=TRAINING)(training.pretrain)
+app.command("pack", rich_help_panel=TRAINING)(training.pack)
+
+DATA = "Data"
+app.command("gen-zh", rich_help_panel=DATA)(generate.gen_zh)
+app.command("refilter", rich_help_panel=DATA)(generate.refilter)
+
 
 def _version(value: bool) -> None:
     if value:
@@ -43,7 +51,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _zhllama(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
 ) -> None:
     """Give a language model Chinese, and prove every step."""

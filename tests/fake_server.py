@@ -1,0 +1,221 @@
+"""An OpenAI-compatible server for tests: standard library alone, as slow, rude or broken as it is told to be.
+
+`python tests/fake_server.py '{"delay": 0.2}'` prints its port and serves until it is killed. What it answers is a pure function of
+the prompt, so that two runs with one seed get the same replies; troubles (429, 500, cut connections, garbage for a body) befall the
+first attempts of some prompts and pass. `GET /stats` tells what it did.
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+WORDS = "春风秋雨山川湖海日月星辰花草树木鸟兽虫鱼城市乡村道路桥梁学校医院工厂农田书本笔墨音乐舞蹈茶酒米面衣帽鞋袜父母兄弟朋友老师医生司机厨师诗人画家历史地理数学物理化学生物经济法律哲学心理快慢高低大小长短冷暖明暗新旧喜怒哀乐"
+VERBS = (
+    "写出",
+    "说明",
+    "比较",
+    "分析",
+    "列举",
+    "概括",
+    "设计",
+    "改写",
+    "评论",
+    "推荐",
+    "计算",
+    "归纳",
+    "想象",
+    "描述",
+    "介绍",
+)
+KINDS = ("故事", "方法", "原因", "计划", "句子", "短文", "清单", "步骤", "道理", "例子", "区别", "特点")
+TRADITIONAL = str.maketrans(
+    "写说较举概设计评论推荐归纳风书笔农湾乡学医院师诗画历数理经济长鸟虫鱼树桥",
+    "寫說較舉概設計評論推薦歸納風書筆農灣鄉學醫院師詩畫歷數理經濟長鳥蟲魚樹橋",
+)
+
+
+@dataclass
+class Manner:
+    """How the server behaves; shares are of prompts."""
+
+    delay: float = 0.0  # seconds before each reply
+    jitter: float = 0.0  # seconds more at most
+    busy: float = 0.0  # answered 429 at first
+    retry_after: float | None = None  # told with a 429
+    broken: float = 0.0  # answered 500 at first
+    cut: float = 0.0  # connection cut in the middle at first
+    garbage: float = 0.0  # not JSON at first
+    keep_alive: int = 0  # blank lines before the body
+    messy: bool = False  # replies half JSON, misnumbered, Traditional, near duplicates, nonsense
+    near: float = 0.2  # of tasks that are near duplicates, in messy replies
+    tasks: int = 17  # in a reply
+    status: int = 0  # always answered
+    error: dict[str, Any] = field(default_factory=dict)  # with that status
+    key: str = ""  # asked for
+    text: str | None = None  # of every reply, instead
+    finish: str = "stop"
+
+
+class Server:
+    def __init__(self, manner: Manner) -> None:
+        self.manner, self.stats, self.attempts = manner, Counter[str](), Counter[str]()
+        self.answered, self.in_flight, self.most = Counter[str](), 0, 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = re.search(rb"content-length: *(\d+)", head, re.I)
+                body = await reader.readexactly(int(length[1])) if length else b""
+                self.in_flight += 1
+                self.most = max(self.most, self.in_flight)
+                try:
+                    if not await self.answer(head.decode(), body, writer):
+                        break
+                finally:
+                    self.in_flight -= 1
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def answer(self, head: str, body: bytes, writer: asyncio.StreamWriter) -> bool:
+        _, path = head.split(" ")[:2]
+        if path.endswith("/stats"):
+            twice = sum(n > 1 for n in self.answered.values())
+            return await self.send(
+                writer, 200, {**self.stats, "prompts": len(self.answered), "twice": twice, "most": self.most}
+            )
+        manner, request = self.manner, json.loads(body)
+        prompt = request["messages"][0]["content"] if "messages" in request else request["prompt"]
+        name = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        chance = random.Random(name)
+        self.stats["requests"] += 1
+        self.attempts[name] += 1
+        first = self.attempts[name] == 1
+        await asyncio.sleep(manner.delay + random.random() * manner.jitter)
+        if manner.key and f"bearer {manner.key}".lower() not in head.lower():
+            return await self.send(
+                writer, 401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}
+            )
+        if manner.status:
+            return await self.send(writer, manner.status, {"error": manner.error})
+        trouble = chance.random()
+        if first and trouble < manner.busy:
+            self.stats["429"] += 1
+            more = "" if manner.retry_after is None else f"retry-after: {manner.retry_after}\r\n"
+            return await self.send(
+                writer, 429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, more
+            )
+        if first and (trouble := trouble - manner.busy) < manner.broken:
+            self.stats["500"] += 1
+            return await self.send(writer, 500, {"error": {"message": "oops"}})
+        if first and (trouble := trouble - manner.broken) < manner.cut:
+            self.stats["cut"] += 1
+            writer.write(
+                b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n{"choices": ['
+            )
+            return False
+        if first and (trouble := trouble - manner.cut) < manner.garbage:
+            self.stats["garbage"] += 1
+            return await self.send(writer, 200, b"<html>Bad gateway</html>")
+        text, finish = self.reply(prompt, chance)
+        self.answered[name] += 1
+        self.stats["answered"] += 1
+        choice = (
+            {"text": text} if "prompt" in request else {"message": {"role": "assistant", "content": text}}
+        )
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(text)}
+        return await self.send(
+            writer,
+            200,
+            {"model": request["model"], "choices": [{**choice, "finish_reason": finish}], "usage": usage},
+        )
+
+    async def send(self, writer: asyncio.StreamWriter, status: int, body: Any, more: str = "") -> bool:
+        data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+        data = b"\n" * self.manner.keep_alive + data
+        kind = "text/html" if isinstance(body, bytes) else "application/json"
+        writer.write(
+            f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {len(data)}\r\n{more}\r\n".encode()
+            + data
+        )
+        await writer.drain()
+        return True
+
+    def reply(self, prompt: str, chance: random.Random) -> tuple[str, str]:
+        if self.manner.text is not None:
+            return self.manner.text, self.manner.finish
+        if "是分类任务吗" in prompt:
+            return chance.choice(("否", "否", "是", "不是。")), "stop"
+        if "从好到差" in prompt:
+            return chance.choice(("1 > 2 > 3 > 4", "4 > 3 > 2 > 1", "2 > 1 = 3 > 4", "都好")), "stop"
+        if "序号开头" in prompt or prompt.endswith("9."):
+            return "\n".join(f"{n}. {instruction(chance)}" for n in range(9, 17)), "stop"
+        if "标签：" in prompt:
+            return f"标签：好\n输入：{sentence(chance)}\n标签：坏\n输入：{sentence(chance)}", "stop"
+        if "本来就用中文写的" in prompt or "原来的指令：" in prompt or "启发的指令：" in prompt:
+            return f"指令：{instruction(chance)}\n输入：{chance.choice(('<无>', sentence(chance)))}", "stop"
+        if "最多写三组" in prompt:
+            return f"输入：<无>\n输出：{sentence(chance)}", "stop"
+        if "###" not in prompt:
+            return sentence(chance), "stop"
+        return self.tasks(chance)
+
+    def tasks(self, chance: random.Random) -> tuple[str, str]:
+        rows = []
+        for number in range(4, 4 + self.manner.tasks):
+            near = self.manner.messy and rows and chance.random() < self.manner.near
+            said = rows[-1][1][:-1] + "吧。" if near else instruction(chance)
+            rows.append(
+                (number, said, chance.choice(("<无>", sentence(chance))), sentence(chance) + sentence(chance))
+            )
+        text = "".join(f"###\n{n}. 指令：{a}\n{n}. 输入：{b}\n{n}. 输出：{c}\n" for n, a, b, c in rows)
+        if not self.manner.messy:
+            return text, "stop"
+        kind = chance.random()
+        if kind < 0.05:
+            return chance.choice(
+                ("", "好的，没问题！", "<think>想一想", '{"tasks": [', "###\n###\n", "\ud83d" + text[:50])
+            ), "stop"
+        if kind < 0.15:
+            tasks = [{"instruction": a, "input": b, "output": c} for _, a, b, c in rows]
+            return json.dumps({"tasks": tasks}, ensure_ascii=False)[: chance.randrange(200, 4000)], "length"
+        if kind < 0.25:
+            return re.sub(r"^\d+\.", lambda m: f"{chance.randrange(99)}.", text, flags=re.M), "stop"
+        if kind < 0.35:
+            return text.translate(TRADITIONAL), "stop"
+        if kind < 0.45:
+            return text[: len(text) * 2 // 3], "length"
+        return text, "stop"
+
+
+def sentence(chance: random.Random) -> str:
+    return "".join(chance.choices(WORDS, k=chance.randrange(10, 24))) + "。"
+
+
+def instruction(chance: random.Random) -> str:
+    return (
+        chance.choice(VERBS)
+        + "".join(chance.choices(WORDS, k=chance.randrange(6, 14)))
+        + "的"
+        + chance.choice(KINDS)
+        + "。"
+    )
+
+
+async def main(manner: Manner) -> None:
+    server = await asyncio.start_server(Server(manner).serve, "127.0.0.1", 0, limit=1 << 24)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
+    assert given.keys() <= {f.name for f in fields(Manner)}, given
+    asyncio.run(main(Manner(**given)))

@@ -1,0 +1,356 @@
+"""gen-zh, refilter."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any, Literal
+
+import typer
+
+from zhllama.commands.common import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    Resume,
+    Seed,
+    notes,
+    print_json,
+    progress,
+    screen,
+)
+from zhllama.errors import InputError, OptionError
+from zhllama.run import Run, read_config
+
+# Options that change neither what is asked nor what is kept: a run may be resumed with others.
+STEERING = {
+    "out",
+    "force",
+    "resume",
+    "config",
+    "as_json",
+    "base_url",
+    "key_env",
+    "concurrency",
+    "timeout",
+    "max_tokens",
+    "max_cost",
+    "prices",
+}
+MethodName = Literal["alpaca", "self-instruct", "translate", "rank", "evolve"]
+FILTERS, SERVER = "Filters", "Server"
+
+MinInstruction = Annotated[
+    int, typer.Option(help="Characters of an instruction at least.", rich_help_panel=FILTERS)
+]
+MaxInstruction = Annotated[
+    int, typer.Option(help="Characters of an instruction at most.", rich_help_panel=FILTERS)
+]
+MaxInput = Annotated[int, typer.Option(help="Characters of an input at most.", rich_help_panel=FILTERS)]
+MinOutput = Annotated[int, typer.Option(help="Characters of an output at least.", rich_help_panel=FILTERS)]
+MaxOutput = Annotated[int, typer.Option(help="Characters of an output at most.", rich_help_panel=FILTERS)]
+MinHan = Annotated[
+    float,
+    typer.Option(
+        help="Han among the letters at least, code and other languages let be.", rich_help_panel=FILTERS
+    ),
+]
+MaxRepeats = Annotated[
+    float, typer.Option(help="Share of an output's 8-grams said before, at most.", rich_help_panel=FILTERS)
+]
+Threshold = Annotated[
+    float,
+    typer.Option(help="ROUGE-L from which an instruction is a near duplicate.", rich_help_panel=FILTERS),
+]
+Blacklist = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="File of more words that no instruction may hold.", rich_help_panel=FILTERS, show_default=False
+    ),
+]
+KeepTraditional = Annotated[
+    bool,
+    typer.Option(
+        "--keep-traditional", help="Leave Traditional characters as they are.", rich_help_panel=FILTERS
+    ),
+]
+DropPersonal = Annotated[
+    bool,
+    typer.Option(
+        "--drop-personal",
+        help="Reject what holds personal data instead of flagging it.",
+        rich_help_panel=FILTERS,
+    ),
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A filter to leave out, by its reason, such as 'repeats'.",
+        rich_help_panel=FILTERS,
+        show_default=False,
+    ),
+]
+
+
+def gen_zh(
+    context: typer.Context,
+    out: Out,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n",
+            help="Tasks to keep; for given tasks (translate, rank, evolve) how many to take.",
+            show_default="100, or all that are given",
+        ),
+    ] = None,
+    base_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Server's URL, such as http://localhost:8000/v1; several share the load.",
+            rich_help_panel=SERVER,
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model's name on that server.", rich_help_panel=SERVER)] = "",
+    method: Annotated[MethodName, typer.Option(help="How tasks are made.")] = "alpaca",
+    given: Annotated[
+        Path | None,
+        typer.Option(
+            "--given", help="Tasks in Alpaca's form, for translate, rank and evolve.", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[
+        Path | None, typer.Option(help="Seed tasks, one JSON object a line.", show_default="the 175 shipped")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Folder of prompts.", show_default="the shipped prompts_zh")
+    ] = None,
+    api: Annotated[
+        Literal["chat", "completion"],
+        typer.Option(help="What the model is asked through.", rich_help_panel=SERVER),
+    ] = "chat",
+    structured: Annotated[
+        bool, typer.Option("--structured", help="Have the server enforce a JSON schema (alpaca only).")
+    ] = False,
+    answers: Annotated[int, typer.Option(help="Answers to each instruction (rank only).")] = 4,
+    temperature: Annotated[
+        float | None, typer.Option(help="Instead of each step's own.", show_default="the papers'")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Instead of each step's own.", show_default="the papers'")
+    ] = None,
+    reply_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of one reply at most, instead of each step's own.", show_default=False),
+    ] = None,
+    key_env: Annotated[
+        str,
+        typer.Option(
+            help="Environment variable (or line of .env) that holds the key.", rich_help_panel=SERVER
+        ),
+    ] = "OPENAI_API_KEY",
+    extra_body: Annotated[
+        str | None,
+        typer.Option(
+            help="""More for each request, as JSON, e.g. '{"enable_thinking": false}'.""",
+            rich_help_panel=SERVER,
+            show_default=False,
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(help="Calls under way at most, on all servers together.", rich_help_panel=SERVER)
+    ] = 32,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for one whole call.", rich_help_panel=SERVER)
+    ] = 120.0,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop before more tokens than these are used.", rich_help_panel=SERVER, show_default=False
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(help="Stop before more than this is spent.", rich_help_panel=SERVER, show_default=False),
+    ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML table, per million tokens: `model: {input: 0.27, output: 1.10}`.",
+            rich_help_panel=SERVER,
+            show_default=False,
+        ),
+    ] = None,
+    min_instruction: MinInstruction = 4,
+    max_instruction: MaxInstruction = 500,
+    max_input: MaxInput = 2000,
+    min_output: MinOutput = 1,
+    max_output: MaxOutput = 4000,
+    min_han: MinHan = 0.3,
+    max_repeats: MaxRepeats = 0.3,
+    threshold: Threshold = 0.7,
+    blacklist: Blacklist = None,
+    keep_traditional: KeepTraditional = False,
+    drop_personal: DropPersonal = False,
+    without: Without = None,
+    seed: Seed = 0,
+    config: Config = None,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make Chinese instruction data with a model behind any OpenAI-compatible server."""
+    from zhllama.commands.generate_screen import live
+    from zhllama.generate.api import Client, Connection, find_key
+    from zhllama.generate.journal import Journal
+    from zhllama.generate.plan import Plan
+    from zhllama.generate.products import JOURNAL, Rejects, write_products
+    from zhllama.generate.rounds import Rounds, Spending, figures, read_price
+
+    made = {key: value for key, value in context.params.items() if key not in STEERING}
+    plan = Plan.of(made)
+    if not model:
+        raise OptionError("--model", "is missing", "Give the model's name on that server")
+    if concurrency < 1 or timeout <= 0:
+        raise OptionError("--concurrency and --timeout", "are not both above 0", "Leave them out")
+    connection = Connection(
+        tuple(base_url or ()), model, find_key(key_env), api, concurrency, timeout, _object(extra_body)
+    )
+    spending = Spending(read_price(prices, model) if prices else None, max_tokens, max_cost)
+    began = time.monotonic()
+    with Run(out, "gen-zh", made, plan.inputs, force=force, resume=resume, seed=seed) as run:
+        with Journal(out / JOURNAL) as journal, Rejects(out) as rejects:
+            making = plan.method(rejects)
+
+            async def work() -> tuple[bool, Client]:
+                async with Client(connection, Random(seed)) as client:
+                    rounds = Rounds(making, journal, client, spending)
+                    with live(rounds, client):
+                        return await rounds.run(), client
+
+            try:
+                whole, client = asyncio.run(work())
+            except BaseException:
+                if not len(journal):
+                    run.resume = None  # nothing was paid for: the folder goes, and the command can be given again as it was
+                raise
+            making.finish()
+            result = dict(figures(making, spending))
+            write_products(run, making, result, rejects, seed)
+        result |= {
+            "servers": list(connection.base_urls),
+            "concurrency": concurrency,
+            "429s": client.busy,
+            "retries": client.retries,
+            "finished": whole,
+            "seconds": round(time.monotonic() - began, 2),
+        }
+        if whole:
+            run.finish(result)
+    _tell(out, result, as_json)
+
+
+def refilter(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="Folder of a gen-zh run, finished or not.")],
+    out: Out,
+    n: Annotated[int | None, typer.Option("--n", help="Tasks to keep.", show_default="the run's")] = None,
+    min_instruction: MinInstruction = 4,
+    max_instruction: MaxInstruction = 500,
+    max_input: MaxInput = 2000,
+    min_output: MinOutput = 1,
+    max_output: MaxOutput = 4000,
+    min_han: MinHan = 0.3,
+    max_repeats: MaxRepeats = 0.3,
+    threshold: Threshold = 0.7,
+    blacklist: Blacklist = None,
+    keep_traditional: KeepTraditional = False,
+    drop_personal: DropPersonal = False,
+    without: Without = None,
+    config: Config = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a gen-zh run's replies again by other filters; nothing is asked, nothing is paid.
+
+    A filter option that is not given is the run's own.
+    """
+    from zhllama.generate.journal import Journal
+    from zhllama.generate.plan import FILTER_OPTIONS, Plan
+    from zhllama.generate.products import JOURNAL, Rejects, write_products
+    from zhllama.generate.rounds import Spending, figures, replay
+
+    then = read_config(run)
+    if then.get("command") != "gen-zh":
+        raise InputError(run, "is not a run of gen-zh", "Name the folder of one")
+    changed = {
+        key: value
+        for key, value in context.params.items()
+        if key in FILTER_OPTIONS and _is_given(context, key)
+    }
+    plan = Plan.of({key: value for key, value in {**then, **changed}.items() if key != "command"})
+    journal = run / JOURNAL
+    began = time.monotonic()
+    with (
+        Journal(journal, write=False) as replies,
+        Run(
+            out,
+            "refilter",
+            {"run": run, **plan.options},
+            [journal, *plan.inputs],
+            force=force,
+            seed=plan.options["seed"],
+        ) as work,
+        Rejects(out) as rejects,
+    ):
+        method, spending = plan.method(rejects), Spending()
+        with progress("refilter", total=len(replies), unit="replies") as bar:
+            replay(method, replies, spending, bar)
+        method.finish()
+        result = {**figures(method, spending), "finished": True}
+        write_products(work, method, result, rejects, plan.options["seed"])
+        work.finish({**result, "seconds": round(time.monotonic() - began, 2)})
+    _tell(out, result, as_json)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _object(text: str | None) -> Mapping[str, Any]:
+    try:
+        given = json.loads(text or "{}")
+    except ValueError as error:
+        raise OptionError(
+            "--extra-body",
+            f"is not JSON ({error})",
+            """Give an object, such as '{"enable_thinking": false}'""",
+        ) from error
+    if not isinstance(given, dict):
+        raise OptionError(
+            "--extra-body", "is not a JSON object", """Give one such as '{"enable_thinking": false}'"""
+        )
+    return given
+
+
+def _tell(out: Path, result: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json({"out": str(out), **result})
+        return
+    cost = "" if result["cost"] is None else f", cost {result['cost']:.4f}"
+    screen.print(
+        f"{out}: kept {result['kept']:,} of {result['wanted']:,} asked for, rejected {result['rejected']:,}",
+        markup=False,
+    )
+    screen.print(
+        f"  {result['replies']:,} replies, {result['prompt_tokens']:,} + {result['completion_tokens']:,} tokens{cost}",
+        markup=False,
+    )
+    for reason, count in result["reasons"].items():
+        screen.print(f"  {count:>7,}  {reason}", markup=False)
+    if not result["finished"]:
+        notes.print("zhllama: stopped by its budget. Go on with --resume and a larger one.", markup=False)

@@ -1,0 +1,55 @@
+"""The screen of gen-zh while it works: how much is kept, at what rate and cost, and why the rest is not."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from zhllama.commands.common import notes
+from zhllama.generate.api import Client
+from zhllama.generate.rounds import Rounds
+
+
+@contextmanager
+def live(rounds: Rounds, client: Client | None) -> Iterator[None]:
+    """A picture of a run on stderr, drawn four times a second; quiet where stderr is no terminal."""
+    if not notes.is_terminal:
+        yield
+        return
+    began = time.monotonic()
+    with Live(
+        console=notes,
+        transient=True,
+        refresh_per_second=4,
+        get_renderable=lambda: picture(rounds, client, time.monotonic() - began),
+    ):
+        yield
+
+
+def picture(rounds: Rounds, client: Client | None, seconds: float) -> Group:
+    """The run as it stands after so many seconds."""
+    shelf, spending = rounds.method.shelf, rounds.spending
+    kept, wanted = len(shelf.kept), shelf.wanted
+    rate = rounds.asked / seconds if seconds else 0.0
+    # What an earlier start made came at no time, so that the rate is taken over the calls of this one.
+    left = (wanted - kept) / (kept / spending.replies * rate) if kept and rate else None
+    facts = Table.grid(padding=(0, 3))
+    facts.add_row(
+        f"kept {kept:,} / {wanted:,}",
+        f"rejected {shelf.rejected:,}",
+        f"{rate:.1f} replies/s",
+        "ETA —" if left is None else f"ETA {int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}",
+    )
+    facts.add_row(
+        f"tokens {spending.tokens:,}",
+        "cost —" if spending.cost is None else f"cost {spending.cost:.4f}",
+        f"in flight {client.in_flight} / {client.limit}" if client else "batch",
+        f"429s {client.busy}  retries {client.retries}" if client else "",
+    )
+    reasons = "  ".join(f"{reason} {count:,}" for reason, count in shelf.reasons.most_common(8))
+    return Group(ProgressBar(total=wanted, completed=kept), facts, Text(reasons, style="dim"))
