@@ -37,7 +37,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         if request.config.getoption("--update-golden"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        assert text == path.read_text(encoding="utf-8"), f"{name} changed; if rightly so, run with --update-golden"
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{name} changed; if rightly so, run with --update-golden"
+        )
 
     return compare
 
@@ -46,9 +48,17 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 def zhllama(tmp_path: Path) -> Zhllama:
     """Run `python -m zhllama ...` as a process of its own, in a folder of its own."""
 
-    def run(*arguments: object, env: dict[str, str] | None = None, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+    def run(
+        *arguments: object, env: dict[str, str] | None = None, timeout: float = 120
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "zhllama", *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True,
-            encoding="utf-8", timeout=timeout, env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **(env or {})})
+            [sys.executable, "-m", "zhllama", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=timeout,
+            env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **(env or {})},
+        )
 
     return run

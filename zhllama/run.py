@@ -19,7 +19,17 @@ from zhllama.errors import InputError, OutputError
 from zhllama.files import sha256, to_json, write_whole
 
 CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
-PACKAGES = ("zhllama", "sentencepiece", "tokenizers", "transformers", "torch", "peft", "jieba", "opencc", "openai")
+PACKAGES = (
+    "zhllama",
+    "sentencepiece",
+    "tokenizers",
+    "transformers",
+    "torch",
+    "peft",
+    "jieba",
+    "opencc",
+    "openai",
+)
 
 
 @dataclass
@@ -51,15 +61,23 @@ class Run:
         if not held:
             return
         if not (self.out / CONFIG).exists():
-            raise OutputError(self.out, "holds files that are not of a zhllama run", "Choose an empty or new folder")
+            raise OutputError(
+                self.out, "holds files that are not of a zhllama run", "Choose an empty or new folder"
+            )
         if self.force:
             for path in self.inputs:
                 if path.resolve().is_relative_to(self.out.resolve()):
-                    raise OutputError(self.out, f"--force would remove the input {path}", "Choose another --out")
+                    raise OutputError(
+                        self.out, f"--force would remove the input {path}", "Choose another --out"
+                    )
         elif self.finished():
             raise OutputError(self.out, "holds a finished run", "Give --force to make it anew")
         elif not self.resume:
-            way = "--resume to go on, or --force to start over" if self.resume is not None else "--force to start over"
+            way = (
+                "--resume to go on, or --force to start over"
+                if self.resume is not None
+                else "--force to start over"
+            )
             raise OutputError(self.out, "holds an unfinished run", f"Give {way}")
         else:
             self._check_options()
@@ -74,7 +92,9 @@ class Run:
         changed = sorted(k for k in then.keys() | now.keys() if then.get(k) != now.get(k))
         if changed:
             told = ", ".join(f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in changed)
-            raise OutputError(self.out, f"was begun with other options: {told}", "Give the same ones, or --force")
+            raise OutputError(
+                self.out, f"was begun with other options: {told}", "Give the same ones, or --force"
+            )
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
@@ -86,8 +106,12 @@ class Run:
             self._take_lock()
             if self.force and (self.out / CONFIG).exists():
                 _empty(self.out)
-            write_whole(self.out / CONFIG, yaml.safe_dump(
-                {"command": self.command, **_plain(self.options)}, allow_unicode=True, sort_keys=False))
+            write_whole(
+                self.out / CONFIG,
+                yaml.safe_dump(
+                    {"command": self.command, **_plain(self.options)}, allow_unicode=True, sort_keys=False
+                ),
+            )
         except BaseException as error:
             self._leave_nothing()
             if isinstance(error, OSError):
@@ -102,7 +126,9 @@ class Run:
         except BlockingIOError:
             self._lock.close()
             self._lock, self._made = None, []
-            raise OutputError(self.out, "another run is writing here", "Wait for it, or choose another --out") from None
+            raise OutputError(
+                self.out, "another run is writing here", "Wait for it, or choose another --out"
+            ) from None
 
     def write(self, name: str, content: bytes | str) -> Path:
         """Write one product as a whole file and return its path."""
@@ -116,13 +142,19 @@ class Run:
 
     def finish(self, figures: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Hash inputs and products, write the manifest, and return it: from here on the run is finished."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        peak = (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        )
         products = sorted(p for p in self.out.rglob("*") if p.is_file() and p.name not in (LOCK, MANIFEST))
         manifest = {
             "command": self.command,
             "options": _plain(self.options),
             "seed": self.seed,
-            "inputs": [{"path": str(p.resolve()), "bytes": p.stat().st_size, "sha256": sha256(p)} for p in self.inputs],
+            "inputs": [
+                {"path": str(p.resolve()), "bytes": p.stat().st_size, "sha256": sha256(p)}
+                for p in self.inputs
+            ],
             "parents": [str(p) for p in _parents(self.inputs)],
             "outputs": {str(p.relative_to(self.out)): sha256(p) for p in products},
             "figures": dict(figures or {}),
@@ -135,7 +167,9 @@ class Run:
         self.write(MANIFEST, to_json(manifest))
         return manifest
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None and self.resume is None and not self.finished():
             self._leave_nothing()
         if self._lock is not None:
@@ -155,7 +189,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(folder / CONFIG, f"cannot be read ({error})", "Give --force to start over") from error
+        raise InputError(
+            folder / CONFIG, f"cannot be read ({error})", "Give --force to start over"
+        ) from error
     if not isinstance(loaded, dict):
         raise InputError(folder / CONFIG, "is not a mapping", "Give --force to start over")
     return loaded
@@ -168,7 +204,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(folder, "is not a finished run of zhllama", "Finish it with --resume") from None
     except ValueError as error:
-        raise InputError(folder / MANIFEST, f"is broken ({error})", "Make the run again with --force") from error
+        raise InputError(
+            folder / MANIFEST, f"is broken ({error})", "Make the run again with --force"
+        ) from error
     if not isinstance(manifest, dict):
         raise InputError(folder / MANIFEST, "is not a manifest", "Make the run again with --force")
     return manifest
@@ -214,4 +252,6 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _no_room(path: Path, error: OSError) -> OutputError:
-    return OutputError(path, f"cannot be written ({error.strerror or error})", "Choose a folder with room and rights")
+    return OutputError(
+        path, f"cannot be written ({error.strerror or error})", "Choose a folder with room and rights"
+    )

@@ -50,7 +50,9 @@ def read_lines(paths: Iterable[Path], field: str = "text", advance: Advance | No
             yield from (line for line in document.splitlines() if line.strip())
 
 
-def read_documents(paths: Iterable[Path], field: str = "text", advance: Advance | None = None) -> Iterator[str]:
+def read_documents(
+    paths: Iterable[Path], field: str = "text", advance: Advance | None = None
+) -> Iterator[str]:
     """Whole documents: a record, or in plain text a run of lines up to a blank one, joined by newlines."""
     for path in paths:
         if _format(path) in (".jsonl", ".json", ".parquet"):
@@ -90,10 +92,14 @@ def _field(path: Path, number: int, line: str, field: str) -> str:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise InputError(f"{path}:{number}", f"is not JSON ({error})", "Give one JSON object a line") from error
+        raise InputError(
+            f"{path}:{number}", f"is not JSON ({error})", "Give one JSON object a line"
+        ) from error
     text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
-        raise InputError(f"{path}:{number}", f"has no text in the field {field!r}", "Name the field with --field")
+        raise InputError(
+            f"{path}:{number}", f"has no text in the field {field!r}", "Name the field with --field"
+        )
     return text
 
 
@@ -106,8 +112,11 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
     try:
         file = ParquetFile(path)
         if field not in file.schema_arrow.names:
-            raise InputError(path, f"has no column {field!r} but {', '.join(file.schema_arrow.names)}",
-                             "Name the field with --field")
+            raise InputError(
+                path,
+                f"has no column {field!r} but {', '.join(file.schema_arrow.names)}",
+                "Name the field with --field",
+            )
         for batch in file.iter_batches(columns=[field]):
             yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
     except ArrowException as error:
@@ -152,7 +161,9 @@ def _decoded(path: Path, advance: Advance | None) -> Iterator[str]:
                 if not chunk:
                     return
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise InputError(path, f"is cut off or not {path.suffix[1:]} data ({error})", "Check the file") from error
+        raise InputError(
+            path, f"is cut off or not {path.suffix[1:]} data ({error})", "Check the file"
+        ) from error
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror or error})", "Check the path") from error
     except Exception as error:
@@ -168,5 +179,7 @@ def _decode(path: Path, number: int, block: bytes) -> str:
         line = number + block.count(b"\n", 0, error.start)
         known = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}.get(block[:2]) if number == 1 else None
         remedy = "Convert it first, e.g. iconv -f GB18030 -t UTF-8, or zhllama corpus clean"
-        raise InputError(f"{path}:{line}", f"is not UTF-8{f' but {known}' if known else ''}", remedy) from None
+        raise InputError(
+            f"{path}:{line}", f"is not UTF-8{f' but {known}' if known else ''}", remedy
+        ) from None
     return text.removeprefix("\ufeff") if number == 1 else text

@@ -32,7 +32,9 @@ def read_recipe(name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(path, "no such file", "Check --config") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(path, f"is not readable YAML ({' '.join(str(error).split())})", "Mend the file") from error
+        raise InputError(
+            path, f"is not readable YAML ({' '.join(str(error).split())})", "Mend the file"
+        ) from error
     if not isinstance(loaded, dict):
         raise InputError(path, "is not a mapping of options", "Write one `option: value` a line")
     return loaded
@@ -46,24 +48,34 @@ def _use_recipe(context: typer.Context, value: str | None) -> str | None:
     known = {name: p for p in context.command.params for name in [p.name] if name is not None}
     unknown = sorted(recipe.keys() - known.keys())
     if unknown:
-        raise OptionError(value, f"unknown option {unknown[0]!r} for {context.info_name}",
-                          f"Known are: {', '.join(sorted(known))}")
+        raise OptionError(
+            value,
+            f"unknown option {unknown[0]!r} for {context.info_name}",
+            f"Known are: {', '.join(sorted(known))}",
+        )
     for name, given in recipe.items():
-        if isinstance(given, list) != bool(known[name].multiple or known[name].nargs == -1):  # type: ignore[attr-defined]
+        if isinstance(given, list) != bool(known[name].multiple or known[name].nargs == -1):
             recipe[name] = given if isinstance(given, list) else [given]
     context.default_map = {**(context.default_map or {}), **recipe}
     return value
 
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, with their manifest.", show_default=False)]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder for the results, with their manifest.", show_default=False)
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that holds an earlier run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is drawn by chance.")]
 Config = Annotated[
     str | None,
-    typer.Option("--config", help="YAML file with the same keys as the flags, or a shipped recipe. A flag wins.",
-                 is_eager=True, callback=_use_recipe, show_default=False),
+    typer.Option(
+        "--config",
+        help="YAML file with the same keys as the flags, or a shipped recipe. A flag wins.",
+        is_eager=True,
+        callback=_use_recipe,
+        show_default=False,
+    ),
 ]
 
 
@@ -75,9 +87,13 @@ def print_json(result: Mapping[str, Any]) -> None:
 @contextmanager
 def progress(title: str, total: float | None = None, unit: str = "bytes") -> Iterator["Bar"]:
     """A bar on stderr that moves while the body runs; quiet where stderr is no terminal."""
-    columns = [TextColumn("{task.description}"), BarColumn(),
-               TextColumn("{task.percentage:>3.0f} %") if unit == "bytes" else MofNCompleteColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %") if unit == "bytes" else MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ]
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as drawn:
         yield Bar(drawn, drawn.add_task(title, total=total, note=""))
 
@@ -92,7 +108,7 @@ class Bar:
         self._drawn.advance(self._task, step)
 
     def at(self, done: float, total: float | None = None) -> None:
-        self._drawn.update(self._task, completed=done, **({} if total is None else {"total": total}))
+        self._drawn.update(self._task, completed=done, total=total)
 
     def note(self, text: str) -> None:
         self._drawn.update(self._task, note=text)

@@ -1,4 +1,388 @@
 """train-vocab, merge-vocab, audit."""
-def train_vocab() -> None: ...
-def merge_vocab() -> None: ...
-def audit() -> None: ...
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from zhllama.commands.common import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    Seed,
+    notes,
+    options_of,
+    print_json,
+    progress,
+    screen,
+)
+from zhllama.errors import BrokenPromise, InputError, OptionError
+from zhllama.resources import shipped
+from zhllama.run import Run
+
+if TYPE_CHECKING:
+    from zhllama.vocab.merge import Merge
+    from zhllama.vocab.model import SentencePieceModel
+    from zhllama.vocab.sample import Sample
+
+Recipe = Literal["chinese-llama", "safe", "continued"]
+MB = 1_000_000
+
+Field = Annotated[str, typer.Option("--field", help="Field of .jsonl and .parquet that holds the text.")]
+SampleMB = Annotated[
+    float, typer.Option("--sample-mb", min=0.001, help="Megabytes of text to draw for training.")
+]
+Cover = Annotated[
+    str,
+    typer.Option(
+        "--cover", help="Character sets to give single pieces, e.g. gb2312,big5-1.", show_default=False
+    ),
+]
+
+
+def train_vocab(
+    context: typer.Context,
+    out: Out,
+    text: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Files, folders or globs: .txt, .jsonl, .parquet, also .gz, .xz, .zst. Without any: jieba's word list.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option("--size", min=300, help="How many pieces.")] = 20_000,
+    model_type: Annotated[
+        Literal["bpe", "unigram"],
+        typer.Option("--model-type", help="bpe is ten times faster and leaves no dead pieces when merged."),
+    ] = "bpe",
+    character_coverage: Annotated[
+        float,
+        typer.Option(
+            "--character-coverage",
+            min=0.9,
+            max=1.0,
+            help="Share of all characters that get a piece of their own.",
+        ),
+    ] = 0.9995,
+    cover: Cover = "",
+    script: Annotated[
+        Literal["as-is", "simplified", "traditional", "both"],
+        typer.Option("--script", help="Turn the text into one script, or train on both."),
+    ] = "as-is",
+    sample_mb: SampleMB = 40.0,
+    field: Field = "text",
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Train a Chinese SentencePiece model: zh.model, for merge-vocab --zh."""
+    from zhllama.text import find_files
+    from zhllama.vocab.characters import charsets
+    from zhllama.vocab.lists import jieba_file
+    from zhllama.vocab.train import COST, train_on_text, train_on_words
+
+    files = find_files(text or [])
+    sets = charsets(cover)
+    with Run(out, "train-vocab", options_of(context), files or [jieba_file()], force, seed=seed) as run:
+        sample = _draw(files, field, sample_mb, seed) if files else None
+        if sample is not None:
+            seconds, memory = (rate * sample.size for rate in COST[model_type])
+            notes.print(
+                f"Training on {sample.size / MB:.1f} of {sample.seen / MB:.1f} MB: about {seconds:.0f} CPU seconds "
+                f"and {memory / MB + 100:.0f} MB of memory."
+            )
+        with progress(f"{size:,} pieces", total=1.0) as bar:
+            rest = (size, model_type, character_coverage, sets, script, out / "sentencepiece.log", bar.at)
+            training = train_on_words(*rest) if sample is None else train_on_text(sample.lines, *rest)
+        run.write("zh.model", training.model.content)
+        run.write("zh.vocab", "".join(f"{p.text}\t{p.score:g}\n" for p in training.model.pieces))
+        figures: dict[str, Any] = {"pieces": len(training.model.pieces), "sentencepiece": training.options}
+        if sample is not None:
+            figures |= {"sampled_bytes": sample.size, "seen_bytes": sample.seen, "lines_cut": sample.cut}
+        manifest = run.finish(figures)
+    if as_json:
+        print_json({"out": str(out), **manifest["figures"]})
+        return
+    screen.print(
+        f"{figures['pieces']:,} pieces from {'jieba’s word list' if sample is None else _told(sample)} in "
+        f"{manifest['seconds']:.0f} s: {out / 'zh.model'}"
+    )
+    screen.print(f"Next: zhllama merge-vocab --zh {out / 'zh.model'} --recipe safe --out VOCAB")
+
+
+def merge_vocab(
+    context: typer.Context,
+    out: Out,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="The model's vocabulary: a .model, a folder, a hub name. Without it: the embedded 32,000-piece one.",
+            show_default=False,
+        ),
+    ] = None,
+    zh: Annotated[
+        Path | None,
+        typer.Option(
+            "--zh",
+            help="Chinese pieces: a .model, or a .txt with a word a line. Without it: 20,000 from jieba's list.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        Recipe,
+        typer.Option(
+            "--recipe",
+            help="chinese-llama: as published. safe: the same list without its harm. continued: go on with the "
+            "base's own BPE on --text.",
+        ),
+    ] = "chinese-llama",
+    pad: Annotated[bool, typer.Option("--pad", help="Add [PAD] after the last piece, for tuning.")] = False,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--text",
+            help="For continued: files, folders or globs to train on. Without any: jieba's list.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int, typer.Option("--size", help="For continued: pieces in all, [PAD] not counted.")
+    ] = 49_953,
+    prior: Annotated[
+        float,
+        typer.Option(
+            "--prior",
+            min=0,
+            help="For continued: weight of jieba's list, where the text weighs 1; 0 leaves it out.",
+        ),
+    ] = 0.1,
+    character_coverage: Annotated[
+        float,
+        typer.Option(
+            "--character-coverage",
+            min=0.9,
+            max=1.0,
+            help="For continued: share of Chinese characters that get a piece of their own.",
+        ),
+    ] = 0.999,
+    cover: Cover = "",
+    sample_mb: SampleMB = 40.0,
+    field: Field = "text",
+    fuzz: Annotated[
+        int, typer.Option("--fuzz", min=0, help="Fuzzed strings in the proof of parity.")
+    ] = 20_000,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Merge Chinese pieces into a model's vocabulary, and prove what that changed."""
+    from zhllama.vocab.audit import audit as audited
+    from zhllama.vocab.folder import vocabulary_files
+    from zhllama.vocab.huggingface import Specials, fast_tokenizer, why_no_twin
+    from zhllama.vocab.lists import base_file
+    from zhllama.vocab.model import SentencePieceModel
+
+    if text and recipe != "continued":
+        raise OptionError(
+            "--text", f"is not used by --recipe {recipe}", "Train a list first: zhllama train-vocab"
+        )
+    if zh is not None and recipe == "continued":
+        raise OptionError("--zh", "is not used by --recipe continued", "Give --text, or --recipe safe")
+    named = base_file(base)
+    model = SentencePieceModel.read(named)
+    inputs = [named, *([zh] if zh else [])]
+    run = Run(out, "merge-vocab", options_of(context), inputs, force, seed=seed)
+    run.check()
+    if recipe == "continued":
+        merge, used = _continue(
+            model, text or [], field, sample_mb, seed, size, prior, character_coverage, cover, pad
+        )
+        run.inputs = [*inputs, *used]
+    else:
+        merge = _merge_list(model, zh, recipe, pad)
+    merged = merge.model
+    twin = fast_tokenizer(merged, Specials()) if why_no_twin(merged) is None else None
+    if twin is not None:
+        twin.encode_special_tokens = True
+    with progress("audit", unit="lines") as bar:
+        found = audited(merged, model, _sample_texts(), recipe, twin, fuzz, seed, bar)
+    if not found.passed:
+        broken = next(p for p in found.promises if not p.kept)
+        raise BrokenPromise(
+            f"recipe {recipe}", f"{broken.name}: {broken.told}", "Please report this with the files used"
+        )
+    with run:
+        for name, content in vocabulary_files(merge, found).items():
+            run.write(name, content)
+        manifest = run.finish(
+            {
+                "pieces": found.size,
+                "base_pieces": found.base_size,
+                "added": merge.counts(),
+                "left_out": len(merge.left_out),
+                "dead": len(found.dead),
+                "drift": [found.drift.differ, found.drift.lines],
+                "sentence_tokens": [len(cut) for cut in found.sentence],
+                "tied": found.tied,
+                "exact_fast_tokenizer": twin is not None,
+            }
+        )
+    if as_json:
+        print_json({"out": str(out), **manifest["figures"]})
+        return
+    from zhllama.commands.audit_screen import draw
+
+    draw(screen, found, f"{out}", str(named))
+    added = ", ".join(f"{n:,} {why}" for why, n in merge.counts().items()) or "0"
+    screen.print(
+        f"{added} added, {len(merge.left_out):,} of the list left out. Written to {out}", style="bold"
+    )
+    if recipe == "chinese-llama" and merge.added:
+        screen.print(
+            "--recipe safe adds the same Chinese pieces without the drift, the dead pieces and the ties."
+        )
+
+
+def audit(
+    tokenizer: Annotated[
+        str, typer.Argument(help="The extended vocabulary: a folder of merge-vocab, or a .model.")
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", help="What it was made from. Without it: the embedded base.", show_default=False
+        ),
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--text",
+            help="Files, folders or globs. Without any: the texts of corpora/sample.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        Recipe | None,
+        typer.Option(
+            "--recipe",
+            help="Whose promises to hold it to. Without it: the recipe in its manifest.",
+            show_default=False,
+        ),
+    ] = None,
+    fuzz: Annotated[
+        int, typer.Option("--fuzz", min=0, help="Fuzzed strings in the proof of parity.")
+    ] = 20_000,
+    field: Field = "text",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File for the audit as JSON.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Prove what an extension changed and what it did not; exit 1 where a promise of its recipe is broken."""
+    from zhllama.files import to_json, write_whole
+    from zhllama.text import find_files, read_lines
+    from zhllama.vocab.audit import audit as audited
+    from zhllama.vocab.folder import recipe_of
+    from zhllama.vocab.lists import base_file
+    from zhllama.vocab.load import JsonTokenizer, tokenizer_file
+    from zhllama.vocab.model import SentencePieceModel
+
+    file = tokenizer_file(tokenizer)
+    json_file = file.with_name("tokenizer.json")
+    files = find_files(text or [])
+    texts = {f.name: read_lines([f], field) for f in files} or _sample_texts()
+    with progress("audit", unit="lines") as bar:
+        found = audited(
+            SentencePieceModel.read(file),
+            SentencePieceModel.read(base_file(base)),
+            texts,
+            recipe or recipe_of(file.parent),
+            JsonTokenizer(json_file).inner if json_file.exists() else None,
+            fuzz,
+            seed,
+            bar,
+        )
+    if out is not None:
+        write_whole(out, to_json(found.to_dict()))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        from zhllama.commands.audit_screen import draw
+
+        draw(screen, found, tokenizer, base or "the embedded base")
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _merge_list(base: "SentencePieceModel", zh: Path | None, recipe: Recipe, pad: bool) -> "Merge":
+    from zhllama.vocab.lists import listed_pieces
+    from zhllama.vocab.merge import chinese_llama, safe
+    from zhllama.vocab.train import train_on_words
+
+    if zh is None:
+        with progress("20,000 pieces of jieba's list", total=1.0) as bar:
+            words = [p.text for p in train_on_words(20_000, progress=bar.at).model.pieces]
+    else:
+        words = listed_pieces(zh)
+    return (chinese_llama if recipe == "chinese-llama" else safe)(base, words, pad)
+
+
+def _continue(
+    base: "SentencePieceModel",
+    text: list[Path],
+    field: str,
+    sample_mb: float,
+    seed: int,
+    size: int,
+    prior: float,
+    coverage: float,
+    cover: str,
+    pad: bool,
+) -> tuple["Merge", list[Path]]:
+    from zhllama.text import find_files
+    from zhllama.vocab.characters import charsets
+    from zhllama.vocab.continued import continued, count_runs
+    from zhllama.vocab.lists import jieba_file, jieba_words
+
+    files = find_files(text)
+    if files:
+        runs = count_runs(_draw(files, field, sample_mb, seed).lines)
+        if not runs:
+            raise InputError(files[0], "holds no Chinese", "Give Chinese text")
+    else:
+        runs, prior = Counter(dict(jieba_words())), 0.0
+    with progress(f"{size:,} pieces", total=1.0) as bar:
+        merge = continued(
+            base, runs, size, jieba_words(), prior, coverage, charsets(cover), pad, progress=bar.at
+        )
+    return merge, [*files, *([jieba_file()] if prior or not files else [])]
+
+
+def _draw(files: list[Path], field: str, sample_mb: float, seed: int) -> "Sample":
+    from zhllama.text import read_lines
+    from zhllama.vocab.sample import sample_lines
+
+    with progress("reading", total=sum(f.stat().st_size for f in files)) as bar:
+        return sample_lines(read_lines(files, field, bar), int(sample_mb * MB), seed)
+
+
+def _told(sample: "Sample") -> str:
+    cut = f", {sample.cut:,} long lines cut at sentence ends" if sample.cut else ""
+    return f"{sample.size / MB:.1f} of {sample.seen / MB:.1f} MB of text{cut}"
+
+
+def _sample_texts() -> Mapping[str, Iterator[str]]:
+    """The lines of corpora/sample by language."""
+    from zhllama.text import read_lines
+
+    folder = shipped("corpora", "sample")
+    return {
+        label: read_lines(sorted(folder.glob(f"{label}_*.txt"))) for label in ("zh", "zhtw", "en", "code")
+    }

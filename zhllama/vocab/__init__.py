@@ -1,0 +1,1 @@
+"""Vocabularies: train one, merge two, prove the result."""

@@ -1,0 +1,134 @@
+"""The folder that transformers loads: a tokenizer.json equal to SentencePiece, or SentencePiece itself where none can be.
+
+BPE in `tokenizers` is a ranked list of merges. Unique scores make one; pieces that share a score are cut by
+SentencePiece from the left, which no ranking can express (互相互 -> 互相 互, yet 相互相 -> 相互 相).
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
+from tokenizers.models import BPE
+
+from zhllama.files import to_json
+from zhllama.vocab.model import SPACE, SentencePieceModel
+
+
+@dataclass(frozen=True)
+class Specials:
+    """What a model puts around a text and beside it."""
+
+    bos: bool = True
+    pad: str | None = None
+
+
+def why_no_twin(model: SentencePieceModel) -> str | None:
+    """Why no tokenizer.json can cut as this model does, or None where one can."""
+    if model.algorithm != "bpe":
+        return f"it is a {model.algorithm} model"
+    tied = tied_pieces(model)
+    if tied:
+        return (
+            f"{tied:,} pieces share their score with another, and SentencePiece then goes from left to right"
+        )
+    if model.normalizer.name != "identity" or model.normalizer.remove_extra_whitespaces:
+        return "it changes the text before cutting it"
+    if any(p.kind == "user" for p in model.pieces):
+        return "it holds user-defined pieces"
+    if not any(p.kind == "byte" for p in model.pieces):
+        return "it has no byte fallback"
+    lacking = sorted({c for p in model.pieces if p.kind == "normal" for c in p.text} - model.ids.keys())
+    if lacking:
+        return f"it lacks single pieces for {len(lacking)} characters that its longer ones hold ({''.join(lacking[:5])})"
+    return None
+
+
+def tied_pieces(model: SentencePieceModel) -> int:
+    """How many pieces of two characters or more share their score.
+
+    Runs of spaces do not count: they all merge into one run whatever the order (0 of 310,000 fuzzed strings differ).
+    """
+    scores = Counter(
+        p.score for p in model.pieces if p.kind == "normal" and len(p.text) > 1 and p.text.strip(SPACE)
+    )
+    return sum(n for n in scores.values() if n > 1)
+
+
+def merges(model: SentencePieceModel) -> list[tuple[str, str]]:
+    """Every split of every piece into two pieces, ranked by (-score, id, -length of the left half)."""
+    ids = {p.text: id for id, p in enumerate(model.pieces) if p.kind == "normal"}
+    found = []
+    for text, id in ids.items():
+        score = model.pieces[id].score
+        for length in range(len(text) - 1, 0, -1):
+            left, right = text[:length], text[length:]
+            if left in ids and right in ids:
+                found.append((-score, id, -length, left, right))
+    return [(left, right) for *_, left, right in sorted(found)]
+
+
+def fast_tokenizer(model: SentencePieceModel, specials: Specials) -> Tokenizer:
+    """A `tokenizers` tokenizer that gives SentencePiece's ids; the model must have a twin (`why_no_twin`)."""
+    bpe = BPE(
+        vocab={p.text: id for id, p in enumerate(model.pieces)},
+        merges=merges(model),
+        unk_token=_only(model, "unknown"),
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(bpe)
+    prefix = [normalizers.Prepend(SPACE)] if model.normalizer.add_dummy_prefix else []
+    tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
+    strip = [decoders.Strip(" ", 1, 0)] if model.normalizer.add_dummy_prefix else []
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    special = [p.text for p in model.pieces if p.kind in ("unknown", "control")]
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    if specials.bos:
+        bos, id = model.processor.id_to_piece(model.processor.bos_id()), model.processor.bos_id()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, id)]
+        )
+    return tokenizer
+
+
+def transformers_files(model: SentencePieceModel, specials: Specials | None = None) -> dict[str, bytes]:
+    """The files, by name, with which `AutoTokenizer.from_pretrained` gives SentencePiece's ids.
+
+    With a twin: tokenizer.json, under a class that loads it as it is. `LlamaTokenizer` would build its own pipeline
+    from tokenizer.model and differ. Without one: SentencePieceBackend, which feeds SentencePiece itself.
+    """
+    specials = specials or Specials()
+    files = {"tokenizer.model": model.content}
+    config: dict[str, Any] = {
+        "bos_token": _at(model, model.processor.bos_id()),
+        "eos_token": _at(model, model.processor.eos_id()),
+        "unk_token": _only(model, "unknown"),
+        "pad_token": specials.pad,
+        "add_bos_token": specials.bos,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 1_000_000_000,
+    }
+    if why_no_twin(model) is None:
+        twin = fast_tokenizer(model, specials)
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        files["tokenizer.json"] = (twin.to_str(pretty=False) + "\n").encode()
+    else:
+        config["tokenizer_class"] = "SentencePieceBackend"
+        if specials.bos:
+            config["special_tokens_pattern"] = (
+                "bos"  # read on loading; save_pretrained of transformers 5.23 drops it
+            )
+    files["tokenizer_config.json"] = to_json({k: v for k, v in config.items() if v is not None}).encode()
+    return files
+
+
+def _only(model: SentencePieceModel, kind: str) -> str | None:
+    return next((p.text for p in model.pieces if p.kind == kind), None)
+
+
+def _at(model: SentencePieceModel, id: int) -> str | None:
+    return model.pieces[id].text if id >= 0 else None

@@ -1,0 +1,45 @@
+"""Where a merge gets its base and its Chinese pieces: what the user names, or what travels in packages."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from zhllama.errors import InputError, MissingPackage
+from zhllama.text import read_lines
+from zhllama.vocab.load import tokenizer_file
+from zhllama.vocab.model import SPACE, SentencePieceModel
+
+
+def base_file(name: str | None) -> Path:
+    """The base that the user names, or the embedded one: the 32,000-piece model in `mistral-common` (Apache-2.0)."""
+    if name is not None:
+        return tokenizer_file(name)
+    spec = find_spec("mistral_common")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackage("the embedded base", "mistral-common", "demo")
+    return Path(spec.submodule_search_locations[0]) / "data" / "tokenizer.model.v1"
+
+
+def jieba_file() -> Path:
+    """jieba's dictionary: 349,046 lines of word, count, part of speech (MIT)."""
+    spec = find_spec("jieba")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackage("the embedded word list", "jieba", "all")
+    return Path(spec.submodule_search_locations[0]) / "dict.txt"
+
+
+def jieba_words() -> Iterator[tuple[str, int]]:
+    """(word, count) of jieba's dictionary, in its order."""
+    for line in read_lines([jieba_file()]):
+        word, count, *_ = line.split(" ")
+        yield word, int(count)
+
+
+def listed_pieces(path: Path) -> list[str]:
+    """The pieces that a Chinese list offers, in its order: a .model, or a .txt with a word a line."""
+    if path.suffix == ".model":
+        return [piece.text for piece in SentencePieceModel.read(path).pieces if piece.kind != "byte"]
+    words = [line.strip().replace(" ", SPACE) for line in read_lines([path])]
+    if not words:
+        raise InputError(path, "holds no words", "Write one word a line")
+    return words

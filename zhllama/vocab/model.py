@@ -1,0 +1,115 @@
+"""A SentencePiece model as its pieces: read, extended, written back to the byte."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from google.protobuf.message import DecodeError
+from sentencepiece import SentencePieceProcessor
+from sentencepiece import sentencepiece_model_pb2 as proto
+
+from zhllama.errors import InputError
+
+SPACE = "\u2581"  # SentencePiece writes a space as ▁
+
+Kind = Literal["normal", "unknown", "control", "user", "unused", "byte"]
+_KINDS = get_args(Kind)  # in the order of the enumeration in sentencepiece_model.proto, which begins at 1
+
+
+class Piece(NamedTuple):
+    """One piece of a vocabulary; in BPE the pair whose piece has the highest score is merged first."""
+
+    text: str
+    score: float
+    kind: Kind = "normal"
+
+
+@dataclass(frozen=True)
+class SentencePieceModel:
+    """The content of a .model file; everything else is derived from its bytes."""
+
+    content: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> "SentencePieceModel":
+        """Read a .model file; InputError where it is missing, cut off, or something else."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
+        if not content:
+            raise InputError(path, "is empty", "Name a SentencePiece .model")
+        try:
+            model = cls(content)
+            if model.pieces:
+                model.processor  # noqa: B018 - SentencePiece's own checks are the last word
+                return model
+        except (DecodeError, RuntimeError, UnicodeDecodeError) as error:
+            told = " ".join(str(error).split())[:120]
+            raise InputError(
+                path, f"is cut off or not a SentencePiece model ({told})", "Name a .model file"
+            ) from error
+        raise InputError(path, "is not a SentencePiece model", "Name a .model file")
+
+    @cached_property
+    def _message(self) -> Any:
+        return proto.ModelProto.FromString(self.content)
+
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        """All pieces; the index is the id."""
+        return tuple(Piece(p.piece, p.score, _KINDS[p.type - 1]) for p in self._message.pieces)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each piece's text."""
+        return {piece.text: id for id, piece in enumerate(self.pieces)}
+
+    @cached_property
+    def byte_ids(self) -> frozenset[int]:
+        """The pieces that stand for single bytes of what has no piece."""
+        return frozenset(id for id, piece in enumerate(self.pieces) if piece.kind == "byte")
+
+    @cached_property
+    def algorithm(self) -> Literal["unigram", "bpe", "word", "char"]:
+        """How the model cuts text."""
+        return ("unigram", "bpe", "word", "char")[self._message.trainer_spec.model_type - 1]
+
+    @property
+    def normalizer(self) -> Any:
+        """The NormalizerSpec: name, precompiled map, and what happens to spaces."""
+        return self._message.normalizer_spec
+
+    @cached_property
+    def processor(self) -> SentencePieceProcessor:
+        """SentencePiece itself on this model."""
+        return SentencePieceProcessor(model_proto=self.content)
+
+    @cached_property
+    def bare(self) -> SentencePieceProcessor:
+        """SentencePiece without the ▁ before the text and without trimming: cuts the inside of a text."""
+        message = proto.ModelProto.FromString(self.content)
+        message.normalizer_spec.add_dummy_prefix = False
+        message.normalizer_spec.remove_extra_whitespaces = False
+        return SentencePieceProcessor(model_proto=message.SerializeToString())
+
+    def extended(self, added: Iterable[Piece]) -> "SentencePieceModel":
+        """The same model with more pieces after its last one."""
+        message = proto.ModelProto.FromString(self.content)
+        for piece in added:
+            entry = message.pieces.add(piece=piece.text, score=piece.score)
+            if piece.kind != "normal":  # the published files leave the default type unwritten
+                entry.type = _KINDS.index(piece.kind) + 1
+        return SentencePieceModel(message.SerializeToString())
+
+    def dead(self, ids: Iterable[int]) -> list[int]:
+        """Those of the normal pieces `ids` that no text can ever produce.
+
+        Inside a piece that occurs, merges went as they go on the piece alone; so it is alive exactly if the model
+        cuts its own text into that one piece.
+        """
+        asked = [id for id in ids if self.pieces[id].kind == "normal"]
+        cuts = self.bare.encode([self.pieces[id].text for id in asked])
+        return [id for id, cut in zip(asked, cuts, strict=True) if cut != [id]]

@@ -1,0 +1,96 @@
+"""SentencePiece's trainer in a process of its own: its log in a file, progress from that log, Ctrl-C obeyed."""
+
+import multiprocessing
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sentencepiece import sentencepiece_model_pb2 as proto
+
+from zhllama.errors import InputError
+from zhllama.vocab.model import SentencePieceModel
+
+Progress = Callable[[float], None]  # told the share that is done, 0 to 1
+
+# The same on every machine, since with unigram the sums depend on how many threads share them.
+THREADS = 2
+
+
+def train_sentencepiece(
+    lines: Iterable[str],
+    options: Mapping[str, Any],
+    log: Path | None = None,
+    progress: Progress | None = None,
+) -> SentencePieceModel:
+    """Train on `lines` (with `input_format=tsv`: word, tab, count) and leave no path of this machine in the model.
+
+    Errors: InputError where the text is too little for the size.
+    """
+    with tempfile.TemporaryDirectory(prefix="zhllama-") as folder:
+        source, prefix = Path(folder, "input"), Path(folder, "model")
+        with source.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        log = log or Path(folder, "log")
+        spawn = multiprocessing.get_context("spawn")
+        child = spawn.Process(
+            target=_train, args=(dict(options), str(source), str(prefix), str(log)), daemon=True
+        )
+        child.start()
+        try:
+            while child.is_alive():
+                child.join(0.2)
+                if progress is not None:
+                    progress(_share_done(log, options["vocab_size"]))
+        finally:
+            child.kill()
+            child.join()
+        if child.exitcode != 0:
+            raise _failure(log, options["vocab_size"])
+        message = proto.ModelProto.FromString(prefix.with_suffix(".model").read_bytes())
+    message.trainer_spec.ClearField("input")
+    message.trainer_spec.ClearField("model_prefix")
+    return SentencePieceModel(message.SerializeToString())
+
+
+def _train(options: dict[str, Any], source: str, prefix: str, log: str) -> None:
+    with Path(log).open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    from sentencepiece import SentencePieceTrainer
+
+    try:
+        SentencePieceTrainer.train(input=source, model_prefix=prefix, num_threads=THREADS, **options)
+    except Exception as error:
+        os.write(2, f"\nerror: {error}\n".encode())
+        os._exit(1)
+
+
+def _share_done(log: Path, size: int) -> float:
+    """From SentencePiece's log: BPE tells the size it has reached, unigram the size that it has come down to."""
+    tail = log.read_bytes()[-4000:].decode("utf-8", "replace") if log.exists() else ""
+    grown = re.findall(r"Added: .*\bsize=(\d+)", tail)
+    if grown:
+        return min(1.0, int(grown[-1]) / size)
+    shrunk = re.findall(r"EM sub_iter=\d+ size=(\d+)", tail)
+    return min(1.0, size / int(shrunk[-1])) if shrunk else 0.0
+
+
+def _failure(log: Path, size: int) -> InputError:
+    told = log.read_text(encoding="utf-8", errors="replace")
+    fewer = re.search(r"Vocabulary size (?:is )?too high.*?<= ?(\d+)", told, re.DOTALL)
+    if fewer:
+        return InputError(
+            "the text",
+            f"is too little for {size:,} pieces: it yields {int(fewer[1]):,}",
+            "Give more text, or a smaller --size",
+        )
+    if re.search(r"Vocabulary size is smaller than required_chars|smaller than required", told):
+        return InputError(
+            "--size",
+            f"{size:,} pieces are too few for the single characters asked for",
+            "Raise --size, or ask for less --cover or --character-coverage",
+        )
+    last = " ".join((told.strip().splitlines() or ["it was killed"])[-1].split())
+    return InputError("the trainer of SentencePiece", f"failed ({last[:200]})", "Give less text at once")
