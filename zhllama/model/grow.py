@@ -17,6 +17,7 @@ from zhllama.model.load import load_base, load_tokenizer, local_folder
 from zhllama.model.matrices import Matrices, find_matrices
 from zhllama.model.subpieces import check_extends, cut_inside
 from zhllama.model.weights import Change, Weights, read_weights, rewrite
+from zhllama.run import MANIFEST
 from zhllama.vocab.load import Tokenizer
 from zhllama.vocab.load import load_tokenizer as load_vocabulary
 
@@ -96,6 +97,8 @@ class Plan:
 def plan(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Plan:
     """Check that a tokenizer extends a model's own and count the rows; InputError where it does not."""
     folder = local_folder(model)
+    if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
+        raise InputError(folder, "is a run, and only a plain model grows", "Export it first: zhllama export")
     weights = read_weights(folder)
     matrices = find_matrices(weights)
     held = weights.tensors[matrices.input].shape[0]

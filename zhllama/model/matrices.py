@@ -35,13 +35,12 @@ def find_matrices(weights: Weights) -> Matrices:
         raise InputError(
             weights.folder, f"is no causal language model ({told})", "Name another model"
         ) from error
-    names = {id(p): name for name, p in model.named_parameters(remove_duplicate=False)}
     head = model.get_output_embeddings()
     if head is None or getattr(head, "bias", None) is not None:
         raise InputError(weights.folder, "has no head, or one with a bias", "Name a model of another kind")
-    embedding = _stored_name(weights, names[id(model.get_input_embeddings().weight)], model.base_model_prefix)
-    output = next(n for n, m in model.named_modules() if m is head) + ".weight"
-    output = _stored_name(weights, output, model.base_model_prefix)
+    names = {module: f"{name}.weight" for name, module in model.named_modules()}
+    embedding = _stored_name(weights, names[model.get_input_embeddings()], model.base_model_prefix)
+    output = _stored_name(weights, names[head], model.base_model_prefix)
     if embedding is None or (output is None and not config.tie_word_embeddings):
         raise InputError(
             weights.folder, "lacks its embedding or its head among the weights", "Fetch the model again"
