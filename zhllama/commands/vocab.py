@@ -256,7 +256,7 @@ def audit(
     base: Annotated[
         str | None,
         typer.Option(
-            "--base", help="What it was made from. Without it: the embedded base.", show_default=False
+            "--base", help="What it was made from. Without it: the base in its manifest.", show_default=False
         ),
     ] = None,
     text: Annotated[
@@ -289,19 +289,20 @@ def audit(
     from zhllama.files import to_json, write_whole
     from zhllama.text import find_files, read_lines
     from zhllama.vocab.audit import audit as audited
-    from zhllama.vocab.folder import recipe_of
+    from zhllama.vocab.folder import base_of, recipe_of
     from zhllama.vocab.lists import base_file
     from zhllama.vocab.load import JsonTokenizer, tokenizer_file
     from zhllama.vocab.model import SentencePieceModel
 
     file = tokenizer_file(tokenizer)
+    base_path = (None if base else base_of(file.parent)) or base_file(base)
     json_file = file.with_name("tokenizer.json")
     files = find_files(text or [])
     texts = {f.name: read_lines([f], field) for f in files} or _sample_texts()
     with progress("audit", unit="lines") as bar:
         found = audited(
             SentencePieceModel.read(file),
-            SentencePieceModel.read(base_file(base)),
+            SentencePieceModel.read(base_path),
             texts,
             recipe or recipe_of(file.parent),
             JsonTokenizer(json_file).inner if json_file.exists() else None,
@@ -316,7 +317,7 @@ def audit(
     else:
         from zhllama.commands.audit_screen import draw
 
-        draw(screen, found, tokenizer, base or "the embedded base")
+        draw(screen, found, tokenizer, str(base_path))
     if not found.passed:
         raise typer.Exit(1)
 

@@ -16,6 +16,7 @@ from zhllama.vocab.trainer import Progress, train_sentencepiece
 
 PRIVATE = 0x20000  # first of 131,072 code points that stand for base tokens while training
 LONGEST_PIECE = 16  # tokens of the base, SentencePiece's own default
+LEAST = 10  # Chinese characters of text for each piece to add; with less the prior alone would choose them
 SPARE = 1.02  # candidates beyond the need, for those that turn out dead or double
 
 
@@ -82,6 +83,14 @@ def continued(
             "--size",
             f"{size:,} leaves {room:,} pieces, and the single characters alone are {len(singles):,}",
             "Raise --size, or lower --character-coverage or --cover",
+        )
+    seen = sum(len(run) * n for run, n in runs.items())
+    if seen < room * LEAST:
+        raise InputError(
+            "the text",
+            f"is too little for {size:,} pieces: it has {seen:,} Chinese characters, and {room:,} new pieces ask for "
+            f"{room * LEAST:,}",
+            "Give more text, or a smaller --size",
         )
     letters = [Added(Piece(c, 0.0), "character") for c in singles]
     start = base.extended(a.piece for a in letters)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from zhllama.errors import InputError
-from zhllama.files import to_json
+from zhllama.files import sha256, to_json
 from zhllama.run import MANIFEST, read_manifest
 from zhllama.vocab.audit import Audit
 from zhllama.vocab.huggingface import Specials, transformers_files, why_no_twin
@@ -24,6 +24,19 @@ def vocabulary_files(merge: Merge, audit: Audit) -> dict[str, bytes]:
         "audit.json": to_json(audit.to_dict()).encode(),
         "README.md": _readme(merge, why_no_twin(model)).encode(),
     }
+
+
+def base_of(folder: Path) -> Path | None:
+    """The base that the manifest of a folder of ours names, unchanged since; None for a stranger's folder."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    named = read_manifest(folder)["inputs"][0]
+    path = Path(named["path"])
+    if not path.is_file() or sha256(path) != named["sha256"]:
+        raise InputError(
+            path, "is not the base any more that this vocabulary was made from", "Name it with --base"
+        )
+    return path
 
 
 def recipe_of(folder: Path) -> Recipe | None:
