@@ -92,7 +92,9 @@ def pretrain(
     rows: Annotated[
         WhichRows,
         typer.Option(
-            "--rows", help="used: new ones, and old ones frequent in the text.", rich_help_panel=LEARNING
+            "--rows",
+            help="used: new ones, and old ones frequent in the text. none: adapters alone.",
+            rich_help_panel=LEARNING,
         ),
     ] = "new",
     matrices: Annotated[
@@ -159,9 +161,9 @@ def pretrain(
         int | None,
         typer.Option("--ids", help="To plan without a tokenizer: its size.", rich_help_panel=MACHINE),
     ] = None,
-    on: Annotated[
+    machine: Annotated[
         str | None,
-        typer.Option("--on", help="To plan for another machine, e.g. 8xA100.", rich_help_panel=MACHINE),
+        typer.Option("--machine", help="To plan for another machine, e.g. 8xA100.", rich_help_panel=MACHINE),
     ] = None,
     seed: Seed = 0,
     resume: Resume = False,
@@ -181,7 +183,7 @@ def pretrain(
         strict=strict, seed=seed,
     )  # fmt: skip
     if dry_run:
-        _show_plan(_dry_plan(options, model, tokenizer, shape, ids, on), as_json)
+        _show_plan(_dry_plan(options, model, tokenizer, shape, ids, machine), as_json)
         return
     if model is None:
         raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --dry-run")
@@ -199,16 +201,16 @@ def pretrain(
     ground = survey(job, options)
     chain = ground.base.chain
     recorded = {**options_of(context), "model": str(chain.runs[-1] if chain.runs else chain.base)}
-    for name in ("dry_run", "shape", "ids", "on", "cache"):  # they do not change what is trained
+    for name in ("dry_run", "shape", "ids", "machine", "cache"):  # they do not change what is trained
         recorded.pop(name, None)
-    recorded["base_model"] = str(out / "grown" if ground.grows else chain.base)
+    recorded["base_model"] = str(out.resolve() / "grown" if ground.grows else chain.base)
     files = [path for source in (*job.sources, *job.heldout) for path in source.files]
     run = Run(out, "pretrain", recorded, [*files, *ground.inputs()], force, resume, seed)
     with progress(f"stage {stage}", None, "steps") as bar:
         hooks = Hooks(
             planned=lambda plan: None if as_json else _show_plan(plan, as_json, to_notes=True),
             step=lambda line: _show_step(bar, line),
-            note=lambda told: notes.print(f"zhllama: {told}", style="yellow"),
+            note=lambda told: notes.print(f"zhllama: {told}", style="yellow", soft_wrap=True),
             read=lambda count: bar.note("encoding"),
         )
         manifest = pretrain(job, options, ground, run, hooks)
@@ -276,7 +278,7 @@ def _dry_plan(
     tokenizer: Path | None,
     shape: str | None,
     ids: int | None,
-    on: str | None,
+    machine: str | None,
 ) -> "Plan":
     from zhllama.training.machine import named_machine, this_machine
     from zhllama.training.plan import plan, shape_of
@@ -284,10 +286,10 @@ def _dry_plan(
 
     if model is None and shape is None:
         raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
-    machine = named_machine(on) if on else this_machine()
     config = read_shape(model, shape)
     n_old, rows = rows_before_and_after(model, tokenizer, config, ids, options)
-    return plan(options, shape_of(config, options.lora, rows), n_old, machine)
+    devices = named_machine(machine) if machine else this_machine()
+    return plan(options, shape_of(config, options.lora, rows), n_old, devices)
 
 
 def _show_plan(plan: "Plan", as_json: bool, to_notes: bool = False) -> None:
@@ -326,7 +328,7 @@ def _show_step(bar: Bar, line: dict[str, Any]) -> None:
         bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
     elif any("_bits_per_" in key for key in line):
         told = ", ".join(f"{_bits_name(k)} {v:.4f}" for k, v in line.items() if "_bits_per_" in k)
-        notes.print(f"step {line['step']:,}: {told}")
+        notes.print(f"step {line['step']:,}: {told}", soft_wrap=True)
 
 
 def _bits_name(key: str) -> str:

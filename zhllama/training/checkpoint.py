@@ -80,7 +80,8 @@ def _of_the_disk(error: BaseException) -> bool:
 
 
 def settle(path: Path) -> None:
-    """Wait until a file is on the disk."""
+    """Wait until a file is on the disk; safetensors makes them readable to the owner alone, which is undone."""
+    path.chmod(0o644)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

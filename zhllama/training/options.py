@@ -8,7 +8,7 @@ from zhllama.errors import OptionError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Matrices = Literal["input", "both"]
-WhichRows = Literal["new", "used", "all"]
+WhichRows = Literal["new", "used", "all", "none"]
 Fit = Literal["concatenate", "best-fit"]
 Schedule = Literal["cosine", "linear", "constant"]
 Checkpointing = Literal["auto", "on", "off"]
@@ -66,6 +66,12 @@ class Options:
         )
         _require(self.weight_decay >= 0, "weight_decay", "is negative", "Give 0 or 0.01")
         _require(self.english_limit >= 0, "english_limit", "is negative", "Give a share, e.g. 0.02")
+        _require(
+            self.lora is not None or self.rows != "none",
+            "rows",
+            "none leaves stage 1 nothing to learn",
+            "Give new",
+        )
         if self.lora is not None:
             _require(self.lora.rank >= 1, "lora_rank", "is below 1", "Give 8 or so")
             _require(0 <= self.lora.dropout < 1, "lora_dropout", "is not between 0 and 1", "Give 0 or 0.05")

@@ -127,8 +127,10 @@ def plan(
     blocks: float | None = None, sharded: bool = False,
 ) -> Plan:  # fmt: skip
     """Plans a run of `options`; `learning` rows where `--rows used` has counted them, `blocks` of text where known."""
-    rows = {"new": shape.rows - n_old, "all": shape.rows, "used": learning or shape.rows}[options.rows]
-    matrices = 1 if shape.tied or options.matrices == "input" else 2
+    rows = {"new": shape.rows - n_old, "all": shape.rows, "used": learning or shape.rows, "none": 0}[
+        options.rows
+    ]
+    matrices = 0 if rows == 0 else 1 if shape.tied or options.matrices == "input" else 2
     trained = rows * shape.width * matrices + shape.lora
     precision = options.precision or machine.precision
     steps = options.steps
@@ -156,7 +158,7 @@ def plan(
             f"more than {machine.told} has ({machine.memory / 2**30:.0f} GiB): "
             "lower --micro-batch, or shard the model (scripts/fsdp.yaml)"
         )
-    if sharded and options.rows != "all":
+    if sharded and options.rows in ("new", "used"):
         notes.append("sharded: whole matrices with the gradient of old rows masked, no view (more memory)")
     return Plan(
         shape, machine, precision, checkpointing, trained, memory, steps, tokens, seconds, tuple(notes)
@@ -177,10 +179,10 @@ def _fixed_memory(
     held = trained
     if sharded:
         held += (shape.rows - rows) * shape.width * matrices
-    frozen_head = 0 if shape.tied or matrices == 2 else shape.matrix
+    frozen = shape.body + shape.matrix * ((1 if shape.tied else 2) - matrices)
     cast = shape.matrix * width if width != 4 else 0
     return {
-        "frozen body": shape.body * width + frozen_head * width,
+        "frozen": frozen * width,
         "matrices": shape.matrix * 4 * matrices,
         "adapters": shape.lora * 4,
         "gradients": held * 4,

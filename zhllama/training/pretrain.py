@@ -116,7 +116,7 @@ def plan_run(
 ) -> Plan:
     """The plan of a surveyed run."""
     shape = shape_of(ground.base.config, options.lora, ground.rows)
-    n_old = ground.n_old() if options.rows != "all" else 0
+    n_old = ground.n_old() if options.rows in ("new", "used") else 0
     return plan(options, shape, n_old, machine, learning=learning, blocks=blocks, sharded=is_sharded())
 
 
@@ -173,6 +173,7 @@ def pretrain(job: Job, options: Options, ground: Ground, run: Run, hooks: Hooks)
 def trainer_arguments(options: Options, out: Path) -> TrainingArguments:
     """The Trainer's arguments; making them joins the other processes."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     cuda = torch.cuda.is_available()
     precision = options.precision or this_machine().precision
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
@@ -195,7 +196,7 @@ def trainer_arguments(options: Options, out: Path) -> TrainingArguments:
         eval_steps=options.eval_every,
         seed=options.seed,
         use_cpu=not cuda,
-        ddp_backend=None if cuda else "gloo",
+        ddp_backend="gloo" if not cuda and int(os.environ.get("WORLD_SIZE", 1)) > 1 else None,
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=cuda,
         train_sampling_strategy="sequential",  # the mixture is in its order already
@@ -241,6 +242,8 @@ def _blocks_in(job: Job, blocks: list[Blocks]) -> float | None:
 
 def _layout(options: Options, ground: Ground, blocks: list[Blocks]) -> Layout:
     rows = ground.rows
+    if options.rows == "none":
+        return Layout(rows, 0)
     if options.rows == "all":
         return lay_out(range(rows), rows, is_sharded())
     n_old = ground.n_old()

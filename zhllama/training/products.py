@@ -39,7 +39,8 @@ def write(
     state: dict[str, Tensor] | None,
 ) -> dict[str, Any]:
     """Write all products and return the manifest. `rows`: what the next run must know of them."""
-    save_whole(run.out / ROWS, ready.rows.trained(state))
+    if trained := ready.rows.trained(state):
+        save_whole(run.out / ROWS, trained)
     if planned.shape.lora:
         with whole_folder(run.out / ADAPTER) as folder:
             ready.model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)

@@ -22,7 +22,8 @@ from zhllama.training.options import Matrices
 class Layout:
     """Where the rows stand. `order[row]` is the id whose row it is, `place[id]` the row; None where nothing moved.
 
-    Rows from `first` on learn; the Parameter begins at row `start`: `first` as a view, 0 as a whole matrix.
+    Rows from `first` on learn, none where `first` is their number; the Parameter begins at row `start`: `first` as a
+    view, 0 as a whole matrix.
     """
 
     first: int
@@ -141,7 +142,7 @@ def named_rows(name: str, rows: Tensor, layout: Layout) -> dict[str, Tensor]:
     ids = layout.trained_ids(layout.start + len(rows))
     return {
         f"{name}_rows": rows[layout.first - layout.start :].cpu().contiguous(),
-        f"{name}_ids": ids.contiguous(),
+        f"{name}_ids": ids.clone(),  # safetensors refuses one memory under two names
     }
 
 
@@ -157,11 +158,11 @@ def train_rows(model: Any, layout: Layout, matrices: Matrices = "both") -> Rows:
     if layout.place is not None:
         layout = replace(layout, place=layout.place.to(embedding.weight.device))
     inputs = _arranged(embedding.weight.data, layout)
-    rows = nn.Parameter(inputs[layout.start :])
+    rows = nn.Parameter(inputs[layout.start :], requires_grad=layout.first < len(inputs))
     new_embedding = RowEmbedding(inputs, rows, layout)
     if tied:
         new_head = RowHead(inputs, rows, layout)
-    elif matrices == "both":
+    elif matrices == "both" and rows.requires_grad:
         outputs = _arranged(head.weight.data, layout)
         new_head = RowHead(outputs, nn.Parameter(outputs[layout.start :]), layout)
     else:

@@ -95,7 +95,8 @@ def make_ready(
         base.chain.runs[-1] if base.chain.runs else base.chain.base, dtype=DTYPES[precision]
     ).model
     refuse_other_heads(model)
-    _widen(model, base.chain.runs, matrices)
+    if layout.first < base.rows:
+        _widen(model, base.chain.runs, matrices)
     model.to(device).requires_grad_(False)
     trained = add_adapters(model, lora) if lora is not None else model
     rows = train_rows(model, layout, matrices)
@@ -158,6 +159,6 @@ def rows_before_and_after(
     """Rows that a model has before it grows, and those that it will be trained with, for a plan."""
     rows = int(config.get_text_config().vocab_size)
     size = ids if ids is not None else Tokens.open(tokenizer).size if tokenizer is not None else rows
-    if model is not None and size <= rows and options.rows != "all":
+    if model is not None and size <= rows and options.rows in ("new", "used"):
         return Base.of(resolve_chain(model), options.old_rows).old_rows(), rows
     return options.old_rows if options.old_rows is not None else rows, max(rows, size)

@@ -71,6 +71,7 @@ class BlockTrainer(Trainer):
         self.log(figures)
         if "en" in found:
             self._hold_english(found["en"].per_byte)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 
     def _hold_english(self, now: float) -> None:
@@ -134,17 +135,23 @@ class Journal(TrainerCallback):
 
     def __init__(self, path: Path, tokens_per_step: int, told: Told) -> None:
         self.path, self.tokens_per_step, self.told = path, tokens_per_step, told
-        self._at: tuple[int, float] | None = None
+        self._begun = self._spent = 0.0  # seconds in steps since the last line, measuring and saving left out
+        self._steps = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Drops lines of steps that a resumed run takes again."""
         lines = read_log(self.path)
         kept = [line for line in lines if line["step"] <= state.global_step] if state.global_step else []
         write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._at = (state.global_step, time.monotonic())
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Starts the watch."""
+        self._begun = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tells that a step is done."""
+        """Stops the watch, and tells that a step is done."""
+        self._spent += time.monotonic() - self._begun
+        self._steps += 1
         self.told({"step": state.global_step, "steps": state.max_steps})
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -152,12 +159,9 @@ class Journal(TrainerCallback):
         logs: dict[str, Any] = given["logs"]
         line = {"step": state.global_step, "tokens": state.global_step * self.tokens_per_step}
         if "loss" in logs:
-            assert self._at is not None
-            before, now = self._at, time.monotonic()
-            self._at = (state.global_step, now)
-            done = (state.global_step - before[0]) * self.tokens_per_step
             line |= {k: logs[k] for k in ("loss", "grad_norm", "learning_rate") if k in logs}
-            line["tokens_per_second"] = round(done / max(now - before[1], 1e-9), 1)
+            line["tokens_per_second"] = round(self._steps * self.tokens_per_step / max(self._spent, 1e-9), 1)
+            self._spent, self._steps = 0.0, 0
         else:
             line |= {k: v for k, v in logs.items() if k.endswith(("_bits_per_character", "_bits_per_byte"))}
         if len(line) > 2:
