@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from zhllama.errors import InputError
 from zhllama.hub import hub_file, is_hub_name
+from zhllama.vocab.gguf import MAGIC, read_gguf
 from zhllama.vocab.model import SPACE, SentencePieceModel
+from zhllama.vocab.ranks import BYTE_OF
+from zhllama.vocab.tekken import is_tekken, read_tekken
+from zhllama.vocab.tiktoken import is_rank_file, read_tiktoken
 
 
 class Tokenizer(Protocol):
@@ -55,21 +59,13 @@ class SentencePieceTokenizer:
 
 @dataclass(frozen=True)
 class JsonTokenizer:
-    """A tokenizer.json, cut by `tokenizers`; byte-level ones and SentencePiece's twins alike."""
+    """What `tokenizers` cuts: a tokenizer.json, or a tekken.json, rank file or byte-level GGUF turned into one."""
 
     path: Path
 
     @cached_property
     def inner(self) -> Any:
-        from tokenizers import Tokenizer as Inner
-
-        try:
-            tokenizer = Inner.from_file(str(self.path))
-        except Exception as error:  # `tokenizers` raises a bare Exception
-            told = " ".join(str(error).split())[:120]
-            raise InputError(
-                self.path, f"is not a readable tokenizer.json ({told})", "Check the file"
-            ) from error
+        tokenizer = _read_inner(self.path)
         tokenizer.encode_special_tokens = True
         return tokenizer
 
@@ -88,15 +84,14 @@ class JsonTokenizer:
 
     @cached_property
     def _surfaces(self) -> dict[int, bytes]:
-        special = set(self.inner.get_added_tokens_decoder())
-        plain = {
-            id: text
-            for text, id in self.inner.get_vocab(with_added_tokens=False).items()
-            if id not in special
-        }
+        added = self.inner.get_added_tokens_decoder()
+        found = {id: b"" if token.special else token.content.encode() for id, token in added.items()}
+        plain = self.inner.get_vocab(with_added_tokens=False)
         if self.byte_level:
-            return {id: bytes(_BYTES[c] for c in text if c in _BYTES) for id, text in plain.items()}
-        return {id: _byte_or_text(text) for id, text in plain.items()}
+            spelled = {id: bytes(BYTE_OF[c] for c in text if c in BYTE_OF) for text, id in plain.items()}
+        else:
+            spelled = {id: _byte_or_text(text) for text, id in plain.items()}
+        return spelled | found
 
     @cached_property
     def byte_level(self) -> bool:
@@ -108,44 +103,81 @@ class JsonTokenizer:
 def _byte_or_text(text: str) -> bytes:
     if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
         return bytes([int(text[3:5], 16)])
-    return text.replace(SPACE, " ").encode()
+    return text.removeprefix("##").replace(SPACE, " ").encode()
 
 
-def _stand_ins() -> dict[str, int]:
-    """GPT-2's table (openai/gpt-2, encoder.py): printable bytes stand for themselves, the others for 256 and up."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
-_BYTES = _stand_ins()
+Format = Literal["sentencepiece", "tokenizer.json", "tekken", "tiktoken", "gguf"]
+_IN_FOLDER = ("tokenizer.model", "tokenizer.json", "tekken.json")
+_KNOWN = "a SentencePiece .model, a tokenizer.json, a tekken.json, a .tiktoken rank file, a .gguf"
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
-    """The tokenizer that a .model, a tokenizer.json, a folder or a hub name holds.
+    """The tokenizer in a file of any format above, in a folder, or under a hub name.
 
     In a folder tokenizer.model is preferred: it is what tokenizer.json was made from. Errors: InputError.
     """
     path = tokenizer_file(name)
-    if path.suffix == ".json":
-        tokenizer = JsonTokenizer(path)
-        tokenizer.inner  # noqa: B018 - read now, so that a broken file is told now
-        return tokenizer
-    return SentencePieceTokenizer(SentencePieceModel.read(path))
+    format = format_of(path)
+    if format == "sentencepiece":
+        return SentencePieceTokenizer(SentencePieceModel.read(path))
+    if format == "gguf":
+        found = read_gguf(path)
+        if isinstance(found, SentencePieceModel):
+            return SentencePieceTokenizer(found)
+    tokenizer = JsonTokenizer(path)
+    tokenizer.inner  # noqa: B018 - read now, so that a broken file is told now
+    return tokenizer
 
 
 def tokenizer_file(name: str | Path) -> Path:
     """The file that holds the tokenizer `name`: itself, the one in the folder, or the one on the hub."""
     if is_hub_name(str(name)):
-        return hub_file(str(name), "tokenizer.model", "tokenizer.json")
+        return hub_file(str(name), *_IN_FOLDER)
     path = Path(name)
     if path.is_dir():
-        for file in ("tokenizer.model", "tokenizer.json"):
-            if (path / file).exists():
-                return path / file
-        raise InputError(
-            path, "holds neither tokenizer.model nor tokenizer.json", "Name a tokenizer's folder"
-        )
+        for file in (*(path / file for file in _IN_FOLDER), *sorted(path.glob("*.tiktoken"))):
+            if file.exists():
+                return file
+        told = ", ".join(_IN_FOLDER)
+        raise InputError(path, f"holds none of {told} or *.tiktoken", "Name a tokenizer's folder")
     if not path.exists():
         raise InputError(path, "no such file", "Check the path")
     return path
+
+
+def format_of(path: Path) -> Format:
+    """The format of a tokenizer's file, by its content; InputError where it is none of them."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 16)
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
+    if not head:
+        raise InputError(path, "is empty", f"Name {_KNOWN}")
+    if head.startswith(MAGIC):
+        return "gguf"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return "tekken" if is_tekken(path.read_bytes()) else "tokenizer.json"
+    if is_rank_file(head):
+        return "tiktoken"
+    # A .model is a message of protocol buffers whose first field is a piece: tag 0x0A.
+    if head.startswith(b"\n") or path.suffix == ".model":
+        return "sentencepiece"
+    raise InputError(path, "is no tokenizer of a known format", f"Name {_KNOWN}")
+
+
+def _read_inner(path: Path) -> Any:
+    from tokenizers import Tokenizer as Inner
+
+    format = format_of(path)
+    if format == "tekken":
+        return read_tekken(path)
+    if format == "tiktoken":
+        return read_tiktoken(path)
+    if format == "gguf":
+        return read_gguf(path)
+    try:
+        return Inner.from_file(str(path))
+    except Exception as error:  # `tokenizers` raises a bare Exception
+        told = " ".join(str(error).split())[:120]
+        raise InputError(path, f"is not a readable tokenizer.json ({told})", "Check the file") from error
