@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zhllama.commands import generate, model, training, vocab
+from zhllama.commands import corpus, generate, model, training, vocab
 from zhllama.errors import ZhllamaError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command("pretrain", rich_help_panel=TRAINING)(training.pretrain)
 app.command("pack", rich_help_panel=TRAINING)(training.pack)
 
 DATA = "Data"
+app.add_typer(corpus.app, name="corpus", rich_help_panel=DATA)
 app.command("gen-zh", rich_help_panel=DATA)(generate.gen_zh)
 app.command("refilter", rich_help_panel=DATA)(generate.refilter)
 

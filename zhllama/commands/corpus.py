@@ -1,0 +1,400 @@
+"""corpus list, fetch, clean, show."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from zhllama.commands.common import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    Resume,
+    notes,
+    options_of,
+    print_json,
+    progress,
+    screen,
+)
+from zhllama.errors import InputError, OptionError
+from zhllama.run import CONFIG, Run, read_manifest
+
+if TYPE_CHECKING:
+    from zhllama.corpus.clean import Cleaning
+
+app = typer.Typer(help="Find, fetch and clean text for training.", no_args_is_help=True)
+
+MACHINES = ("executor", "workers", "memory_gb", "partition", "time")  # how it runs, not what comes out
+KEPT = "Files"
+STEPS = "Steps"
+WHERE = "Machines"
+
+
+@app.command("list")
+def list_sources(as_json: AsJson = False) -> None:
+    """List the sources that are known, what they are, and whether they were ever fetched here; `show` tells all."""
+    from zhllama.corpus.sources import shipped_sources
+
+    sources = shipped_sources()
+    if as_json:
+        print_json({"sources": [source.model_dump() for source in sources]})
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "title", "language", "domain", "checked"):
+        table.add_column(heading, no_wrap=heading == "name")
+    for s in sources:
+        table.add_row(
+            *map(Text, (s.name, s.title_zh, s.language, s.domain, s.checked.split(";")[0].split(",")[0]))
+        )
+    screen.print(table)
+
+
+@app.command("show")
+def show(
+    what: Annotated[
+        str, typer.Argument(help="A source by name or .yaml file, or a folder of fetch or clean.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known of a source, or what a run did and its first document."""
+    if (Path(what) / CONFIG).exists():
+        _show_run(Path(what), as_json)
+        return
+    from zhllama.corpus.sources import find_source
+
+    source = find_source(what).model_dump(exclude_none=True)
+    if as_json:
+        print_json(source)
+        return
+    table = Table.grid(padding=(0, 2))
+    for field, value in source.items():
+        table.add_row(field, Text(str(value)))
+    screen.print(table)
+
+
+@app.command("fetch")
+def fetch(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A source by name or .yaml file, or a folder on this machine.")],
+    out: Out,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Documents to fetch at most.", show_default=False)
+    ] = None,
+    force: Force = False,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Stream a source into shards of JSON lines; cut off, it goes on with --resume."""
+    from zhllama.corpus.fetch import fetch as fetch_source
+    from zhllama.corpus.fetch import reach
+    from zhllama.corpus.read import find_inputs
+    from zhllama.corpus.sources import find_source
+
+    source = find_source(name)
+    inputs = find_inputs([source.place]) if source.kind == "local" else []
+    reach(source)
+    with (
+        Run(out, "corpus fetch", options_of(context), inputs, force, resume) as run,
+        progress(f"Fetching {source.name}", limit, "documents") as bar,
+    ):
+        done = fetch_source(source, run, limit, bar.at)
+        figures = {
+            "source": source.model_dump(exclude_none=True),
+            "documents": done.documents,
+            "rows": done.rows,
+            "without_text": done.without_text,
+            "shards": done.shards,
+        }
+        run.finish(figures)
+    if as_json:
+        print_json({"out": str(out), **figures})
+        return
+    screen.print(f"{done.documents:,} documents of {source.name} in {out}", markup=False, soft_wrap=True)
+    if done.without_text:
+        notes.print(f"{done.without_text:,} rows held no readable text.", markup=False)
+
+
+@app.command("clean")
+def clean(
+    context: typer.Context,
+    text: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders, globs, or runs of corpus fetch: text in any encoding, JSON lines, Parquet; "
+            "also .gz, .bz2, .xz, .zst.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    field: Annotated[
+        list[str],
+        typer.Option("--field", help="Field that holds the text; several are joined.", rich_help_panel=KEPT),
+    ] = ["text"],  # noqa: B006
+    unit: Annotated[
+        Literal["blank-line", "line", "file"],
+        typer.Option("--unit", help="Where a document of plain text ends.", rich_help_panel=KEPT),
+    ] = "blank-line",
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            "--encoding",
+            help="Encoding of all files, taken strictly. Without it each file's is detected.",
+            show_default=False,
+            rich_help_panel=KEPT,
+        ),
+    ] = None,
+    markup: Annotated[
+        Literal["keep", "html", "all"],
+        typer.Option(
+            "--markup", help="Remains to take out: of HTML, or of Markdown too.", rich_help_panel=STEPS
+        ),
+    ] = "all",
+    width: Annotated[
+        Literal["keep", "letters", "all"],
+        typer.Option(
+            "--width",
+            help="Full-width letters and digits to ASCII; all: also , ; : ? ! after Han to full width.",
+            rich_help_panel=STEPS,
+        ),
+    ] = "letters",
+    boilerplate: Annotated[
+        bool,
+        typer.Option(
+            "--boilerplate/--no-boilerplate",
+            help="Take out lines of navigation and copyright.",
+            rich_help_panel=STEPS,
+        ),
+    ] = True,
+    convert: Annotated[
+        Literal["t2s", "s2t", "tw2s", "s2tw", "hk2s", "s2hk"] | None,
+        typer.Option(
+            "--convert", help="Into the other script by OpenCC.", show_default=False, rich_help_panel=STEPS
+        ),
+    ] = None,
+    mask: Annotated[
+        bool,
+        typer.Option(
+            "--mask/--no-mask",
+            help="Mask e-mail addresses, phone and identity numbers.",
+            rich_help_panel=STEPS,
+        ),
+    ] = True,
+    language: Annotated[
+        Literal["zh+en", "zh", "en", "any"],
+        typer.Option("--language", help="Languages that stay.", rich_help_panel=STEPS),
+    ] = "zh+en",
+    min_han: Annotated[
+        float,
+        typer.Option(
+            "--min-han", min=0, max=1, help="Share of Han in the letters of Chinese.", rich_help_panel=STEPS
+        ),
+    ] = 0.3,
+    script: Annotated[
+        Literal["any", "simplified", "traditional"],
+        typer.Option("--script", help="The Chinese script that stays.", rich_help_panel=STEPS),
+    ] = "any",
+    min_chars: Annotated[
+        int, typer.Option("--min-chars", min=1, help="Characters at least.", rich_help_panel=STEPS)
+    ] = 20,
+    max_chars: Annotated[
+        int, typer.Option("--max-chars", min=1, help="Characters at most.", rich_help_panel=STEPS)
+    ] = 5_000_000,
+    max_repeated: Annotated[
+        float,
+        typer.Option(
+            "--max-repeated",
+            min=0,
+            max=1,
+            help="Share of repeated runs of 10 characters; 1: all stay.",
+            rich_help_panel=STEPS,
+        ),
+    ] = 0.3,
+    word_list: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--word-list",
+            help="File of words, one a line: advertising, adult ...",
+            show_default=False,
+            rich_help_panel=STEPS,
+        ),
+    ] = None,
+    word_hits: Annotated[
+        int,
+        typer.Option(
+            "--word-hits", min=1, help="Words of one list that drop a document.", rich_help_panel=STEPS
+        ),
+    ] = 3,
+    url_list: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--url-list",
+            help="File of sites or addresses, one a line, to drop.",
+            show_default=False,
+            rich_help_panel=STEPS,
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact/--no-exact", help="Drop exact duplicates.", rich_help_panel=STEPS)
+    ] = True,
+    near: Annotated[
+        bool,
+        typer.Option(
+            "--near/--no-near", help="Drop near duplicates (Jaccard about .7 up).", rich_help_panel=STEPS
+        ),
+    ] = True,
+    executor: Annotated[
+        Literal["local", "ray", "slurm"],
+        typer.Option("--executor", help="Where the tasks run.", rich_help_panel=WHERE),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Tasks at a time. By default the cores here.",
+            show_default=False,
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    memory_gb: Annotated[
+        int, typer.Option("--memory-gb", min=1, help="Memory of a task (Ray, Slurm).", rich_help_panel=WHERE)
+    ] = 2,
+    partition: Annotated[
+        str, typer.Option("--partition", help="Slurm partition.", show_default=False, rich_help_panel=WHERE)
+    ] = "",
+    time: Annotated[
+        str, typer.Option("--time", help="Slurm time limit of a task.", rich_help_panel=WHERE)
+    ] = "24:00:00",
+    force: Force = False,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Clean a corpus: decode, repair, filter and take out duplicates; what is dropped is kept with its reason.
+
+    Texts go to OUT/documents, rejects to OUT/rejected/STEP, and OUT/report.html tells what each step did. Killed
+    anywhere, it goes on with --resume to the same bytes.
+    """
+    import os
+
+    from zhllama.corpus.decode import known_encoding
+    from zhllama.corpus.executors import Machines
+    from zhllama.corpus.read import Reading
+
+    machines = Machines(executor, workers or os.cpu_count() or 1, memory_gb, partition, time)
+    reading = Reading(tuple(field), unit, known_encoding(encoding) if encoding else None, 4 * max_chars)
+    how = _cleaning(context.params)
+    machines.check()
+    options = {key: value for key, value in options_of(context).items() if key not in MACHINES}
+    figures = _clean(text, reading, how, machines, options, out, force, resume)
+    if figures is None:
+        screen.print("The phases are queued. When squeue shows none, give the same command with --resume.")
+    elif as_json:
+        print_json({"out": str(out), **figures})
+    else:
+        _print_steps(figures)
+        screen.print(f"{out / 'report.html'} shows examples.", markup=False, soft_wrap=True)
+
+
+def _cleaning(given: dict[str, Any]) -> "Cleaning":
+    from zhllama.corpus.clean import Cleaning
+    from zhllama.corpus.filters import read_words
+
+    if given["min_chars"] > given["max_chars"]:
+        raise OptionError("--min-chars", "is more than --max-chars", "Give a smaller one")
+    languages = [] if given["language"] == "any" else given["language"].split("+")
+    return Cleaning(
+        given["markup"], given["width"], given["boilerplate"], given["convert"], given["mask"], tuple(languages),
+        given["script"], given["min_han"], given["min_chars"], given["max_chars"], given["max_repeated"],
+        read_words(given["word_list"] or []), given["word_hits"],
+        frozenset(word for _, words in read_words(given["url_list"] or []) for word in words),
+        given["exact"], given["near"],
+    )  # fmt: skip
+
+
+def _clean(
+    text: list[str],
+    reading: Any,
+    how: "Cleaning",
+    machines: Any,
+    options: dict[str, Any],
+    out: Path,
+    force: bool,
+    resume: bool,
+) -> dict[str, Any] | None:
+    """Run the phases; the figures, or None while Slurm has them."""
+    from zhllama.corpus import clean as pipeline
+    from zhllama.corpus.books import keep_books
+    from zhllama.corpus.executors import run_phases
+    from zhllama.corpus.page import page
+    from zhllama.corpus.read import cut, find_inputs
+
+    inputs = find_inputs([_place(name) for name in text])
+    shards = pipeline.shard(cut(inputs, reading))
+    pipeline.check_out(out)
+    with Run(out, "corpus clean", options, _lineage(text, inputs), force, resume) as run:
+        phases = pipeline.phases(shards, reading, how, out)
+        pipeline.keep_plan(run, shards)
+        with progress("Cleaning", sum(phase.tasks for phase in phases), "tasks") as bar:
+            if not run_phases(phases, machines, bar.at):
+                return None
+        books = keep_books(phases, out)
+        run.write("report.html", page(books, ", ".join(text)))
+        pipeline.sweep(out)
+        run.finish(books.figures())
+        return books.figures()
+
+
+def _place(name: str) -> str:
+    """A path as it is, or the folder of a local source; one that lies elsewhere must be fetched first."""
+    if Path(name).expanduser().exists() or any(sign in name for sign in "*?[/"):
+        return name
+    from zhllama.corpus.sources import find_source
+
+    source = find_source(name)
+    if source.kind != "local":
+        raise InputError(
+            name, "is not on this machine", f"Fetch it first: zhllama corpus fetch {name} --out FOLDER"
+        )
+    return source.place
+
+
+def _lineage(text: list[str], inputs: list[Path]) -> list[Path]:
+    """The inputs, and the manifests of the runs that they come from."""
+    manifests = [Path(name) / "manifest.json" for name in text]
+    return [*inputs, *(path for path in manifests if path.is_file() and path not in inputs)]
+
+
+def _show_run(folder: Path, as_json: bool) -> None:
+    manifest = read_manifest(folder)
+    figures = manifest["figures"]
+    if as_json:
+        print_json({"command": manifest["command"], "seconds": manifest["seconds"], **figures})
+        return
+    if "steps" in figures:
+        _print_steps(figures)
+    else:
+        screen.print(f"{figures.get('documents', 0):,} documents")
+    first = next(iter(sorted((folder / "documents").glob("*.jsonl"))), None)
+    if first is not None:
+        with first.open(encoding="utf-8") as file:
+            screen.print(file.readline(2000).rstrip("\n"), markup=False, soft_wrap=True)
+
+
+def _print_steps(figures: dict[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("step")
+    for heading in ("documents", "changed", "dropped"):
+        table.add_column(heading, justify="right")
+    table.add_column("why")
+    for s in figures["steps"]:
+        why = ", ".join(f"{reason} {count:,}" for reason, count in s["reasons"].items())
+        counts = (s["documents"], s["changed"], s["dropped"])
+        table.add_row(s["step"], *(f"{count:,}" if count else "" for count in counts), Text(why))
+    screen.print(table)
+    screen.print(f"{figures['documents_in']:,} documents in = {figures['documents_out']:,} out + "
+                 f"{figures['rejected']:,} rejected")  # fmt: skip

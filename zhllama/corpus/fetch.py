@@ -1,0 +1,227 @@
+"""A source to shards of JSON lines: streamed, cut off at a limit, and gone on with after an interruption."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from zhllama.corpus.read import DOCUMENTS, Piece, Reading, find_inputs, read_piece
+from zhllama.corpus.sources import Fields, Source, text_of
+from zhllama.errors import InputError
+from zhllama.run import Run
+
+SHARD_DOCUMENTS, SHARD_CHARACTERS = 10_000, 20_000_000
+STATE = "fetched.json"
+REACH_SECONDS = 5.0
+_TRIED = 100  # rows without a text before the field is taken to be wrong
+Advance = Callable[[int], None]  # told how many documents there are
+
+
+@dataclass
+class Fetched:
+    """How far it got: shards and documents written, rows read, and rows without a text or not readable."""
+
+    shards: int = 0
+    documents: int = 0
+    rows: int = 0
+    without_text: int = 0
+    state: Any = None
+
+
+class Rows(Protocol):
+    """The rows of a source: from where `state` says, telling where they stand."""
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
+
+    def state(self) -> Any: ...
+
+
+def fetch(source: Source, run: Run, limit: int | None, advance: Advance) -> Fetched:
+    """Write the documents of a source into `run`/documents, at most `limit`; the same bytes however often it is cut off.
+
+    Errors: InputError for a source that cannot be reached or read, OutputError.
+    """
+    done = _read_state(run.out / STATE)
+    rows = _open(source, done)
+    batch: list[str] = []
+    size = 0
+    iterator = iter(rows)
+    while limit is None or done.documents + len(batch) < limit:
+        record = _next(source, iterator, done)
+        if record is None:
+            break
+        done.rows += 1
+        text = text_of(record, source.fields)
+        if text is None or not text.strip():
+            done.without_text += 1
+            if done.without_text == done.rows == _TRIED:
+                raise InputError(
+                    source.place,
+                    f"has no text in {' + '.join(source.fields)} but the fields "
+                    f"{', '.join(map(str, record))}",
+                    "Name the right field in the source's .yaml",
+                )
+            continue
+        batch.append(_line(source, done, record, text))
+        size += len(text)
+        if len(batch) == SHARD_DOCUMENTS or size >= SHARD_CHARACTERS:
+            _write(run, done, batch, rows.state())
+            advance(done.documents)
+            batch, size = [], 0
+    if batch:
+        _write(run, done, batch, rows.state())
+    advance(done.documents)
+    if not done.documents:
+        raise InputError(source.place, "gave no document", "Check its fields, split and --limit")
+    return done
+
+
+def _line(source: Source, done: Fetched, record: Mapping[str, Any], text: str) -> str:
+    own, url = record.get("id"), record.get("url")
+    known = {
+        "id": str(own) if isinstance(own, str | int) else f"{source.name}#{done.rows - 1}",
+        **({"url": url} if isinstance(url, str) else {}),
+    }
+    line = json.dumps({**known, "source": source.name, "text": text}, ensure_ascii=False)
+    return line if line.isascii() else line.encode("utf-8", "replace").decode("utf-8")
+
+
+def _write(run: Run, done: Fetched, batch: list[str], state: Any) -> None:
+    run.write(f"{DOCUMENTS}/{done.shards:05d}.jsonl", "\n".join(batch) + "\n")
+    done.shards, done.documents, done.state = done.shards + 1, done.documents + len(batch), state
+    run.write(STATE, json.dumps(asdict(done)))  # last: killed between the two, the shard is fetched once more
+
+
+def _read_state(path: Path) -> Fetched:
+    try:
+        return Fetched(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Fetched()
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(path, f"is broken ({error})", "Start over with --force") from error
+
+
+def _next(source: Source, iterator: Iterator[Mapping[str, Any]], done: Fetched) -> Mapping[str, Any] | None:
+    try:
+        return next(iterator, None)
+    except Exception as error:  # datasets passes on what aiohttp, httpx, Arrow and the loaders raise
+        raise InputError(
+            source.place, f"broke off after {done.rows} rows ({_told(error)})", "Give --resume to go on"
+        ) from error
+
+
+def _open(source: Source, done: Fetched) -> Rows:
+    if source.kind == "local":
+        return _Local(source, done.rows)
+    from datasets import load_dataset
+
+    try:
+        if source.kind == "hub":
+            stream = load_dataset(source.place, source.config, split=source.split or "train", streaming=True)
+        else:
+            stream = load_dataset(_builder(source), data_files=source.place, split="train", streaming=True)
+    except Exception as error:
+        raise InputError(
+            source.place, f"cannot be opened ({_told(error)})", "Check config and split on its page"
+        ) from error
+    return _Stream(stream, done.state)
+
+
+class _Stream:
+    """Rows of `datasets`, which goes on within a file without reading the earlier ones again."""
+
+    def __init__(self, stream: Any, state: Any) -> None:
+        self._stream = stream
+        if state is not None:
+            stream.load_state_dict(state)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self._stream)
+
+    def state(self) -> Any:
+        return self._stream.state_dict()
+
+
+class _Local:
+    """Rows of files on this machine; a document that cannot be read is a row without a text."""
+
+    def __init__(self, source: Source, skip: int) -> None:
+        self._files = find_inputs([source.place])
+        self._fields: Fields = source.fields
+        self._skip = skip
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        reading = Reading(self._fields)
+        found = (one for path in self._files for one in read_piece(Piece(path), reading))
+        for one in islice(found, self._skip, None):
+            nested: Any = one.text if one.broken is None else None
+            yield {self._fields[0]: nested, "id": one.id, "url": one.url}
+
+    def state(self) -> None:
+        return None
+
+
+def reach(source: Source) -> None:
+    """Find out within seconds whether the source is there, where `datasets` would try for minutes. Errors: InputError."""
+    if source.kind == "local":
+        return
+    if source.kind == "hub":
+        from huggingface_hub import HfApi
+
+        try:
+            HfApi().dataset_info(source.place, timeout=REACH_SECONDS)
+        except Exception as error:
+            raise InputError(source.place, *_unreachable(error)) from error
+        return
+    _builder(source)
+    from urllib.request import Request, urlopen
+
+    try:
+        with urlopen(Request(source.place, method="HEAD"), timeout=REACH_SECONDS):
+            pass
+    except (OSError, ValueError) as error:
+        raise InputError(source.place, *_unreachable(error)) from error
+
+
+def _unreachable(error: Exception) -> tuple[str, str]:
+    name = type(error).__name__
+    if name == "OfflineModeIsEnabled":
+        return (
+            "cannot be reached, since HF_HUB_OFFLINE is set",
+            "Unset it, or download the data elsewhere and name its folder",
+        )
+    if name == "GatedRepoError":
+        return "asks for a login", "Accept its terms on huggingface.co, then hf auth login"
+    if name in ("RepositoryNotFoundError", "HFValidationError"):
+        return "is not on the hub, or is private", "Check the name; for a private one, hf auth login"
+    return (
+        f"cannot be reached ({_told(error)})",
+        "Check the network and HF_ENDPOINT, or download the data elsewhere and name its folder",
+    )
+
+
+def _builder(source: Source) -> str:
+    """The loader of `datasets` for a file at an address."""
+    name = source.place.partition("?")[0].lower().removesuffix(".gz").removesuffix(".zst").removesuffix(".xz")
+    for ending, builder in (
+        (".jsonl", "json"),
+        (".json", "json"),
+        (".parquet", "parquet"),
+        (".txt", "text"),
+        (".csv", "csv"),
+    ):
+        if name.endswith(ending):
+            return builder
+    if name.endswith((".zip", ".tar", ".tgz")):
+        raise InputError(
+            source.place, "is an archive of several files", "Download and unpack it, then name the folder"
+        )
+    raise InputError(
+        source.place, "is a page, not a file", "Get the data by hand there, then name its folder"
+    )
+
+
+def _told(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

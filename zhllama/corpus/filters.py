@@ -1,0 +1,222 @@
+"""What cleaning drops. Each looks at one document and returns why it goes, or None for one that stays."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zhllama.corpus.ngrams import codes, repeated_share
+from zhllama.errors import InputError
+
+Filter = Callable[[str], str | None]
+Language = Literal["zh", "en"]
+Script = Literal["any", "simplified", "traditional"]
+
+OTHER, HAN, KANA, HANGUL, LATIN, LETTER, SPACE = range(7)
+_RANGES = (
+    (HAN, 0x3400, 0x4DBF),
+    (HAN, 0x4E00, 0x9FFF),
+    (HAN, 0x20000, 0x3347F),
+    (HAN, 0x3007, 0x3007),
+    (KANA, 0x3041, 0x30FF),
+    (HANGUL, 0xAC00, 0xD7AF),
+    (HANGUL, 0x1100, 0x11FF),
+    (LATIN, 0x41, 0x5A),
+    (LATIN, 0x61, 0x7A),
+    (LATIN, 0xC0, 0x24F),
+)
+
+
+def broken_text(text: str) -> str | None:
+    """Text that was decoded wrongly before it came here."""
+    lost = text.count("\ufffd") + 3 * text.count("锟斤拷") + 2 * text.count("烫烫烫")
+    return "broken characters" if lost * 200 > len(text) else None
+
+
+@dataclass(frozen=True)
+class InLanguages:
+    """Stays when a language that is wanted makes up enough of the letters, and letters enough of the signs.
+
+    Chinese: at least `min_han` of the letters are Han and at most a tenth kana, since Japanese is written in Han
+    too. English: at least 90 % are Latin. `min_letters` of the signs but spaces must be letters.
+    """
+
+    languages: tuple[Language, ...] = ("zh", "en")
+    min_han: float = 0.3
+    min_letters: float = 0.4
+
+    def __call__(self, text: str) -> str | None:
+        counts = np.bincount(_classes()[codes(text)], minlength=7)
+        letters = int(counts[HAN : LETTER + 1].sum())
+        signs = len(text) - int(counts[SPACE])
+        if letters < self.min_letters * signs or not letters:
+            return "mostly signs and digits"
+        if "zh" in self.languages and counts[HAN] >= self.min_han * letters:
+            return None if counts[KANA] <= 0.1 * letters else "Japanese"
+        if "en" in self.languages and counts[LATIN] >= 0.9 * letters:
+            return None
+        if counts[KANA] > 0.1 * letters:
+            return "Japanese"
+        if counts[HANGUL] > 0.3 * letters:
+            return "Korean"
+        return "too little Chinese" if "zh" in self.languages else "too little English"
+
+
+@dataclass(frozen=True)
+class InScript:
+    """Stays when at most a tenth of the signs that tell Simplified from Traditional tell the other one."""
+
+    script: Script
+
+    def __call__(self, text: str) -> str | None:
+        simplified, traditional = (int(np.count_nonzero(table[codes(text)])) for table in _script_tables())
+        other = {"simplified": traditional, "traditional": simplified, "any": 0}[self.script]
+        if other * 10 <= simplified + traditional:
+            return None
+        return "Traditional" if self.script == "simplified" else "Simplified"
+
+
+@dataclass(frozen=True)
+class OfLength:
+    """Stays within a range of characters."""
+
+    shortest: int = 20
+    longest: int = 5_000_000
+
+    def __call__(self, text: str) -> str | None:
+        if not text.strip():
+            return "empty"
+        if len(text) < self.shortest:
+            return "too short"
+        return "too long" if len(text) > self.longest else None
+
+
+@dataclass(frozen=True)
+class NotRepeated:
+    """Stays unless much of it was said before: of the lines .3 (Gopher, arXiv:2112.11446), of runs of 10 characters `most`.
+
+    Gopher counts words; 10 characters are about the 5 to 6 words of its strictest counts. Runs in a text of a
+    million characters repeat by nature, and books stay below .1.
+    """
+
+    most: float = 0.3
+
+    def __call__(self, text: str) -> str | None:
+        lines = [line for line in text.split("\n") if line.strip()]
+        if len(lines) > 3 and 1 - len(set(lines)) / len(lines) > 0.3:
+            return "repeated lines"
+        return "repeated characters" if repeated_share(text, 10) > self.most else None
+
+
+_URL = re.compile(r"https?://[^\s<>\"'，。；、）)】]{1,2000}|www\.[^\s<>\"'，。；、）)】]{1,2000}", re.I)
+
+
+def link_list(text: str) -> str | None:
+    """Text that is mostly addresses."""
+    if "://" not in text and "www." not in text:
+        return None
+    return "mostly links" if sum(len(url) for url in _URL.findall(text)) * 2 > len(text) else None
+
+
+@dataclass(frozen=True)
+class WithoutWords:
+    """Stays with fewer than `hits` of the user's words; `lists` holds (name of the list, its words)."""
+
+    lists: tuple[tuple[str, tuple[str, ...]], ...]
+    hits: int = 3
+
+    @cached_property
+    def _automata(self) -> list[tuple[str, Any]]:
+        import ahocorasick  # type: ignore[import-not-found]
+
+        built = []
+        for name, words in self.lists:
+            automaton = ahocorasick.Automaton(ahocorasick.STORE_LENGTH)
+            for word in words:
+                automaton.add_word(word)
+            automaton.make_automaton()
+            built.append((name, automaton))
+        return built
+
+    def __call__(self, text: str) -> str | None:
+        lowered = text.lower()
+        for name, automaton in self._automata:
+            if sum(1 for _ in automaton.iter(lowered)) >= self.hits:
+                return f"words of {name}"
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"lists": self.lists, "hits": self.hits}
+
+
+@dataclass(frozen=True)
+class NotListed:
+    """Stays unless its address, its host or a domain above the host is on the user's list."""
+
+    listed: frozenset[str]
+
+    def __call__(self, url: str | None) -> str | None:
+        if not url:
+            return None
+        try:
+            host = (urlsplit(url).hostname or "").lower().strip(".")
+        except ValueError:
+            return None
+        whole = url.lower()
+        if whole in self.listed or whole.split("://", 1)[-1].rstrip("/") in self.listed:
+            return "listed address"
+        labels = host.split(".")
+        return "listed site" if any(".".join(labels[i:]) in self.listed for i in range(len(labels))) else None
+
+
+def read_words(paths: Iterable[Path]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Word lists by file name: one word a line, in lower case, lines that begin with # left out. Errors: InputError."""
+    lists = []
+    for path in paths:
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(path, f"cannot be read as UTF-8 ({error})", "Check the list") from error
+        words = dict.fromkeys(
+            line.strip().lower() for line in lines if line.strip() and not line.startswith("#")
+        )
+        if not words:
+            raise InputError(path, "holds no word", "Write one word a line")
+        lists.append((path.name, tuple(words)))
+    return tuple(lists)
+
+
+@cache
+def _classes() -> NDArray[np.int64]:
+    """The class of every code point."""
+    table = np.zeros(0x110000, dtype=np.int64)
+    for code in range(0x10000):
+        if not 0xD800 <= code < 0xE000:
+            sign = chr(code)
+            table[code] = LETTER if sign.isalpha() else SPACE if sign.isspace() else OTHER
+    for kind, first, last in _RANGES:
+        table[first : last + 1] = kind
+    table[[0xD7, 0xF7]] = OTHER  # × and ÷ stand among the Latin letters
+    return table
+
+
+@cache
+def _script_tables() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which code points are Simplified alone, and which Traditional alone: those that OpenCC changes the other way."""
+    from opencc import OpenCC
+
+    signs = [chr(code) for code in range(0x4E00, 0xA000)]
+    changed = []
+    for name in ("s2t", "t2s"):
+        table = np.zeros(0x110000, dtype=np.bool_)
+        for sign, other in zip(signs, OpenCC(name).convert("\n".join(signs)).split("\n"), strict=True):
+            table[ord(sign)] = sign != other
+        changed.append(table)
+    # 后 is changed to 後 and yet a Traditional sign too: one that both ways change tells nothing.
+    return changed[0] & ~changed[1], changed[1] & ~changed[0]

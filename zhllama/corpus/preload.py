@@ -1,0 +1,8 @@
+"""What the fork server of the local executor loads once, so that each worker starts with it: see `executors`."""
+
+import os
+
+import zhllama.corpus.clean  # noqa: F401  so that each worker has it
+from zhllama.corpus import workers
+
+workers.follow(os.getppid())

@@ -1,0 +1,134 @@
+"""Where text comes from: one YAML file a source, shipped in corpora/ or the user's own; a folder is a source too."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from zhllama.errors import InputError
+from zhllama.resources import shipped
+
+Fields = tuple[str, ...]
+
+
+class Source(BaseModel):
+    """One entry of corpora/, as its YAML file says it; `field` names the text, or several fields to be joined."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str
+    title_zh: str
+    kind: Literal["hub", "url", "local"]
+    hub: str | None = None
+    url: str | None = None
+    path: str | None = None
+    config: str | None = None
+    split: str | None = None
+    field: str | list[str]
+    language: str
+    script: str
+    domain: str
+    size: str
+    licence: str
+    checked: str
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _has_its_place(self) -> Self:
+        if getattr(self, self.kind if self.kind != "local" else "path") is None:
+            raise ValueError(f"kind {self.kind} needs {'path' if self.kind == 'local' else self.kind}")
+        return self
+
+    @property
+    def place(self) -> str:
+        """The hub id, address or path, whichever `kind` calls for."""
+        return self.hub or self.url or self.path or ""
+
+    @property
+    def fields(self) -> Fields:
+        return (self.field,) if isinstance(self.field, str) else tuple(self.field)
+
+
+def shipped_sources() -> list[Source]:
+    """Every source in corpora/, by name."""
+    return [read_source(path) for path in sorted(shipped("corpora").glob("*.yaml"))]
+
+
+def find_source(name: str) -> Source:
+    """A shipped source by its name, one's own by its YAML file, or a local file or folder by its path."""
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        return read_source(path)
+    corpora = shipped("corpora")
+    known = sorted(p.stem for p in corpora.glob("*.yaml"))
+    if name in known:
+        return read_source(corpora / f"{name}.yaml")
+    if path.exists():
+        return _local(path)
+    raise InputError(
+        name, "is neither a known source, nor a .yaml file, nor a folder", f"Known are: {', '.join(known)}"
+    )
+
+
+def read_source(path: Path) -> Source:
+    """A source from its YAML file; a relative `path` in it is taken from where the file lies. Errors: InputError."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(path, "no such file", "Check the path") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(path, f"is not readable YAML ({error})", "Mend the file") from error
+    if not isinstance(loaded, dict):
+        raise InputError(path, "is not a mapping of fields", "See corpora/README.md for the fields")
+    try:
+        source = Source.model_validate(loaded)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise InputError(path, f"{where}: {first['msg']}", "See corpora/README.md for the fields") from None
+    if source.path is not None:
+        source = source.model_copy(update={"path": str(path.parent / source.path)})
+    return source
+
+
+def text_of(record: Mapping[str, Any], fields: Fields) -> str | None:
+    """The text of a record: its fields joined by newlines, None where none of them is there.
+
+    A dot steps into an object or into each object of a list: `{"段落": [{"内容": "甲"}, {"内容": "乙"}]}` has
+    the text 甲, newline, 乙 under 段落.内容.
+    """
+    parts = [part for field in fields for part in _strings(record, field)]
+    return "\n".join(parts) if parts else None
+
+
+def _strings(value: object, path: str) -> list[str]:
+    if isinstance(value, list):
+        return [text for each in value for text in _strings(each, path)]
+    if not path:
+        return [value] if isinstance(value, str) else []
+    if not isinstance(value, Mapping):
+        return []
+    if path in value:
+        return _strings(value[path], "")
+    first, _, rest = path.partition(".")
+    return _strings(value[first], rest) if rest and first in value else []
+
+
+def _local(path: Path) -> Source:
+    return Source(
+        name=path.resolve().name or "folder",
+        title=str(path),
+        title_zh=str(path),
+        kind="local",
+        path=str(path),
+        field="text",
+        language="unknown",
+        script="unknown",
+        domain="unknown",
+        size="unknown",
+        licence="yours to know",
+        checked="a folder on this machine",
+    )
