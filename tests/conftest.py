@@ -4,9 +4,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
+
+from zhllama.text import read_lines
+from zhllama.vocab.lists import base_file, listed_pieces
+from zhllama.vocab.merge import safe
+from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.train import train_on_words
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -62,3 +69,38 @@ def zhllama(tmp_path: Path) -> Zhllama:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def llama(data: Path) -> SentencePieceModel:
+    """LLaMA's own vocabulary."""
+    return SentencePieceModel.read(data / "llama" / "llama.model")
+
+
+@pytest.fixture(scope="session")
+def published_list(data: Path) -> list[str]:
+    """The published 20,000-piece Chinese list."""
+    return listed_pieces(data / "llama" / "chinese_sp.model")
+
+
+@pytest.fixture(scope="session")
+def embedded() -> SentencePieceModel:
+    """The base that travels in mistral-common."""
+    return SentencePieceModel.read(base_file(None))
+
+
+@pytest.fixture(scope="session")
+def jieba_list() -> list[str]:
+    """A small list from jieba's words: what a user without text gets, only shorter."""
+    return [p.text for p in train_on_words(4000, coverage=0.98).model.pieces]
+
+
+@pytest.fixture(scope="session")
+def safe_vocabulary(embedded: SentencePieceModel, jieba_list: list[str]) -> SentencePieceModel:
+    """The embedded base, safely extended: needs nobody's files."""
+    return safe(embedded, jieba_list).model
+
+
+def read_xz(path: Path, most: int | None = None) -> list[str]:
+    """Non-empty lines of a text of the real data, the first `most` of them."""
+    return list(islice(read_lines([path]), most))

@@ -1,0 +1,73 @@
+"""The published method against continued BPE on equal text: trained on half of the domains, measured on the others.
+
+    python scripts/experiments/continued.py [DATA]
+
+DATA is the folder of test data (by default ../shared/data): llama/llama.model and text/zh_*.txt.xz. In the order of
+their names every other file is for training; characters per token are the mean over the other files.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from zhllama.text import read_lines
+from zhllama.vocab.audit import audit
+from zhllama.vocab.continued import continued, count_runs
+from zhllama.vocab.huggingface import Specials, fast_tokenizer, why_no_twin
+from zhllama.vocab.lists import jieba_words
+from zhllama.vocab.merge import Merge, chinese_llama, safe
+from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sample import sample_lines
+from zhllama.vocab.train import train_on_text, train_on_words
+
+SIZE, SAMPLE, PER_DOMAIN, FUZZ = 49_953, 40_000_000, 2_000_000, 20_000
+
+
+def compare(data: Path) -> dict[str, dict[str, Any]]:
+    """Figures of each way, by name."""
+    base = SentencePieceModel.read(data / "llama" / "llama.model")
+    files = [f for f in sorted((data / "text").glob("zh_*.txt.xz")) if "small" not in f.name]
+    lines = sample_lines(read_lines(files[::2]), SAMPLE, seed=0).lines
+    kept_aside = {f.name: sample_lines(read_lines([f]), PER_DOMAIN, seed=0).lines for f in files[1::2]}
+    english = {"en": list(read_lines([data / "text" / "en_gutenberg.txt.xz"]))}
+    runs = count_runs(lines)
+    bpe = [p.text for p in train_on_text(lines, 20_000).model.pieces]
+    unigram = [p.text for p in train_on_text(lines, 20_000, "unigram").model.pieces]
+    jieba = [p.text for p in train_on_words(20_000).model.pieces]
+    published = [p.text for p in SentencePieceModel.read(data / "llama" / "chinese_sp.model").pieces]
+    ways = {
+        "published list (20 GB)": chinese_llama(base, published),
+        "published list, safe": safe(base, published),
+        "published way": chinese_llama(base, bpe),
+        "published way, unigram": chinese_llama(base, unigram),
+        "safe": safe(base, bpe),
+        "continued": continued(base, runs, SIZE, jieba_words(), 0.1),
+        "continued, no prior": continued(base, runs, SIZE),
+        "continued, coverage .9995": continued(base, runs, SIZE, jieba_words(), 0.1, coverage=0.9995),
+        "jieba's list alone, safe": safe(base, jieba),
+    }
+    return {name: figures(merge, base, kept_aside | english) for name, merge in ways.items()}
+
+
+def figures(merge: Merge, base: SentencePieceModel, texts: dict[str, list[str]]) -> dict[str, Any]:
+    """What the audit says of one way."""
+    model = merge.model
+    twin = fast_tokenizer(model, Specials()) if why_no_twin(model) is None else None
+    if twin is not None:
+        twin.encode_special_tokens = True
+    found = audit(model, base, texts, fuzz=FUZZ, twin=twin)
+    finer = [t.characters / t.tokens for name, t in found.texts.items() if name != "en"]
+    return {
+        "pieces": found.size,
+        "characters per token": round(sum(finer) / len(finer), 4),
+        "dead": len(found.dead),
+        "drift": found.drift.differ,
+        "parity": found.parity.differ + found.fuzz.differ if twin is not None else None,
+    }
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("ZHLLAMA_TEST_DATA", "../shared/data"))
+    print(json.dumps(compare(where), ensure_ascii=False, indent=2))

@@ -1,0 +1,94 @@
+"""Text from anywhere, as a stream; what cannot be read names its file and line."""
+
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from zhllama.errors import InputError
+from zhllama.text import find_files, read_documents, read_lines
+
+TEXT = "第一段。\n第二行。\r\n\n第二篇。\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", TEXT.encode()),
+        ("bom.txt", b"\xef\xbb\xbf" + TEXT.encode()),
+        ("a.txt.gz", gzip.compress(TEXT.encode())),
+        ("a.txt.xz", lzma.compress(TEXT.encode())),
+        ("a.txt.zst", zstandard.compress(TEXT.encode())),
+    ],
+)
+def test_plain_and_packed(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert list(read_lines([path])) == ["第一段。", "第二行。", "第二篇。"]
+    assert list(read_documents([path])) == ["第一段。\n第二行。", "第二篇。"]
+
+
+def test_jsonl_and_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    records = [{"body": "一\n二", "n": 1}, {"body": "三", "n": 2}]
+    lines = tmp_path / "a.jsonl"
+    lines.write_text("\n".join(json.dumps(r) for r in records) + "\n", encoding="utf-8")
+    table = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(records), table)
+    for path in (lines, table):
+        assert list(read_lines([path], "body")) == ["一", "二", "三"]
+        assert list(read_documents([path], "body")) == ["一\n二", "三"]
+        with pytest.raises(InputError, match="--field"):
+            list(read_lines([path], "text"))
+
+
+def test_lines_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zhllama.text.CHUNK", 7)
+    path = tmp_path / "a.txt"
+    path.write_text("一二三四五六七八九十\n短\n", encoding="utf-8")
+    assert list(read_lines([path])) == ["一二三四五六七八九十", "短"]
+
+
+def test_bytes_read_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.xz"
+    path.write_bytes(lzma.compress(TEXT.encode() * 1000))
+    told: list[int] = []
+    list(read_lines([path], advance=told.append))
+    assert sum(told) == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where", "what"),
+    [
+        ("a.txt", b"ok\n\xff\xfe\n", "a.txt:2", "is not UTF-8"),
+        ("a.txt", "ok\n".encode("utf-16"), "a.txt:1", "is not UTF-8 but UTF-16"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": \n', "a.jsonl:2", "is not JSON"),
+        ("a.jsonl", b'{"text": 3}\n', "a.jsonl:1", "has no text in the field 'text'"),
+        ("a.txt.xz", lzma.compress(b"x" * 9999)[:40], "a.txt.xz", "is cut off or not xz data"),
+        ("a.txt.gz", b"not gzip", "a.txt.gz", "is cut off or not gz data"),
+        ("a.txt.zst", b"not zstd", "a.txt.zst", "is cut off or not zst data"),
+        ("a.parquet", b"not parquet", "a.parquet", "is not a readable Parquet file"),
+    ],
+)
+def test_what_cannot_be_read(tmp_path: Path, name: str, content: bytes, where: str, what: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        list(read_lines([path]))
+    assert error.value.where.endswith(where) and error.value.what.startswith(what)
+
+
+def test_find_files(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.jsonl.gz", "no.png"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    assert [p.name for p in find_files([tmp_path])] == ["a.jsonl.gz", "b.txt"]
+    assert [p.name for p in find_files([str(tmp_path / "*.txt"), tmp_path / "b.txt"])] == ["b.txt"]
+    (tmp_path / "empty.txt").touch()
+    for wrong, what in ((tmp_path / "nope", "no such file"), (tmp_path / "empty.txt", "is empty")):
+        with pytest.raises(InputError, match=what):
+            find_files([wrong])
