@@ -69,9 +69,10 @@ class JsonTokenizer:
         tokenizer.encode_special_tokens = True
         return tokenizer
 
-    @property
+    @cached_property
     def size(self) -> int:
-        return int(self.inner.get_vocab_size(with_added_tokens=True))
+        # Not get_vocab_size: ids may have gaps, and a model has a row for each up to the last.
+        return 1 + max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [e.ids for e in self.inner.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -175,7 +176,12 @@ def _read_inner(path: Path) -> Any:
     if format == "tiktoken":
         return read_tiktoken(path)
     if format == "gguf":
-        return read_gguf(path)
+        found = read_gguf(path)
+        if isinstance(found, SentencePieceModel):
+            raise InputError(path, "holds a SentencePiece model, no byte-level one", "Name another file")
+        return found
+    if format == "sentencepiece":
+        raise InputError(path, "is a SentencePiece model, no tokenizer.json", "Name another file")
     try:
         return Inner.from_file(str(path))
     except Exception as error:  # `tokenizers` raises a bare Exception
