@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_toys import (
+from safetensors.torch import load_file, save_file
+from sentencepiece import sentencepiece_model_pb2 as proto
+
+from tests.model_toys import (
     CHINESE,
     ENGLISH,
     base_vocabulary,
@@ -22,9 +25,6 @@ from model_toys import (
     write_model,
     write_tokenizer,
 )
-from safetensors.torch import load_file, save_file
-from sentencepiece import sentencepiece_model_pb2 as proto
-
 from zhllama.errors import InputError, OptionError
 from zhllama.model import weights as weight_files
 from zhllama.model.grow import grow, plan

