@@ -1,0 +1,196 @@
+"""The command line's manners: quick help, one-line errors, exit codes, recipes, JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.cli_docs import cli_docs
+from tests.conftest import ROOT, Zhllama
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "openai",
+    "datasets",
+    "jieba",
+    "tokenizers",
+    "sentencepiece",
+    "numpy",
+    "datatrove",
+)
+
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    code = f"import sys, zhllama.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_docs_are_what_help_says() -> None:
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == cli_docs(), (
+        "run python scripts/cli_docs.py"
+    )
+
+
+def test_no_arguments_help_version_and_usage(zhllama: Zhllama) -> None:
+    assert "merge-vocab" in zhllama("--help").stdout
+    assert zhllama("--version").stdout == "zhllama 0.1.0\n"
+    unknown = zhllama("merge-vocabs")
+    assert unknown.returncode == 2 and "No such command" in unknown.stderr
+    assert zhllama("merge-vocab").returncode == 2
+
+
+WORDPIECE = {
+    "model": {"type": "WordPiece", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+              "max_input_chars_per_word": 9},
+    "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "empty.model").touch()
+    (tmp_path / "random.model").write_bytes(bytes(range(256)) * 40)
+    (tmp_path / "latin1.txt").write_bytes(b"ok\n\xe9t\xe9\n")
+    (tmp_path / "small.txt").write_text("你好，世界。\n", encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(WORDPIECE), encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text("szie: 3\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "where", "what"),
+    [
+        ("train-vocab nope.txt --out o", "nope.txt", "no such file"),
+        ("train-vocab empty.txt --out o", "empty.txt", "is empty"),
+        ("train-vocab latin1.txt --out o", "latin1.txt:2", "is not UTF-8"),
+        ("train-vocab small.txt --out o", "the text", "is too little for 20,000 pieces"),
+        ("train-vocab small.txt --cover gbk --out o", "--cover", "unknown character set 'gbk'"),
+        ("train-vocab small.txt --out /proc/o", "/proc/o", "cannot be written"),
+        ("train-vocab small.txt --out small.txt", "small.txt", "is a file"),
+        ("train-vocab --config wrong.yaml --out o", "wrong.yaml", "unknown option 'szie'"),
+        ("train-vocab --config nothing --out o", "nothing", "is neither a .yaml file nor a shipped recipe"),
+        ("merge-vocab --base nope.model --out o", "nope.model", "no such file"),
+        ("merge-vocab --base empty.model --out o", "empty.model", "is empty"),
+        (
+            "merge-vocab --base random.model --out o",
+            "random.model",
+            "is cut off or not a SentencePiece model",
+        ),
+        ("merge-vocab --base tokenizer.json --out o", "tokenizer.json", ""),
+        (
+            "merge-vocab --base nobody/nothing --out o",
+            "nobody/nothing",
+            "is not in the cache, and HF_HUB_OFFLINE is set",
+        ),
+        ("merge-vocab --zh empty.model --out o", "empty.model", "is empty"),
+        (
+            "merge-vocab --zh small.txt --recipe continued --out o",
+            "--zh",
+            "is not used by --recipe continued",
+        ),
+        ("merge-vocab --text small.txt --out o", "--text", "is not used by --recipe chinese-llama"),
+        (
+            "merge-vocab --recipe continued --text small.txt --out o",
+            "the text",
+            "is too little for 49,953 pieces",
+        ),
+        ("audit nope", "nope", "no such file"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(
+    zhllama: Zhllama, inputs: Path, line: str, where: str, what: str
+) -> None:
+    before = sorted(inputs.iterdir())
+    shown = zhllama(*line.split())
+    told = [row for row in shown.stderr.splitlines() if not row.startswith("Training on")]
+    assert shown.returncode == 1 and shown.stdout == ""
+    assert len(told) == 1 and told[0].startswith(f"zhllama: {where}: {what}") and told[0].endswith(".")
+    assert sorted(inputs.iterdir()) == before
+
+
+def test_debug_shows_the_traceback(zhllama: Zhllama) -> None:
+    assert "Traceback" in zhllama("audit", "nope", "--debug").stderr
+
+
+def test_merge_twice_and_with_force(zhllama: Zhllama, inputs: Path) -> None:
+    line = ("merge-vocab", "--recipe", "safe", "--zh", "small.txt", "--fuzz", "100", "--out", "o")
+    first = zhllama(*line, "--json")
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout) | {"out": "o"} == json.loads(first.stdout)
+    second = zhllama(*line)
+    assert second.returncode == 1
+    assert second.stderr == "zhllama: o: holds a finished run. Give --force to make it anew.\n"
+    assert zhllama(*line, "--force").returncode == 0
+    assert {p.name for p in (inputs / "o").iterdir()} == {
+        "README.md", "added.tsv", "audit.json", "config.yaml", "manifest.json",
+        "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    }  # fmt: skip
+    assert (inputs / "o" / "added.tsv").read_text(encoding="utf-8").splitlines()[0] == "piece\tscore\twhy"
+
+
+def test_recipe_file_gives_options_and_a_flag_wins(zhllama: Zhllama, inputs: Path) -> None:
+    (inputs / "recipe.yaml").write_text(
+        "recipe: safe\nzh: small.txt\nfuzz: 50\npad: true\n", encoding="utf-8"
+    )
+    shown = zhllama("merge-vocab", "--config", "recipe.yaml", "--fuzz", "60", "--out", "o", "--json")
+    assert shown.returncode == 0, shown.stderr
+    options = json.loads((inputs / "o" / "manifest.json").read_text(encoding="utf-8"))["options"]
+    assert (options["recipe"], options["fuzz"], options["pad"]) == ("safe", 60, True)
+
+
+def test_audit_passes_finds_the_base_and_exits_1_on_another(
+    zhllama: Zhllama, inputs: Path, data: Path
+) -> None:
+    zhllama("merge-vocab", "--recipe", "safe", "--zh", "small.txt", "--fuzz", "50", "--out", "o")
+    kept = zhllama("audit", "o", "--fuzz", "50")
+    assert kept.returncode == 0 and "✓  no English drift" in kept.stdout
+    broken = zhllama("audit", "o", "--base", data / "llama" / "llama.model", "--fuzz", "50", "--json")
+    assert broken.returncode == 1 and json.loads(broken.stdout)["passed"] is False
+
+
+def test_published_folder_on_real_models(zhllama: Zhllama, tmp_path: Path, data: Path) -> None:
+    llama = data / "llama"
+    shown = zhllama(
+        "merge-vocab", "--base", llama / "llama.model", "--zh", llama / "chinese_sp.model", "--out", "o"
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "345 of 17,953 added pieces can never occur" in shown.stdout
+    assert "--recipe safe adds the same Chinese pieces" in shown.stdout
+    manifest = json.loads((tmp_path / "o" / "manifest.json").read_text(encoding="utf-8"))
+    assert (
+        manifest["outputs"]["tokenizer.model"]
+        == "e2676d4ca29ca1750f6ff203328d73b189321dc5776ceede037cbd36541d70c0"
+    )
+    assert manifest["figures"]["sentence_tokens"] == [35, 16]
+    assert not (tmp_path / "o" / "tokenizer.json").exists()
+
+
+def test_train_then_merge(zhllama: Zhllama, tmp_path: Path) -> None:
+    from zhllama.resources import shipped
+
+    sample = shipped("corpora", "sample")
+    trained = zhllama("train-vocab", sample / "zh_*.txt", "--size", 3000, "--out", "list", "--json")
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["pieces"] == 3000
+    assert {p.name for p in (tmp_path / "list").iterdir()} == {
+        "config.yaml", "manifest.json", "sentencepiece.log", "zh.model", "zh.vocab",
+    }  # fmt: skip
+    merged = zhllama(
+        "merge-vocab", "--zh", "list/zh.model", "--recipe", "safe", "--out", "o", "--fuzz", 100, "--json"
+    )
+    assert merged.returncode == 0, merged.stderr
+    manifest = json.loads((tmp_path / "o" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["parents"] == [str((tmp_path / "list").resolve())]
+
+
+def test_killed_merge_leaves_a_folder_that_force_clears(zhllama: Zhllama, inputs: Path) -> None:
+    (inputs / "o").mkdir()
+    (inputs / "o" / "config.yaml").write_text("command: merge-vocab\n", encoding="utf-8")
+    line = ("merge-vocab", "--recipe", "safe", "--zh", "small.txt", "--fuzz", "50", "--out", "o")
+    assert "holds an unfinished run. Give --force to start over" in zhllama(*line).stderr
+    assert zhllama(*line, "--force").returncode == 0
