@@ -9,6 +9,7 @@ import pytest
 
 from scripts.cli_docs import cli_docs
 from tests.conftest import ROOT, Zhllama
+from zhllama.cli import main
 
 HEAVY = (
     "torch",
@@ -103,12 +104,20 @@ def inputs(tmp_path: Path) -> Path:
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(
-    zhllama: Zhllama, inputs: Path, line: str, where: str, what: str
+    inputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    where: str,
+    what: str,
 ) -> None:
     before = sorted(inputs.iterdir())
-    shown = zhllama(*line.split())
-    told = [row for row in shown.stderr.splitlines() if not row.startswith("Training on")]
-    assert shown.returncode == 1 and shown.stdout == ""
+    monkeypatch.chdir(inputs)
+    with pytest.raises(SystemExit) as left:  # in this process, where the heavy imports are done once
+        main(line.split())
+    shown = capsys.readouterr()
+    told = [row for row in shown.err.splitlines() if not row.startswith("Training on")]
+    assert left.value.code == 1 and shown.out == ""
     assert len(told) == 1 and told[0].startswith(f"zhllama: {where}: {what}") and told[0].endswith(".")
     assert sorted(inputs.iterdir()) == before
 
