@@ -1,1 +1,43 @@
-"""Give a language model Chinese, and prove every step."""
+"""Give a language model Chinese, and prove every step.
+
+The names below are the Python API, the same functions that the command line calls; each is imported when it is first
+used, so that `import zhllama` costs nothing.
+
+    >>> from pathlib import Path
+    >>> import zhllama
+    >>> base = zhllama.SentencePieceModel.read(Path("llama.model"))
+    >>> merge = zhllama.safe(base, ["人工智能", "计算机"])
+    >>> merge.model.processor.encode("人工智能", out_type=str)
+    ['▁', '人工智能']
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zhllama.encode import Encoder as Encoder
+    from zhllama.errors import ZhllamaError as ZhllamaError
+    from zhllama.vocab.audit import audit as audit
+    from zhllama.vocab.continued import continued as continued
+    from zhllama.vocab.load import load_tokenizer as load_tokenizer
+    from zhllama.vocab.merge import chinese_llama as chinese_llama
+    from zhllama.vocab.merge import safe as safe
+    from zhllama.vocab.model import SentencePieceModel as SentencePieceModel
+
+_HOMES = {
+    "Encoder": "zhllama.encode",
+    "SentencePieceModel": "zhllama.vocab.model",
+    "ZhllamaError": "zhllama.errors",
+    "audit": "zhllama.vocab.audit",
+    "chinese_llama": "zhllama.vocab.merge",
+    "continued": "zhllama.vocab.continued",
+    "load_tokenizer": "zhllama.vocab.load",
+    "safe": "zhllama.vocab.merge",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zhllama' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
