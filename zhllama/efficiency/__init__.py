@@ -1,0 +1,1 @@
+"""How finely tokenizers cut text: counting, the figures, and the report's page."""

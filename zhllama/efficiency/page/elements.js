@@ -1,0 +1,43 @@
+// h("p.soft", {title: "x"}, "text", child): elements without markup, so no text of the user is ever read as HTML.
+function h(name, attributes, ...children) {
+  const [tag, ...classes] = name.split(".");
+  const element = document.createElement(tag);
+  if (classes.length) element.className = classes.join(" ");
+  for (const [key, value] of Object.entries(attributes ?? {})) {
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key === "style") for (const [name, part] of Object.entries(value)) element.style.setProperty(name, part);
+    else if (value === true) element.setAttribute(key, "");
+    else if (value !== false && value != null) element.setAttribute(key, value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
+  return element;
+}
+
+const PIECES = 50;  // rows shown at first, and more at a time
+const state = { language: "zh", theme: null, measure: "characters_per_token", row: 0, text: "", ids: false,
+  pieces: { at: 0, query: "", sort: "id", down: false, unseen: false, shown: PIECES } };
+const words = () => WORDS[state.language];
+
+const number = (value, digits = 0) =>
+  value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const percent = (value) => (value > 0 && value < 0.0005 ? "<0.1%" : `${number(100 * value, 1)}%`);
+const millions = (value) => `${number(value / 1e6, value < 1e8 ? 1 : 0)}M`;
+
+const FORMATS = { tokens_against_base: (x) => number(x, 3), byte_share: percent, used_share: percent, single_coverage: percent,
+  context_characters: (x) => number(x), training_cost: (x) => number(x, 3), serving_cost: (x) => number(x, 3) };
+const told = (measure, value) => (value == null ? "—" : (FORMATS[measure] ?? ((x) => number(x, 3)))(value));
+const kindOf = (row) => words().kinds[row.name];
+
+const colour = (place) => `var(--c${place % 10})`;
+const swatch = (place) => h("i.swatch", { style: { background: colour(place) }, "aria-hidden": "true" });
+
+const pick = (label, options, chosen, change) =>
+  h("label.field", null, h("span", null, label),
+    h("select", { onchange: (event) => change(event.target.value) },
+      options.map(([value, name]) => h("option", { value, selected: String(value) === String(chosen) }, name))));
+
+const section = (id, title, ...children) => h("section", { id, "aria-labelledby": `${id}-title` },
+  h("h2", { id: `${id}-title` }, title), children);
+
+// A wide table scrolls by itself, by keyboard too.
+const scroller = (label, table) => h("div.scroller", { tabindex: "0", role: "region", "aria-label": label }, table);

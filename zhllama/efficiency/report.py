@@ -1,0 +1,218 @@
+"""The whole report: texts counted under every tokenizer, and what of it goes into report.json."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from zhllama.efficiency.count import Chunk, Counts, Tally, chunks, counting
+from zhllama.efficiency.kinds import KINDS, Kind
+from zhllama.efficiency.measure import ALPHA, CHARSETS, CONTEXT, Figures, Shape, Vocabulary, figures
+from zhllama.efficiency.sentences import SENTENCES, Drawn, cut
+from zhllama.encode import WORTH_LOADING, Encoder
+from zhllama.errors import InputError
+from zhllama.text import Advance, read_lines
+from zhllama.vocab.sample import sample_lines
+
+SCHEMA = "zhllama.report/1"
+PACKED = 4  # bytes of text in a byte of a compressed file, about
+
+
+@dataclass(frozen=True)
+class Text:
+    """Files that are reported as one."""
+
+    label: str
+    files: Sequence[Path]
+
+    @property
+    def size(self) -> int:
+        """Bytes of text, about."""
+        packed = (".gz", ".xz", ".zst", ".parquet")
+        return sum(f.stat().st_size * (PACKED if f.suffix in packed else 1) for f in self.files)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the lines of a text come from: all of its files, or `sample` bytes of them drawn with a seed."""
+
+    field: str = "text"
+    sample: int | None = None
+    seed: int = 0
+
+    def lines(self, text: Text, advance: Advance | None) -> Iterable[str]:
+        """The non-empty lines, all or drawn."""
+        found = read_lines(text.files, self.field, advance)
+        return found if self.sample is None else sample_lines(found, self.sample, self.seed).lines
+
+    def size(self, text: Text) -> int:
+        """Bytes that will be counted, about."""
+        return text.size if self.sample is None else min(text.size, self.sample)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text, or all lines of one kind, and the figures of each tokenizer on it."""
+
+    name: str
+    language: Kind
+    lines: int
+    characters: int
+    bytes: int
+    words: int
+    figures: Sequence[Figures]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence and how each tokenizer cuts it: (id, bytes) each."""
+
+    text: str
+    origin: str  # the text it was drawn from, or "sample", or "given"
+    cuts: Sequence[Sequence[tuple[int, bytes]]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that was measured; `used` is how often each id occurs over all texts, a tokenizer each."""
+
+    vocabularies: Sequence[Vocabulary]
+    shape: Shape
+    source: Source
+    languages: Sequence[Row]
+    texts: Sequence[Row]
+    sentences: Sequence[Sentence]
+    used: Sequence[Counts]
+
+    def extended(self, place: int) -> int | None:
+        """The largest of the other tokenizers that this one extends, by its place."""
+        one, others = self.vocabularies[place], enumerate(self.vocabularies)
+        found = [(other.size, at) for at, other in others if at != place and one.extends(other)]
+        return max(found)[1] if found else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in report.json (docs/metrics.md)."""
+        return {
+            "schema": SCHEMA,
+            "settings": {
+                "base": self.vocabularies[0].label,
+                "hidden": self.shape.hidden,
+                "layers": self.shape.layers,
+                "context": CONTEXT,
+                "renyi_alpha": ALPHA,
+                "sample_bytes": self.source.sample,
+                "seed": self.source.seed,
+            },
+            "tokenizers": [self._tokenizer(place) for place in range(len(self.vocabularies))],
+            "languages": [self._row(row) for row in self.languages],
+            "texts": [self._row(row) for row in self.texts],
+        }
+
+    def _tokenizer(self, place: int) -> dict[str, Any]:
+        vocabulary, base = self.vocabularies[place], self.extended(place)
+        rows = vocabulary.size * self.shape.hidden
+        return {
+            "label": vocabulary.label,
+            "source": vocabulary.source,
+            "size": vocabulary.size,
+            "embedding_parameters": {"tied": rows, "untied": 2 * rows},
+            "single_characters": {name: list(vocabulary.covered(name)) for name in CHARSETS},
+            "extends": None if base is None else self.vocabularies[base].label,
+            "added": None if base is None else vocabulary.size - self.vocabularies[base].size,
+        }
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        named = zip(self.vocabularies, row.figures, strict=True)
+        return {
+            **{key: value for key, value in vars(row).items() if key != "figures"},
+            "tokenizers": {vocabulary.label: _rounded(asdict(found)) for vocabulary, found in named},
+        }
+
+
+def report(
+    vocabularies: Sequence[Vocabulary],
+    texts: Sequence[Text],
+    source: Source | None = None,
+    shape: Shape | None = None,
+    sentences: Sequence[str] = (),
+    advance: Advance | None = None,
+) -> Report:
+    """Count and measure; `sentences` are shown cut beside some of ours and some drawn from the texts.
+
+    Errors: InputError for a text without a character, and where no text holds Chinese.
+    """
+    source, shape = source or Source(), shape or Shape()
+    by_text = {text.label: _empty(vocabularies) for text in texts}
+    by_kind: dict[tuple[str, Kind], int] = {}
+    kinds = {kind: _empty(vocabularies) for kind in KINDS}
+    drawn = Drawn(Random(source.seed))
+    encoders = [Encoder(vocabulary.tokenizer) for vocabulary in vocabularies]
+    size = sum(map(source.size, texts))
+    if size / 3 > WORTH_LOADING:
+        for encoder in encoders:
+            encoder.warm_up()
+    labels = [text.label for text in texts]
+    with counting(encoders, size) as count:
+        for place, parts in count(_chunks(texts, source, drawn, advance)):
+            for part in parts:
+                by_text[labels[place]].add(part)
+                kinds[part.kind].add(part)
+                held = by_kind.get((labels[place], part.kind), 0)
+                by_kind[labels[place], part.kind] = held + part.bytes
+    for text in texts:
+        if not by_text[text.label].lines:
+            raise InputError(text.files[0], "holds no text", "Name a file with text")
+    if not kinds["simplified"].lines + kinds["traditional"].lines:
+        raise InputError(
+            ", ".join(labels), "holds no Chinese", "Give Chinese text, alone or beside the other"
+        )
+
+    def row(name: str, language: Kind, tally: Tally) -> Row:
+        words = round(tally.words * tally.characters / max(1, tally.worded))
+        found = figures(vocabularies, tally, shape)
+        return Row(name, language, tally.lines, tally.characters, tally.bytes, words, found)
+
+    shown = [("given", s) for s in sentences] + [("sample", s) for s in SENTENCES] + drawn.sentences()
+    return Report(
+        vocabularies,
+        shape,
+        source,
+        [row(kind, kind, tally) for kind, tally in kinds.items() if tally.lines],
+        [
+            row(label, max(KINDS, key=lambda kind: by_kind.get((label, kind), 0)), tally)
+            for label, tally in by_text.items()
+        ],
+        [
+            Sentence(text, origin, [cut(vocabulary.tokenizer, text) for vocabulary in vocabularies])
+            for origin, text in shown
+        ],
+        [sum((t.tokens[i] for t in kinds.values()), start=_zeros(v)) for i, v in enumerate(vocabularies)],
+    )
+
+
+def _empty(vocabularies: Sequence[Vocabulary]) -> Tally:
+    return Tally([_zeros(vocabulary) for vocabulary in vocabularies])
+
+
+def _zeros(vocabulary: Vocabulary) -> Counts:
+    return np.zeros(vocabulary.size, np.int64)
+
+
+def _chunks(texts: Sequence[Text], source: Source, drawn: Drawn, advance: Advance | None) -> Iterator[Chunk]:
+    for place, text in enumerate(texts):
+        lines = drawn.watched(text.label, source.lines(text, advance))
+        yield from chunks(place, lines, source.size(text))
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Six significant places: what differs after them is no finding."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: rounded(inner) for key, inner in value.items()}
+        return float(f"{value:.6g}") if isinstance(value, float) else value
+
+    return {key: rounded(value) for key, value in values.items()}
