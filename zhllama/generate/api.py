@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import itertools
+import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -197,7 +198,7 @@ class Client:
             return _Trouble(f"nothing after {self.to.timeout:g} s")
         except APIConnectionError as error:
             return _Trouble(f"{error.__cause__ or error}"[:200])
-        except (ValidationError, OpenAIError, ValueError, LookupError) as error:
+        except (ValidationError, OpenAIError, ValueError, LookupError, RecursionError) as error:
             return _Trouble(f"not a completion: {' '.join(str(error).split())[:200]}")
         except OSError as error:
             return _Trouble(f"{error.strerror or error}")
@@ -209,7 +210,8 @@ class Client:
     def _status(self, server: _Server, error: "APIStatusError") -> _Trouble:
         """Tell what an HTTP status means: one refused request, a pause, a retry, or (raised) the end."""
         status, codes = error.status_code, {str(error.code), str(error.type)}
-        said = _without_key(" ".join(str(error.message).split())[:300], self.to.key)
+        body = error.body if isinstance(error.body, dict) else {}
+        said = _without_key(" ".join(str(body.get("message") or error.message).split())[:300], self.to.key)
         if status == 401:
             what, name = (
                 ("refuses the key", "Check the key")
@@ -312,10 +314,12 @@ def read_reply(body: bytes, prompt: str, key: str | None = None) -> Reply:
 
     Errors: ValidationError, a ValueError, for what is no completion.
     """
-    completion = _Completion.model_validate_json(body.strip())
+    # Half an emoji, which some servers send, is no Unicode: it becomes a question mark.
+    mended = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
+    completion = _Completion.model_validate_json(mended)
     choice = completion.choices[0]
     text = (choice.message.content if choice.message else choice.text) or ""
-    text = _without_key(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), key)
+    text = _without_key(text, key)
     usage = completion.usage or _Usage(prompt_tokens=len(prompt), completion_tokens=len(text))
     if choice.finish_reason == "content_filter":
         return Reply(text=None, refusal="refused: content filter", prompt_tokens=usage.prompt_tokens)

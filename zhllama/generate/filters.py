@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from zhllama.errors import InputError, OptionError
@@ -26,6 +26,7 @@ _THING = r"(?:图片|图像|照片|插图|截图|图表|图形|音频|录音|视
 _ABSENT = re.compile(
     rf"(?:如|见|看|下|上|附|右|左)图|(?:这|那|该|此|下面的?|以下的?|上述|给定的?|所给的?|提供的?|附上?的?|上传的?)(?:一)?[张幅个段份篇条]?{_THING}"
 )
+_MAY_BE_TEXT = ("文档", "文件", "图表", "图形")  # and then stand in the input
 _REFERS = re.compile(
     r"(?:(?<![字岁度元个米级人分年天])以下|下面|下列|给定|所给|如下)(?:的|这|几|一|两|三|四|五|些|段|篇|个|句|组|条|首|则)*\w"
 )
@@ -38,7 +39,7 @@ _PERSONAL = {
     ),
 }
 GRAM = 8  # characters; more than `most_repeats` of them seen before is a loop
-FEW = 8  # letters: a shorter answer is too short for a share of Han to mean anything
+FEW = 10  # letters: a shorter answer is too short for a share of Han to mean anything
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ def says_it_is_an_ai(task: Task, rules: Rules) -> str | None:
 
 
 def needs_what_is_not_there(task: Task, rules: Rules) -> str | None:
-    if found := _ABSENT.search(task.instruction):
+    if (found := _ABSENT.search(task.instruction)) and not (
+        task.input and found.group().endswith(_MAY_BE_TEXT)
+    ):
         return found.group()
     if (
         not task.input
@@ -122,14 +125,22 @@ def needs_what_is_not_there(task: Task, rules: Rules) -> str | None:
 
 def too_little_chinese(task: Task, rules: Rules) -> str | None:
     """Whether instruction or output have too few Han among their letters; code and other languages are let be."""
+    if not _HAN.search(task.instruction):
+        return "instruction without Chinese"
     if _OTHER_SCRIPT.search(task.instruction):
-        return None if _HAN.search(task.instruction) else "instruction without Chinese"
-    for name, text, least in (("instruction", task.instruction, 1), ("output", task.output, FEW)):
-        letters = len(_LETTER.findall(text))
-        han = len(_HAN.findall(text))
-        if letters >= least and han < rules.min_han * letters:
-            return f"{han / letters:.0%} Han in the {name}"
-    return None if _HAN.search(task.instruction) else "instruction without Chinese"
+        return None
+    if (share := _han_share(task.instruction, 1)) < rules.min_han:
+        return f"{share:.0%} Han in the instruction"
+    # What works on another script may well answer in it.
+    if (share := _han_share(task.output, FEW)) < rules.min_han <= _han_share(task.input, FEW):
+        return f"{share:.0%} Han in the output"
+    return None
+
+
+def _han_share(text: str, least: int) -> float:
+    """Share of Han among the letters; 1 where they are fewer than `least`."""
+    letters = len(_LETTER.findall(text))
+    return len(_HAN.findall(text)) / letters if letters >= least else 1.0
 
 
 def repeats(task: Task, rules: Rules) -> str | None:
@@ -174,17 +185,15 @@ def in_simplified(task: Task) -> Task:
     if _SCRIPT_TASK.search(task.instruction):
         return task
 
-    def mended(text: str) -> str:
-        turned = simplified(text)
-        if turned == text:
-            return text
-        han = len(_HAN.findall(text))
-        changed = sum(a != b for a, b in zip(text, turned, strict=False)) + abs(len(text) - len(turned))
-        return turned if changed >= min(2, han) and changed * 50 >= han else text
-
-    return replace(
-        task, instruction=mended(task.instruction), input=mended(task.input), output=mended(task.output)
-    )
+    text = f"{task.instruction}\n{task.input}\n{task.output}"
+    turned = simplified(text)
+    if turned == text:
+        return task
+    han = len(_HAN.findall(text))
+    changed = sum(a != b for a, b in zip(text, turned, strict=False)) + abs(len(text) - len(turned))
+    if changed < min(2, han) or changed * 50 < han:
+        return task
+    return Task(simplified(task.instruction), simplified(task.input), simplified(task.output))
 
 
 def read_blacklist(paths: list[Path]) -> tuple[str, ...]:

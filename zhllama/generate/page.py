@@ -11,7 +11,7 @@ from zhllama.generate.shelf import Kept
 from zhllama.generate.words import histogram, kind, verbs_and_nouns
 
 EXAMPLES = 20
-SAMPLE = 5000  # instructions cut into words; 1.5 ms each
+SAMPLE = 2000  # instructions cut into words; 1.5 ms each
 LENGTHS = (0, 10, 20, 40, 80, 160, 320, 640, 1280)
 SCORES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

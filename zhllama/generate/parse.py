@@ -178,7 +178,7 @@ def _json_tasks(text: str) -> Iterator[Piece]:
         except (ValueError, RecursionError):
             at += 1
             # A wrapper whose list is cut off; of a cut object nothing inside is a task.
-            if not re.match(r'\s*"tasks"\s*:\s*\[', body[at : at + 40]):
+            if at > 1 or not re.match(r'\s*"tasks"\s*:\s*\[', body[at : at + 40]):
                 following = re.search(r"\}\s{0,40},\s{0,40}(?=\{)", body[at:])
                 if following is None:
                     yield Unreadable(body[at - 1 :], "half JSON")

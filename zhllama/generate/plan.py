@@ -8,8 +8,9 @@ from typing import Any
 from zhllama.errors import OptionError
 from zhllama.generate.filters import Rules, read_blacklist
 from zhllama.generate.given import Rank, Rewrite
-from zhllama.generate.methods import Alpaca, Method, SelfInstruct
+from zhllama.generate.methods import Alpaca, Method
 from zhllama.generate.prompts import Prompts
+from zhllama.generate.self_instruct import SelfInstruct
 from zhllama.generate.shelf import Shelf
 from zhllama.generate.tasks import Seed, read_alpaca, read_seeds
 from zhllama.resources import shipped
