@@ -71,11 +71,23 @@ def test_a_step_writes_the_learning_rows_and_not_a_byte_beside_them(ids: Any) ->
     assert torch.equal(held["input_rows"], after[list(ids)])
 
 
-def test_the_parameter_is_the_matrix_and_survives_the_trainers_move() -> None:
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_parameter_is_the_matrix_wherever_the_model_is_moved(tied: bool) -> None:
+    rows = train_rows(model := toy_model(tied=tied), lay_out(range(60, 97), 97))
+    model.to("cpu:0")  # under torchrun a processor has a number, and .to() copies
+    model.to(torch.float64)
+    with torch.no_grad():
+        rows.embedding.rows.fill_(7)
+    assert (rows.embedding.weight[60:] == 7).all() and (rows.head.weight[60:] == 7).all() == tied
+    assert rows.embedding.rows.dtype == torch.float64
+    assert sum("rows" in name for name, _ in model.named_parameters()) == 2 - tied
+
+
+def test_a_parameter_that_is_no_view_any_more_is_noticed() -> None:
     rows = train_rows(model := toy_model(), lay_out(range(60, 97), 97))
-    model.to("cpu")
-    assert rows.embedding.rows.data_ptr() == rows.embedding.weight[60:].data_ptr()
-    assert sum("rows" in name for name, _ in model.named_parameters()) == 2
+    rows.head.rows.data = rows.head.rows.data.clone()
+    with pytest.raises(AssertionError, match="no view any more"):
+        model(**toy_batch())
 
 
 def test_packed_documents_do_not_see_each_other() -> None:

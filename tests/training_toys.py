@@ -30,12 +30,14 @@ def toy_model(vocabulary: int = 97, tied: bool = False, **changed: Any) -> Any:
 
 def toy_batch(vocabulary: int = 97, seed: int = 0) -> dict[str, torch.Tensor]:
     """Three blocks of 40 tokens, each of several documents and some filler."""
-    from zhllama.training.blocks import example
-
     import numpy as np
 
+    from zhllama.training.blocks import example
+
     dice = np.random.default_rng(seed)
-    rows = [example(dice.integers(3, vocabulary, 40), np.array([0, 11, 12, 30]), used) for used in (40, 37, 30)]
+    rows = [
+        example(dice.integers(3, vocabulary, 40), np.array([0, 11, 12, 30]), used) for used in (40, 37, 30)
+    ]
     return {name: torch.tensor(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 

@@ -156,7 +156,7 @@ def plan(
     if sum(memory.values()) > ROOM * machine.memory:
         notes.append(
             f"more than {machine.told} has ({machine.memory / 2**30:.0f} GiB): "
-            "lower --micro-batch, or shard the model (scripts/fsdp.yaml)"
+            "lower --micro-batch, or shard the model (scripts/launch/fsdp.yaml)"
         )
     if sharded and options.rows in ("new", "used"):
         notes.append("sharded: whole matrices with the gradient of old rows masked, no view (more memory)")

@@ -6,7 +6,7 @@ ids follow through a table. Where parameters are cut up (FSDP, ZeRO) a view cann
 whole matrix and the gradient of every other row is zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,16 +74,32 @@ class _Lookup(torch.autograd.Function):
 
 
 class _Matrix(nn.Module):
-    def __init__(self, matrix: Tensor, rows: nn.Parameter, layout: Layout) -> None:
+    """`held` is a list of the one whole matrix, shared between the two modules of a model that ties them."""
+
+    def __init__(self, held: list[Tensor], rows: nn.Parameter, layout: Layout) -> None:
         super().__init__()
-        self.rows, self.layout = rows, layout
-        # Neither a parameter nor a buffer: `.to()` would copy it away from the view, and DDP send it around.
-        self._matrix = None if layout.start == 0 else [matrix]
+        # Neither a parameter nor a buffer: DDP would send it around at every step.
+        self.rows, self.layout, self._held = rows, layout, held
 
     @property
     def weight(self) -> Tensor:
         """The whole matrix [vocabulary, width], rows in the layout's order."""
-        return self.rows.detach() if self._matrix is None else self._matrix[0]
+        if self.layout.start == 0:
+            return self.rows.detach()
+        matrix = self._held[0]
+        assert matrix[self.layout.start :].data_ptr() == self.rows.data_ptr(), (
+            "the learning rows are no view any more"
+        )
+        return matrix
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Matrix":
+        """What `.to()` calls: the whole matrix moves, and the Parameter stays a view of it."""
+        if self.layout.start == 0:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        else:
+            self._held[0] = fn(self._held[0])
+            self.rows.data = self._held[0][self.layout.start :]
+        return self
 
 
 class RowEmbedding(_Matrix):
@@ -159,16 +175,16 @@ def train_rows(model: Any, layout: Layout, matrices: Matrices = "both") -> Rows:
         layout = replace(layout, place=layout.place.to(embedding.weight.device))
     inputs = _arranged(embedding.weight.data, layout)
     rows = nn.Parameter(inputs[layout.start :], requires_grad=layout.first < len(inputs))
-    new_embedding = RowEmbedding(inputs, rows, layout)
+    held = [inputs]
+    new_embedding = RowEmbedding(held, rows, layout)
     if tied:
-        new_head = RowHead(inputs, rows, layout)
+        new_head = RowHead(held, rows, layout)
     elif matrices == "both" and rows.requires_grad:
         outputs = _arranged(head.weight.data, layout)
-        new_head = RowHead(outputs, nn.Parameter(outputs[layout.start :]), layout)
+        new_head = RowHead([outputs], nn.Parameter(outputs[layout.start :]), layout)
     else:
-        new_head = RowHead(
-            head.weight.data, nn.Parameter(head.weight.data, requires_grad=False), Layout(0, 0)
-        )
+        frozen = nn.Parameter(head.weight.data, requires_grad=False)
+        new_head = RowHead([], frozen, Layout(0, 0))
     model.set_input_embeddings(new_embedding)
     model.set_output_embeddings(new_head)
     model.loss_function = new_head.loss

@@ -1,0 +1,228 @@
+"""Documents into blocks: nothing lost, nothing seen across documents, few positions wasted, memory bounded."""
+
+import json
+import random
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_toys import base_vocabulary, larger_vocabulary, line, write_tokenizer
+
+from zhllama.errors import InputError, OptionError
+from zhllama.text import read_documents
+from zhllama.training.blocks import Blocks, example
+from zhllama.training.mixture import Mixture, Source, cached_blocks, frequent_ids, stream
+from zhllama.training.packing import best_fit, best_fit_decreasing, concatenate
+from zhllama.training.tokens import Tokens
+
+documents = st.lists(st.lists(st.integers(3, 99), min_size=1, max_size=40), min_size=1, max_size=30)
+
+
+@given(documents, st.integers(8, 20), st.integers(10, 200))
+@settings(max_examples=60, deadline=None)
+def test_concatenation_is_the_stream_cut(given: list[list[int]], size: int, window: int) -> None:
+    packed = list(concatenate(given, size, window))
+    flat = [id for document in given for id in document]
+    ids = [id for some in packed for id in some.ids.ravel().tolist()]
+    assert ids == flat[: len(flat) // size * size]
+    begins = {sum(map(len, given[:k])) for k in range(len(given))}
+    blocks, told = 0, set()
+    for some in packed:
+        told |= {(int(b) + blocks) * size + int(p) for b, p in some.starts}
+        blocks += len(some.ids)
+    assert told == {b for b in begins if b < len(ids)} | set(range(0, len(ids), size))
+
+
+@given(documents, st.integers(8, 20), st.integers(10, 200))
+@settings(max_examples=60, deadline=None)
+def test_best_fit_keeps_every_document_whole(given: list[list[int]], size: int, window: int) -> None:
+    pieces = [d[at : at + size] for d in given for at in range(0, len(d), size)]
+    found = []
+    for some in best_fit(given, size, filler=2, window=window):
+        for block, used in enumerate(some.used):
+            starts = some.starts[some.starts[:, 0] == block, 1].tolist()
+            ends = [*starts[1:], size]
+            assert starts[0] == 0 and (used == size or used in starts)
+            found += [some.ids[block, a:b].tolist() for a, b in zip(starts, ends, strict=True) if a < used]
+            assert (some.ids[block, used:] == 2).all()
+    assert sorted(found) == sorted(pieces)
+
+
+@given(st.lists(st.integers(1, 32), max_size=60))
+def test_best_fit_decreasing_fills_the_fullest_bin_that_takes_an_item(lengths: list[int]) -> None:
+    """Against the definition, bin by bin."""
+    bins: list[list[int]] = []
+    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        rooms = [32 - sum(lengths[i] for i in members) for members in bins]
+        fitting = [room for room in rooms if room >= lengths[item]]
+        if not fitting:
+            bins.append([item])
+        else:
+            candidates = [k for k, room in enumerate(rooms) if room == min(fitting)]
+            ours = next(m for m in best_fit_decreasing(lengths, 32) if item in m)
+            bins[next((k for k in candidates if bins[k][0] in ours), candidates[-1])].append(item)
+    assert len(bins) == len(best_fit_decreasing(lengths, 32))
+
+
+def test_best_fit_uses_at_least_98_percent() -> None:
+    dice = random.Random(0)
+    given = [[5] * min(int(dice.lognormvariate(4.5, 0.8)) + 3, 900) for _ in range(4000)]
+    packed = list(best_fit(given, 512, 2))
+    used = sum(int(some.used.sum()) for some in packed)
+    assert used / sum(some.ids.size for some in packed) >= 0.98
+
+
+def test_real_text_fills_98_percent_of_the_positions(data: Path) -> None:
+    texts = list(islice(read_documents([data / "text" / "zh_tech_lctt.txt.xz"]), 1500))
+    tokens = Tokens.open(data / "llama" / "llama.model")
+    packed = list(best_fit(tokens.documents(texts), 512, tokens.end))
+    assert sum(int(some.used.sum()) for some in packed) / sum(some.ids.size for some in packed) >= 0.98
+
+
+def test_an_example_restarts_positions_and_masks_what_nothing_may_predict() -> None:
+    row = example(np.arange(10, 18), np.array([0, 3, 4]), used=6)
+    assert row["position_ids"].tolist() == [0, 1, 2, 0, 0, 1, 2, 3]
+    assert row["labels"].tolist() == [-100, 11, 12, -100, -100, 15, -100, -100]
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    return write_tokenizer(larger_vocabulary(), tmp_path / "tokenizer")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    paragraphs = [f"我们今天在中国研究人工智能的历史，第{n}次。" * (1 + n % 5) for n in range(400)]
+    path.write_text("\n\n".join(paragraphs), encoding="utf-8")
+    return path
+
+
+def test_pack_on_the_command_line(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+    for fit, filled in (("concatenate", 1.0), ("best-fit", 0.85)):  # five lengths alone
+        arguments = ("--text", text, "--tokenizer", tokenizer, "--block-size", 128, "--fit", fit, "--json")
+        told = line(tmp_path, "pack", *arguments, "--out", tmp_path / fit)
+        figures = json.loads(told.out)
+        assert figures["filled"] >= filled and figures["documents"] == 400
+        blocks = Blocks.open(tmp_path / fit / "blocks")
+        assert len(blocks) == figures["blocks"] and isinstance(blocks.ids, np.memmap)
+        tokens = Tokens.open(tokenizer)
+        first = blocks[0]["input_ids"]
+        assert first[0] == tokens.begin and tokens.end in first
+
+
+def test_documents_come_back_out_of_the_blocks(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+    line(
+        tmp_path,
+        "pack",
+        "--text",
+        text,
+        "--tokenizer",
+        tokenizer,
+        "--block-size",
+        512,
+        "--fit",
+        "best-fit",
+        "--out",
+        "p",
+    )
+    blocks, tokens = Blocks.open(tmp_path / "p" / "blocks"), Tokens.open(tokenizer)
+    found = []
+    for block in range(len(blocks)):
+        row = blocks[block]
+        starts = np.flatnonzero(row["position_ids"] == 0).tolist()
+        for low, high in zip(starts, [*starts[1:], 512], strict=True):
+            ids = row["input_ids"][low:high].tolist()
+            if ids[0] == tokens.begin:
+                assert ids[-1] == tokens.end
+                found.append(larger_vocabulary().processor.decode(ids[1:-1]))
+    assert sorted(found) == sorted(text.read_text(encoding="utf-8").split("\n\n"))
+
+
+def test_the_cache_goes_by_content_not_by_name(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+    tokens, cache = Tokens.open(tokenizer), tmp_path / "cache"
+    blocks = cached_blocks(Source.parse(f"zh={text}"), tokens, 64, cache)
+    renamed = text.rename(tmp_path / "other.txt")
+    assert cached_blocks(Source.parse(f"zh={renamed}"), tokens, 64, cache).folder == blocks.folder
+    other = Tokens.open(write_tokenizer(base_vocabulary(), tmp_path / "base"))
+    assert cached_blocks(Source.parse(f"zh={renamed}"), other, 64, cache).folder != blocks.folder
+    assert cached_blocks(Source.parse(f"zh={renamed}"), tokens, 32, cache).folder != blocks.folder
+    renamed.write_text(renamed.read_text(encoding="utf-8") + "新", encoding="utf-8")
+    assert cached_blocks(Source.parse(f"zh={renamed}"), tokens, 64, cache).folder != blocks.folder
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_one_document_of_a_hundred_is_kept_aside(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+    blocks = cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
+    all_of_them = text.read_text(encoding="utf-8").split("\n\n")
+    assert blocks.aside() == all_of_them[99::100] and blocks.meta.documents == 396
+
+
+def test_a_mixture_keeps_its_weights_and_its_order(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+    tokens = Tokens.open(tokenizer)
+    zh = cached_blocks(Source.parse(f"zh={text}"), tokens, 64, tmp_path / "cache")
+    english = tmp_path / "en.txt"
+    english.write_text(
+        "\n\n".join(f"The river is long, and this is number {n}." for n in range(300)), encoding="utf-8"
+    )
+    en = cached_blocks(Source.parse(f"en={english}"), tokens, 64, tmp_path / "cache")
+    mixture = Mixture([zh, en], [9, 1], 2000, seed=3)
+    again = Mixture([zh, en], [9, 1], 2000, seed=3)
+    picked = [tuple(mixture[n]["input_ids"]) for n in range(2000)]
+    assert [tuple(again[n]["input_ids"]) for n in reversed(range(2000))] == picked[::-1]
+    theirs = {tuple(en[n]["input_ids"]) for n in range(len(en))}
+    assert 0.08 < sum(p in theirs for p in picked) / 2000 < 0.12
+    ours = [p for p in picked if p not in theirs]
+    assert len(set(ours[: len(zh)])) == len(
+        {tuple(zh[n]["input_ids"]) for n in range(len(zh))}
+    )  # each once a round
+    assert [tuple(Mixture([zh, en], [9, 1], 9, 4)[n]["input_ids"]) for n in range(9)] != picked[:9]
+
+
+def test_a_stream_gives_the_same_blocks_without_a_cache(tokenizer: Path, text: Path) -> None:
+    tokens, source = Tokens.open(tokenizer), Source.parse(f"zh={text}")
+    flow = stream([source], tokens, 64, seed=0, window=5000)
+    some = [next(flow)["input_ids"] for _ in range(30)]
+    everything = np.concatenate(list(tokens.documents(text.read_text(encoding="utf-8").split("\n\n"))))
+    assert np.concatenate(some).tolist() == everything[: 30 * 64].tolist()
+
+
+def test_frequent_ids_cover_their_share(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+    blocks = cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
+    counts = np.bincount(blocks.ids.ravel(), minlength=600)[:600]
+    ids = frequent_ids([blocks], 600)
+    assert ids == sorted(ids) and counts[ids].sum() >= 0.95 * counts.sum()
+    assert counts[[i for i in range(600) if i not in ids]].max() <= counts[ids].min()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("text.txt", "is not LABEL=PATH"),
+        ("zh=", "is not LABEL=PATH"),
+        ("zh=text.txt:-1", "is not above zero"),
+    ],
+)
+def test_a_source_that_makes_no_sense(given: str, wanted: str) -> None:
+    with pytest.raises(OptionError, match=wanted):
+        Source.parse(given)
+
+
+def test_text_shorter_than_a_block(tmp_path: Path, tokenizer: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("中国", encoding="utf-8")
+    with pytest.raises(InputError, match="does not fill one block of 512 tokens"):
+        cached_blocks(Source.parse(f"zh={short}"), Tokens.open(tokenizer), 512, tmp_path)
+    assert not list(tmp_path.glob(".*part"))
+    told = line(tmp_path, "pack", "--text", short, "--tokenizer", tokenizer, "--out", "p")
+    assert told.code == 1 and "does not fill one block" in told.err and not (tmp_path / "p").exists()
+
+
+def test_a_cache_that_was_cut_off_says_so(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+    blocks = cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
+    (blocks.folder / "ids.bin").write_bytes(b"12")
+    with pytest.raises(InputError, match="Pack the text again"):
+        cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)

@@ -1,0 +1,128 @@
+"""Recipes and plans: the published shares of trained parameters from a config alone, and what a plan says of memory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_toys import line, write_model
+
+from zhllama.commands.common import read_recipe
+from zhllama.errors import OptionError
+from zhllama.training.machine import Machine, named_machine
+from zhllama.training.options import Lora, Options
+from zhllama.training.plan import plan, shape_of
+
+RECIPES = sorted(
+    path.stem
+    for path in (Path(__file__).parent.parent / "zhllama" / "recipes").glob("*.yaml")
+    if read_recipe(path.stem).get("command") in ("pretrain", "sft") and "shape" in read_recipe(path.stem)
+)
+PUBLISHED = {"chinese-llama-7b-stage1": 2.97, "chinese-llama-7b-stage2": 6.06, "chinese-alpaca-7b": 6.22}
+A100 = named_machine("8xA100")
+
+
+def planned(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    told = line(tmp_path, "pretrain", *arguments, "--dry-run", "--json")
+    assert told.code == 0, told.err
+    figures: dict[str, Any] = json.loads(told.out)
+    return figures
+
+
+def recipe(name: str) -> list[str]:
+    """A recipe's name and, where it leaves the stage to its own command, a stage."""
+    return ["--config", name, *([] if "stage" in read_recipe(name) else ["--stage", "2"])]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_planned_without_weights(tmp_path: Path, name: str) -> None:
+    figures = planned(tmp_path, *recipe(name))
+    assert figures["trained"] > 0 and figures["memory_total_bytes"] > 0
+    if name in PUBLISHED:
+        assert figures["trained_percent"] == PUBLISHED[name]
+    if "24gb" in name:
+        assert figures["memory_total_bytes"] < 24 * 2**30 and not figures["notes"]
+
+
+def test_recipes_are_there() -> None:
+    assert {
+        *PUBLISHED,
+        "chinese-llama-13b-stage1",
+        "chinese-alpaca-13b",
+        "belle-bloomz-7b1-mt",
+        "cpu-stage1",
+    } <= {*RECIPES}
+
+
+def test_the_plan_as_people_see_it(tmp_path: Path) -> None:
+    told = line(tmp_path, "pretrain", "--config", "chinese-llama-7b-stage1", "--dry-run")
+    assert "204,607,488 of 6,885,486,592 parameters, 2.97 %" in told.out
+    assert "8 x A100, bf16" in told.out and "3,000 steps, 1,572,864,000 tokens" in told.out
+
+
+def test_a_flag_wins_over_the_recipe(tmp_path: Path) -> None:
+    figures = planned(tmp_path, *recipe("chinese-llama-7b-stage1"), "--steps", "7", "--machine", "4090")
+    assert figures["steps"] == 7 and figures["machine"] == "4090"
+
+
+def test_the_plan_of_a_model_at_hand_counts_its_parameters(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "base")
+    figures = planned(tmp_path, "--stage", "2", "--model", str(model), "--rows", "all", "--lora-rank", "4")
+    matrices, lora = 2 * 600 * 64, 2 * 4 * (2 * (64 + 64) + 2 * (64 + 32))
+    assert figures["trained"] == matrices + lora
+
+
+def test_checkpointing_comes_where_memory_asks_for_it() -> None:
+    options = Options(lora=None, rows="all", matrices="input", steps=10, batch=64, micro_batch=64)
+    shape = shape_of(toy("llama-7b"), rows=49953)
+    roomy = Machine("GPU", 1, 400 << 30, 1e14, "bf16")
+    assert not plan(options, shape, 32000, roomy).checkpointing
+    tight = plan(options, shape, 32000, Machine("GPU", 1, 40 << 30, 1e14, "bf16"))
+    assert tight.checkpointing and tight.peak < plan(options, shape, 32000, roomy).peak
+    small = plan(options, shape, 32000, Machine("GPU", 1, 8 << 30, 1e14, "bf16"))
+    assert any("lower --micro-batch" in note for note in small.notes)
+
+
+def test_new_rows_cost_less_than_all_and_adapters_alone_least() -> None:
+    shape = shape_of(toy("llama-7b"), Lora(), 49953)
+    trained = {
+        rows: plan(Options(Lora(), rows=rows), shape, 32000, A100).trained for rows in ("all", "new", "none")
+    }
+    assert trained == {"all": 417603584, "new": 2 * 17953 * 4096 + 8388608, "none": 8388608}
+
+
+def toy(name: str) -> Any:
+    from zhllama.training.setup import read_shape
+
+    return read_shape(None, name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ((), "--model: is missing"),
+        (("--shape", "gpt-5"), "is neither a config.json nor a shipped shape"),
+        (("--shape", "llama-7b", "--machine", "abacus"), "'abacus' is not known. Give e.g. 8xA100"),
+        (
+            ("--shape", "llama-7b", "--lora-module", "query"),
+            "no linear layer 'query'. Its layers are down_proj",
+        ),
+        (("--shape", "llama-7b", "--lr", "2"), "--lr: is not between 0 and 1"),
+        (("--shape", "llama-7b", "--warmup", "1.5"), "--warmup: is not between 0 and 1"),
+        (("--shape", "llama-7b", "--lora-rank", "0"), "--lora-rank: is below 1"),
+        (("--config", "no-such-recipe"), "is neither a .yaml file nor a shipped recipe"),
+    ],
+)
+def test_errors_are_one_line(tmp_path: Path, arguments: tuple[str, ...], wanted: str) -> None:
+    told = line(tmp_path, "pretrain", "--stage", "2", *arguments, "--dry-run")
+    assert told.code == 1 and wanted in told.err and told.err.count("\n") == 1
+
+
+def test_stage_one_without_rows_is_refused() -> None:
+    with pytest.raises(OptionError, match="nothing to learn"):
+        Options(lora=None, rows="none")
+
+
+def test_machines_are_read() -> None:
+    assert named_machine("16 x A100-40GB").memory == 40 << 30
+    assert named_machine("rtx4090").precision == "bf16" and named_machine("V100").precision == "fp16"
