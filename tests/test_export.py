@@ -28,6 +28,7 @@ from zhllama.model import export
 from zhllama.model.export import fold, prove
 from zhllama.model.grow import grow
 from zhllama.model.load import open_model, resolve_chain
+from zhllama.resources import shipped
 
 N_OLD = 600
 IDS = base_vocabulary().processor.encode(ENGLISH)
@@ -312,6 +313,47 @@ def test_llamacpp_cuts_and_writes_as_transformers(tmp_path: Path, tied: bool, ki
         ids = tokenizer(sentence).input_ids
         assert llama.ids(sentence) == ids
         assert llama.greedy(ids, 8) == _greedy(tmp_path / "out", ids, 8)
+
+
+def _byte_level(folder: Path, individual_digits: bool = True) -> Path:
+    """A byte-level vocabulary of SmolLM's make."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+        [pre_tokenizers.Digits(individual_digits), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    inner.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=N_OLD,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [p.read_text(encoding="utf-8") for p in sorted(shipped("corpora", "sample").glob("*_essay.txt"))]
+    inner.train_from_iterator(texts, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    inner.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def test_llamacpp_reads_byte_level_vocabularies(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", tied=True, dtype=torch.float16, rows=640, tokenizer=False)
+    _byte_level(base)
+    done = line(tmp_path, "export", "base", "--gguf", "f16", "--out", "out")
+    assert done.code == 0, done.err
+    llama = Llama(tmp_path / "out" / "model-f16.gguf")
+    tokenizer = open_model(base).tokenizer
+    for sentence in SENTENCES:
+        ids = tokenizer(sentence).input_ids
+        assert llama.ids(sentence) == ids
+        assert llama.greedy(ids, 8) == _greedy(base, ids, 8)
+    _byte_level(base, individual_digits=False)
+    refused = line(tmp_path, "export", "base", "--gguf", "f16", "--out", "other")
+    assert refused.code == 1 and "splits text in a way unknown to llama.cpp" in refused.err
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])

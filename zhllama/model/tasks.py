@@ -22,7 +22,10 @@ def run_tasks(
         from lm_eval.tasks import TaskManager
     except ImportError:
         raise MissingPackage("--tasks", "lm-eval", "eval") from None
-    manager = TaskManager(include_path=None if own is None else str(own), verbosity="ERROR")
+    # lm-eval's own list has 14,683 names and takes 12 CPU seconds to read: only where one's own do not suffice
+    manager = TaskManager(include_path=str(own), include_defaults=False) if own is not None else None
+    if manager is None or not set(tasks) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=None if own is None else str(own))
     unknown = sorted(set(tasks) - set(manager.all_tasks))
     if unknown:
         raise InputError(
@@ -36,7 +39,6 @@ def run_tasks(
             task_manager=manager,
             limit=samples,
             bootstrap_iters=0,
-            verbosity="ERROR",
         )
     except (OSError, ConnectionError) as error:
         first = " ".join(str(error).split())[:200]
