@@ -301,6 +301,8 @@ def _object(text: str | None) -> Mapping[str, Any]:
 
 
 def _tell(out: Path, result: Mapping[str, Any], as_json: bool) -> None:
+    if not result["finished"]:
+        notes.print("zhllama: stopped by its budget. Go on with --resume and a larger one.", markup=False)
     if as_json:
         print_json({"out": str(out), **result})
         return
@@ -315,5 +317,3 @@ def _tell(out: Path, result: Mapping[str, Any], as_json: bool) -> None:
     )
     for reason, count in result["reasons"].items():
         screen.print(f"  {count:>7,}  {reason}", markup=False)
-    if not result["finished"]:
-        notes.print("zhllama: stopped by its budget. Go on with --resume and a larger one.", markup=False)
