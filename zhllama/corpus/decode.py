@@ -60,6 +60,8 @@ def detect(sample: bytes) -> str | Broken:
     chinese = _chinese_encoding(sample)
     if chinese is not None:
         return chinese
+    if b"\0" not in sample and _lines_of_utf8(sample)[0]:
+        return "utf-8"  # mixed with others: each document gets its own hearing
     return Broken("binary file" if b"\0" in sample or _control_share(sample) > 0.01 else "unknown encoding")
 
 
@@ -87,11 +89,17 @@ def decode(data: bytes, encoding: str, declared: bool = False) -> str | Broken:
 
 def _mostly_utf8(sample: bytes) -> bool:
     """Whether UTF-8 it is, be it with broken lines: most of the lines beyond ASCII are."""
+    good, lines = _lines_of_utf8(sample)
+    return good * 2 > lines or not lines
+
+
+def _lines_of_utf8(sample: bytes) -> tuple[int, int]:
+    """How many lines beyond ASCII are UTF-8, and how many there are."""
     lines = [line for line in sample.split(b"\n") if not line.isascii()]
     if len(sample) == SAMPLE and len(lines) > 1:
         lines.pop()  # cut by the end of the sample
     good = sum(1 for line in lines if _share_of_utf8(line) == 1 or _share_of_utf8(line[:-3]) == 1)
-    return good * 2 > len(lines) or not lines
+    return good, len(lines)
 
 
 def _share_of_utf8(data: bytes) -> float:
@@ -111,14 +119,15 @@ def _chinese_encoding(sample: bytes) -> str | None:
     """What charset-normalizer takes the bytes for, when the text that comes out is mostly common signs."""
     from charset_normalizer import from_bytes
 
-    even = sample[: len(sample) // 2 * 2]
-    best = from_bytes(even, cp_isolation=list(CANDIDATES), explain=False).best()
-    if best is None:
-        return None
-    name = codecs.lookup(best.encoding).name
-    text = even.decode(name, "ignore")
-    common = sum(1 for sign in text if any(low <= sign <= high for low, high in _COMMON))
-    return name if text and common / len(text) > 0.9 else None
+    for cut in range(4):  # the sample may end inside a character
+        data = sample[: len(sample) - cut]
+        best = from_bytes(data, cp_isolation=list(CANDIDATES)).best()
+        if best is not None:
+            name = codecs.lookup(best.encoding).name
+            text = data.decode(name, "ignore")
+            common = sum(1 for sign in text if any(low <= sign <= high for low, high in _COMMON))
+            return name if text and common / len(text) > 0.9 else None
+    return None
 
 
 def _control_share(sample: bytes) -> float:

@@ -53,7 +53,7 @@ class EvenWidth:
 _TAGS = (
     "a abbr article aside b big blockquote body br button center cite code col dd del details div dl dt em figcaption figure "
     "font footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe img input ins label li link main mark meta nav ol "
-    "option p picture pre q s section select small source span strike strong sub summary sup svg table tbody td textarea "
+    "option noscript p picture pre q s script section select small source span strike strong style sub summary sup svg table tbody td textarea "
     "tfoot th thead title tr tt u ul video"
 ).replace(" ", "|")
 _BLOCK = "address|article|blockquote|br|dd|div|dl|dt|figure|footer|form|h[1-6]|header|hr|li|ol|p|pre|section|table|tr|ul"

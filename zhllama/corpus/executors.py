@@ -157,7 +157,11 @@ def _ray(machines: Machines) -> Iterator[None]:
     if started:
         own: dict[str, Any] = {"num_cpus": machines.workers, "include_dashboard": False}
         given = {} if os.environ.get("RAY_ADDRESS") else own
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
+        except Exception as error:  # Ray raises plain ones
+            told = f"cannot start or reach Ray ({' '.join(str(error).split())[:200]})"
+            raise OptionError("--executor ray", told, "See `ray status` and RAY_ADDRESS") from error
     try:
         yield
     finally:

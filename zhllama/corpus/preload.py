@@ -2,6 +2,9 @@
 
 import os
 
+import charset_normalizer  # noqa: F401
+import orjson  # noqa: F401
+
 import zhllama.corpus.clean  # noqa: F401  so that each worker has it
 from zhllama.corpus import workers
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Literal, cast
 
 from zhllama.corpus.decode import SAMPLE, WIDE, Broken, decode, detect
 from zhllama.corpus.sources import Fields, text_of
@@ -112,8 +112,8 @@ def read_piece(piece: Piece, reading: Reading) -> Iterator[Found]:
         for text, broken, url, own in _documents(piece, reading):
             yield Found(own or f"{prefix}#{count}", text, broken, url)
             count += 1
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, *_foreign_errors()) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except Exception as error:
+        if not _is_damage(error):
             raise
         yield Found(f"{prefix}#{count}", "", "damaged file")
 
@@ -244,9 +244,10 @@ def _open(path: Path) -> IO[bytes]:
     return cast(IO[bytes], io.BufferedReader(compr[_PACKED[path.suffix]](raw, mode="rb"), 1 << 20))
 
 
-def _foreign_errors() -> tuple[Any, ...]:
-    """What zstandard and Arrow raise on damaged files."""
-    from pyarrow import ArrowException
-    from zstandard import ZstdError
-
-    return ArrowException, ZstdError
+def _is_damage(error: Exception) -> bool:
+    """Whether an unpacker or Arrow says that the file is at fault, by name, so that neither must be loaded for it."""
+    if isinstance(error, OSError):
+        return error.errno is None  # gzip.BadGzipFile and its like; a disk that fails has a number
+    return isinstance(error, EOFError | lzma.LZMAError | zlib.error) or type(error).__module__.startswith(
+        ("zstandard", "zstd", "pyarrow")
+    )
