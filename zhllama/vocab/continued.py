@@ -16,7 +16,7 @@ from zhllama.vocab.trainer import Progress, train_sentencepiece
 
 PRIVATE = 0x20000  # first of 131,072 code points that stand for base tokens while training
 LONGEST_PIECE = 16  # tokens of the base, SentencePiece's own default
-LEAST = 10  # Chinese characters of text for each piece to add; with less the prior alone would choose them
+LEAST = 10  # Chinese characters of text for each merge to add; with less the prior alone would choose them
 SPARE = 1.02  # candidates beyond the need, for those that turn out dead or double
 
 
@@ -84,26 +84,22 @@ def continued(
             f"{size:,} leaves {room:,} pieces, and the single characters alone are {len(singles):,}",
             "Raise --size, or lower --character-coverage or --cover",
         )
-    seen = sum(len(run) * n for run, n in runs.items())
-    if seen < room * LEAST:
+    seen, merges = sum(len(run.lstrip(" ")) * n for run, n in runs.items()), room - len(singles)
+    if seen < merges * LEAST:
         raise InputError(
             "the text",
-            f"is too little for {size:,} pieces: it has {seen:,} Chinese characters, and {room:,} new pieces ask for "
-            f"{room * LEAST:,}",
+            f"is too little for {size:,} pieces: it has {seen:,} Chinese characters, and {merges:,} new merges ask "
+            f"for {merges * LEAST:,}",
             "Give more text, or a smaller --size",
         )
     letters = [Added(Piece(c, 0.0), "character") for c in singles]
     start = base.extended(a.piece for a in letters)
     weighed = with_prior(runs, prior, prior_weight)
     found = [
-        p
-        for p in _new_pieces(start, weighed, int((room - len(singles)) * SPARE) + 8, log, progress)
-        if p not in start.ids
+        p for p in _new_pieces(start, weighed, int(merges * SPARE) + 8, log, progress) if p not in start.ids
     ]
     while True:
-        tried = ranked(
-            base, (*letters, *(Added(Piece(p, 0.0), "merge") for p in found[: room - len(singles)]))
-        )
+        tried = ranked(base, (*letters, *(Added(Piece(p, 0.0), "merge") for p in found[:merges])))
         if len(tried) < room:
             raise InputError(
                 "the text",
@@ -126,13 +122,28 @@ def _new_pieces(
     progress: Progress | None,
 ) -> list[str]:
     """The pieces that training goes on to make after those of `start`, best first, none twice."""
-    spelled: Counter[str] = Counter()
-    used: dict[int, str] = {}
     bytes_ = {id for id, p in enumerate(start.pieces) if p.kind != "normal"}
+    words: Counter[tuple[int, ...]] = Counter()
     texts = list(runs)
     for text, ids in zip(texts, start.bare.encode(texts), strict=True):
         for part in _without(ids, bytes_):
-            spelled["".join(used.setdefault(id, chr(PRIVATE + len(used))) for id in part)] += runs[text]  # type: ignore[assignment]
+            words[tuple(part)] += runs[text]  # type: ignore[assignment]
+    joined = train_on_ids(words, count, log, progress)
+    return list(dict.fromkeys("".join(start.pieces[id].text for id in ids) for ids in joined))
+
+
+def train_on_ids(
+    words: Mapping[tuple[int, ...], float], count: int, log: Path | None, progress: Progress | None
+) -> list[tuple[int, ...]]:
+    """The sequences of ids, about `count`, that BPE joins in weighed words of ids, best first.
+
+    Each id is written as one private character, so that SentencePiece's trainer never looks inside it.
+    """
+    used: dict[int, str] = {}
+    spelled = [
+        ("".join(used.setdefault(id, chr(PRIVATE + len(used))) for id in word), n)
+        for word, n in words.items()
+    ]
     options = {
         "model_type": "bpe",
         "vocab_size": 3 + len(used) + count,
@@ -147,11 +158,11 @@ def _new_pieces(
         "max_sentencepiece_length": LONGEST_PIECE,
         "hard_vocab_limit": False,
     }
-    lines = (f"{word}\t{max(1, round(n))}" for word, n in spelled.items() if len(word) > 1)
+    lines = (f"{word}\t{max(1, round(n))}" for word, n in spelled if len(word) > 1)
     trained = train_sentencepiece(lines, options, log, progress)
-    text_of = {character: start.pieces[id].text for id, character in used.items()}
+    id_of = {character: id for id, character in used.items()}
     pieces = (p.text for p in trained.pieces if p.kind == "normal" and len(p.text) > 1)
-    return list(dict.fromkeys("".join(text_of[c] for c in piece) for piece in pieces))
+    return [tuple(id_of[c] for c in piece) for piece in pieces]
 
 
 def _without(ids: Sequence[int], excluded: set[int]) -> Iterator[list[int]]:

@@ -1,6 +1,6 @@
 """Seeded strings that have broken tokenizers: what a parity proof is held against, beside real text."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from zhllama.vocab.characters import charset
@@ -8,9 +8,14 @@ from zhllama.vocab.model import SPACE, SentencePieceModel
 
 
 def fuzzed(model: SentencePieceModel, count: int, seed: int) -> Iterator[str]:
-    """`count` strings, each class of the list below in turn, the same for the same seed."""
-    random = Random(seed)
+    """`count` strings made of a model's pieces, each class of the list below in turn, the same for the same seed."""
     pieces = [p.text.replace(SPACE, " ") for p in model.pieces if p.kind == "normal"]
+    return fuzzed_pieces(pieces, count, seed)
+
+
+def fuzzed_pieces(pieces: Sequence[str], count: int, seed: int) -> Iterator[str]:
+    """The same made of any pieces, the added ones last."""
+    random = Random(seed)
     longer = [p for p in pieces if len(p) > 1]
     last = longer[-20000:] or pieces  # the added pieces stand at the end
     hanzi = charset("gb2312")

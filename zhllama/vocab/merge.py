@@ -28,17 +28,25 @@ class Added:
 
 @dataclass(frozen=True)
 class Merge:
-    """A base, what was added to it, and what of the list was left out: (piece, reason)."""
+    """A base, what was added to it, what of the list was left out: (piece, reason), and which ids of the base were pruned."""
 
     recipe: Recipe
     base: SentencePieceModel
     added: tuple[Added, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    dropped: tuple[int, ...] = ()
 
     @property
     def model(self) -> SentencePieceModel:
         """The merged vocabulary."""
-        return self.base.extended(a.piece for a in self.added)
+        base = self.base.without(self.dropped) if self.dropped else self.base
+        return base.extended(a.piece for a in self.added)
+
+    @property
+    def kept(self) -> list[int]:
+        """The ids of the base that stay, in their new order."""
+        gone = set(self.dropped)
+        return [id for id in range(len(self.base.pieces)) if id not in gone]
 
     def counts(self) -> dict[str, int]:
         """How many pieces were added, by reason."""

@@ -104,6 +104,13 @@ class SentencePieceModel:
                 entry.type = _KINDS.index(piece.kind) + 1
         return SentencePieceModel(message.SerializeToString())
 
+    def without(self, ids: Iterable[int]) -> "SentencePieceModel":
+        """The same model without some pieces; those that stay move up in their order."""
+        message = proto.ModelProto.FromString(self.content)
+        for id in sorted(ids, reverse=True):
+            del message.pieces[id]
+        return SentencePieceModel(message.SerializeToString())
+
     def dead(self, ids: Iterable[int]) -> list[int]:
         """Those of the normal pieces `ids` that no text can ever produce.
 
