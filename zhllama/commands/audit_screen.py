@@ -8,6 +8,7 @@ from rich.text import Text
 from zhllama.vocab.audit import Audit, Tally
 from zhllama.vocab.model import SPACE
 
+SPECIALS = 8  # shown; Llama 3 has 256, DeepSeek more than a thousand
 _SHADES = ("on #3b5f8a", "on #8a5a2b")
 _CHARSETS = {
     "gb2312-1": "GB 2312 level 1",
@@ -43,13 +44,17 @@ def _findings(found: Audit) -> Table:
             f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are cut "
             f"differently{_first(found.drift)}",
         )
+    if found.kind == "byte-level":
+        table.add_row(
+            "parts of characters", f"{found.fragments:,} of the added tokens, on the way to whole ones"
+        )
     if "no dead pieces" not in promised:
         shown = f", as {' '.join(found.dead[:4])}" if found.dead else ""
         table.add_row(
             "dead pieces",
-            f"{len(found.dead):,} of {found.size - found.base_size:,} added pieces can never occur{shown}",
+            f"{len(found.dead):,} of {found.added:,} added pieces can never occur{shown}",
         )
-    if "exact fast tokenizer" not in promised:
+    if found.kind == "sentencepiece" and "exact fast tokenizer" not in promised:
         table.add_row(
             "tokenizer.json",
             f"none can be exact: {found.no_twin}"
@@ -58,7 +63,8 @@ def _findings(found: Audit) -> Table:
         )
     covered = "   ".join(f"{_CHARSETS[name]} {n:,}/{of:,}" for name, (n, of) in found.charsets.items())
     table.add_row("single pieces", covered)
-    table.add_row("specials", " ".join(found.specials))
+    more = f" and {len(found.specials) - SPECIALS:,} more" if len(found.specials) > SPECIALS else ""
+    table.add_row("specials", Text(" ".join(found.specials[:SPECIALS]) + more))
     return table
 
 

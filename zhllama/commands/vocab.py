@@ -19,13 +19,14 @@ from zhllama.commands.common import (
     progress,
     screen,
 )
-from zhllama.errors import BrokenPromise, InputError, OptionError
+from zhllama.errors import InputError, OptionError
 from zhllama.resources import shipped
 from zhllama.run import Run
 
 if TYPE_CHECKING:
+    from zhllama.vocab.byte_merge import ByteMerge
+    from zhllama.vocab.kinds import Vocabulary
     from zhllama.vocab.merge import Merge
-    from zhllama.vocab.model import SentencePieceModel
     from zhllama.vocab.sample import Sample
 
 Recipe = Literal["chinese-llama", "safe", "continued"]
@@ -121,7 +122,8 @@ def merge_vocab(
         str | None,
         typer.Option(
             "--base",
-            help="The model's vocabulary: a .model, a folder, a hub name. Without it: the embedded 32,000-piece one.",
+            help="The model's vocabulary: a .model, a byte-level tokenizer.json, a folder, a hub name. Without it: "
+            "the embedded 32,000-piece one.",
             show_default=False,
         ),
     ] = None,
@@ -138,7 +140,7 @@ def merge_vocab(
         typer.Option(
             "--recipe",
             help="chinese-llama: as published. safe: the same list without its harm. continued: go on with the "
-            "base's own BPE on --text.",
+            "base's own BPE on --text. A byte-level base takes the last two.",
         ),
     ] = "chinese-llama",
     pad: Annotated[bool, typer.Option("--pad", help="Add [PAD] after the last piece, for tuning.")] = False,
@@ -146,13 +148,36 @@ def merge_vocab(
         list[Path] | None,
         typer.Option(
             "--text",
-            help="For continued: files, folders or globs to train on. Without any: jieba's list.",
+            help="For continued: files, folders or globs to train on. Without any: jieba's list. For --prune: what "
+            "the model is still to write, English too.",
+            show_default=False,
+        ),
+    ] = None,
+    add: Annotated[
+        int | None,
+        typer.Option(
+            "--add",
+            min=0,
+            help="For continued: pieces to add. Without it: up to --size, else 17,953 as published.",
             show_default=False,
         ),
     ] = None,
     size: Annotated[
-        int, typer.Option("--size", help="For continued: pieces in all, [PAD] not counted.")
-    ] = 49_953,
+        int | None,
+        typer.Option(
+            "--size",
+            help="For continued: pieces in all, [PAD] not counted. For --prune: what is left, by default the base's number.",
+            show_default=False,
+        ),
+    ] = None,
+    prune: Annotated[
+        Literal["leaf"] | None,
+        typer.Option(
+            "--prune",
+            help="leaf: then take away the rarest pieces on --text that nothing is built from.",
+            show_default=False,
+        ),
+    ] = None,
     prior: Annotated[
         float,
         typer.Option(
@@ -167,7 +192,7 @@ def merge_vocab(
             "--character-coverage",
             min=0.9,
             max=1.0,
-            help="For continued: share of Chinese characters that get a piece of their own.",
+            help="For continued, SentencePiece: share of Chinese characters that get a piece of their own.",
         ),
     ] = 0.999,
     cover: Cover = "",
@@ -182,43 +207,41 @@ def merge_vocab(
     config: Config = None,
 ) -> None:
     """Merge Chinese pieces into a model's vocabulary, and prove what that changed."""
-    from zhllama.vocab.audit import audit as audited
-    from zhllama.vocab.folder import vocabulary_files
-    from zhllama.vocab.huggingface import Specials, fast_tokenizer, why_no_twin
+    from zhllama.vocab.kinds import read_vocabulary, size_of
     from zhllama.vocab.lists import base_file
-    from zhllama.vocab.model import SentencePieceModel
+    from zhllama.vocab.proof import proved
+    from zhllama.vocab.prune import pruned
 
-    if text and recipe != "continued":
+    if text and recipe != "continued" and not prune:
         raise OptionError(
             "--text", f"is not used by --recipe {recipe}", "Train a list first: zhllama train-vocab"
         )
+    if prune and not text:
+        raise OptionError("--prune", "needs text to tell what is rare", "Give --text FILE")
     if zh is not None and recipe == "continued":
         raise OptionError("--zh", "is not used by --recipe continued", "Give --text, or --recipe safe")
+    if size is not None and add is not None and not prune:
+        raise OptionError("--size and --add", "say the same thing twice", "Give one of them")
     named = base_file(base)
-    model = SentencePieceModel.read(named)
+    model = read_vocabulary(named)
     inputs = [named, *([zh] if zh else [])]
     run = Run(out, "merge-vocab", options_of(context), inputs, force, seed=seed)
     run.check()
+    sample, used = _read(text or [], field, sample_mb, seed)
     if recipe == "continued":
-        merge, used = _continue(
-            model, text or [], field, sample_mb, seed, size, prior, character_coverage, cover, pad
-        )
-        run.inputs = [*inputs, *used]
+        room = 17_953 if size is None or prune else size - size_of(model)
+        room = room if add is None else add
+        merge, listed = _continue(model, sample, room, prior, character_coverage, cover, pad)
+        used = [*used, *listed]
     else:
         merge = _merge_list(model, zh, recipe, pad)
-    merged = merge.model
-    twin = fast_tokenizer(merged, Specials()) if why_no_twin(merged) is None else None
-    if twin is not None:
-        twin.encode_special_tokens = True
+    if sample is not None and prune:
+        merge = pruned(merge, sample.lines, size or size_of(model))
+    run.inputs = [*inputs, *used]
     with progress("audit", unit="lines") as bar:
-        found = audited(merged, model, _sample_texts(), recipe, twin, fuzz, seed, bar)
-    if not found.passed:
-        broken = next(p for p in found.promises if not p.kept)
-        raise BrokenPromise(
-            f"recipe {recipe}", f"{broken.name}: {broken.told}", "Please report this with the files used"
-        )
+        found, products = proved(merge, named, _sample_texts(), fuzz, seed, bar)
     with run:
-        for name, content in vocabulary_files(merge, found).items():
+        for name, content in products.items():
             run.write(name, content)
         manifest = run.finish(
             {
@@ -230,7 +253,8 @@ def merge_vocab(
                 "drift": [found.drift.differ, found.drift.lines],
                 "sentence_tokens": [len(cut) for cut in found.sentence],
                 "tied": found.tied,
-                "exact_fast_tokenizer": twin is not None,
+                "exact_fast_tokenizer": found.no_twin is None,
+                "pruned": found.pruned,
             }
         )
     if as_json:
@@ -240,8 +264,9 @@ def merge_vocab(
 
     draw(screen, found, f"{out}", str(named))
     added = ", ".join(f"{n:,} {why}" for why, n in merge.counts().items()) or "0"
+    less = f", {found.pruned:,} of the base pruned (id_map.json)" if merge.dropped else ""
     screen.print(
-        f"{added} added, {len(merge.left_out):,} of the list left out. Written to {out}", style="bold"
+        f"{added} added{less}, {len(merge.left_out):,} of the list left out. Written to {out}", style="bold"
     )
     if recipe == "chinese-llama" and merge.added:
         screen.print(
@@ -288,28 +313,18 @@ def audit(
     """Prove what an extension changed and what it did not; exit 1 where a promise of its recipe is broken."""
     from zhllama.files import to_json, write_whole
     from zhllama.text import find_files, read_lines
-    from zhllama.vocab.audit import audit as audited
-    from zhllama.vocab.folder import base_of, recipe_of
+    from zhllama.vocab.folder import base_of
+    from zhllama.vocab.kinds import read_vocabulary
     from zhllama.vocab.lists import base_file
-    from zhllama.vocab.load import JsonTokenizer, tokenizer_file
-    from zhllama.vocab.model import SentencePieceModel
+    from zhllama.vocab.load import tokenizer_file
+    from zhllama.vocab.proof import audit_file
 
     file = tokenizer_file(tokenizer)
     base_path = (None if base else base_of(file.parent)) or base_file(base)
-    json_file = file.with_name("tokenizer.json")
     files = find_files(text or [])
     texts = {f.name: read_lines([f], field) for f in files} or _sample_texts()
     with progress("audit", unit="lines") as bar:
-        found = audited(
-            SentencePieceModel.read(file),
-            SentencePieceModel.read(base_path),
-            texts,
-            recipe or recipe_of(file.parent),
-            JsonTokenizer(json_file).inner if json_file.exists() else None,
-            fuzz,
-            seed,
-            bar,
-        )
+        found = audit_file(file, read_vocabulary(base_path), texts, recipe, fuzz, seed, bar)
     if out is not None:
         write_whole(out, to_json(found.to_dict()))
     if as_json:
@@ -322,48 +337,66 @@ def audit(
         raise typer.Exit(1)
 
 
-def _merge_list(base: "SentencePieceModel", zh: Path | None, recipe: Recipe, pad: bool) -> "Merge":
+def _merge_list(base: "Vocabulary", zh: Path | None, recipe: Recipe, pad: bool) -> "Merge | ByteMerge":
+    from zhllama.vocab import byte_merge, merge
+    from zhllama.vocab.bytelevel import ByteLevel
     from zhllama.vocab.lists import listed_pieces
-    from zhllama.vocab.merge import chinese_llama, safe
     from zhllama.vocab.train import train_on_words
 
+    if isinstance(base, ByteLevel) and recipe == "chinese-llama":
+        raise OptionError(
+            "--recipe",
+            "chinese-llama is for SentencePiece, and this base is byte-level",
+            "Take safe or continued",
+        )
     if zh is None:
         with progress("20,000 pieces of jieba's list", total=1.0) as bar:
             words = [p.text for p in train_on_words(20_000, progress=bar.at).model.pieces]
     else:
         words = listed_pieces(zh)
-    return (chinese_llama if recipe == "chinese-llama" else safe)(base, words, pad)
+    if isinstance(base, ByteLevel):
+        return byte_merge.safe(base, words, pad)
+    return (merge.chinese_llama if recipe == "chinese-llama" else merge.safe)(base, words, pad)
 
 
 def _continue(
-    base: "SentencePieceModel",
-    text: list[Path],
-    field: str,
-    sample_mb: float,
-    seed: int,
-    size: int,
+    base: "Vocabulary",
+    sample: "Sample | None",
+    room: int,
     prior: float,
     coverage: float,
     cover: str,
     pad: bool,
-) -> tuple["Merge", list[Path]]:
-    from zhllama.text import find_files
+) -> tuple["Merge | ByteMerge", list[Path]]:
+    """The merge with `room` more pieces, and which files it was made of beside the text."""
+    from zhllama.vocab import byte_merge, continued
+    from zhllama.vocab.bytelevel import ByteLevel
     from zhllama.vocab.characters import charsets
-    from zhllama.vocab.continued import continued, count_runs
+    from zhllama.vocab.kinds import size_of
     from zhllama.vocab.lists import jieba_file, jieba_words
 
-    files = find_files(text)
-    if files:
-        runs = count_runs(_draw(files, field, sample_mb, seed).lines)
-        if not runs:
-            raise InputError(files[0], "holds no Chinese", "Give Chinese text")
-    else:
-        runs, prior = Counter(dict(jieba_words())), 0.0
-    with progress(f"{size:,} pieces", total=1.0) as bar:
-        merge = continued(
+    count_runs = byte_merge.count_runs if isinstance(base, ByteLevel) else continued.count_runs
+    runs = Counter(dict(jieba_words())) if sample is None else count_runs(sample.lines)
+    if not runs:
+        raise InputError("--text", "holds no Chinese", "Give Chinese text")
+    prior, listed = (0.0, [jieba_file()]) if sample is None else (prior, [jieba_file()] if prior else [])
+    with progress(f"{room:,} more pieces", total=1.0) as bar:
+        if isinstance(base, ByteLevel):
+            return byte_merge.continued(
+                base, runs, room, jieba_words(), prior, charsets(cover), pad, progress=bar.at
+            ), listed
+        size = size_of(base) + room
+        return continued.continued(
             base, runs, size, jieba_words(), prior, coverage, charsets(cover), pad, progress=bar.at
-        )
-    return merge, [*files, *([jieba_file()] if prior or not files else [])]
+        ), listed
+
+
+def _read(text: list[Path], field: str, sample_mb: float, seed: int) -> tuple["Sample | None", list[Path]]:
+    """A sample of the text and the files that it is from; None without any."""
+    from zhllama.text import find_files
+
+    files = find_files(text)
+    return (_draw(files, field, sample_mb, seed) if files else None), files
 
 
 def _draw(files: list[Path], field: str, sample_mb: float, seed: int) -> "Sample":

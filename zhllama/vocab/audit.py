@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Tokenizer as Inner
 
@@ -80,6 +80,16 @@ class Audit:
     texts: Mapping[str, TextFigures]
     sentence: tuple[list[str], list[str]]
     compared: bool  # whether there was a tokenizer.json to compare with
+    kind: Literal["sentencepiece", "byte-level"] = "sentencepiece"
+    pruned: int = 0  # pieces of the base that were taken away
+    recut: int = 0  # lines without Chinese that held one of them
+    joined: Tally | None = None  # byte-level: lines in which more than joins of the base's tokens changed
+    fragments: int = 0  # byte-level: added tokens that are no whole characters
+
+    @property
+    def added(self) -> int:
+        """How many pieces there are beside those of the base."""
+        return self.size - self.base_size + self.pruned
 
     @cached_property
     def promises(self) -> tuple[Promise, ...]:
@@ -105,26 +115,29 @@ def audit(
     fuzz: int = 20_000,
     seed: int = 0,
     advance: Callable[[int], None] = lambda lines: None,
+    kept: Sequence[int] | None = None,
 ) -> Audit:
     """Audit `model` against `base` on lines of text by label, and on `fuzz` strings made from its own pieces.
 
     `twin` is the tokenizer.json beside it, held to SentencePiece's ids; `advance` is told how many lines were done.
+    `kept` are the base's ids that a pruned model still has, in its order; without it all of them are.
     """
+    kept = range(len(base.pieces)) if kept is None else kept
     drift, parity, strange, round_trip = Tally(), Tally(), Tally(), Tally()
     figures: dict[str, TextFigures] = {}
-    compare = _Comparison(model, base, twin)
+    compare = _Comparison(model, base, twin, {was: id for id, was in enumerate(kept)})
     for label, lines in texts.items():
         figures[label] = TextFigures()
-        for batch in _batches(lines):
+        for batch in batches(lines):
             compare.texts(batch, figures[label], drift, parity, round_trip)
             advance(len(batch))
-    for batch in _batches(fuzzed(model, fuzz, seed)) if twin is not None else ():
+    for batch in batches(fuzzed(model, fuzz, seed)) if twin is not None else ():
         compare.parity(batch, model.processor.encode(batch), strange)
         advance(len(batch))
     moved = tuple(
-        i for i, piece in enumerate(base.pieces) if i >= len(model.pieces) or model.pieces[i] != piece
+        was for id, was in enumerate(kept) if id >= len(model.pieces) or model.pieces[id] != base.pieces[was]
     )
-    dead = tuple(model.pieces[id].text for id in model.dead(range(len(base.pieces), len(model.pieces))))
+    dead = tuple(model.pieces[id].text for id in model.dead(range(len(kept), len(model.pieces))))
     return Audit(
         recipe=recipe,
         base_size=len(base.pieces),
@@ -148,15 +161,20 @@ def audit(
             model.processor.encode(SENTENCE, out_type=str),
         ),
         compared=twin is not None,
+        pruned=len(base.pieces) - len(kept),
+        recut=compare.recut.differ,
     )
 
 
 def _promises(found: Audit) -> Iterator[Promise]:
-    added = found.size - found.base_size
-    stay = found.base_size - len(found.moved)
-    yield Promise(
-        "base ids unmoved", not found.moved, f"{stay:,} of {found.base_size:,} pieces stand where they stood"
-    )
+    held = found.base_size - found.pruned
+    stay = held - len(found.moved)
+    if found.pruned:
+        told = f"{stay:,} of {held:,} pieces stand where id_map.json says, {found.pruned:,} were pruned"
+        yield Promise("base ids as mapped", not found.moved, told)
+    else:
+        told = f"{stay:,} of {held:,} pieces stand where they stood"
+        yield Promise("base ids unmoved", not found.moved, told)
     trip = found.round_trip
     yield Promise(
         "round trip", trip.differ == 0, f"{trip.differ:,} of {trip.lines:,} lines come back changed"
@@ -166,11 +184,17 @@ def _promises(found: Audit) -> Iterator[Promise]:
     yield Promise(
         "no English drift",
         found.drift.differ == 0,
-        f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are cut differently",
+        f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are cut differently"
+        + (f", beside {found.recut:,} that held a pruned piece" if found.pruned else ""),
     )
     yield Promise(
-        "no dead pieces", not found.dead, f"{len(found.dead):,} of {added:,} added pieces can never occur"
+        "no dead pieces",
+        not found.dead,
+        f"{len(found.dead):,} of {found.added:,} added pieces can never occur",
     )
+    if found.kind == "byte-level":
+        yield from _byte_promises(found)
+        return
     differ = found.parity.differ + found.fuzz.differ
     yield Promise(
         "exact fast tokenizer",
@@ -185,11 +209,23 @@ def _promises(found: Audit) -> Iterator[Promise]:
     )
 
 
+def _byte_promises(found: Audit) -> Iterator[Promise]:
+    if found.joined is not None:
+        tally = found.joined
+        told = f"in {tally.differ:,} of {tally.lines:,} texts more changed than that tokens of the base were joined"
+        yield Promise("base tokens only joined", tally.differ == 0, told)
+    differ, texts = found.parity.differ + found.fuzz.differ, found.parity.lines + found.fuzz.lines
+    told = f"in {differ:,} of {texts:,} texts AutoTokenizer gives other ids"
+    yield Promise("same in transformers", found.compared and differ == 0, told)
+
+
 @dataclass(frozen=True)
 class _Comparison:
     model: SentencePieceModel
     base: SentencePieceModel
     twin: Inner | None
+    moved_to: Mapping[int, int]  # the id that each kept id of the base has now
+    recut: Tally = field(default_factory=Tally)
 
     def texts(
         self, batch: list[str], text: TextFigures, drift: Tally, parity: Tally, round_trip: Tally
@@ -204,7 +240,11 @@ class _Comparison:
             text.base_bytes += sum(id in self.base.byte_ids for id in old)
             text.bytes += sum(id in self.model.byte_ids for id in new)
             if not chinese.search(line):
-                drift.add(self._difference(line, "base", old, "merged", new))
+                mapped = [self.moved_to[id] for id in old if id in self.moved_to]
+                if len(mapped) == len(old):
+                    drift.add(self._difference(line, "base", mapped, "merged", new))
+                else:
+                    self.recut.add({})
             # A literal ▁ becomes a space under every SentencePiece model: what the base loses is not held against it.
             lost = now != line and was == line
             round_trip.add({"line": line[:200], "back": now[:200]} if lost else None)
@@ -232,7 +272,8 @@ class _Comparison:
         return {"line": line[:200], **cuts}
 
 
-def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
+def batches(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The lines, BATCH at a time."""
     iterator = iter(lines)
     while batch := list(islice(iterator, BATCH)):
         yield batch

@@ -1,0 +1,77 @@
+"""The folder of an extended byte-level vocabulary: its tokenizer.json, and what the base's folder holds beside it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+from tokenizers import Tokenizer as Inner
+
+from zhllama.errors import InputError
+from zhllama.files import to_json
+from zhllama.vocab.byte_merge import ByteMerge
+from zhllama.vocab.merge import PAD
+
+CONFIG = "tokenizer_config.json"
+CARRIED = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json", "LICENSE", "NOTICE")
+
+
+def transformers_files(merge: ByteMerge, source: Path) -> dict[str, bytes]:
+    """The files, by name, with which `AutoTokenizer.from_pretrained` gives the ids of tokenizer.json.
+
+    `source` is the base's file; what lies beside it is carried over. The class is one that takes tokenizer.json as it
+    is: Qwen2Tokenizer and GPT2Tokenizer build a pattern of their own (transformers 5.23).
+    """
+    folder = source.parent
+    files = {name: (folder / name).read_bytes() for name in CARRIED if (folder / name).is_file()}
+    config = _read(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    config = {k: v for k, v in config.items() if k not in ("auto_map", "tokenizer_file", "backend")}
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if "added_tokens_decoder" in config:
+        config["added_tokens_decoder"] = _moved(config["added_tokens_decoder"], merge)
+    if PAD in merge.special:
+        config["pad_token"] = PAD
+        if "special_tokens_map.json" in files:
+            named = _read(folder / "special_tokens_map.json") | {"pad_token": PAD}
+            files["special_tokens_map.json"] = to_json(named).encode()
+    files[CONFIG] = to_json(config).encode()
+    files["tokenizer.json"] = (merge.model.content + "\n").encode()
+    return files
+
+
+def reloaded(files: Mapping[str, bytes]) -> Inner:
+    """What AutoTokenizer makes of such files, reading no special token from a text."""
+    with TemporaryDirectory(prefix="zhllama-") as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content)
+        return auto_tokenizer(Path(folder))
+
+
+def auto_tokenizer(folder: Path) -> Inner:
+    """What AutoTokenizer makes of a folder, reading no special token from a text; InputError where it refuses it."""
+    from transformers import AutoTokenizer
+
+    try:
+        inner = cast(Inner, AutoTokenizer.from_pretrained(folder)._tokenizer)
+    except Exception as error:  # whatever a folder that others made can hold
+        told = " ".join(str(error).split())[:160]
+        raise InputError(folder, f"is not loaded by AutoTokenizer ({told})", "Check the folder") from error
+    inner.encode_special_tokens = True
+    return inner
+
+
+def _moved(decoder: Mapping[str, Any], merge: ByteMerge) -> dict[str, Any]:
+    """The tokens that the config lists by their ids, under the ids that they have now."""
+    now = {was: id for id, was in enumerate(merge.kept)} if merge.dropped else None
+    return {str(now[int(id)] if now else id): token for id, token in decoder.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"is not readable JSON ({error})", "Mend the file, or remove it") from error
+    if not isinstance(loaded, dict):
+        raise InputError(path, "is not a mapping", "Mend the file, or remove it")
+    return loaded
