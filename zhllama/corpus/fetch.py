@@ -60,7 +60,7 @@ def fetch(source: Source, run: Run, limit: int | None, advance: Advance) -> Fetc
                 raise InputError(
                     source.place,
                     f"has no text in {' + '.join(source.fields)} but the fields "
-                    f"{', '.join(map(str, record))}",
+                    f"{', '.join(str(key) for key, value in record.items() if value is not None)}",
                     "Name the right field in the source's .yaml",
                 )
             continue
