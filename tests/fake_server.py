@@ -60,11 +60,13 @@ class Manner:
     key: str = ""  # asked for
     text: str | None = None  # of every reply, instead
     finish: str = "stop"
+    batch: str = "completed"  # how a batch ends
 
 
 class Server:
     def __init__(self, manner: Manner) -> None:
         self.manner, self.stats, self.attempts = manner, Counter[str](), Counter[str]()
+        self.files, self.batches = dict[str, bytes](), dict[str, str]()
         self.answered, self.in_flight, self.most = Counter[str](), 0, 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,12 +87,14 @@ class Server:
             writer.close()
 
     async def answer(self, head: str, body: bytes, writer: asyncio.StreamWriter) -> bool:
-        _, path = head.split(" ")[:2]
+        path = head.split(" ")[1]
         if path.endswith("/stats"):
             twice = sum(n > 1 for n in self.answered.values())
             return await self.send(
                 writer, 200, {**self.stats, "prompts": len(self.answered), "twice": twice, "most": self.most}
             )
+        if "/files" in path or "/batches" in path:
+            return await self.batch(head.split(" ")[0], path, body, writer)
         manner, request = self.manner, json.loads(body)
         prompt = request["messages"][0]["content"] if "messages" in request else request["prompt"]
         name = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
@@ -137,8 +141,56 @@ class Server:
             {"model": request["model"], "choices": [{**choice, "finish_reason": finish}], "usage": usage},
         )
 
+    async def batch(self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter) -> bool:
+        """A Batch API whose batches are done when they are looked at for the second time."""
+        if method == "POST" and path.endswith("/files"):
+            lines = [line for line in body.split(b"\r\n") if line.startswith(b'{"custom_id"')]
+            self.files[f"file-{len(self.files)}"] = b"".join(lines)
+            return await self.send(writer, 200, {"id": f"file-{len(self.files) - 1}", "object": "file"})
+        if path.endswith("/content"):
+            return await self.send(writer, 200, self.results(self.files[path.split("/")[-2]]))
+        if method == "POST":
+            self.stats["batches"] += 1
+            self.batches[f"batch-{self.stats['batches']}"] = json.loads(body)["input_file_id"]
+            return await self.send(
+                writer, 200, {"id": f"batch-{self.stats['batches']}", "status": "validating"}
+            )
+        name = path.split("/")[-1]
+        self.attempts[name] += 1
+        status = "in_progress" if self.attempts[name] == 1 else self.manner.batch
+        return await self.send(
+            writer,
+            200,
+            {
+                "id": name,
+                "status": status,
+                "output_file_id": self.batches[name] if self.attempts[name] > 1 else None,
+            },
+        )
+
+    def results(self, file: bytes) -> bytes:
+        lines = []
+        for line in file.decode().split("\n"):
+            if line and not (self.manner.batch == "expired" and line.startswith('{"custom_id": "0-1"')):
+                asked = json.loads(line)
+                self.stats["answered"] += 1
+                chance = random.Random(line)
+                text, finish = self.reply(asked["body"]["messages"][0]["content"], chance)
+                body = {
+                    "model": "batch",
+                    "choices": [{"message": {"content": text}, "finish_reason": finish}],
+                }
+                lines.append(
+                    json.dumps(
+                        {"custom_id": asked["custom_id"], "response": {"status_code": 200, "body": body}}
+                    )
+                )
+        chance = random.Random(len(lines))
+        chance.shuffle(lines)
+        return "\n".join(lines).encode()
+
     async def send(self, writer: asyncio.StreamWriter, status: int, body: Any, more: str = "") -> bool:
-        data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         data = b"\n" * self.manner.keep_alive + data
         kind = "text/html" if isinstance(body, bytes) else "application/json"
         writer.write(

@@ -1,43 +1,21 @@
 """The client against a server that misbehaves, and the gate by itself."""
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
+from tests.serving import Served, served
 from zhllama.errors import InputError, OptionError
 from zhllama.generate.api import Client, Connection, ServerError, find_key, read_reply
 from zhllama.generate.gate import Gate
 from zhllama.generate.journal import Reply, Request
 from zhllama.generate.rounds import Price, Spending, read_price
 
+__all__ = ["served"]
 HERE = Path(__file__).parent
-Served = Callable[..., str]
-
-
-@pytest.fixture
-def served() -> Iterator[Served]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(**manner: Any) -> str:
-        process = subprocess.Popen(
-            [sys.executable, HERE / "fake_server.py", json.dumps(manner)], stdout=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        assert process.stdout is not None
-        return f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 def question(index: int) -> Request:

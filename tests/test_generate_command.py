@@ -6,40 +6,21 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import urllib.request
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.serving import Served, served
+
+__all__ = ["served"]
 HERE = Path(__file__).parent
-Served = Callable[..., str]
 TROUBLE = {"messy": True, "busy": 0.05, "broken": 0.03, "cut": 0.03, "garbage": 0.03, "keep_alive": 2}
-
-
-@pytest.fixture
-def served() -> Iterator[Served]:
-    """Start a fake server of the given manner and return its base URL."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(**manner: Any) -> str:
-        process = subprocess.Popen(
-            [sys.executable, HERE / "fake_server.py", json.dumps(manner)], stdout=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        assert process.stdout is not None
-        return f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 def stats(url: str) -> dict[str, int]:

@@ -53,6 +53,7 @@ STEERING = {
     "max_tokens",
     "max_cost",
     "prices",
+    "batch",
 }
 MethodName = Literal["alpaca", "self-instruct", "translate", "rank", "evolve"]
 SERVER = "Server"
@@ -109,6 +110,12 @@ def gen_zh(
         int | None,
         typer.Option(help="Tokens of one reply at most, instead of each step's own.", show_default=False),
     ] = None,
+    batch: Annotated[
+        bool,
+        typer.Option(
+            "--batch", help="Send each round through the provider's Batch API.", rich_help_panel=SERVER
+        ),
+    ] = False,
     key_env: Annotated[
         str,
         typer.Option(
@@ -168,6 +175,7 @@ def gen_zh(
     """Make Chinese instruction data with a model behind any OpenAI-compatible server."""
     from zhllama.commands.generate_screen import live
     from zhllama.generate.api import Client, Connection, find_key
+    from zhllama.generate.batch import BATCHES, BatchClient
     from zhllama.generate.journal import Journal
     from zhllama.generate.plan import Plan
     from zhllama.generate.products import JOURNAL, Rejects, write_products
@@ -182,23 +190,29 @@ def gen_zh(
     connection = Connection(
         tuple(base_url or ()), model, find_key(key_env), api, concurrency, timeout, _object(extra_body)
     )
-    spending = Spending(read_price(prices, model) if prices else None, max_tokens, max_cost)
+    spending = Spending(read_price(prices, model, batch) if prices else None, max_tokens, max_cost)
     began = time.monotonic()
     with Run(out, "gen-zh", made, plan.inputs, force=force, resume=resume, seed=seed) as run:
         with Journal(out / JOURNAL) as journal, Rejects(out) as rejects:
             making = plan.method(rejects)
 
-            async def work() -> tuple[bool, Client]:
-                async with Client(connection, Random(seed)) as client:
-                    rounds = Rounds(making, journal, client, spending)
-                    with live(rounds, client):
-                        return await rounds.run(), client
+            async def work() -> tuple[bool, dict[str, int]]:
+                asker = BatchClient(connection, out / BATCHES) if batch else Client(connection, Random(seed))
+                async with asker:
+                    rounds = Rounds(making, journal, asker, spending)
+                    with live(rounds, asker if isinstance(asker, Client) else None):
+                        whole = await rounds.run()
+                if isinstance(asker, BatchClient):
+                    return whole, {}
+                return whole, {"429s": asker.busy, "retries": asker.retries}
 
             try:
-                whole, client = asyncio.run(work())
+                whole, troubles = asyncio.run(work())
             except BaseException:
-                if not len(journal):
-                    run.resume = None  # nothing was paid for: the folder goes, and the command can be given again as it was
+                if not len(journal) and not (out / BATCHES).exists():
+                    run.resume = (
+                        None  # nothing was paid for: the folder goes, and the command can be given as it was
+                    )
                 raise
             making.finish()
             result = dict(figures(making, spending))
@@ -206,8 +220,7 @@ def gen_zh(
         result |= {
             "servers": list(connection.base_urls),
             "concurrency": concurrency,
-            "429s": client.busy,
-            "retries": client.retries,
+            **troubles,
             "finished": whole,
             "seconds": round(time.monotonic() - began, 2),
         }

@@ -211,7 +211,7 @@ class Client:
         """Tell what an HTTP status means: one refused request, a pause, a retry, or (raised) the end."""
         status, codes = error.status_code, {str(error.code), str(error.type)}
         body = error.body if isinstance(error.body, dict) else {}
-        said = _without_key(" ".join(str(body.get("message") or error.message).split())[:300], self.to.key)
+        said = without_key(" ".join(str(body.get("message") or error.message).split())[:300], self.to.key)
         if status == 401:
             what, name = (
                 ("refuses the key", "Check the key")
@@ -319,7 +319,7 @@ def read_reply(body: bytes, prompt: str, key: str | None = None) -> Reply:
     completion = _Completion.model_validate_json(mended)
     choice = completion.choices[0]
     text = (choice.message.content if choice.message else choice.text) or ""
-    text = _without_key(text, key)
+    text = without_key(text, key)
     usage = completion.usage or _Usage(prompt_tokens=len(prompt), completion_tokens=len(text))
     if choice.finish_reason == "content_filter":
         return Reply(text=None, refusal="refused: content filter", prompt_tokens=usage.prompt_tokens)
@@ -332,7 +332,8 @@ def read_reply(body: bytes, prompt: str, key: str | None = None) -> Reply:
     )
 
 
-def _without_key(text: str, key: str | None) -> str:
+def without_key(text: str, key: str | None) -> str:
+    """A text that a server sent, should it repeat the key."""
     return text.replace(key, "[key]") if key else text
 
 

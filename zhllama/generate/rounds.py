@@ -28,6 +28,7 @@ class Price(BaseModel, frozen=True):
 
     input: float
     output: float
+    batch: float = 0.5  # what a batch costs of that
 
 
 @dataclass
@@ -77,8 +78,8 @@ class Spending:
         return (self.cost or 0.0) + more <= self.max_cost
 
 
-def read_price(path: Path, model: str) -> Price:
-    """The price of a model from a YAML table: `model: {input: 0.27, output: 1.10}`, per million tokens."""
+def read_price(path: Path, model: str, batch: bool = False) -> Price:
+    """The price of a model from a YAML table: `model: {input: 0.27, output: 1.10}`, per million tokens; in batches, if so."""
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -90,13 +91,15 @@ def read_price(path: Path, model: str) -> Price:
             path, f"has no price for {model!r}", "Add a line such as `model: {input: 0.27, output: 1.10}`"
         )
     try:
-        return Price.model_validate(table[model])
+        price = Price.model_validate(table[model])
     except ValidationError as error:
         raise InputError(
             path,
             f"{model}: {error.errors()[0]['msg'].lower()}",
             "Give `input` and `output` per million tokens",
         ) from error
+    share = price.batch if batch else 1.0
+    return Price(input=price.input * share, output=price.output * share)
 
 
 @dataclass
