@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_toys import base_vocabulary, larger_vocabulary, line, write_tokenizer
 
+from tests.model_toys import base_vocabulary, larger_vocabulary, line, write_tokenizer
 from zhllama.errors import InputError, OptionError
 from zhllama.text import read_documents
 from zhllama.training.blocks import Blocks, example

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_toys import line, write_model
 
+from tests.model_toys import line, write_model
 from zhllama.commands.common import read_recipe
 from zhllama.errors import OptionError
 from zhllama.training.machine import Machine, named_machine
@@ -92,7 +92,7 @@ def test_new_rows_cost_less_than_all_and_adapters_alone_least() -> None:
 
 
 def toy(name: str) -> Any:
-    from zhllama.training.setup import read_shape
+    from zhllama.training.ground import read_shape
 
     return read_shape(None, name)
 

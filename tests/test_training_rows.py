@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from training_toys import toy_batch, toy_model
 
+from tests.training_toys import toy_batch, toy_model
 from zhllama.errors import InputError, OptionError
 from zhllama.training.loss import head_loss
 from zhllama.training.rows import lay_out, train_rows

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from model_toys import larger_vocabulary, line, write_model, write_tokenizer
 from safetensors.torch import load_file
 
+from tests.model_toys import larger_vocabulary, line, write_model, write_tokenizer
 from zhllama.model.load import open_model
 from zhllama.resources import shipped
 from zhllama.run import read_manifest
@@ -305,7 +305,7 @@ def test_errors_are_one_line_and_leave_nothing(ground: Path, arguments: tuple[st
 def test_what_does_not_fit_is_refused(ground: Path) -> None:
     assert line(ground, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 2)).code == 0
     write_tokenizer(larger_vocabulary(), ground / "same")
-    from model_toys import base_vocabulary
+    from tests.model_toys import base_vocabulary
 
     write_tokenizer(base_vocabulary(), ground / "smaller")
     told = line(ground, *stage(2, "one", "two", "--tokenizer", "smaller"))

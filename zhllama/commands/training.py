@@ -191,15 +191,17 @@ def pretrain(
         raise OptionError("--text", "is missing", "Give LABEL=PATH, e.g. --text zh=corpus.txt")
     if out is None:
         raise OptionError("--out", "is missing", "Give a folder for the run")
+    from zhllama.training.ground import Job, survey
     from zhllama.training.mixture import Source, default_cache
-    from zhllama.training.pretrain import Hooks, Job, pretrain, survey
+    from zhllama.training.pretrain import Hooks
+    from zhllama.training.pretrain import pretrain as train
 
     job = Job(
         model, tokenizer, tuple(map(Source.parse, text)), tuple(map(Source.parse, eval_text or [])),
         cache or default_cache(), stream, field,
     )  # fmt: skip
     ground = survey(job, options)
-    chain = ground.base.chain
+    chain = ground.chain
     recorded = {**options_of(context), "model": str(chain.runs[-1] if chain.runs else chain.base)}
     for name in ("dry_run", "shape", "ids", "machine", "cache"):  # they do not change what is trained
         recorded.pop(name, None)
@@ -213,7 +215,7 @@ def pretrain(
             note=lambda told: notes.print(f"zhllama: {told}", style="yellow", soft_wrap=True),
             read=lambda count: bar.note("encoding"),
         )
-        manifest = pretrain(job, options, ground, run, hooks)
+        manifest = train(job, options, ground, run, hooks)
     if manifest is None:
         return
     print_json(manifest["figures"]) if as_json else _show_result(out, manifest["figures"])
@@ -280,14 +282,14 @@ def _dry_plan(
     ids: int | None,
     machine: str | None,
 ) -> "Plan":
+    from zhllama.training.ground import read_shape, rows_to_plan
     from zhllama.training.machine import named_machine, this_machine
     from zhllama.training.plan import plan, shape_of
-    from zhllama.training.setup import read_shape, rows_before_and_after
 
     if model is None and shape is None:
         raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
     config = read_shape(model, shape)
-    n_old, rows = rows_before_and_after(model, tokenizer, config, ids, options)
+    n_old, rows = rows_to_plan(model, tokenizer, config, ids, options)
     devices = named_machine(machine) if machine else this_machine()
     return plan(options, shape_of(config, options.lora, rows), n_old, devices)
 

@@ -3,8 +3,8 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,36 +13,25 @@ import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging
 
-from zhllama.errors import InputError, OptionError
+from zhllama.errors import OptionError
 from zhllama.model.grow import grow
-from zhllama.model.load import GROWN, Chain, resolve_chain
-from zhllama.run import MANIFEST, Run
+from zhllama.model.load import GROWN, Chain, read_model_config
+from zhllama.run import Run
 from zhllama.text import read_documents
 from zhllama.training import checkpoint, products
 from zhllama.training.blocks import Blocks
+from zhllama.training.ground import Ground, Job
 from zhllama.training.heldout import HeldOut, sample_texts
 from zhllama.training.machine import Machine, this_machine
-from zhllama.training.mixture import Mixture, Source, cached_blocks, frequent_ids, stream
+from zhllama.training.mixture import Mixture, cached_blocks, frequent_ids, stream
 from zhllama.training.options import Options
 from zhllama.training.plan import Plan, plan, shape_of
 from zhllama.training.products import CHECKPOINTS, FIGURES
 from zhllama.training.rows import Layout, lay_out
-from zhllama.training.setup import Base, Ready, make_ready, same_vocabulary
+from zhllama.training.setup import Ready, make_ready
 from zhllama.training.tokens import Tokens
 from zhllama.training.trainer import LOG, BlockTrainer, Journal
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained on what: a model, its text by label, the text kept aside, and where packed blocks lie."""
-
-    model: str
-    tokenizer: Path | None
-    sources: tuple[Source, ...]
-    heldout: tuple[Source, ...]
-    cache: Path
-    streamed: bool = False
-    field: str = "text"
+from zhllama.vocab.load import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -55,57 +44,6 @@ class Hooks:
     read: Callable[[int], None] = lambda count: None
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What is known before a weight is read. `grows`: the tokenizer has ids that the model has no rows for."""
-
-    base: Base
-    tokens: Tokens
-    grows: bool
-
-    @property
-    def rows(self) -> int:
-        return max(self.base.rows, self.tokens.size) if self.grows else self.base.rows
-
-    def n_old(self) -> int:
-        """Rows before the model grew, or grows."""
-        return Tokens.open(self.base.chain.tokenizer).size if self.grows else self.base.old_rows()
-
-    def told(self) -> dict[str, Any]:
-        """What the next run, and export, must know of the rows."""
-        return {"rows": self.rows, "n_old": self.base.n_old}
-
-    def inputs(self) -> list[Path]:
-        """Files of the base, and of the runs between, that the manifest names."""
-        held = [
-            p
-            for p in sorted(self.base.chain.base.iterdir())
-            if p.suffix in (".safetensors", ".bin", ".json", ".model")
-        ]
-        return held + [run / MANIFEST for run in self.base.chain.runs]
-
-
-def survey(job: Job, options: Options) -> Ground:
-    """Resolve the model's chain and see whether the tokenizer fits; InputError where it cannot."""
-    chain = resolve_chain(job.model)
-    base = Base.of(chain, options.old_rows)
-    tokens = Tokens.open(job.tokenizer or chain.tokenizer)
-    fits = job.tokenizer is None or same_vocabulary(chain.tokenizer, tokens)
-    if chain.runs and not fits:
-        raise InputError(
-            tokens.path,
-            f"is not the tokenizer that {chain.runs[-1]} was trained with",
-            "Leave --tokenizer out",
-        )
-    if fits and tokens.size > base.rows:
-        raise InputError(
-            chain.base,
-            f"has {base.rows:,} rows and its tokenizer {tokens.size:,} ids",
-            "Put the right one there",
-        )
-    return Ground(base, tokens, grows=not fits)
-
-
 def plan_run(
     options: Options,
     ground: Ground,
@@ -115,8 +53,8 @@ def plan_run(
     blocks: float | None = None,
 ) -> Plan:
     """The plan of a surveyed run."""
-    shape = shape_of(ground.base.config, options.lora, ground.rows)
-    n_old = ground.n_old() if options.rows in ("new", "used") else 0
+    shape = shape_of(ground.config, options.lora, ground.rows)
+    n_old = ground.old_rows() if options.rows in ("new", "used") else 0
     return plan(options, shape, n_old, machine, learning=learning, blocks=blocks, sharded=is_sharded())
 
 
@@ -136,18 +74,18 @@ def pretrain(job: Job, options: Options, ground: Ground, run: Run, hooks: Hooks)
     first = arguments.process_index == 0
     if not first:
         hooks = Hooks()
+    # All was trained and written, and only the manifest is missing.
+    written = bool(run.resume) and (run.out / FIGURES).is_file()
     with run if first else nullcontext():
-        if (
-            first and (run.out / FIGURES).is_file()
-        ):  # all was trained and written, and only the manifest is missing
-            return products.finish(run)
-        with _first_before_others(arguments):
+        if written:
+            return products.finish(run) if first else None
+        with arguments.main_process_first(local=False):
             ground = _grown(ground, run.out, options.seed, hooks) if ground.grows else ground
             blocks = [] if job.streamed else _packed(job, ground.tokens, options.block_size, hooks)
         layout = _layout(options, ground, blocks)
         machine = this_machine(arguments.world_size)
         planned = plan_run(
-            options, ground, machine, learning=_learning(layout, ground), blocks=_blocks_in(job, blocks)
+            options, ground, machine, learning=ground.rows - layout.first, blocks=_blocks_in(job, blocks)
         )
         if planned.steps is None:
             raise OptionError("--steps", "is needed where the text is streamed", "Give the number of steps")
@@ -155,19 +93,20 @@ def pretrain(job: Job, options: Options, ground: Ground, run: Run, hooks: Hooks)
         heldout = _held_out(job, ground.tokens, options.block_size, blocks)
         set_seed(options.seed)
         ready = make_ready(
-            ground.base, layout, options.matrices, options.lora, planned.precision, arguments.device,
+            ground.chain, layout, options.matrices, options.lora, planned.precision, arguments.device,
             checkpointing=planned.checkpointing,
         )  # fmt: skip
         if not ready.keeps_documents_apart:
             hooks.note(
-                f"{ground.base.config.model_type} takes no position_ids: documents in one block see each other"
+                f"{ground.config.model_type} takes no position_ids: documents in one block see each other"
             )
         trainer = _trainer(job, options, ground, ready, planned, blocks, heldout, arguments, run.out, hooks)
         since = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
         arguments.eval_on_start = bool(heldout) and since is None
         trainer.train(resume_from_checkpoint=None if since is None else str(since))
         state = products.gather(trainer)
-        return products.write(run, ground.tokens, ready, planned, ground.told(), state) if first else None
+        rows = {"rows": ground.rows, "n_old": ground.n_old}
+        return products.write(run, ground.tokens, ready, planned, rows, state) if first else None
 
 
 def trainer_arguments(options: Options, out: Path) -> TrainingArguments:
@@ -208,25 +147,16 @@ def trainer_arguments(options: Options, out: Path) -> TrainingArguments:
     return arguments
 
 
-@contextmanager
-def _first_before_others(arguments: TrainingArguments) -> Iterator[None]:
-    with arguments.main_process_first(local=False):
-        yield
-
-
 def _grown(ground: Ground, out: Path, seed: int, hooks: Hooks) -> Ground:
     """The model grown into the run's own folder, once."""
-    folder, chain = out / GROWN, ground.base.chain
-    n_old = ground.n_old()
+    folder = out / GROWN
     if not (folder / "config.json").is_file():
-        where = ground.tokens.path if ground.tokens.path.is_dir() else ground.tokens.path.parent
         shutil.rmtree(folder, ignore_errors=True)
-        grown = grow(chain.base, where, folder, seed=seed)
+        grown = grow(ground.chain.base, ground.tokens.folder, folder, seed=seed)
         hooks.note(
             f"the model had {grown.n_old:,} rows and grew to {grown.rows:,}, new ones the mean of their old pieces"
         )
-    base = Base.of(Chain(folder, (), folder), n_old)
-    return Ground(base, ground.tokens, grows=False)
+    return replace(ground, chain=Chain(folder, (), folder), config=read_model_config(folder), grows=False)
 
 
 def _packed(job: Job, tokens: Tokens, size: int, hooks: Hooks) -> list[Blocks]:
@@ -246,7 +176,7 @@ def _layout(options: Options, ground: Ground, blocks: list[Blocks]) -> Layout:
         return Layout(rows, 0)
     if options.rows == "all":
         return lay_out(range(rows), rows, is_sharded())
-    n_old = ground.n_old()
+    n_old = ground.old_rows()
     ids: list[int] | range = range(n_old, rows)
     if options.rows == "used":
         if not blocks:
@@ -255,10 +185,6 @@ def _layout(options: Options, ground: Ground, blocks: list[Blocks]) -> Layout:
             )
         ids = [*frequent_ids(blocks, n_old), *ids]
     return lay_out(ids, rows, is_sharded())
-
-
-def _learning(layout: Layout, ground: Ground) -> int:
-    return ground.rows - layout.first
 
 
 def _held_out(job: Job, tokens: Tokens, size: int, blocks: list[Blocks]) -> list[HeldOut]:
@@ -291,7 +217,7 @@ def _trainer(
     layout = ready.rows.embedding.layout
     trainer = BlockTrainer(
         model=ready.model, args=arguments, train_dataset=text, out=out, heldout=heldout,
-        english_limit=options.english_limit, strict=options.strict, warn=hooks.note, decode=_decoder(ground.tokens),
+        english_limit=options.english_limit, strict=options.strict, warn=hooks.note, decode=load_tokenizer(ground.tokens.path).decode,
         masked=layout.start < layout.first,
         callbacks=[Journal(out / LOG, options.batch * options.block_size, hooks.step)]
         if arguments.process_index == 0 else [],
@@ -308,9 +234,3 @@ class _Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         return stream(
             self.job.sources, self.tokens, self.options.block_size, self.options.seed, field=self.job.field
         )
-
-
-def _decoder(tokens: Tokens) -> Callable[[Any], str]:
-    from zhllama.vocab.load import load_tokenizer
-
-    return load_tokenizer(tokens.path).decode

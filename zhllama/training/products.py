@@ -46,7 +46,7 @@ def write(
             ready.model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
             (folder / "README.md").unlink(missing_ok=True)  # an empty form
     with whole_folder(run.out / TOKENIZER) as folder:
-        save_tokenizer(tokens.path, folder)
+        save_tokenizer(tokens, folder)
     lines = read_log(run.out / LOG)
     figures = {**rows, **planned.figures(), **_learned(lines)}
     run.write(PAGE, draw_page(run.out.name, figures, lines))
@@ -61,11 +61,11 @@ def finish(run: Run) -> dict[str, Any]:
     return run.finish(figures)
 
 
-def save_tokenizer(path: Path, folder: Path) -> None:
-    """A tokenizer's folder, or the single file that it is."""
-    copy_tokenizer(path if path.is_dir() else path.parent, folder)
-    if path.is_file() and not any(folder.iterdir()):
-        shutil.copyfile(path, folder / f"tokenizer{path.suffix}")
+def save_tokenizer(tokens: Tokens, folder: Path) -> None:
+    """A copy of a tokenizer's folder, or of the single file that it is."""
+    copy_tokenizer(tokens.folder, folder)
+    if not any(folder.iterdir()):
+        shutil.copyfile(tokens.path, folder / f"tokenizer{tokens.path.suffix}")
 
 
 def _learned(lines: list[dict[str, Any]]) -> dict[str, Any]:

@@ -50,6 +50,11 @@ class Tokens:
         size = max(inner.size, _added(path) + 1)
         return cls(Path(name), Encoder.open(path), size, begin, end, named)
 
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return self.path if self.path.is_dir() else self.path.parent
+
     def documents(
         self, texts: Iterable[str], done: Callable[[str], None] | None = None
     ) -> Iterator[NDArray[np.int32]]:

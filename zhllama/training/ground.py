@@ -1,0 +1,134 @@
+"""What is known of a run before a weight is read: the model's chain, whether the tokenizer fits, which rows are new."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from zhllama.errors import InputError, OptionError
+from zhllama.model.grow import plan as plan_growth
+from zhllama.model.load import Chain, read_model_config, resolve_chain
+from zhllama.run import MANIFEST, read_manifest
+from zhllama.training.mixture import Source
+from zhllama.training.options import Options
+from zhllama.training.tokens import Tokens
+from zhllama.vocab.load import load_tokenizer
+
+WEIGHTS = (".safetensors", ".bin", ".json", ".model")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained on what: a model, its text by label, the text kept aside, and where packed blocks lie."""
+
+    model: str
+    tokenizer: Path | None
+    sources: tuple[Source, ...]
+    heldout: tuple[Source, ...]
+    cache: Path
+    streamed: bool = False
+    field: str = "text"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The model that is trained: its chain and config, the rows that it has when training begins, and had before it grew.
+
+    `n_old` is None where nothing says so. `grows`: the tokenizer extends the model's own, so rows are still to be added.
+    """
+
+    chain: Chain
+    config: Any
+    tokens: Tokens
+    rows: int
+    n_old: int | None
+    grows: bool
+
+    def old_rows(self) -> int:
+        """Rows before the model grew; OptionError where nothing says so."""
+        if self.n_old is None:
+            told = f"nothing says which rows of {self.chain.base} are new"
+            remedy = "Grow it with zhllama grow, give --old-rows N, or --rows all"
+            raise OptionError("--rows new", told, remedy)
+        return self.n_old
+
+    def inputs(self) -> list[Path]:
+        """Files of the base, and manifests of the runs between, that this run's manifest names."""
+        held = [p for p in sorted(self.chain.base.iterdir()) if p.suffix in WEIGHTS]
+        return held + [run / MANIFEST for run in self.chain.runs]
+
+
+def survey(job: Job, options: Options) -> Ground:
+    """Resolve the model's chain and see whether the tokenizer fits; InputError where it cannot."""
+    chain = resolve_chain(job.model)
+    config = read_model_config(chain.base)
+    rows = int(config.get_text_config().vocab_size)
+    if options.old_rows is not None and not 0 <= options.old_rows <= rows:
+        told = f"{options.old_rows:,} is not among the model's {rows:,} rows"
+        raise OptionError("--old-rows", told, "Give fewer")
+    tokens = Tokens.open(job.tokenizer or chain.tokenizer)
+    if job.tokenizer is None or same_vocabulary(chain.tokenizer, tokens):
+        if tokens.size > rows:
+            told = f"has {rows:,} rows and its tokenizer {tokens.size:,} ids"
+            raise InputError(chain.base, told, "Put the right tokenizer there")
+        n_old = options.old_rows if options.old_rows is not None else _told_by_manifests(chain)
+        return Ground(chain, config, tokens, rows, n_old, grows=False)
+    if chain.runs:
+        told = f"is not the tokenizer that {chain.runs[-1]} was trained with"
+        raise InputError(tokens.path, told, "Leave --tokenizer out")
+    growth = plan_growth(chain.base, tokens.folder)
+    return Ground(chain, config, tokens, growth.rows, growth.n_old, grows=True)
+
+
+def _told_by_manifests(chain: Chain) -> int | None:
+    for folder in (*reversed(chain.runs), chain.base):
+        if (folder / MANIFEST).is_file():
+            told = read_manifest(folder).get("figures", {}).get("n_old")
+            if isinstance(told, int):
+                return told
+    return None
+
+
+def same_vocabulary(own: Path, given: Tokens) -> bool:
+    """Whether a model's own tokenizer is the given one: the same file, or the same pieces at the same ids."""
+    try:
+        mine = Tokens.open(own)
+    except InputError:
+        return False
+    if mine.hash == given.hash:
+        return True
+    left, right = load_tokenizer(own), load_tokenizer(given.path)
+    return left.size == right.size and all(left.surface(id) == right.surface(id) for id in range(left.size))
+
+
+def read_shape(model: str | None, shape: str | None) -> Any:
+    """The config to plan for: the model's own, a config.json, or a shipped shape by its name."""
+    if model is not None:
+        return read_model_config(resolve_chain(model).base)
+    path = Path(str(shape))
+    shipped = Path(__file__).parent.parent / "recipes" / "shapes"
+    if path.suffix != ".json":
+        path = shipped / f"{shape}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in shipped.glob("*.json")))
+        raise InputError(str(shape), "is neither a config.json nor a shipped shape", f"Shipped are: {known}")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        return AutoConfig.for_model(settings.pop("model_type"), **settings)
+    except (ValueError, KeyError) as error:
+        told = f"is not a model's config ({error})"
+        raise InputError(path, told, "Give a transformers config.json") from error
+
+
+def rows_to_plan(
+    model: str | None, tokenizer: Path | None, config: Any, ids: int | None, options: Options
+) -> tuple[int, int]:
+    """Rows that a model has before it grows, and those that it will be trained with, for a plan alone."""
+    if model is not None and ids is None:
+        ground = survey(Job(model, tokenizer, (), (), Path()), options)
+        return ground.old_rows() if options.rows in ("new", "used") else 0, ground.rows
+    rows = int(config.get_text_config().vocab_size)
+    size = ids if ids is not None else Tokens.open(tokenizer).size if tokenizer is not None else rows
+    return options.old_rows if options.old_rows is not None else rows, max(rows, size)
