@@ -230,7 +230,7 @@ def test_the_command(zhllama: Zhllama, tmp_path: Path, models: dict[str, Path]) 
     safe = found["texts"][0]["tokenizers"]["safe"]
     assert safe["tokens_against_base"] < 0.9 and safe["byte_share"] < 0.1
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "学习，学习，再学习！" in page and "{{" not in page
+    assert "学习，学习，再学习！" in page and "{{data}}" not in page
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert len(manifest["inputs"]) == 3 and set(manifest["outputs"]) >= {
         "report.html",
