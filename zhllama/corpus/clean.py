@@ -153,6 +153,7 @@ def phases(shards: Sequence[Sequence[Piece]], reading: Reading, how: Cleaning, o
                 "buckets",
                 [MinhashDedupBuckets(str(signatures), str(pairs), config=config, lines_to_buffer=1000)],
                 BUCKETS,
+                small=True,
             ),
             phase("pairs", [TruePairs(signatures, pairs, true)], 1),
             phase(
@@ -195,8 +196,8 @@ def sweep(out: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _phase(work: Path, name: str, pipeline: Sequence[Any], tasks: int) -> Phase:
-    return Phase(name, pipeline, tasks, work / "logs" / name)
+def _phase(work: Path, name: str, pipeline: Sequence[Any], tasks: int, small: bool = False) -> Phase:
+    return Phase(name, pipeline, tasks, work / "logs" / name, small)
 
 
 def _named(name: str, block: Any) -> Any:

@@ -44,12 +44,16 @@ class Machines:
 
 @dataclass(frozen=True)
 class Phase:
-    """One pipeline that runs as `tasks` independent tasks; a finished task leaves a mark under `logs`/completions."""
+    """One pipeline that runs as `tasks` independent tasks; a finished task leaves a mark under `logs`/completions.
+
+    `small` tasks go many to a job where a job is dear: a Ray actor costs seconds to start.
+    """
 
     name: str
     pipeline: Sequence[Any]
     tasks: int
     logs: Path
+    small: bool = False
 
     def done(self) -> int:
         """How many tasks are finished."""
@@ -93,6 +97,7 @@ def _executor(phase: Phase, machines: Machines) -> Any:
             tasks=phase.tasks,
             workers=machines.workers,
             mem_per_cpu_gb=machines.memory_gb,
+            tasks_per_job=-(-phase.tasks // machines.workers) if phase.small else 1,
             logging_dir=str(phase.logs),
         )
     from datatrove.executor import LocalPipelineExecutor

@@ -1,0 +1,143 @@
+"""Figures of `zhllama corpus clean`: speed a step, what each step drops, near duplicates found, on a folder of real text.
+
+python scripts/experiments/clean_everything.py --text ../shared/data/text [--only steps|clean|near]
+"""
+
+import argparse
+import json
+import lzma
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.corpus_noise import edited, jaccard
+from zhllama.corpus.clean import Cleaning, cleaning_steps
+from zhllama.corpus.duplicates import CharacterSignature
+from zhllama.corpus.edits import ConvertScript
+from zhllama.corpus.filters import InScript, WithoutWords
+
+
+def documents(files: list[Path]) -> Iterator[str]:
+    for path in files:
+        with lzma.open(path, "rt", encoding="utf-8") as file:
+            yield from (document for document in file.read().split("\n\n") if document.strip())
+
+
+def steps(files: list[Path]) -> None:
+    """MB/s of each step in one process, over a sample of about 30 MB; the best of three rounds."""
+    every = list(documents(files))
+    texts = random.Random(1).sample(every, len(every))
+    size, sample = 0, []
+    for text in texts:
+        sample.append(text)
+        size += len(text.encode())
+        if size > 30_000_000:
+            break
+    signature = CharacterSignature(tempfile.mkdtemp())
+    named: list[tuple[str, Callable[[str], object]]] = [
+        (name, step) for name, step, _ in cleaning_steps(Cleaning())
+    ]
+    named += [("convert t2s", ConvertScript("t2s")), ("script", InScript("simplified")),
+              ("words, 1,000 of a list", WithoutWords((("list", tuple({text[:4] for text in texts[:1000]})),))),
+              ("near: signature", lambda text: signature.get_signature(signature.get_shingles(text)))]  # fmt: skip
+    for name, step in named:
+        step(sample[0])
+        best = min(_seconds(step, sample) for _ in range(3))
+        print(f"{name:24} {size / 1e6 / best:8.1f} MB/s of one core", flush=True)
+
+
+def _seconds(step: Callable[[str], object], texts: list[str]) -> float:
+    started = time.process_time()
+    for text in texts:
+        step(text)
+    return time.process_time() - started
+
+
+def clean(files: list[Path]) -> None:
+    """The whole command over all files: seconds, memory, and what each step dropped."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        command = [sys.executable, "-m", "zhllama", "corpus", "clean", *map(str, files), "--out", str(out)]
+        started = time.monotonic()
+        subprocess.run(command, check=True)
+        size = sum(len(text.encode()) for text in documents(files))
+        seconds = time.monotonic() - started
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(
+            f"{size / 1e6:.0f} MB, {seconds:.0f} s, {size / 1e6 / manifest['seconds']:.2f} MB/s; largest process {peak:.0f} MB"
+        )
+
+
+def near(files: list[Path], pairs: int = 2000) -> None:
+    """Plant near duplicates of Jaccard .8 and up, half of them at .8, and as many decoys of .3 to .5."""
+    rng = random.Random(7)
+    every = [text.strip() for text in documents(files) if 100 <= len(text) <= 3000]
+    base = rng.sample(every, min(len(every), 20_000))
+    rows = [("base", number, text) for number, text in enumerate(base)]
+    for number in range(pairs):
+        least = 0.8 if number % 2 else rng.uniform(0.8, 0.97)
+        rows.append(("near", number, edited(base[number], least, rng)))
+        rows.append(("decoy", number + pairs, edited(base[number + pairs], rng.uniform(0.3, 0.49), rng)))
+    rng.shuffle(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "in.jsonl", Path(folder) / "out"
+        source.write_text(
+            "".join(json.dumps({"id": f"{kind} {n}", "text": t}) + "\n" for kind, n, t in rows),
+            encoding="utf-8",
+        )
+        subprocess.run([sys.executable, "-m", "zhllama", "corpus", "clean", str(source), "--out", str(out), "--no-exact",
+                        "--language", "any", "--max-repeated", "1", "--markup", "keep", "--width", "keep", "--no-mask",
+                        "--no-boilerplate", "--min-chars", "1", "--json"], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+        dropped = [
+            json.loads(line)
+            for path in (out / "rejected/near").iterdir()
+            for line in path.open(encoding="utf-8")
+        ]
+        kept = [
+            json.loads(line)["text"]
+            for path in (out / "documents").iterdir()
+            for line in path.open(encoding="utf-8")
+        ]
+    gone = {row["id"] for row in dropped}
+    found = sum((f"base {n}" in gone) != (f"near {n}" in gone) for n in range(pairs))
+    at_bound = sum((f"base {n}" in gone) != (f"near {n}" in gone) for n in range(1, pairs, 2))
+    wrong = _unlike([row["text"] for row in dropped], kept)
+    print(f"planted {pairs}: {found / pairs:.4f} found, of those at .8 {at_bound / (pairs // 2):.4f}; "
+          f"dropped {len(dropped)}, of which {wrong} have no kept text of Jaccard .5")  # fmt: skip
+
+
+def _unlike(dropped: list[str], kept: list[str]) -> int:
+    """How many dropped texts are like no kept one: of each, the kept one that shares most rare runs is compared."""
+    holders: dict[str, list[int]] = {}
+    for number, text in enumerate(kept):
+        for at in range(0, len(text) - 4):
+            holders.setdefault(text[at : at + 5], []).append(number)
+    unlike = 0
+    for text in dropped:
+        votes: dict[int, int] = {}
+        for at in range(0, len(text) - 4):
+            for number in holders.get(text[at : at + 5], [])[:20]:
+                votes[number] = votes.get(number, 0) + 1
+        best = max(votes, key=votes.__getitem__, default=None)
+        unlike += best is None or jaccard(text, kept[best]) < 0.5
+    return unlike
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--only", choices=("steps", "clean", "near"))
+    given = parser.parse_args()
+    found_files = sorted(path for path in given.text.glob("*.txt.xz") if "small" not in path.name)
+    for name, measure in (("steps", steps), ("clean", clean), ("near", near)):
+        if given.only in (None, name):
+            measure(found_files)
