@@ -29,6 +29,8 @@ from zhllama.model.export import fold, prove
 from zhllama.model.grow import grow
 from zhllama.model.load import open_model, resolve_chain
 from zhllama.resources import shipped
+from zhllama.vocab.merge import chinese_llama
+from zhllama.vocab.model import SentencePieceModel
 
 N_OLD = 600
 IDS = base_vocabulary().processor.encode(ENGLISH)
@@ -374,3 +376,42 @@ def test_what_cannot_be_a_gguf(tmp_path: Path) -> None:
     for name, told in (("bloom", "is of the type bloom"), ("stretched", "stretches its positions by linear")):
         done = line(tmp_path, "export", name, "--gguf", "f16", "--out", "out")
         assert done.code == 1 and told in done.err and not (tmp_path / "out").exists()
+
+
+def test_llama_from_the_published_vocabulary_to_llamacpp(
+    tmp_path: Path, llama: SentencePieceModel, published_list: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32,000 -> 49,953 rows, stage 1, stage 2, export: what must not move does not move by a byte."""
+    monkeypatch.setenv("ZHLLAMA_CACHE", str(tmp_path / "blocks"))
+    base = write_model(tmp_path / "base", rows=32000, tokenizer=False, hidden_size=32, dtype=torch.float16)
+    write_tokenizer(llama, base)
+    published = chinese_llama(llama, published_list).model
+    write_tokenizer(published, tmp_path / "published")
+    text = shipped("corpora", "sample", "zh_essay.txt")
+    common = ("--text", f"zh={text}", "--block-size", 64, "--batch", 4, "--micro-batch", 4, "--steps", 2,
+              "--eval-every", 9, "--precision", "fp32")  # fmt: skip
+    for arguments in (
+        ("grow", "--model", "base", "--tokenizer", "published", "--out", "grown"),
+        ("pretrain", "--stage", 1, "--model", "grown", "--tokenizer", "published", "--out", "one", *common),
+        ("pretrain", "--stage", 2, "--model", "one", "--tokenizer", "published", "--out", "two", *common),
+        ("export", "one", "--out", "after-one"),
+        ("export", "two", "--gguf", "f16", "--out", "after-two"),
+    ):
+        done = line(tmp_path, *arguments)
+        assert done.code == 0, done.err
+    before, first, second = (
+        load_file(tmp_path / f / "model.safetensors") for f in ("base", "after-one", "after-two")
+    )
+    for name, tensor in before.items():
+        assert torch.equal(first[name][: len(tensor)], tensor), name
+    assert first["lm_head.weight"].shape == (49953, 32)
+    changed = {
+        name for name, tensor in before.items() if not torch.equal(second[name][: len(tensor)], tensor)
+    }
+    assert changed == {f"model.layers.{i}.self_attn.{p}_proj.weight" for i in (0, 1) for p in "qkvo"}
+    cpp = Llama(tmp_path / "after-two" / "model-f16.gguf")
+    tokenizer = open_model(tmp_path / "after-two").tokenizer
+    for sentence in (*SENTENCES, "互相互 and 相互相, people"):  # ties of the published vocabulary
+        ids = tokenizer(sentence).input_ids
+        assert cpp.ids(sentence) == ids == [1, *published.processor.encode(sentence)]
+        assert cpp.greedy(ids, 8) == _greedy(tmp_path / "after-two", ids, 8)

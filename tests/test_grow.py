@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,6 +218,11 @@ def _garbage(base: Path, larger: Path) -> None:
     (base / "model.safetensors").write_bytes(b"\xff" * 100)
 
 
+def _a_file(base: Path, larger: Path) -> None:
+    shutil.rmtree(larger)
+    larger.write_bytes(larger_vocabulary().content)
+
+
 def _run(base: Path, larger: Path) -> None:
     (base / "config.json").rename(base / "manifest.json")
 
@@ -235,6 +241,7 @@ def _run(base: Path, larger: Path) -> None:
         (_broken_map, "names an id twice"),
         (_garbage, "is cut off or no safetensors file"),
         (_run, "is a run"),
+        (_a_file, "is not a tokenizer's folder"),
     ],
 )
 def test_what_does_not_fit_is_told(

@@ -99,6 +99,8 @@ def plan(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Plan:
     folder = local_folder(model)
     if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
         raise InputError(folder, "is a run, and only a plain model grows", "Export it first: zhllama export")
+    if not tokenizer.is_dir():
+        raise InputError(tokenizer, "is not a tokenizer's folder", "Give one that merge-vocab wrote")
     weights = read_weights(folder)
     matrices = find_matrices(weights)
     held = weights.tensors[matrices.input].shape[0]
