@@ -52,14 +52,11 @@ class _HeadLoss(torch.autograd.Function):
             for at in range(0, len(kept), CHUNK):
                 part, label = kept[at : at + CHUNK], labels[at : at + CHUNK, None]
                 states = flat[part].to(weight.dtype)
-                logits = (states @ weight.T).float()
-                scale = torch.logsumexp(logits, 1, keepdim=True)
-                total += (scale - logits.gather(1, label)).sum()
+                logs = torch.log_softmax((states @ weight.T).float(), 1)  # by rows that stay in the cache
+                total -= logs.gather(1, label).sum()
                 if grad_hidden is None and grad_rows is None:
                     continue
-                errors = logits.sub_(
-                    scale
-                ).exp_()  # softmax, then minus one at the label: the gradient of the logits
+                errors = logs.exp_()  # softmax, then minus one at the label: the gradient of the logits
                 errors.scatter_add_(1, label, errors.new_full(label.shape, -1.0))
                 errors = errors.to(weight.dtype)
                 if grad_hidden is not None:
