@@ -48,11 +48,15 @@ class _HeadLoss(torch.autograd.Function):
         grad_hidden = torch.zeros_like(flat) if wants_hidden else None
         grad_rows = torch.zeros_like(rows, dtype=torch.float32) if wants_rows else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        buffer = torch.empty(min(CHUNK, len(kept)), len(weight), dtype=weight.dtype, device=weight.device)
+        scores = buffer if buffer.dtype == torch.float32 else torch.empty_like(buffer, dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
             for at in range(0, len(kept), CHUNK):
                 part, label = kept[at : at + CHUNK], labels[at : at + CHUNK, None]
                 states = flat[part].to(weight.dtype)
-                logs = torch.log_softmax((states @ weight.T).float(), 1)  # by rows that stay in the cache
+                # Into one buffer again and again: fresh memory for every chunk costs its page faults.
+                logits = torch.mm(states, weight.T, out=buffer[: len(part)])
+                logs = torch.log_softmax(logits.float(), 1, out=scores[: len(part)])
                 total -= logs.gather(1, label).sum()
                 if grad_hidden is None and grad_rows is None:
                     continue
