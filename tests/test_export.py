@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -108,6 +109,17 @@ def test_an_export_that_says_otherwise_is_refused(tmp_path: Path, spoiled: str) 
     save_file(held, tmp_path / "out" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BrokenPromise, match="says something else than the run"):
         prove(run, tmp_path / "out", [ENGLISH, CHINESE], changed)
+
+
+def test_even_a_fold_too_small_for_the_logits_to_tell_is_missed(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", dtype=torch.bfloat16)
+    run = write_run(tmp_path / "run", base, lora=True, r=1, lora_alpha=0.05, target_modules=["down_proj"])
+    chain = resolve_chain(run)
+    changed = fold(chain, tmp_path / "out")
+    assert prove(run, tmp_path / "out", [ENGLISH], changed).difference < 3e-2
+    fold(replace(chain, runs=()), tmp_path / "unfolded")
+    with pytest.raises(BrokenPromise, match=r"down_proj.weight differs"):
+        prove(run, tmp_path / "unfolded", [ENGLISH], changed)
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -250,7 +262,7 @@ def test_the_command_writes_a_whole_model(tmp_path: Path) -> None:
 
 def test_nothing_is_left_where_the_proof_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _chain(tmp_path)
-    monkeypatch.setattr(export, "PRECISION", {"F32": 0.0})
+    monkeypatch.setattr(export, "PRECISION", {"F32": -1.0})
     done = line(tmp_path, "export", run, "--out", "out")
     assert done.code == 1 and "says something else than the run" in done.err
     assert not (tmp_path / "out").exists()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LORA = "base_model.model."
 REFUSED = ("use_dora", "fan_in_fan_out", "use_qalora")  # these fold otherwise
+REPORT = "Report this with the run's manifest"
 # Largest root mean square of the logits' difference, over that of the logits, that rounding the folded weights to the
 # stored type explains (tests/test_export.py; docs/model.md has what was seen).
 PRECISION = {"F32": 1e-5, "F16": 5e-3, "BF16": 3e-2}
@@ -96,7 +97,7 @@ def _folded(
 ) -> "torch.Tensor":
     made = matrix.float() if lows else matrix.clone()
     for low in lows:
-        made += low.scale * (low.b.float() @ low.a.float())
+        made = made + low.scale * (low.b.float() @ low.a.float())
     made = made.to(matrix.dtype)
     for ids, values in rows:
         made[ids] = values.to(matrix.dtype)
@@ -153,10 +154,10 @@ def _scale(config: dict[str, Any], module: str) -> float:
 def prove(
     run: str | Path, exported: Path, texts: Sequence[str], changed: Iterable[str], length: int = 256
 ) -> Proof:
-    """Compare the exported model's logits with the run's, whose adapters stand unfolded, both computed in float32.
+    """Compare the exported model with the run, whose adapters PEFT holds, both in float32: logits, then every weight.
 
-    Of each text the first `length` ids are compared. Raises BrokenPromise where the tokenizers differ, or the logits by
-    more than rounding to the types of what `changed` explains.
+    Of each text the first `length` ids are compared. Raises BrokenPromise where the tokenizers differ, where the logits
+    do by more than rounding to the types `changed` explains, or where any weight is not PEFT's own, rounded once.
     """
     import torch
 
@@ -167,23 +168,39 @@ def prove(
             return torch.cat([opened.model(input_ids=part, use_cache=False).logits[0] for part in cut])
 
     ids: list[list[list[int]]] = []
-    wanted = logits(open_model(run, dtype=torch.float32, merge=False))
+    opened = open_model(run, dtype=torch.float32, merge=False)
+    wanted = logits(opened)
+    different = _first_difference(opened.model, exported)
+    del opened
     got = logits(open_model(exported, dtype=torch.float32))
     if ids[0] != ids[1]:
-        raise BrokenPromise(
-            exported, "cuts text otherwise than the run", "Report this with the run's manifest"
-        )
+        raise BrokenPromise(exported, "cuts text otherwise than the run", REPORT)
     difference = float((got - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
     limit = max(PRECISION.get(kind, 0.0) for kind in ("F32", *changed))
-    proof = Proof(difference, limit, float((got.argmax(-1) == wanted.argmax(-1)).float().mean()), len(got))
+    if different is not None:
+        raise BrokenPromise(exported, f"says something else than the run: {different} differs", REPORT)
     if not difference <= limit:  # so that NaN is refused too
-        raise BrokenPromise(
-            exported,
-            f"says something else than the run: its logits differ by {difference:.1e} of their size where "
-            f"{limit:.0e} is allowed",
-            "Report this with the run's manifest",
-        )
-    return proof
+        told = f"its logits differ by {difference:.1e} of their size where {limit:.0e} is allowed"
+        raise BrokenPromise(exported, f"says something else than the run: {told}", REPORT)
+    return Proof(difference, limit, float((got.argmax(-1) == wanted.argmax(-1)).float().mean()), len(got))
+
+
+def _first_difference(model: Any, exported: Path) -> str | None:
+    """The first stored weight that is not the model's, its adapters merged by PEFT, to within one rounding."""
+    import torch
+
+    model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    held = dict(model.named_parameters(remove_duplicate=False))
+    weights = read_weights(exported)
+    for name in weights.tensors:
+        parameter = held.get(name, held.get(f"{model.base_model_prefix}.{name}"))
+        if parameter is None:
+            continue
+        stored, wanted = weights.tensor(name), parameter.detach()
+        spread = float(wanted.square().mean().sqrt())
+        if not torch.allclose(stored.float(), wanted, rtol=torch.finfo(stored.dtype).eps, atol=1e-5 * spread):
+            return name
+    return None
 
 
 def write_card(chain: Chain, out: Path, proof: Proof) -> None:
