@@ -81,7 +81,10 @@ def plant_encodings(folder: Path, simplified: str, traditional: str) -> dict[str
         "picture.png": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 20, "binary file"),
         "program": (b"\x7fELF\x02\x01\x01" + bytes(64) + random.Random(1).randbytes(4000), "binary file"),
         "empty.txt": (b"", "empty file"),
-        "bad.jsonl": (b'{"text": "\xe4\xb8\xad\n', "broken utf-8"),
+        "bad.jsonl": (
+            b'{"text": "' + simplified.strip().encode()[:-1].replace(b"\n", b" ") + b'"}\n',
+            "broken utf-8",
+        ),
         "not-json.jsonl": (b"{]\n", "not JSON"),
         "no-field.jsonl": (b'{"body": "x"}\n', "no text in the record"),
         "no-parquet.parquet": (b"PAR1" + bytes(100), "damaged file"),

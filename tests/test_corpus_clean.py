@@ -127,7 +127,7 @@ def long_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough work to be caught at, in three files."""
     folder, rng = tmp_path_factory.mktemp("long"), random.Random(12)
     for number in range(3):
-        write_jsonl(folder / f"{number}.jsonl", {f"{number}-{i}": story(rng, 400) for i in range(100)})
+        write_jsonl(folder / f"{number}.jsonl", {f"{number}-{i}": story(rng, 400) for i in range(60)})
     return folder
 
 
@@ -209,13 +209,13 @@ def test_resume_refuses_other_files(corpus: Path, tmp_path: Path, monkeypatch: p
     assert clean(tmp_path / "in", "--out", tmp_path / "out", "--resume")["documents_out"] == 1
 
 
-@pytest.mark.parametrize("near", ["--no-near", pytest.param("--near", marks=pytest.mark.slow)])
-def test_ray_gives_the_same_documents(corpus: Path, tmp_path: Path, near: str) -> None:
+@pytest.mark.parametrize("steps", [("--no-exact", "--no-near"), pytest.param((), marks=pytest.mark.slow)])
+def test_ray_gives_the_same_documents(corpus: Path, tmp_path: Path, steps: tuple[str, ...]) -> None:
     pytest.importorskip("ray")
     (tmp_path / "in").mkdir()
     for name in ("0.jsonl", "3.jsonl"):
         (tmp_path / "in" / name).write_bytes((corpus / name).read_bytes())
-    clean(tmp_path / "in", near, "--out", tmp_path / "local")
+    clean(tmp_path / "in", *steps, "--out", tmp_path / "local")
     command = [
         sys.executable,
         "-m",
@@ -223,7 +223,7 @@ def test_ray_gives_the_same_documents(corpus: Path, tmp_path: Path, near: str) -
         "corpus",
         "clean",
         str(tmp_path / "in"),
-        near,
+        *steps,
         "--executor",
         "ray",
     ]

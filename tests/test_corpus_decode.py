@@ -130,3 +130,13 @@ def test_inputs_pass_over_nothing(tmp_path: Path) -> None:
     (tmp_path / "bad\udcff.txt").write_text("字", encoding="utf-8")
     with pytest.raises(InputError, match="not UTF-8"):
         find_inputs([tmp_path])
+
+
+def test_a_run_is_read_by_its_documents_and_only_when_it_is_finished(tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents/00000.jsonl").write_text('{"text": "字"}', encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("command: corpus fetch", encoding="utf-8")
+    with pytest.raises(InputError, match="is an unfinished run"):
+        find_inputs([tmp_path])
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    assert [p.name for p in find_inputs([tmp_path])] == ["00000.jsonl"]

@@ -122,48 +122,41 @@ def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         running.shutdown()
 
 
-FEW = "import zhllama.corpus.fetch as f; f.SHARD_DOCUMENTS = 100; from zhllama.cli import main; main()"
+KILLED_AFTER_THREE = """
+import os
+import zhllama.corpus.fetch as fetching
+from zhllama.cli import main
+
+fetching.SHARD_DOCUMENTS, write, written = 100, fetching._write, []
+
+def killed(*arguments):
+    write(*arguments)
+    written.append(1)
+    if len(written) == 3:
+        os.kill(os.getpid(), 9)
+
+fetching._write = killed
+main()
+"""
 
 
 def test_streams_from_an_address_and_goes_on_after_an_interruption(
-    tmp_path: Path, server: tuple[Path, str]
+    tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, address = server
     rows = [json.dumps({"title": f"题{n}", "content": f"内容{n}"}, ensure_ascii=False) for n in range(1000)]
     (folder / "rows.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode(), mtime=0))
-    entry = source_file(
-        tmp_path, kind="url", url=f"{address}/rows.jsonl.gz", path=None, field=["title", "content"]
-    )
-
-    def fetch(out: str, *more: str, stop_after: int | None = None) -> subprocess.CompletedProcess[str]:
-        code = FEW if stop_after is None else (
-            f"import os, zhllama.corpus.fetch as f; real = f._write; count = []\n"
-            f"def write(*a): real(*a); count.append(1); len(count) == {stop_after} and os.kill(os.getpid(), 9)\n"
-            f"f._write = write\n{FEW}")  # fmt: skip
-        command = [
-            sys.executable,
-            "-c",
-            code,
-            "corpus",
-            "fetch",
-            str(entry),
-            "--limit",
-            "750",
-            "--out",
-            out,
-            *more,
-        ]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
-    assert fetch("whole").returncode == 0
-    assert fetch("cut", stop_after=3).returncode == -9
-    went_on = fetch("cut", "--resume")
-    assert went_on.returncode == 0, went_on.stderr
-    whole, cut = tmp_path / "whole/documents", tmp_path / "cut/documents"
-    assert len(lines(whole)) == 750 and lines(whole)[749]["text"] == "题749\n内容749"
-    assert [p.read_bytes() for p in sorted(cut.iterdir())] == [
-        p.read_bytes() for p in sorted(whole.iterdir())
-    ]
+    url = f"{address}/rows.jsonl.gz"
+    entry = source_file(tmp_path, kind="url", url=url, path=None, field=["title", "content"])
+    monkeypatch.setattr(fetching, "SHARD_DOCUMENTS", 100)
+    command = ["fetch", entry, "--limit", 750, "--out"]
+    invoke(*command, tmp_path / "whole")
+    killed = [sys.executable, "-c", KILLED_AFTER_THREE, "corpus", *map(str, command), str(tmp_path / "cut")]
+    assert subprocess.run(killed, capture_output=True).returncode == -9
+    assert invoke(*command, tmp_path / "cut", "--resume")["documents"] == 750
+    whole, cut = (sorted((tmp_path / name / "documents").iterdir()) for name in ("whole", "cut"))
+    assert lines(tmp_path / "whole/documents")[749]["text"] == "题749\n内容749"
+    assert [p.read_bytes() for p in cut] == [p.read_bytes() for p in whole]
 
 
 def test_a_wrong_field_names_the_right_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,22 +12,9 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 
-from zhllama.corpus import workers
 from zhllama.corpus.edits import Edit
 from zhllama.corpus.filters import Filter
 from zhllama.corpus.read import HEAD, Piece, Reading, read_piece
-
-__all__ = [
-    "EditBlock",
-    "FilterBlock",
-    "Lengths",
-    "ReadPieces",
-    "ReadShard",
-    "length_bin",
-    "rejects",
-    "workers",
-    "writer",
-]
 
 EXAMPLES = 3  # changes that each task keeps of each edit, for the page
 AROUND = 60  # characters of a change that are shown

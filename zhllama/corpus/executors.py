@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from zhllama.corpus import workers
 from zhllama.errors import MissingPackage, OptionError, OutputError, ZhllamaError
 
 Where = Literal["local", "ray", "slurm"]
@@ -64,8 +65,9 @@ class Phase:
 def run_phases(phases: Sequence[Phase], machines: Machines, advance: Advance) -> bool:
     """Run what is unfinished of each phase in turn; True when all is done, False when Slurm has it in its queue.
 
-    Errors: OutputError when a task failed; what it raised is told.
+    Errors: OutputError when a task failed.
     """
+    workers.quiet()
     if machines.where == "slurm":
         return _slurm(phases, machines)
     with _ray(machines) if machines.where == "ray" else _forkserver():
@@ -83,7 +85,8 @@ def run_phases(phases: Sequence[Phase], machines: Machines, advance: Advance) ->
                         "Free some room, then give --resume",
                     ) from error
             if phase.done() < phase.tasks:
-                raise OutputError(phase.logs, _why(phase), "See its logs, then give --resume")
+                lost = f"{phase.tasks - phase.done()} of {phase.tasks} tasks of {phase.name} failed"
+                raise OutputError(phase.logs / "logs", lost, "Read why there, then give --resume")
             before += phase.tasks
     return True
 
@@ -192,9 +195,3 @@ def _counting(phase: Phase, before: int, advance: Advance) -> Iterator[None]:
         stop.set()
         thread.join()
     advance(before + phase.done())
-
-
-def _why(phase: Phase) -> str:
-    failed = sorted((phase.logs / "failed").glob("*")) if (phase.logs / "failed").is_dir() else []
-    told = failed[0].read_text(encoding="utf-8").strip() if failed else "no word of why"
-    return f"{phase.tasks - phase.done()} of {phase.tasks} tasks of {phase.name} failed: {told}"

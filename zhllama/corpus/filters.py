@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -147,7 +148,7 @@ class WithoutWords:
     def __call__(self, text: str) -> str | None:
         lowered = text.lower()
         for name, automaton in self._automata:
-            if sum(1 for _ in automaton.iter(lowered)) >= self.hits:
+            if sum(1 for _ in islice(automaton.iter(lowered), self.hits)) == self.hits:
                 return f"words of {name}"
         return None
 

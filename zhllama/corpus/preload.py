@@ -8,4 +8,5 @@ import orjson  # noqa: F401
 import zhllama.corpus.clean  # noqa: F401  so that each worker has it
 from zhllama.corpus import workers
 
+workers.quiet()
 workers.follow(os.getppid())

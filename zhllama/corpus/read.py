@@ -58,9 +58,10 @@ def find_inputs(given: Sequence[str | Path]) -> list[Path]:
     for name in given:
         path = Path(name).expanduser()
         if path.is_dir():
-            root = path / DOCUMENTS if (path / CONFIG).exists() and (path / DOCUMENTS).is_dir() else path
-            if root != path and not (path / MANIFEST).exists():
+            ours = (path / CONFIG).exists()
+            if ours and not (path / MANIFEST).exists():
                 raise InputError(path, "is an unfinished run", "Finish it with --resume")
+            root = path / DOCUMENTS if ours and (path / DOCUMENTS).is_dir() else path
             files = sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
         elif path.is_file():
             files = [path]

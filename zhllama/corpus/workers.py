@@ -1,4 +1,4 @@
-"""Loaded first in every worker process: datatrove's log stays quiet, and a worker does not outlive its command."""
+"""How the local executor's processes behave: quiet, and gone when their command is."""
 
 import os
 import threading
@@ -6,9 +6,11 @@ import time
 
 from loguru import logger
 
-logger.disable(
-    "datatrove"
-)  # what matters of it stands in the run's stats, and errors come back to the command
+
+def quiet() -> None:
+    """Keep datatrove's log off the screen, in this process and those forked from it: what matters stands in its stats,
+    and errors come back to the command. Ray and Slurm have no way back, so there the log is left on."""
+    logger.disable("datatrove")
 
 
 def follow(command: int) -> None:
