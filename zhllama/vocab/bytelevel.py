@@ -6,7 +6,7 @@ spelled as bytes, and a ranked list of merges joins them. Tokens are written in 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ BATCH = 20_000  # texts cut in one call
 class ByteLevel:
     """The content of a byte-level tokenizer.json; everything else is derived from it."""
 
-    content: str
+    content: str = field(repr=False)
 
     @classmethod
     def read(cls, path: Path) -> "ByteLevel":

