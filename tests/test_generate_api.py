@@ -48,6 +48,12 @@ def test_several_servers_share_the_load(served: Served) -> None:
     assert sum(done) == 40 and min(done) >= 12
 
 
+def test_a_dead_server_does_not_draw_the_calls(served: Served) -> None:
+    to = Connection(("http://127.0.0.1:9/v1", served(delay=0.02)), "m", concurrency=8)
+    replies, client = ask(to, 60)
+    assert all(reply and reply.text for reply in replies) and client.retries < 40
+
+
 def test_completion_models(served: Served) -> None:
     replies, _ = ask(Connection((served(text="好"),), "m", api="completion"))
     assert replies[0] is not None and replies[0].text == "好"
@@ -141,33 +147,39 @@ def test_the_gate() -> None:
     now = 0.0
     gate = Gate(32, lambda: now)
 
+    async def window(calls: int) -> None:
+        for _ in range(calls):
+            assert await gate.enter()
+            gate.succeeded()
+            gate.leave()
+
     async def work() -> None:
         nonlocal now
-        for _ in range(24):
-            async with gate.passing():
-                gate.succeeded()
-        assert gate.limit == 32
-        async with gate.passing(), gate.passing():
-            gate.refused(0)
-            gate.refused(0)
-            assert gate.limit == pytest.approx(22.4), "once a window"
-        for _ in range(22):
-            async with gate.passing():
-                gate.succeeded()
+        await window(24)
+        assert gate.limit == 32, "before any complaint each success adds one"
+        assert await gate.enter() and await gate.enter()
+        gate.refused(0)
+        gate.refused(0)
+        assert gate.limit == pytest.approx(22.4), "once a window"
+        gate.leave()
+        gate.leave()
+        await window(22)
         assert 23.3 < gate.limit < 23.5, "a window of successes adds one"
         gate.refused(5)
         assert gate.load > 999
         now = 5.0
         assert gate.load == 0
-        held = [gate.passing() for _ in range(int(gate.limit))]
-        for one in held:
-            await one.__aenter__()
-        waiting = [asyncio.create_task(gate._enter()) for _ in range(3)]
+        for _ in range(int(gate.limit)):
+            assert await gate.enter()
+        waiting = [asyncio.create_task(gate.enter()) for _ in range(3)]
         await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
         waiting[0].cancel()
-        await held[0].__aexit__(None, None, None)
+        gate.leave()
         await asyncio.sleep(0.01)
-        assert [task.done() for task in waiting] == [True, True, False]
+        assert waiting[1].done() and not waiting[1].result(), (
+            "the turn of one who left goes to the next, who chooses anew"
+        )
         waiting[2].cancel()
 
     asyncio.run(work())

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 LLAMA_CPP = """
 import sys, time, xllamacpp
 params = xllamacpp.CommonParams()
-params.model.path, params.n_ctx, params.n_parallel, params.port = sys.argv[1], 8192, 2, int(sys.argv[2])
+params.model.path, params.n_ctx, params.n_parallel, params.port = sys.argv[1], 16384, 2, int(sys.argv[2])
 params.cpuparams.n_threads = 2
 server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 FIRST_TRIES, TRIES = 3, 8  # while no call has ever come back; afterwards
+FAILURES = 3  # in a row, after which the other servers are preferred
 PATIENCE = 900.0  # seconds of nothing but 429s, or of the longest retry-after that is obeyed
 QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "Arrearage"}
 FILTERED = {"content_filter", "content_policy_violation", "data_inspection_failed", "DataInspectionFailed"}
@@ -91,6 +92,7 @@ class _Server:
     url: str
     gate: Gate
     client: "AsyncOpenAI"
+    failures: int = 0  # in a row
 
 
 @dataclass(frozen=True)
@@ -150,16 +152,24 @@ class Client:
         """The reply to one request, however many attempts it takes; None where `may` forbids to send it at all."""
         before, tries = self.successes, 0
         for attempt in itertools.count(1):
-            server = min(self.servers, key=lambda s: s.gate.load)
-            async with server.gate.passing():
+            while not await (server := min(self.servers, key=lambda s: s.gate.load)).gate.enter():
+                pass
+            try:
                 if may is not None and not await may():
                     return None
                 got = await self._attempt(server, request)
+            finally:
+                server.gate.leave()
             if isinstance(got, Reply):
+                server.failures = 0
                 return got
             if got.refusal:
                 return Reply(text=None, refusal=got.what)
             tries += not got.busy
+            server.failures += not got.busy
+            if server.failures >= FAILURES and len(self.servers) > 1:
+                # A dead server fails at once and so looks idle: without a pause it would draw all calls.
+                server.gate.refused(min(5.0, 0.5 * 2.0 ** min(8, server.failures - FAILURES)))
             self.retries += 1
             if tries >= (TRIES if self.successes else FIRST_TRIES):
                 if self.successes == before:

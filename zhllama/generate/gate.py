@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 START = 8.0
 DECREASE = 0.7
@@ -31,17 +30,6 @@ class Gate:
         closed = 1e3 if self._clock() < self._closed_until else 0.0
         return closed + (self.in_flight + len(self._waiting)) / self.limit
 
-    @asynccontextmanager
-    async def passing(self) -> AsyncIterator[None]:
-        """Wait for a place and hold it."""
-        await self._enter()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self._done += 1
-            self._wake()
-
     def succeeded(self) -> None:
         """A call came back well."""
         self.limit = min(float(self.most), self.limit + (1 / self.limit if self._slow else 1))
@@ -54,22 +42,32 @@ class Gate:
         if self._done >= self._window_ends:
             self.limit = max(1.0, self.limit * DECREASE)
             self._window_ends = self._done + self.in_flight
+        while self._waiting:
+            if not (turn := self._waiting.popleft()).done():
+                turn.set_result(None)
 
-    async def _enter(self) -> None:
-        while True:
-            if (closed := self._closed_until - self._clock()) > 0:
-                await asyncio.sleep(closed)
-            elif self.in_flight < int(self.limit):
-                self.in_flight += 1
-                return
-            else:
-                turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiting.append(turn)
-                try:
-                    await turn
-                except asyncio.CancelledError:
-                    self._wake()  # a turn that was given to one who left goes to the next
-                    raise
+    async def enter(self) -> bool:
+        """Take a place; or wait a while for one, and then False: who waits chooses anew, perhaps another gate."""
+        if (closed := self._closed_until - self._clock()) > 0:
+            await asyncio.sleep(min(closed, 1.0))
+            return False
+        if self.in_flight < int(self.limit):
+            self.in_flight += 1
+            return True
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._wake()  # a turn that was given to one who left goes to the next
+            raise
+        return False
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self.in_flight -= 1
+        self._done += 1
+        self._wake()
 
     def _wake(self) -> None:
         free = int(self.limit) - self.in_flight

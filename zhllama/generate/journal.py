@@ -75,7 +75,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, write: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
-        self.path, self._clock, self._synced = path, clock, clock()
+        self.path, self._clock, self._synced, self._write = path, clock, clock(), write
         self._places: dict[Key, tuple[int, int]] = {}
         mode = os.O_RDWR | os.O_CREAT | os.O_APPEND if write else os.O_RDONLY
         try:
@@ -150,7 +150,11 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._file)
+        try:
+            if self._write:
+                self.sync()
+        finally:
+            os.close(self._file)
 
     def _read(self) -> int:
         """Note where each record stands; returns the end of the last whole one."""
