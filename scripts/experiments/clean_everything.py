@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.corpus_noise import edited, jaccard
+from tests.corpus_noise import edited, grams, jaccard
 from zhllama.corpus.clean import Cleaning, cleaning_steps
 from zhllama.corpus.duplicates import CharacterSignature
 from zhllama.corpus.edits import ConvertScript
@@ -114,19 +115,17 @@ def near(files: list[Path], pairs: int = 2000) -> None:
 
 
 def _unlike(dropped: list[str], kept: list[str]) -> int:
-    """How many dropped texts are like no kept one: of each, the kept one that shares most rare runs is compared."""
+    """How many dropped texts are like no kept one: of each, the ten kept ones that share most runs are compared."""
     holders: dict[str, list[int]] = {}
     for number, text in enumerate(kept):
-        for at in range(0, len(text) - 4):
-            holders.setdefault(text[at : at + 5], []).append(number)
+        for gram in grams(text):
+            holders.setdefault(gram, []).append(number)
     unlike = 0
     for text in dropped:
-        votes: dict[int, int] = {}
-        for at in range(0, len(text) - 4):
-            for number in holders.get(text[at : at + 5], [])[:20]:
-                votes[number] = votes.get(number, 0) + 1
-        best = max(votes, key=votes.__getitem__, default=None)
-        unlike += best is None or jaccard(text, kept[best]) < 0.5
+        shared = Counter(number for gram in grams(text) for number in holders.get(gram, []))
+        unlike += (
+            max((jaccard(text, kept[number]) for number, _ in shared.most_common(10)), default=0.0) < 0.5
+        )
     return unlike
 
 
