@@ -20,4 +20,4 @@ cd "$root"
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest -n 2 --dist loadfile "$@"

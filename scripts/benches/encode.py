@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from benches import Row, paired, tell, test_data
 
+from benches import Row, paired, tell, test_data
 from zhllama.encode import Encoder
 from zhllama.vocab import continued as continuing
 from zhllama.vocab.huggingface import Specials, fast_tokenizer, why_no_twin
