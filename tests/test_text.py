@@ -88,6 +88,12 @@ def test_find_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x", encoding="utf-8")
     assert [p.name for p in find_files([tmp_path])] == ["a.jsonl.gz", "b.txt"]
     assert [p.name for p in find_files([str(tmp_path / "*.txt"), tmp_path / "b.txt"])] == ["b.txt"]
+    run = tmp_path / "run"
+    for folder in ("documents", "rejected"):
+        (run / folder).mkdir(parents=True)
+        (run / folder / "0.jsonl").write_text("{}", encoding="utf-8")
+    (run / "config.yaml").touch()
+    assert find_files([run]) == [run / "documents" / "0.jsonl"]
     (tmp_path / "empty.txt").touch()
     for wrong, what in ((tmp_path / "nope", "no such file"), (tmp_path / "empty.txt", "is empty")):
         with pytest.raises(InputError, match=what):

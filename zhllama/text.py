@@ -20,11 +20,15 @@ Advance = Callable[[int], None]  # told how many bytes of the file, as it lies o
 def find_files(given: Sequence[str | Path]) -> list[Path]:
     """Every text file that the given files, folders and globs name, sorted within each, none twice.
 
+    Of a run of `corpus clean` or `corpus fetch` the documents are taken, not what was rejected.
+
     Errors: InputError for a name that matches nothing, and for an empty file.
     """
     found: dict[Path, None] = {}
     for name in given:
         path = Path(name).expanduser()
+        if (path / "config.yaml").is_file() and (path / "documents").is_dir():
+            path = path / "documents"
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and _format(p) is not None)
             if not inside:
