@@ -286,9 +286,9 @@ def test_errors(tmp_path: Path, llama3: Path) -> None:
         continued(base, {"中国": 2}, -1)
 
 
-def test_command_line(zhllama: Zhllama, folder: Path, tmp_path: Path) -> None:
+def test_command_line(zhllama: Zhllama, llama3: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("\n".join([*WORDS, "Python教程"]) + "\n", encoding="utf-8")
-    line = ("merge-vocab", "--base", folder, "--zh", "words.txt", "--fuzz", 100, "--out", "o")
+    line = ("merge-vocab", "--base", llama3, "--zh", "words.txt", "--fuzz", 100, "--out", "o")
     refused = zhllama(*line)
     assert refused.returncode == 1
     assert refused.stderr == (
