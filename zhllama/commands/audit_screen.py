@@ -63,6 +63,7 @@ def _findings(found: Audit) -> Table:
         )
     covered = "   ".join(f"{_CHARSETS[name]} {n:,}/{of:,}" for name, (n, of) in found.charsets.items())
     table.add_row("single pieces", covered)
+    table.add_row("duplicates", Text(" ".join(found.duplicates[:SPECIALS]) or "none"))
     more = f" and {len(found.specials) - SPECIALS:,} more" if len(found.specials) > SPECIALS else ""
     table.add_row("specials", Text(" ".join(found.specials[:SPECIALS]) + more))
     return table

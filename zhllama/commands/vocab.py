@@ -33,8 +33,8 @@ Recipe = Literal["chinese-llama", "safe", "continued"]
 MB = 1_000_000
 
 Field = Annotated[str, typer.Option("--field", help="Field of .jsonl and .parquet that holds the text.")]
-SampleMB = Annotated[
-    float, typer.Option("--sample-mb", min=0.001, help="Megabytes of text to draw for training.")
+SampleBytes = Annotated[
+    int, typer.Option("--sample-bytes", min=1, help="How much text to draw for training, evenly from all.")
 ]
 Cover = Annotated[
     str,
@@ -73,7 +73,7 @@ def train_vocab(
         Literal["as-is", "simplified", "traditional", "both"],
         typer.Option("--script", help="Turn the text into one script, or train on both."),
     ] = "as-is",
-    sample_mb: SampleMB = 40.0,
+    sample_bytes: SampleBytes = 40 * MB,
     field: Field = "text",
     seed: Seed = 0,
     force: Force = False,
@@ -89,7 +89,7 @@ def train_vocab(
     files = find_files(text or [])
     sets = charsets(cover)
     with Run(out, "train-vocab", options_of(context), files or [jieba_file()], force, seed=seed) as run:
-        sample = _draw(files, field, sample_mb, seed) if files else None
+        sample = _draw(files, field, sample_bytes, seed) if files else None
         if sample is not None:
             seconds, memory = (rate * sample.size for rate in COST[model_type])
             notes.print(
@@ -196,7 +196,7 @@ def merge_vocab(
         ),
     ] = 0.999,
     cover: Cover = "",
-    sample_mb: SampleMB = 40.0,
+    sample_bytes: SampleBytes = 40 * MB,
     field: Field = "text",
     fuzz: Annotated[
         int, typer.Option("--fuzz", min=0, help="Fuzzed strings in the proof of parity.")
@@ -227,7 +227,7 @@ def merge_vocab(
     inputs = [named, *([zh] if zh else [])]
     run = Run(out, "merge-vocab", options_of(context), inputs, force, seed=seed)
     run.check()
-    sample, used = _read(text or [], field, sample_mb, seed)
+    sample, used = _read(text or [], field, sample_bytes, seed)
     if recipe == "continued":
         room = 17_953 if size is None or prune else size - size_of(model)
         room = room if add is None else add
@@ -391,20 +391,20 @@ def _continue(
         ), listed
 
 
-def _read(text: list[Path], field: str, sample_mb: float, seed: int) -> tuple["Sample | None", list[Path]]:
+def _read(text: list[Path], field: str, sample_bytes: int, seed: int) -> tuple["Sample | None", list[Path]]:
     """A sample of the text and the files that it is from; None without any."""
     from zhllama.text import find_files
 
     files = find_files(text)
-    return (_draw(files, field, sample_mb, seed) if files else None), files
+    return (_draw(files, field, sample_bytes, seed) if files else None), files
 
 
-def _draw(files: list[Path], field: str, sample_mb: float, seed: int) -> "Sample":
+def _draw(files: list[Path], field: str, sample_bytes: int, seed: int) -> "Sample":
     from zhllama.text import read_lines
     from zhllama.vocab.sample import sample_lines
 
     with progress("reading", total=sum(f.stat().st_size for f in files)) as bar:
-        return sample_lines(read_lines(files, field, bar), int(sample_mb * MB), seed)
+        return sample_lines(read_lines(files, field, bar), sample_bytes, seed)
 
 
 def _told(sample: "Sample") -> str:

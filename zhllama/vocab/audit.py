@@ -1,5 +1,6 @@
 """Hold a vocabulary against its base: what moved, what is dead, what is cut differently, and by how much it gained."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -67,6 +68,7 @@ class Audit:
     base_size: int
     size: int
     moved: tuple[int, ...]
+    duplicates: tuple[str, ...]
     specials: tuple[str, ...]
     dead: tuple[str, ...]
     base_dead: tuple[str, ...]
@@ -143,6 +145,7 @@ def audit(
         base_size=len(base.pieces),
         size=len(model.pieces),
         moved=moved,
+        duplicates=repeated(p.text for p in model.pieces),
         specials=tuple(p.text for p in model.pieces if p.kind in ("unknown", "control", "user")),
         dead=dead,
         base_dead=tuple(base.pieces[id].text for id in base.dead(range(len(base.pieces)))),
@@ -164,6 +167,11 @@ def audit(
         pruned=len(base.pieces) - len(kept),
         recut=compare.recut.differ,
     )
+
+
+def repeated(texts: Iterable[str]) -> tuple[str, ...]:
+    """What stands more than once."""
+    return tuple(text for text, n in Counter(texts).items() if n > 1)
 
 
 def _promises(found: Audit) -> Iterator[Promise]:

@@ -6,7 +6,7 @@ from itertools import chain
 
 from tokenizers import Tokenizer as Inner
 
-from zhllama.vocab.audit import CHARSETS, SENTENCE, Audit, Tally, TextFigures, batches
+from zhllama.vocab.audit import CHARSETS, SENTENCE, Audit, Tally, TextFigures, batches, repeated
 from zhllama.vocab.bytelevel import ByteLevel, readable
 from zhllama.vocab.characters import charset, chinese
 from zhllama.vocab.fuzz import fuzzed_pieces
@@ -50,6 +50,7 @@ def byte_audit(
         base_size=len(base.texts),
         size=len(model.texts),
         moved=moved,
+        duplicates=repeated(map(_shown, model.texts.values())),
         specials=tuple(model.beside[id] for id in sorted(model.special)),
         dead=tuple(_shown(model.texts[id]) for id in sorted(dead)),
         base_dead=tuple(_shown(base.texts[id]) for id in base.dead(sorted(base.ids.values()))),
