@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zhllama.commands import corpus, generate, model, report, training, vocab
+from zhllama.commands import advise, corpus, generate, model, report, training, vocab
 from zhllama.errors import ZhllamaError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("train-vocab", rich_help_panel=VOCABULARY)(vocab.train_vocab)
 app.command("merge-vocab", rich_help_panel=VOCABULARY)(vocab.merge_vocab)
 app.command("audit", rich_help_panel=VOCABULARY)(vocab.audit)
 app.command("report", rich_help_panel=VOCABULARY)(report.report)
+app.command("advise", rich_help_panel=VOCABULARY)(advise.advise)
 
 MODEL = "Model"
 app.command("grow", rich_help_panel=MODEL)(model.grow)

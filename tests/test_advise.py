@@ -1,0 +1,206 @@
+"""Advice: the curve is what cutting with fewer pieces gives, costs are counted, and the word follows from them."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zhllama.cli import main
+from zhllama.efficiency.advise import Measured, Model, Step, advise, recommended, savings, seen_shares
+from zhllama.efficiency.advise_page import page
+from zhllama.efficiency.extension import Extension, extend, kept_aside
+from zhllama.errors import InputError
+from zhllama.resources import shipped
+from zhllama.text import read_lines
+from zhllama.vocab.byte_merge import continued, count_runs
+from zhllama.vocab.bytelevel import ByteLevel
+from zhllama.vocab.model import SentencePieceModel
+
+from .test_bytelevel import trained
+
+Zhllama = Callable[..., "subprocess.CompletedProcess[str]"]
+SAMPLE = shipped("corpora", "sample")
+TEXTS = {f.stem: list(read_lines([f])) for f in sorted(SAMPLE.glob("zh_*.txt"))}
+MODEL = Model(hidden=64, layers=2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> ByteLevel:
+    path = tmp_path_factory.mktemp("base") / "tokenizer.json"
+    trained("deepseek").save(str(path))
+    return ByteLevel.read(path)
+
+
+@pytest.fixture(scope="module")
+def extension(base: ByteLevel) -> Extension:
+    train, aside = kept_aside(TEXTS, seed=0)
+    return extend(base, train, aside, 1500, prior=0.0)
+
+
+def test_one_cut_holds_those_with_fewer_pieces(base: ByteLevel, extension: Extension) -> None:
+    train, aside = kept_aside(TEXTS, seed=0)
+    merge = continued(base, count_runs(train), len(extension.parts))
+    pairs = [(j.left, j.right) for j in merge.added]
+    lines = [line for lines in aside.values() for line in lines]
+    saved = sum(savings(m.counts, extension.parts, extension.first) for m in extension.domains.values())
+    held = sum(m.counts.sum() for m in extension.domains.values())
+    for added in (0, 1, 137, 800, len(pairs)):
+        model = base.extended(pairs[:added])
+        assert sum(map(len, model.encode_plainly(lines))) == held + saved[added:].sum()
+
+
+def test_training_lines_are_not_measured() -> None:
+    train, aside = kept_aside({**TEXTS, "en": ["no Chinese"]}, seed=1)
+    assert "en" not in aside and all(lines for lines in aside.values())
+    assert len(train) + sum(map(len, aside.values())) == sum(
+        bool(re.search("[\u4e00-\u9fff\u3000-\u303f\uff00-\uff65]", line))
+        for lines in TEXTS.values()
+        for line in lines
+    )
+    assert kept_aside(TEXTS, seed=1)[0] == kept_aside(TEXTS, seed=1)[0] != kept_aside(TEXTS, seed=2)[0]
+    with pytest.raises(InputError, match="holds too few lines with Chinese"):
+        kept_aside({"one": ["中文"]}, seed=0)
+
+
+def test_a_small_base_is_told_to_extend(base: ByteLevel, extension: Extension) -> None:
+    advice = advise(extension.first, extension.parts, extension.domains, extension.training, MODEL, 1e12)
+    assert [s.added for s in advice.steps] == [0, 1000, len(extension.parts)]
+    assert advice.verdict == "yes" and advice.sentence.startswith("Extending pays: ") and advice.caution == ""
+    first, last = advice.steps[0], advice.steps[-1]
+    assert first.saved == 0 and first.compute == 1 and last.next_saves == 0
+    assert first.characters_per_token < last.characters_per_token and set(first.domains) == set(
+        extension.domains
+    )
+    assert last.parameters == 2 * 64 * last.added and last.memory_mb == pytest.approx(
+        last.parameters * 2 / 1e6
+    )
+    few = advise(extension.first, extension.parts, extension.domains, extension.training, MODEL, 1e3)
+    assert few.recommended.added == 0 and few.verdict == "no"
+
+
+def test_a_base_that_cuts_chinese_well_is_told_no() -> None:
+    # 4,000 pieces that join two tokens each, all of them rare beside the base's own.
+    parts = [(i, i + 1) for i in range(4000)]
+    counts = np.concatenate([np.full(5000, 100.0), np.full(4000, 1.0)])
+    advice = advise(5000, parts, {"a": Measured(800_000, counts)}, counts, Model(), 1e12)
+    assert (
+        advice.verdict == "no" and "does not pay" in advice.sentence and advice.repaid == advice.caution == ""
+    )
+
+
+def test_shares_of_pieces_that_are_seen() -> None:
+    # 2 = 0+1 stands 30 times, 3 = 2+0 once; without 3 its parts come back.
+    shares = seen_shares(np.array([60.0, 9.0, 30.0, 1.0]), [(0, 1), (2, 0)], 2, 100 * 100)
+    assert shares == {0: 1.0, 2: 1.0}
+    assert seen_shares(np.array([60.0, 9.0, 30.0, 1.0]), [(0, 1), (2, 0)], 2, 50 * 100)[2] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([(0.2, 1.0, 1.0), (0.01, 0.9, 1.0), (0.004, 0.8, 1.0), (0.0, 0.7, 1.0)], 2000),  # saves too little
+        ([(0.2, 1.0, 1.0), (0.2, 0.9, 1.0), (0.2, 0.8, 0.8)], 1000),  # not seen enough
+        ([(0.2, 1.0, 1.0), (0.2, 0.9, 1.0), (0.2, 0.95, 1.0)], 1000),  # the head costs more than is saved
+        ([(0.001, 1.0, 1.0), (0.0, 0.9, 1.0)], 0),
+    ],
+)
+def test_where_to_stop(steps: list[tuple[float, float, float]], expected: int) -> None:
+    made = [
+        Step(n * 1000, 1.0, {}, 0.0, saves, 0, 0.0, 0.0, compute, seen)
+        for n, (saves, compute, seen) in enumerate(steps)
+    ]
+    assert recommended(made).added == expected
+
+
+def test_costs_of_a_model() -> None:
+    seven = Model()
+    assert seven.body == pytest.approx(6.44e9, rel=0.001)
+    assert seven.head_share(32_000) == pytest.approx(0.02, abs=0.001)
+
+
+def test_sentencepiece(embedded: SentencePieceModel) -> None:
+    train, aside = kept_aside(TEXTS, seed=0)
+    found = extend(embedded, train, aside, 1200, prior=0.1)
+    lengths = [len(parts) for parts in found.parts]
+    assert set(lengths) <= {2, 3, 4} and 3 in lengths  # merges, and characters that were bytes
+    assert all(max(parts) < found.first + i for i, parts in enumerate(found.parts))
+    lines = [line for lines in aside.values() for line in lines]
+    saved = sum(savings(m.counts, found.parts, found.first).sum() for m in found.domains.values())
+    held = sum(m.counts.sum() for m in found.domains.values())
+    assert held + saved == sum(map(len, embedded.processor.encode(lines)))
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_stands_alone_and_escapes(extension: Extension) -> None:
+    label = '<script>alert("x")</script>'
+    domains = {label: next(iter(extension.domains.values())), "二": next(iter(extension.domains.values()))}
+    advice = advise(extension.first, extension.parts, domains, extension.training, MODEL, 1e9)
+    html = page(advice, "<b>base</b>")
+    read = _Page()
+    read.feed(html)
+    assert read.open == [] and read.sources == [] and "http" not in html
+    assert "<script" not in html and "<b>" not in html and "&lt;script&gt;" in html
+    assert html.count("<polyline") == 3 and "prefers-color-scheme:dark" in html
+
+
+def test_command_line(zhllama: Zhllama, base: ByteLevel, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(base.content, encoding="utf-8")
+    line = (
+        "advise",
+        "--base",
+        "tokenizer.json",
+        "--text",
+        SAMPLE,
+        "--most",
+        1000,
+        "--hidden",
+        64,
+        "--layers",
+        2,
+    )
+    shown = zhllama(*line, "--out", "o")
+    assert shown.returncode == 0, shown.stderr
+    assert "Extending pays: 1,000 more pieces take" in shown.stdout and "Written to o" in shown.stdout
+    advice = json.loads((tmp_path / "o" / "advice.json").read_text(encoding="utf-8"))
+    assert advice["verdict"] == "yes" and (tmp_path / "o" / "advice.html").is_file()
+    manifest = json.loads((tmp_path / "o" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["figures"] == {"recommended": 1000, "verdict": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("advise", "--text: is missing, and advice needs text. Give --text FILE."),
+        ("advise --text nope.txt", "nope.txt: no such file. Check the path."),
+        ("advise --text en.txt", "--text: holds too few lines with Chinese to measure any. Give more text."),
+        ("advise --text en.txt --base en.txt", "en.txt: is no tokenizer of a known format."),
+    ],
+)
+def test_errors_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, told: str
+) -> None:
+    (tmp_path / "en.txt").write_text("English only\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(line.split())
+    err = capsys.readouterr().err
+    assert left.value.code == 1 and err.startswith(f"zhllama: {told}") and err.count("\n") == 1
