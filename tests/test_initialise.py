@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.model_toys import CHINESE, base_vocabulary, larger_vocabulary, write_model, write_tokenizer
+from tests.model_toys import CHINESE, WORDS, base_vocabulary, larger_vocabulary, write_model, write_tokenizer
 from zhllama.errors import InputError
 from zhllama.model.distill import Distilling, align, distill, snippets
 from zhllama.model.grow import grow
@@ -24,7 +24,6 @@ from zhllama.model.initialise import (
 )
 from zhllama.model.load import load_base
 from zhllama.model.subpieces import cut_inside
-from zhllama.resources import shipped
 from zhllama.vocab.load import load_tokenizer
 
 N_OLD = 600
@@ -158,7 +157,7 @@ def test_distilling_brings_the_hidden_states_nearer(tmp_path: Path, tied: bool) 
     base = write_model(tmp_path / "base", tied=tied)
     old = load_tokenizer(base)
     new = load_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
-    text = shipped("corpora", "sample", "zh_essay.txt").read_text(encoding="utf-8")[:3000]
+    text = "".join(np.random.default_rng(0).choice(WORDS[:20], 600))
     taught = snippets(old, new, [text], N_OLD, 64)
     model = load_base(base)
     was = model.get_input_embeddings().weight.clone()

@@ -17,7 +17,7 @@ class Distilling:
     steps: int = 200
     batch: int = 8
     length: int = 96  # ids of the old cut in one snippet
-    rate: float = 0.02
+    rate: float = 0.03
     seed: int = 0
 
 
@@ -85,7 +85,8 @@ def distill(
     groups = [{"params": [rows], "lr": how.rate * float(old_rows.float().std())}]
     if outputs is not None:
         groups.append({"params": [head_rows], "lr": how.rate * float(old_head.float().std())})
-    optimiser = torch.optim.Adam(groups)
+    # Adagrad: a row that is met rarely moves when it is met, and by no momentum in between
+    optimiser = torch.optim.Adagrad(groups)
     # up over a tenth of the steps, down to nothing over the second half
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min(1.0, 10 * (step + 1) / how.steps, 2 * (1 - step / how.steps))
@@ -107,20 +108,19 @@ def distill(
         text, at_old, at_new = torch.tensor(which).T
         target = seen[text, at_old].float()
         loss = (made[text, at_new].float() - target).square().mean() / target.square().mean()
-        # What follows a shared place: its id in the new cut is the target, where it is a new one.
-        nexts = torch.tensor([s.new[b + 1] if b + 1 < len(s.new) else 0 for s in chosen for _, b in s.places])
-        asked = nexts >= n_old
-        if bool(asked.any()):
-            hidden = seen[text, at_old][asked]
-            logits = torch.cat([hidden @ old_head.T, hidden @ head_rows.T], dim=1).float()
-            loss = loss + torch.nn.functional.cross_entropy(logits, nexts[asked])
+        # What follows a shared place, new or old: were only new ids asked for, new rows would grow without bound.
+        nexts = torch.tensor(
+            [s.new[b + 1] if b + 1 < len(s.new) else -100 for s in chosen for _, b in s.places]
+        )
+        hidden = seen[text, at_old]
+        logits = torch.cat([hidden @ old_head.T, hidden @ head_rows.T], dim=1).float()
+        loss = loss + torch.nn.functional.cross_entropy(logits, nexts)
+        wanted = nexts[nexts >= n_old]
         optimiser.zero_grad()
         loss.backward()
-        _only_seen(
-            rows, torch.cat([new_ids[fresh], nexts[asked]] if outputs is None else [new_ids[fresh]]) - n_old
-        )
+        _only_seen(rows, torch.cat([new_ids[fresh], wanted]) - n_old)
         if outputs is not None:
-            _only_seen(head_rows, nexts[asked] - n_old)
+            _only_seen(head_rows, wanted - n_old)
         optimiser.step()
         schedule.step()
         losses.append(float(loss.detach()))
@@ -138,7 +138,7 @@ def _padded(lists: Sequence[Sequence[int]]) -> "tuple[torch.Tensor, torch.Tensor
 
 
 def _only_seen(rows: "torch.nn.Parameter", ids: "torch.Tensor") -> None:
-    """Drop the gradient of rows that this step did not meet: Adam would turn its traces into full steps."""
+    """Drop the gradient of rows that this step did not meet: its traces would become full steps."""
     import torch
 
     if rows.grad is not None:
