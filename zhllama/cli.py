@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zhllama.commands import advise, corpus, generate, model, report, training, vocab
+from zhllama.commands import advise, audit, corpus, generate, model, report, training, vocab
 from zhllama.errors import ZhllamaError
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
 VOCABULARY = "Vocabulary"
 app.command("train-vocab", rich_help_panel=VOCABULARY)(vocab.train_vocab)
 app.command("merge-vocab", rich_help_panel=VOCABULARY)(vocab.merge_vocab)
-app.command("audit", rich_help_panel=VOCABULARY)(vocab.audit)
+app.command("audit", rich_help_panel=VOCABULARY)(audit.audit)
 app.command("report", rich_help_panel=VOCABULARY)(report.report)
 app.command("advise", rich_help_panel=VOCABULARY)(advise.advise)
 

@@ -1,12 +1,12 @@
-"""train-vocab, merge-vocab, audit."""
+"""train-vocab, merge-vocab."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from zhllama.commands.audit import Field, Recipe, sample_texts
 from zhllama.commands.common import (
     AsJson,
     Config,
@@ -20,7 +20,6 @@ from zhllama.commands.common import (
     screen,
 )
 from zhllama.errors import InputError, OptionError
-from zhllama.resources import shipped
 from zhllama.run import Run
 
 if TYPE_CHECKING:
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
     from zhllama.vocab.merge import Merge
     from zhllama.vocab.sample import Sample
 
-Recipe = Literal["chinese-llama", "safe", "continued"]
 MB = 1_000_000
 
-Field = Annotated[str, typer.Option("--field", help="Field of .jsonl and .parquet that holds the text.")]
 SampleBytes = Annotated[
     int, typer.Option("--sample-bytes", min=1, help="How much text to draw for training, evenly from all.")
 ]
@@ -239,7 +236,7 @@ def merge_vocab(
         merge = pruned(merge, sample.lines, size or size_of(model))
     run.inputs = [*inputs, *used]
     with progress("audit", unit="lines") as bar:
-        found, products = proved(merge, named, _sample_texts(), fuzz, seed, bar)
+        found, products = proved(merge, named, sample_texts(), fuzz, seed, bar)
     with run:
         for name, content in products.items():
             run.write(name, content)
@@ -272,69 +269,6 @@ def merge_vocab(
         screen.print(
             "--recipe safe adds the same Chinese pieces without the drift, the dead pieces and the ties."
         )
-
-
-def audit(
-    tokenizer: Annotated[
-        str, typer.Argument(help="The extended vocabulary: a folder of merge-vocab, or a .model.")
-    ],
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base", help="What it was made from. Without it: the base in its manifest.", show_default=False
-        ),
-    ] = None,
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--text",
-            help="Files, folders or globs. Without any: the texts of corpora/sample.",
-            show_default=False,
-        ),
-    ] = None,
-    recipe: Annotated[
-        Recipe | None,
-        typer.Option(
-            "--recipe",
-            help="Whose promises to hold it to. Without it: the recipe in its manifest.",
-            show_default=False,
-        ),
-    ] = None,
-    fuzz: Annotated[
-        int, typer.Option("--fuzz", min=0, help="Fuzzed strings in the proof of parity.")
-    ] = 20_000,
-    field: Field = "text",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File for the audit as JSON.", show_default=False)
-    ] = None,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Prove what an extension changed and what it did not; exit 1 where a promise of its recipe is broken."""
-    from zhllama.files import to_json, write_whole
-    from zhllama.text import find_files, read_lines
-    from zhllama.vocab.folder import base_of
-    from zhllama.vocab.kinds import read_vocabulary
-    from zhllama.vocab.lists import base_file
-    from zhllama.vocab.load import tokenizer_file
-    from zhllama.vocab.proof import audit_file
-
-    file = tokenizer_file(tokenizer)
-    base_path = (None if base else base_of(file.parent)) or base_file(base)
-    files = find_files(text or [])
-    texts = {f.name: read_lines([f], field) for f in files} or _sample_texts()
-    with progress("audit", unit="lines") as bar:
-        found = audit_file(file, read_vocabulary(base_path), texts, recipe, fuzz, seed, bar)
-    if out is not None:
-        write_whole(out, to_json(found.to_dict()))
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        from zhllama.commands.audit_screen import draw
-
-        draw(screen, found, tokenizer, str(base_path))
-    if not found.passed:
-        raise typer.Exit(1)
 
 
 def _merge_list(base: "Vocabulary", zh: Path | None, recipe: Recipe, pad: bool) -> "Merge | ByteMerge":
@@ -410,13 +344,3 @@ def _draw(files: list[Path], field: str, sample_bytes: int, seed: int) -> "Sampl
 def _told(sample: "Sample") -> str:
     cut = f", {sample.cut:,} long lines cut at sentence ends" if sample.cut else ""
     return f"{sample.size / MB:.1f} of {sample.seen / MB:.1f} MB of text{cut}"
-
-
-def _sample_texts() -> Mapping[str, Iterator[str]]:
-    """The lines of corpora/sample by language."""
-    from zhllama.text import read_lines
-
-    folder = shipped("corpora", "sample")
-    return {
-        label: read_lines(sorted(folder.glob(f"{label}_*.txt"))) for label in ("zh", "zhtw", "en", "code")
-    }
