@@ -294,6 +294,10 @@ def test_command_line(zhllama: Zhllama, llama3: Path, tmp_path: Path) -> None:
     assert refused.stderr == (
         "zhllama: --recipe: chinese-llama is for SentencePiece, and this base is byte-level. Take safe or continued.\n"
     )
+    small = zhllama("merge-vocab", "--base", llama3, "--recipe", "continued", "--size", 9, "--out", "o")
+    assert small.stderr == (
+        "zhllama: --size: 9 is fewer than the base's 705. Raise it, or take --prune leaf.\n"
+    )
     merged = zhllama(*line, "--recipe", "safe", "--json")
     assert merged.returncode == 0, merged.stderr
     assert "Python教程\tholds an ASCII letter or digit" in (tmp_path / "o" / "left_out.tsv").read_text(

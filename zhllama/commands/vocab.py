@@ -228,6 +228,12 @@ def merge_vocab(
     if recipe == "continued":
         room = 17_953 if size is None or prune else size - size_of(model)
         room = room if add is None else add
+        if room < 0:
+            raise OptionError(
+                "--size",
+                f"{size:,} is fewer than the base's {size_of(model):,}",
+                "Raise it, or take --prune leaf",
+            )
         merge, listed = _continue(model, sample, room, prior, character_coverage, cover, pad)
         used = [*used, *listed]
     else:

@@ -5,7 +5,7 @@ from html import escape
 
 from zhllama.efficiency.advise import SEEN, Advice
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 380, 52, 36, 14, 16
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 380, 52, 36, 14, 40
 HUES = 137.5  # degrees between neighbouring colours: the golden angle keeps any number of them apart
 
 
@@ -106,6 +106,7 @@ svg{display:block;width:100%}svg text{font-size:12px;fill:var(--soft)}.grid{stro
 polyline{fill:none;stroke-width:1.5;stroke:hsl(var(--h) 45% var(--light))}polyline.all{stroke:var(--ink);stroke-width:3.5}
 ul{list-style:none;display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.6rem 0 0;padding:0;font-size:.85rem}li{overflow-wrap:anywhere}
 li i{display:inline-block;width:1.1rem;height:.25rem;margin-right:.4rem;vertical-align:middle;background:hsl(var(--h) 45% var(--light))}li i.all{background:var(--ink)}
+@media(max-width:600px){svg text{font-size:20px}}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}th{font-weight:400;color:var(--soft)}
 th,td{text-align:right;white-space:nowrap;padding:.15rem .6rem;border-bottom:1px solid var(--line)}tr.best td{font-weight:700;color:var(--mark)}
 """
