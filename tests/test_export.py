@@ -28,6 +28,7 @@ from zhllama.files import sha256
 from zhllama.model import export
 from zhllama.model.export import fold, prove
 from zhllama.model.grow import grow
+from zhllama.model.llamacpp import write_gguf
 from zhllama.model.load import open_model, resolve_chain
 from zhllama.resources import shipped
 from zhllama.vocab.merge import chinese_llama
@@ -327,6 +328,19 @@ def test_llamacpp_cuts_and_writes_as_transformers(tmp_path: Path, tied: bool, ki
         ids = tokenizer(sentence).input_ids
         assert llama.ids(sentence) == ids
         assert llama.greedy(ids, 8) == _greedy(tmp_path / "out", ids, 8)
+
+
+def test_llamacpp_adds_the_biases_of_qwen2(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", "qwen2", dtype=torch.float16)
+    held = load_file(base / "model.safetensors")
+    for name in [n for n in held if n.endswith(".bias")]:
+        held[name] = (torch.randn(held[name].shape) * 0.3).half()
+    save_file(held, base / "model.safetensors", metadata={"format": "pt"})
+    write_gguf(base, tmp_path / "model.gguf", "f16")
+    llama = Llama(tmp_path / "model.gguf")
+    for begin in range(3, 600, 60):
+        ids = list(range(begin, begin + 20))
+        assert llama.greedy(ids, 1) == _greedy(base, ids, 1)
 
 
 def _byte_level(folder: Path, individual_digits: bool = True) -> Path:
