@@ -1,0 +1,1 @@
+"""Conversations: read from any of the usual files, cleaned, and turned into ids by a chat template."""
