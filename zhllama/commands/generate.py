@@ -1,11 +1,9 @@
 """gen-zh, refilter."""
 
-import asyncio
-import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Annotated, Any, Literal
 
 import typer
@@ -36,27 +34,27 @@ from zhllama.commands.generate_options import (
     Threshold,
     Without,
 )
-from zhllama.errors import InputError, OptionError
+from zhllama.commands.server import (
+    STEERING,
+    AskedThrough,
+    BaseUrl,
+    ByBatch,
+    Concurrency,
+    ExtraBody,
+    KeyEnv,
+    MaxCost,
+    MaxTokens,
+    Prices,
+    ServerModel,
+    Timeout,
+    ask_all,
+    connection_of,
+    spending_of,
+)
+from zhllama.errors import InputError
 from zhllama.run import Run, read_config
 
-# Options that change neither what is asked nor what is kept: a run may be resumed with others.
-STEERING = {
-    "out",
-    "force",
-    "resume",
-    "config",
-    "as_json",
-    "base_url",
-    "key_env",
-    "concurrency",
-    "timeout",
-    "max_tokens",
-    "max_cost",
-    "prices",
-    "batch",
-}
 MethodName = Literal["alpaca", "self-instruct", "translate", "rank", "evolve"]
-SERVER = "Server"
 
 
 def gen_zh(
@@ -70,15 +68,8 @@ def gen_zh(
             show_default="100, or all that are given",
         ),
     ] = None,
-    base_url: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Server's URL, such as http://localhost:8000/v1; several share the load.",
-            rich_help_panel=SERVER,
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[str, typer.Option(help="The model's name on that server.", rich_help_panel=SERVER)] = "",
+    base_url: BaseUrl = None,
+    model: ServerModel = "",
     method: Annotated[MethodName, typer.Option(help="How tasks are made.")] = "alpaca",
     given: Annotated[
         Path | None,
@@ -92,10 +83,7 @@ def gen_zh(
     prompts: Annotated[
         Path | None, typer.Option(help="Folder of prompts.", show_default="the shipped prompts_zh")
     ] = None,
-    api: Annotated[
-        Literal["chat", "completion"],
-        typer.Option(help="What the model is asked through.", rich_help_panel=SERVER),
-    ] = "chat",
+    api: AskedThrough = "chat",
     structured: Annotated[
         bool, typer.Option("--structured", help="Have the server enforce a JSON schema (alpaca only).")
     ] = False,
@@ -110,50 +98,14 @@ def gen_zh(
         int | None,
         typer.Option(help="Tokens of one reply at most, instead of each step's own.", show_default=False),
     ] = None,
-    batch: Annotated[
-        bool,
-        typer.Option(
-            "--batch", help="Send each round through the provider's Batch API.", rich_help_panel=SERVER
-        ),
-    ] = False,
-    key_env: Annotated[
-        str,
-        typer.Option(
-            help="Environment variable (or line of .env) that holds the key.", rich_help_panel=SERVER
-        ),
-    ] = "OPENAI_API_KEY",
-    extra_body: Annotated[
-        str | None,
-        typer.Option(
-            help="""More for each request, as JSON, e.g. '{"enable_thinking": false}'.""",
-            rich_help_panel=SERVER,
-            show_default=False,
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option(help="Calls under way at most, on all servers together.", rich_help_panel=SERVER)
-    ] = 32,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds for one whole call.", rich_help_panel=SERVER)
-    ] = 120.0,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop before more tokens than these are used.", rich_help_panel=SERVER, show_default=False
-        ),
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(help="Stop before more than this is spent.", rich_help_panel=SERVER, show_default=False),
-    ] = None,
-    prices: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML table, per million tokens: `model: {input: 0.27, output: 1.10}`.",
-            rich_help_panel=SERVER,
-            show_default=False,
-        ),
-    ] = None,
+    batch: ByBatch = False,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    extra_body: ExtraBody = None,
+    concurrency: Concurrency = 32,
+    timeout: Timeout = 120.0,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    prices: Prices = None,
     min_instruction: MinInstruction = 4,
     max_instruction: MaxInstruction = 500,
     max_input: MaxInput = 2000,
@@ -174,53 +126,28 @@ def gen_zh(
 ) -> None:
     """Make Chinese instruction data with a model behind any OpenAI-compatible server."""
     from zhllama.commands.generate_screen import live
-    from zhllama.generate.api import Client, Connection, find_key
-    from zhllama.generate.batch import BATCHES, BatchClient
     from zhllama.generate.journal import Journal
     from zhllama.generate.plan import Plan
     from zhllama.generate.products import JOURNAL, Rejects, write_products
-    from zhllama.generate.rounds import Rounds, Spending, figures, read_price
+    from zhllama.generate.rounds import figures
 
     made = {key: value for key, value in context.params.items() if key not in STEERING}
     plan = Plan.of(made)
-    if not model:
-        raise OptionError("--model", "is missing", "Give the model's name on that server")
-    if concurrency < 1 or timeout <= 0:
-        raise OptionError("--concurrency and --timeout", "are not both above 0", "Leave them out")
-    connection = Connection(
-        tuple(base_url or ()), model, find_key(key_env), api, concurrency, timeout, _object(extra_body)
-    )
-    spending = Spending(read_price(prices, model, batch) if prices else None, max_tokens, max_cost)
+    connection = connection_of(context.params)
+    spending = spending_of(context.params)
     began = time.monotonic()
     with Run(out, "gen-zh", made, plan.inputs, force=force, resume=resume, seed=seed) as run:
         with Journal(out / JOURNAL) as journal, Rejects(out) as rejects:
             making = plan.method(rejects)
 
-            async def work() -> tuple[bool, dict[str, int]]:
-                asker = BatchClient(connection, out / BATCHES) if batch else Client(connection, Random(seed))
-                async with asker:
-                    rounds = Rounds(making, journal, asker, spending)
-                    with live(rounds, asker if isinstance(asker, Client) else None):
-                        whole = await rounds.run()
-                if isinstance(asker, BatchClient):
-                    return whole, {}
-                return whole, {"429s": asker.busy, "retries": asker.retries}
-
-            try:
-                whole, troubles = asyncio.run(work())
-            except BaseException:
-                if not len(journal) and not (out / BATCHES).exists():
-                    run.resume = (
-                        None  # nothing was paid for: the folder goes, and the command can be given as it was
-                    )
-                raise
+            whole, told = ask_all(
+                run, making, journal, connection, spending, batch, seed, partial(live, making)
+            )
             making.finish()
             result = dict(figures(making, spending))
             write_products(run, making, result, rejects, seed)
         result |= {
-            "servers": list(connection.base_urls),
-            "concurrency": concurrency,
-            **troubles,
+            **told,
             "finished": whole,
             "seconds": round(time.monotonic() - began, 2),
         }
@@ -295,22 +222,6 @@ def refilter(
 def _is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
-
-
-def _object(text: str | None) -> Mapping[str, Any]:
-    try:
-        given = json.loads(text or "{}")
-    except ValueError as error:
-        raise OptionError(
-            "--extra-body",
-            f"is not JSON ({error})",
-            """Give an object, such as '{"enable_thinking": false}'""",
-        ) from error
-    if not isinstance(given, dict):
-        raise OptionError(
-            "--extra-body", "is not a JSON object", """Give one such as '{"enable_thinking": false}'"""
-        )
-    return given
 
 
 def _tell(out: Path, result: Mapping[str, Any], as_json: bool) -> None:

@@ -12,11 +12,12 @@ from rich.text import Text
 
 from zhllama.commands.common import notes
 from zhllama.generate.api import Client
+from zhllama.generate.methods import Method
 from zhllama.generate.rounds import Rounds
 
 
 @contextmanager
-def live(rounds: Rounds, client: Client | None) -> Iterator[None]:
+def live(method: Method, rounds: Rounds, client: Client | None) -> Iterator[None]:
     """A picture of a run on stderr, drawn four times a second; quiet where stderr is no terminal."""
     if not notes.is_terminal:
         yield
@@ -26,14 +27,14 @@ def live(rounds: Rounds, client: Client | None) -> Iterator[None]:
         console=notes,
         transient=True,
         refresh_per_second=4,
-        get_renderable=lambda: picture(rounds, client, time.monotonic() - began),
+        get_renderable=lambda: picture(method, rounds, client, time.monotonic() - began),
     ):
         yield
 
 
-def picture(rounds: Rounds, client: Client | None, seconds: float) -> Group:
+def picture(method: Method, rounds: Rounds, client: Client | None, seconds: float) -> Group:
     """The run as it stands after so many seconds."""
-    shelf, spending = rounds.method.shelf, rounds.spending
+    shelf, spending = method.shelf, rounds.spending
     kept, wanted = len(shelf.kept), shelf.wanted
     rate = rounds.asked / seconds if seconds else 0.0
     # What an earlier start made came at no time, so that the rate is taken over the calls of this one.

@@ -17,19 +17,23 @@ DRY = 5  # rounds in a row that keep nothing end a run
 Sampling = Mapping[str, Any]
 
 
-class Method(Protocol):
+class Asking(Protocol):
     """Asks in rounds and folds the replies; a request depends on the seed and on what earlier rounds kept, on nothing else."""
+
+    def requests(self, round: int) -> list[Request]:
+        """What to ask in this round; nothing once it has what it wants, or gives up."""
+
+    def fold(self, record: Record) -> None:
+        """Take one reply in; called in the order of requests."""
+
+
+class Method(Asking, Protocol):
+    """A way to new tasks."""
 
     shelf: Shelf
 
     def prompts_used(self) -> Sequence[str]:
         """Names of the prompts, to be checked before anything is paid for."""
-
-    def requests(self, round: int) -> list[Request]:
-        """What to ask in this round; nothing once the method has what it wants, or gives up."""
-
-    def fold(self, record: Record) -> None:
-        """Take one reply in; called in the order of requests."""
 
     def finish(self) -> None:
         """Account for what was begun and not finished."""

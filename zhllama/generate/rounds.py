@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from zhllama.errors import InputError, OptionError
 from zhllama.generate.journal import Journal, Key, Record, Reply, Request
-from zhllama.generate.methods import Method
+from zhllama.generate.methods import Asking, Method
 
 
 class Asker(Protocol):
@@ -104,9 +104,9 @@ def read_price(path: Path, model: str, batch: bool = False) -> Price:
 
 @dataclass
 class Rounds:
-    """Drives a method over a journal."""
+    """Drives what asks over a journal."""
 
-    method: Method
+    method: Asking
     journal: Journal
     asker: Asker
     spending: Spending

@@ -60,9 +60,9 @@ def read_seeds(path: Path) -> list[Seed]:
     Errors: InputError with file and line for a missing field, a second use of an id, or an empty file.
     """
     seeds: dict[str, Seed] = {}
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         where = f"{path}:{number}"
-        seed = _checked(_SeedRow, row, where)
+        seed = checked(_SeedRow, row, where)
         if not seed.instances:
             raise InputError(where, "has no instances", "Give at least one input and output")
         if seed.id in seeds:
@@ -81,9 +81,9 @@ def read_alpaca(path: Path) -> list[Seed]:
     Errors: InputError with the row that lacks an instruction, or for an id used twice.
     """
     tasks: dict[str, Seed] = {}
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         where = f"{path}:{number}"
-        given = _checked(_AlpacaRow, row, where)
+        given = checked(_AlpacaRow, row, where)
         name = str(len(tasks) if given.id is None else given.id)
         if name in tasks:
             raise InputError(
@@ -97,7 +97,7 @@ def read_alpaca(path: Path) -> list[Seed]:
     return list(tasks.values())
 
 
-def _rows(path: Path) -> Iterable[tuple[int, Any]]:
+def read_rows(path: Path) -> Iterable[tuple[int, Any]]:
     """Rows with their numbers from 1: lines of JSON, or the members of one JSON list."""
     try:
         raw = path.read_bytes()
@@ -125,7 +125,8 @@ def _rows(path: Path) -> Iterable[tuple[int, Any]]:
     return rows
 
 
-def _checked(kind: type[Row], row: Any, where: str) -> Row:
+def checked(kind: type[Row], row: Any, where: str) -> Row:
+    """A row of the given kind; InputError with its place and the field that is wrong."""
     try:
         return kind.model_validate(row)
     except ValidationError as error:
