@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zhllama.commands import advise, audit, corpus, generate, model, report, training, vocab
+from zhllama.commands import advise, audit, corpus, generate, line, model, report, training, vocab
 from zhllama.errors import ZhllamaError
 
 app = typer.Typer(
@@ -42,6 +42,10 @@ DATA = "Data"
 app.add_typer(corpus.app, name="corpus", rich_help_panel=DATA)
 app.command("gen-zh", rich_help_panel=DATA)(generate.gen_zh)
 app.command("refilter", rich_help_panel=DATA)(generate.refilter)
+
+LINE = "The whole line"
+app.command("run", rich_help_panel=LINE)(line.run)
+app.command("lineage", rich_help_panel=LINE)(line.lineage)
 
 
 def _version(value: bool) -> None:

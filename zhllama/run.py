@@ -19,6 +19,7 @@ from zhllama.errors import InputError, OutputError
 from zhllama.files import sha256, to_json, write_whole
 
 CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
+HASHED = 64 << 20  # bytes: smaller inputs are held against their hash, larger ones against their size
 PACKAGES = (
     "zhllama",
     "sentencepiece",
@@ -210,6 +211,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise InputError(folder / MANIFEST, "is not a manifest", "Make the run again with --force")
     return manifest
+
+
+def changed_inputs(manifest: Mapping[str, Any]) -> list[Path]:
+    """Inputs of a finished run that are gone or other than they were; beyond 64 MB their size tells."""
+    return [Path(recorded["path"]) for recorded in manifest.get("inputs", []) if not _as_it_was(recorded)]
+
+
+def _as_it_was(recorded: Mapping[str, Any]) -> bool:
+    path = Path(recorded["path"])
+    if not path.is_file() or path.stat().st_size != recorded["bytes"]:
+        return False
+    return path.stat().st_size > HASHED or sha256(path) == str(recorded["sha256"])
 
 
 def _parents(inputs: Sequence[Path]) -> list[Path]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zhllama.errors import InputError, OptionError
+from zhllama.yaml_file import read_yaml
 
 screen = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
@@ -27,17 +27,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         if Path(name).name != name or not path.is_file():
             known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml"))) or "none yet"
             raise InputError(name, "is neither a .yaml file nor a shipped recipe", f"Shipped are: {known}")
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(path, "no such file", "Check --config") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(
-            path, f"is not readable YAML ({' '.join(str(error).split())})", "Mend the file"
-        ) from error
-    if not isinstance(loaded, dict):
-        raise InputError(path, "is not a mapping of options", "Write one `option: value` a line")
-    return loaded
+    return read_yaml(path, "a mapping of options")
 
 
 def _use_recipe(context: typer.Context, value: str | None) -> str | None:

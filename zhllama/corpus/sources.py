@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from zhllama.errors import InputError
 from zhllama.resources import shipped
+from zhllama.yaml_file import read_yaml
 
 Fields = tuple[str, ...]
 
@@ -75,14 +75,7 @@ def find_source(name: str) -> Source:
 
 def read_source(path: Path) -> Source:
     """A source from its YAML file; a relative `path` in it is taken from where the file lies. Errors: InputError."""
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(path, "no such file", "Check the path") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(path, f"is not readable YAML ({error})", "Mend the file") from error
-    if not isinstance(loaded, dict):
-        raise InputError(path, "is not a mapping of fields", "See corpora/README.md for the fields")
+    loaded = read_yaml(path, "a mapping of fields (see corpora/README.md)")
     try:
         source = Source.model_validate(loaded)
     except ValidationError as error:

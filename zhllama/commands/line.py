@@ -1,0 +1,178 @@
+"""run, lineage."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.tree import Tree
+from typer.core import TyperGroup
+
+from zhllama.commands.common import AsJson, notes, print_json, screen
+from zhllama.errors import InputError, OptionError, ZhllamaError
+from zhllama.line import Line, Record, Step, plan, read_line
+from zhllama.lineage import Ancestor
+from zhllama.lineage import lineage as trace
+
+LINES = Path(__file__).parent.parent / "recipes" / "lines"
+
+
+def run(
+    line: Annotated[str, typer.Argument(help="A YAML file, or a shipped line by name.", show_default=False)],
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE for one of the line's values.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of all steps; else what the line says.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all steps, show their command lines, run none.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the steps of a line one after another; steps that stand already are skipped.
+
+    A step is made anew when its options, its inputs or a step that it reads from have changed; one that was killed goes on.
+    Shipped lines: chinese-llama-7b, llama-3-8b, qwen, cpu-trial, demo.
+    """
+    held = load(line, given or [], out)
+    record = Record(held)
+    if dry_run:
+        _show_plan(held, record, as_json)
+        return
+    make(held, record)
+    if as_json:
+        print_json(
+            {"out": str(held.out), "steps": {s.name: str(s.out) if s.out else None for s in held.steps}}
+        )
+
+
+def lineage(
+    folder: Annotated[Path, typer.Argument(help="A finished run.", metavar="RUN", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Draw what a run was made from: the runs before it, their figures, and the files that nobody here made."""
+    found = trace(folder)
+    print_json(found.as_json()) if as_json else screen.print(_tree(found), soft_wrap=True)
+
+
+def load(line: str, given: Sequence[str], out: Path | None) -> Line:
+    """A line by file or shipped name, with NAME=VALUE pairs set."""
+    from zhllama.cli import app
+
+    values: dict[str, str] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise OptionError(f"--set {pair}", "has no value", "Write NAME=VALUE")
+        values[name] = value
+    commands = typer.main.get_command(app)
+    assert isinstance(commands, TyperGroup)
+    return read_line(_find(line), commands, values, out)
+
+
+def _find(line: str) -> Path:
+    if Path(line).suffix in (".yaml", ".yml"):
+        return Path(line)
+    path = LINES / f"{line}.yaml"
+    if Path(line).name != line or not path.is_file():
+        known = ", ".join(sorted(p.stem for p in LINES.glob("*.yaml")))
+        raise InputError(line, "is neither a .yaml file nor a shipped line", f"Shipped are: {known}")
+    return path
+
+
+def make(line: Line, record: Record, told: Mapping[str, str] | None = None) -> None:
+    """Run every step that does not stand; `told` is what to say before some of them.
+
+    Errors: ZhllamaError that names the step which failed.
+    """
+    remade: set[str] = set()
+    for number, step in enumerate(line.steps, 1):
+        state = record.state(step, remade)
+        title = f"[{number}/{len(line.steps)}] {step.name}"
+        if state == "done":
+            notes.print(f"{title}: stands already", style="dim", soft_wrap=True)
+            continue
+        if told and step.name in told:
+            notes.print()
+            notes.print(told[step.name], style="bold", soft_wrap=True)
+        words = step.command_line(*record.steering(step, state))
+        notes.print(f"{title}: zhllama {' '.join(words)}", style="cyan", soft_wrap=True, markup=False)
+        record.note(step, finished=False)
+        begun = time.monotonic()
+        code = _wait_for([sys.executable, "-m", "zhllama", *words])
+        if code:
+            raise ZhllamaError(
+                step.where,
+                f"step {step.name!r} ended with {code}",
+                "Mend it and run the line again: it goes on there",
+            )
+        record.note(step, finished=True)
+        remade.add(step.name)
+        notes.print(f"{title}: done in {time.monotonic() - begun:.0f} s", style="dim", soft_wrap=True)
+
+
+def _wait_for(words: Sequence[str]) -> int:
+    """Run a step as a process of its own, so that its memory goes with it; one that we must leave is stopped first."""
+    sys.stdout.flush()
+    process = subprocess.Popen(words)
+    try:
+        return process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+
+
+def _show_plan(line: Line, record: Record, as_json: bool) -> None:
+    planned = list(plan(line, record))
+    if as_json:
+        print_json({"out": str(line.out), "steps": [_as_json(step, state) for step, state in planned]})
+        return
+    width = max(len(step.name) for step, _ in planned)
+    for step, state in planned:
+        words = " ".join(("zhllama", *step.command_line()))
+        screen.print(f"{step.name:<{width}}  {state:<10}  {words}", soft_wrap=True, markup=False)
+
+
+def _as_json(step: Step, state: str) -> dict[str, Any]:
+    return {"name": step.name, "state": state, "command": step.command_line()}
+
+
+def _tree(found: Ancestor) -> Tree:
+    tree = Tree(_told(found))
+    _grow(tree, found)
+    return tree
+
+
+def _grow(tree: Tree, found: Ancestor) -> None:
+    for parent in found.parents:
+        _grow(tree.add(_told(parent)), parent)
+    for folder, held in groupby(found.files, key=lambda path: path.parent):
+        paths = list(held)
+        if len(paths) > 3:
+            tree.add(f"[dim]{escape(str(folder))}: {len(paths)} files[/dim]")
+        else:
+            for path in paths:
+                tree.add(f"[dim]{escape(str(path))}[/dim]")
+    for path in found.changed:
+        tree.add(f"[yellow]{escape(str(path))} has changed since, or is gone[/yellow]")
+
+
+def _told(found: Ancestor) -> str:
+    figures = [
+        f"{k} {v:,}"
+        for k, v in found.figures.items()
+        if isinstance(v, int | float) and not isinstance(v, bool)
+    ]
+    told = f"[bold]{escape(found.command)}[/bold]  {escape(str(found.folder))}"
+    if found.again:
+        return f"{told}  [dim](as above)[/dim]"
+    return f"{told}  [dim]{escape(', '.join([*figures[:4], f'{found.seconds:,.0f} s']))}[/dim]"
