@@ -85,11 +85,11 @@ def _records(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
     if kind == ".parquet":
         yield from _parquet(path, field)
     elif kind in (".jsonl", ".json"):
-        for number, line in enumerate(_decoded(path, advance), 1):
+        for number, line in enumerate(decoded_lines(path, advance), 1):
             if line.strip():
                 yield _field(path, number, line, field)
     else:
-        yield from _decoded(path, advance)
+        yield from decoded_lines(path, advance)
 
 
 def _field(path: Path, number: int, line: str, field: str) -> str:
@@ -142,8 +142,8 @@ def _open(path: Path, raw: IO[bytes]) -> IO[bytes]:
     return raw
 
 
-def _decoded(path: Path, advance: Advance | None) -> Iterator[str]:
-    """Lines without their ends, decoded a chunk at a time; InputError names the line that is not UTF-8."""
+def decoded_lines(path: Path, advance: Advance | None = None) -> Iterator[str]:
+    """The lines of a packed or plain file without their ends, a chunk at a time; InputError names the one not UTF-8."""
     number = 1
     try:
         with path.open("rb") as raw, _open(path, raw) as file:

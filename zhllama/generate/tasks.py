@@ -1,17 +1,14 @@
 """What is made here, and what it is made from: tasks, seeds, and files in Alpaca's form."""
 
-import json
-import lzma
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import BaseModel, StringConstraints
 
 from zhllama.errors import InputError
+from zhllama.jsonrows import checked, read_rows
 
-Row = TypeVar("Row", bound=BaseModel)
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -95,41 +92,3 @@ def read_alpaca(path: Path) -> list[Seed]:
     if not tasks:
         raise InputError(path, "holds no task", "Give a list of {instruction, input, output}")
     return list(tasks.values())
-
-
-def read_rows(path: Path) -> Iterable[tuple[int, Any]]:
-    """Rows with their numbers from 1: lines of JSON, or the members of one JSON list."""
-    try:
-        raw = path.read_bytes()
-        text = (lzma.decompress(raw) if path.suffix == ".xz" else raw).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(path, "no such file", "Check the path") from None
-    except (OSError, ValueError, EOFError, lzma.LZMAError) as error:
-        raise InputError(path, f"cannot be read ({error})", "Give a JSON file in UTF-8") from error
-    if text.lstrip().startswith("["):
-        try:
-            return list(enumerate(json.loads(text), 1))
-        except ValueError as error:
-            raise InputError(
-                path, f"is not JSON ({error})", "Give a JSON list, or one object a line"
-            ) from error
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append((number, json.loads(line)))
-            except ValueError as error:
-                raise InputError(
-                    f"{path}:{number}", f"is not JSON ({error})", "Give one JSON object a line"
-                ) from error
-    return rows
-
-
-def checked(kind: type[Row], row: Any, where: str) -> Row:
-    """A row of the given kind; InputError with its place and the field that is wrong."""
-    try:
-        return kind.model_validate(row)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "row"
-        raise InputError(where, f"{field}: {first['msg'].lower()}", "Mend this row") from None

@@ -1,0 +1,213 @@
+"""Conversations from every form in use; a row that is none is told with its line and its reason."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from zhllama.conversation.records import Comparison, Conversation, Role, Turn
+from zhllama.errors import InputError
+from zhllama.jsonrows import MEND, NotJson, checked, read_rows_or_faults
+from zhllama.text import Advance
+
+ROLES: dict[str, Role] = {
+    "system": "system", "human": "user", "user": "user", "prompter": "user", "gpt": "assistant",
+    "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+}  # fmt: skip
+Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+Check = Callable[[Conversation], str | None]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A row that is not what it should be; `where` is FILE:LINE."""
+
+    where: str
+    reason: str
+
+
+Read = TypeVar("Read", Conversation, Comparison)
+
+
+class _Alpaca(BaseModel):
+    instruction: Text
+    input: Text | None = None
+    output: Text | None = None
+    history: list[tuple[Text, Text]] | None = None
+    system: Text | None = None
+
+    def turns(self) -> list[Turn]:
+        asked = self.instruction if not self.input else f"{self.instruction}\n{self.input}"
+        before = [turn for user, told in self.history or [] for turn in _pair(user, told)]
+        return [*_system(self.system), *before, *_pair(asked, self.output)]
+
+
+class _Belle(BaseModel):
+    input: Text
+    target: Text | None = None
+
+    def turns(self) -> list[Turn]:
+        return _pair(self.input, self.target)
+
+
+class Said(BaseModel):
+    who: str = Field(alias="from")
+    value: Text
+
+
+class _ShareGpt(BaseModel):
+    conversations: list[Said]
+    system: Text | None = None
+
+    def turns(self) -> list[Turn]:
+        return [*_system(self.system), *(Turn(role_of(said.who), said.value) for said in self.conversations)]
+
+
+class Message(BaseModel):
+    role: str
+    content: Text
+
+
+class _Messages(BaseModel):
+    messages: list[Message]
+
+    def turns(self) -> list[Turn]:
+        return turns_said(self.messages)
+
+
+class _Exchange(BaseModel):
+    human: Text
+    assistant: Text
+
+
+class _Firefly(BaseModel):
+    conversation: list[_Exchange]
+
+    def turns(self) -> list[Turn]:
+        return [turn for said in self.conversation for turn in _pair(said.human, said.assistant)]
+
+
+# By the field that tells a form apart, the telling ones first: an Alpaca row has an `input` too.
+FORMS: dict[str, type[_ShareGpt | _Messages | _Firefly | _Alpaca | _Belle]] = {
+    "conversations": _ShareGpt, "messages": _Messages, "conversation": _Firefly, "instruction": _Alpaca,
+    "input": _Belle,
+}  # fmt: skip
+
+
+def _pair(asked: str, told: str | None) -> list[Turn]:
+    return [Turn("user", asked), *([Turn("assistant", told)] if told else [])]
+
+
+def _system(text: str | None) -> list[Turn]:
+    return [Turn("system", text)] if text else []
+
+
+def turns_said(messages: Sequence[Message]) -> list[Turn]:
+    """The turns of OpenAI's messages."""
+    return [Turn(role_of(message.role), message.content) for message in messages]
+
+
+def role_of(given: str) -> Role:
+    """Who speaks; InputError for a name that is not known."""
+    if given not in ROLES:
+        raise InputError("", f"unknown role {given!r}; known are {', '.join(ROLES)}")
+    return ROLES[given]
+
+
+def read_conversations(
+    path: Path, check: Check | None = None, advance: Advance | None = None
+) -> Iterator[Conversation | Bad]:
+    """Conversations of a file: Alpaca's, BELLE's, ShareGPT's or Firefly's rows, or `messages`; a list, or one a line.
+
+    Texts are stripped. `check` says what is wrong with a conversation (`answered`, `asked`); without one the order of
+    turns is left to the caller. Errors: InputError for a file that cannot be read or holds no row.
+    """
+
+    def parse(row: Any, where: str) -> list[Conversation]:
+        found = Conversation(tuple(turns_of(row, where)), where, id_of(row))
+        reason = check(found) if check else None
+        if reason is not None:
+            raise InputError(where, reason, MEND)
+        return [found]
+
+    return read_each(path, parse, advance)
+
+
+def kept(rows: Iterable[Read | Bad], bad: list[Bad]) -> Iterator[Read]:
+    """The good rows; the bad ones go to `bad`."""
+    for row in rows:
+        if isinstance(row, Bad):
+            bad.append(row)
+        else:
+            yield row
+
+
+def refuse(bad: Sequence[Bad]) -> None:
+    """InputError with the first bad row, where there is one, and how many there are."""
+    if bad:
+        others = f", and {len(bad) - 1:,} more rows are bad" if len(bad) > 1 else ""
+        raise InputError(bad[0].where, bad[0].reason + others, "Mend them, or give --skip-bad")
+
+
+def answered(conversation: Conversation) -> str | None:
+    """What keeps a conversation from being learnt from."""
+    turns = conversation.turns
+    return disorder(turns) or ("has no answer at its end" if turns[-1].role != "assistant" else None)
+
+
+def asked(conversation: Conversation) -> str | None:
+    """What keeps a conversation from being answered."""
+    turns = conversation.turns
+    return disorder(turns) or ("does not end with a user's turn" if turns[-1].role != "user" else None)
+
+
+def disorder(turns: Sequence[Turn]) -> str | None:
+    """What is wrong with the order: perhaps a system's turn, then user and assistant by turns, none of them empty."""
+    spoken = turns[1:] if turns and turns[0].role == "system" else turns
+    if not spoken:
+        return "holds no turn of a user"
+    for number, turn in enumerate(turns, 1):
+        if not turn.text.strip():
+            return f"turn {number} ({turn.role}) is empty"
+    first = len(turns) - len(spoken) + 1
+    for number, turn in enumerate(spoken):
+        if turn.role != ("user", "assistant")[number % 2]:
+            due = ("a user's", "an assistant's")[number % 2]
+            return f"turn {first + number} is {turn.role}'s where {due} is due"
+    return None
+
+
+def read_each(
+    path: Path, parse: Callable[[Any, str], list[Read]], advance: Advance | None
+) -> Iterator[Read | Bad]:
+    """What `parse` makes of each row and its FILE:LINE, or the row as a bad one where it raises InputError."""
+    empty = True
+    for number, row in read_rows_or_faults(path, advance):
+        empty, where = False, f"{path}:{number}"
+        if isinstance(row, NotJson):
+            yield Bad(where, row.reason)
+            continue
+        try:
+            yield from parse(row, where)
+        except InputError as error:
+            yield Bad(where, error.what)
+    if empty:
+        raise InputError(path, "holds no row", "Give a JSON list, or one JSON object a line")
+
+
+def turns_of(row: Any, where: str) -> list[Turn]:
+    """The turns of a row of any form; InputError where it is of none."""
+    if not isinstance(row, dict):
+        raise InputError(where, "is no JSON object", MEND)
+    for field, form in FORMS.items():
+        if field in row:
+            return checked(form, row, where).turns()
+    raise InputError(where, f"has none of the fields {', '.join(FORMS)}", MEND)
+
+
+def id_of(row: dict[str, Any]) -> str:
+    """The row's own name, where it has one."""
+    found = row.get("id", row.get("conversation_id"))
+    return str(found) if isinstance(found, str | int) else ""

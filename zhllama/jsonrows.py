@@ -1,0 +1,104 @@
+"""Rows of JSON from a file, each with its line: one object a line, or the members of one list."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from zhllama.errors import InputError
+from zhllama.text import Advance, decoded_lines
+
+Row = TypeVar("Row", bound=BaseModel)
+MEND = "Mend this row"
+
+
+@dataclass(frozen=True)
+class NotJson:
+    """What stands in the place of a row that cannot be read."""
+
+    reason: str
+
+
+def read_rows(path: Path, advance: Advance | None = None) -> Iterator[tuple[int, Any]]:
+    """Every row with the line that it begins on; lines are streamed, of a list the text is held. Plain, .gz, .xz or .zst.
+
+    Errors: InputError with the line that is no JSON.
+    """
+    for number, row in read_rows_or_faults(path, advance):
+        if isinstance(row, NotJson):
+            raise InputError(f"{path}:{number}", row.reason, "Give one JSON object a line")
+        yield number, row
+
+
+def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[tuple[int, Any]]:
+    """The same, but a line that is no JSON comes as NotJson.
+
+    Errors: InputError for a file that cannot be read, and for a broken list, behind whose fault no row can be found.
+    """
+    if not path.is_file():
+        raise InputError(path, "no such file", "Check the path")
+    lines = enumerate(decoded_lines(path, advance), 1)
+    number, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
+    if first.lstrip().startswith("["):
+        yield from _members(path, "\n".join(chain([first], (line for _, line in lines))), number)
+        return
+    for number, line in chain([(number, first)], lines):
+        if line.strip():
+            yield number, _loaded(line)
+
+
+def _loaded(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return NotJson(f"is not JSON ({error})")
+
+
+def _members(path: Path, text: str, line: int) -> Iterator[tuple[int, Any]]:
+    """The members of the list in `text`, one decoded at a time."""
+    decode = json.JSONDecoder().raw_decode
+    told = 0  # up to where the lines are counted
+
+    def broken(at: int, why: str) -> InputError:
+        where = f"{path}:{line + text.count(chr(10), told, at)}"
+        return InputError(where, f"is not JSON ({why})", "Give a JSON list, or one object a line")
+
+    at = _skip(text, text.index("[") + 1)
+    while text[at : at + 1] != "]":
+        line, told = line + text.count("\n", told, at), at
+        try:
+            member, at = decode(text, at)
+        except json.JSONDecodeError as error:
+            raise broken(error.pos, error.msg) from error
+        except RecursionError:
+            raise broken(at, "nested too deeply") from None
+        yield line, member
+        at = _skip(text, at)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise broken(at, "the list ends too early" if at >= len(text) else "a comma is missing")
+    end = _skip(text, at + 1)
+    if end < len(text):
+        raise broken(end, "more text after the list")
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at : at + 1] in (" ", "\n", "\r", "\t") and at < len(text):
+        at += 1
+    return at
+
+
+def checked(kind: type[Row], row: Any, where: str) -> Row:
+    """The row as `kind`; InputError names the field that is wrong."""
+    try:
+        return kind.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "row"
+        told = "holds half a surrogate pair" if first["type"] == "string_unicode" else first["msg"].lower()
+        raise InputError(where, f"{field}: {told}", MEND) from None
