@@ -42,11 +42,11 @@ def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[
     if not path.is_file():
         raise InputError(path, "no such file", "Check the path")
     lines = enumerate(decoded_lines(path, advance), 1)
-    number, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
+    begin, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
     if first.lstrip().startswith("["):
-        yield from _members(path, "\n".join(chain([first], (line for _, line in lines))), number)
+        yield from _members(path, "\n".join(chain([first], (line for _, line in lines))), begin)
         return
-    for number, line in chain([(number, first)], lines):
+    for number, line in chain([(begin, first)], lines):
         if line.strip():
             yield number, _loaded(line)
 
