@@ -1,0 +1,121 @@
+"""A tokenizer made ready for conversation: `[PAD]` and a template's special tokens after its last id, the template with it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zhllama.conversation.template import Template, special_tokens, template_for
+from zhllama.errors import InputError
+from zhllama.files import to_json, write_whole
+from zhllama.model.load import load_tokenizer
+from zhllama.vocab.huggingface import Specials, transformers_files, why_no_twin
+from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer
+from zhllama.vocab.load import load_tokenizer as load_vocabulary
+from zhllama.vocab.merge import PAD
+from zhllama.vocab.model import Piece, SentencePieceModel
+
+CONFIG, TEMPLATE, JSON = "tokenizer_config.json", "chat_template.jinja", "tokenizer.json"
+CARRIED = (TEMPLATE, "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+
+
+def equip(source: Path, name: str, out: Path) -> Template:
+    """Write the tokenizer of the folder `source` to the folder `out`, with what the template of that name needs.
+
+    A tokenizer that names no pad token gets `[PAD]`, as the published one did; ids that it has stay. The template is its
+    `chat_template` and, where the template ends answers with a token of its own, that is its end of text.
+    Errors: InputError for a tokenizer that cannot be extended, or whose own template lacks an end.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    inner = load_vocabulary(source)
+    if isinstance(inner, SentencePieceTokenizer):
+        _sentencepiece(inner.model, source, special_tokens(name), out)
+    elif isinstance(inner, JsonTokenizer) and (source / JSON).is_file():
+        _json(inner, source, special_tokens(name), out)
+    else:
+        raise InputError(source, "holds neither tokenizer.model nor tokenizer.json", "Give another model")
+    tokenizer = load_tokenizer(out)
+    template = template_for(name, tokenizer)
+    write_whole(out / TEMPLATE, template.jinja)
+    if tokenizer.eos_token != template.stop and name != "own":
+        settings = _settings(out)
+        write_whole(out / CONFIG, to_json({**settings, "eos_token": template.stop}))
+    return template
+
+
+def _sentencepiece(model: SentencePieceModel, source: Path, tokens: Sequence[str], out: Path) -> None:
+    """The .model goes on: where scores tie, as in the published one, `[PAD]` is the ordinary piece it was there."""
+    settings = _settings(source)
+    _refuse_added(model, settings, source)
+    pad = _named(settings, "pad_token") or (PAD if PAD in model.ids else None)
+    kind: Any = "control" if why_no_twin(model) is None else "normal"
+    added = [] if pad in model.ids else [Piece(PAD, 0.0, kind)]
+    controls = [Piece(token, 0.0, "control") for token in tokens if token not in model.ids]
+    larger = model.extended([*added, *controls])
+    specials = Specials(bos=settings.get("add_bos_token", True), pad=PAD if added else pad)
+    files = transformers_files(larger, specials)
+    config = json.loads(files[CONFIG])
+    if tokens:
+        config["added_tokens_decoder"] = {
+            str(larger.ids[token]): {"content": token, "special": True, "normalized": False}
+            for token in tokens
+        }
+    if (source / TEMPLATE).is_file():
+        files[TEMPLATE] = (source / TEMPLATE).read_bytes()
+    elif "chat_template" in settings:
+        config["chat_template"] = settings["chat_template"]
+    for name, content in {**files, CONFIG: to_json(config).encode()}.items():
+        write_whole(out / name, content)
+
+
+def _refuse_added(model: SentencePieceModel, settings: dict[str, Any], source: Path) -> None:
+    held = settings.get("added_tokens_decoder", {})
+    beyond = [id for id in held if int(id) >= len(model.pieces)]
+    if beyond:
+        told = f"adds {len(beyond)} tokens to its tokenizer.model in {CONFIG}"
+        raise InputError(source, told, "Save it with a tokenizer.json that holds them, and remove the .model")
+
+
+def _json(inner: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) -> None:
+    """tokenizer.json goes on by special tokens of its own kind."""
+    settings = _settings(source)
+    raw = json.loads((source / JSON).read_text(encoding="utf-8"))
+    known = inner.inner.get_vocab(with_added_tokens=True)
+    pad = _named(settings, "pad_token")
+    lacking = [PAD] if pad not in known and PAD not in known else []
+    lacking += [token for token in tokens if token not in known]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    raw["added_tokens"] += [
+        {"id": inner.size + number, "content": token, **flags} for number, token in enumerate(lacking)
+    ]
+    if pad not in known:
+        settings["pad_token"] = PAD
+    if "added_tokens_decoder" in settings:
+        settings["added_tokens_decoder"] |= {
+            str(inner.size + number): {"content": token, **flags} for number, token in enumerate(lacking)
+        }
+    # Other classes rebuild the splitting of text by themselves (transformers 5.23), and cut it otherwise.
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for name in CARRIED:
+        if (source / name).is_file():
+            write_whole(out / name, (source / name).read_bytes())
+    write_whole(out / JSON, json.dumps(raw, ensure_ascii=False))
+    write_whole(out / CONFIG, to_json(settings))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(path, f"is not JSON ({error})", "Make the tokenizer again") from error
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _named(settings: dict[str, Any], role: str) -> str | None:
+    """The text of a special token, which stands as itself or with its flags."""
+    token = settings.get(role)
+    found = token.get("content") if isinstance(token, dict) else token
+    return found if isinstance(found, str) else None
