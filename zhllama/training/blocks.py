@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +17,8 @@ from zhllama.files import to_json, write_whole
 from zhllama.training.options import Fit
 from zhllama.training.packing import Packed
 
-IDS, STARTS, USED, META, ASIDE = "ids.bin", "starts.bin", "used.bin", "blocks.json", "aside.jsonl"
+IDS, STARTS, USED, ANSWERS, META = "ids.bin", "starts.bin", "used.bin", "answers.bin", "blocks.json"
+ASIDE = "aside.jsonl"
 FORMAT = 1  # a change of what is written here makes every older cache stale
 Example = dict[str, NDArray[np.int64]]
 
@@ -36,6 +37,7 @@ class Meta:
     fit: Fit
     tokenizer: str
     dtype: str
+    answers: bool = False  # whether only some positions are to be learnt, and answers.bin says which
 
     @property
     def filled(self) -> float:
@@ -51,6 +53,7 @@ class Blocks:
     ids: NDArray[Any]
     starts: NDArray[np.int64]
     used: NDArray[np.int32]
+    answers: NDArray[np.bool_] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> "Blocks":
@@ -61,11 +64,12 @@ class Blocks:
             ids = np.memmap(folder / IDS, meta.dtype, "r", shape=shape)
             starts = np.memmap(folder / STARTS, np.int64, "r")
             used = np.memmap(folder / USED, np.int32, "r", shape=(meta.blocks,))
+            answers = np.memmap(folder / ANSWERS, np.bool_, "r", shape=shape) if meta.answers else None
         except (OSError, ValueError, TypeError) as error:
             raise InputError(
                 folder, f"is not a folder of packed blocks ({error})", "Pack the text again"
             ) from error
-        return cls(folder, meta, ids, starts, used)
+        return cls(folder, meta, ids, starts, used, answers)
 
     def __len__(self) -> int:
         return self.meta.blocks
@@ -73,11 +77,16 @@ class Blocks:
     def __getitem__(self, block: int) -> Example:
         low, high = np.searchsorted(self.starts, (block * self.meta.size, (block + 1) * self.meta.size))
         starts = self.starts[low:high] - block * self.meta.size
-        return example(self.ids[block].astype(np.int64), starts, int(self.used[block]))
+        answers = None if self.answers is None else self.answers[block]
+        return example(self.ids[block].astype(np.int64), starts, int(self.used[block]), answers)
 
-    def aside(self) -> list[str]:
+    def aside(self) -> list[Any]:
         """The documents kept aside while packing."""
-        path = self.folder / ASIDE
+        return self.beside(ASIDE)
+
+    def beside(self, name: str) -> list[Any]:
+        """What was written beside the blocks under a name, a JSON value a line."""
+        path = self.folder / name
         return (
             [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             if path.exists()
@@ -85,14 +94,21 @@ class Blocks:
         )
 
 
-def example(ids: NDArray[np.int64], starts: NDArray[np.int64], used: int) -> Example:
-    """One block for the model: positions restart where documents start, whose first token nothing before may predict."""
+def example(
+    ids: NDArray[np.int64], starts: NDArray[np.int64], used: int, answers: NDArray[np.bool_] | None = None
+) -> Example:
+    """One block for the model: positions restart where documents start, whose first token nothing before may predict.
+
+    Of conversations only the `answers` are to be predicted.
+    """
     begins = np.zeros(len(ids), np.int64)
     begins[starts] = starts
     positions = np.arange(len(ids)) - np.maximum.accumulate(begins)
     labels = ids.copy()
     labels[starts] = -100
     labels[used:] = -100
+    if answers is not None:
+        labels[~answers] = -100
     return {"input_ids": ids, "position_ids": positions, "labels": labels}
 
 
@@ -101,7 +117,8 @@ def examples(packed: Packed) -> list[Example]:
     made = []
     for block, ids in enumerate(packed.ids):
         starts = packed.starts[packed.starts[:, 0] == block, 1]
-        made.append(example(ids.astype(np.int64), starts, int(packed.used[block])))
+        answers = None if packed.answers is None else packed.answers[block]
+        made.append(example(ids.astype(np.int64), starts, int(packed.used[block]), answers))
     return made
 
 
@@ -135,34 +152,48 @@ class Counts:
 
 
 def write_blocks(
-    folder: Path, packed: Iterable[Packed], origin: Origin, vocabulary: int, counts: Counts, aside: list[str]
+    folder: Path,
+    packed: Iterable[Packed],
+    origin: Origin,
+    vocabulary: int,
+    counts: Counts,
+    beside: Mapping[str, list[Any]],
 ) -> Blocks:
-    """Writes blocks beside and renames the folder into place; `counts` and `aside` are read when all is packed.
+    """Writes blocks beside and renames the folder into place; `counts` and `beside` are read when all is packed.
 
-    Errors: OutputError for a full disk; InputError, naming nothing, is the caller's where no block came out.
+    `beside`: values for files of JSON lines, by name. Errors: OutputError for a full disk; InputError, naming nothing, is
+    the caller's where no block came out.
     """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     dtype = "uint16" if vocabulary <= 1 << 16 else "uint32"
-    blocks = tokens = 0
+    blocks = tokens = answered = 0
     try:
         part.mkdir(parents=True)
         with (
             (part / IDS).open("wb") as ids,
             (part / STARTS).open("wb") as starts,
             (part / USED).open("wb") as used,
+            (part / ANSWERS).open("wb") as answers,
         ):
             for some in packed:
                 ids.write(some.ids.astype(dtype).tobytes())
                 starts.write(((some.starts[:, 0] + blocks) * origin.size + some.starts[:, 1]).tobytes())
                 used.write(some.used.tobytes())
+                if some.answers is not None:
+                    answers.write(some.answers.tobytes())
+                    answered += int(some.answers.sum())
                 blocks += len(some.ids)
                 tokens += int(some.used.sum())
-            for file in (ids, starts, used):
+            for file in (ids, starts, used, answers):
                 _settle(file)
         meta = Meta(origin.size, blocks, tokens, counts.documents, counts.characters, counts.bytes, vocabulary,
-                    origin.fit, origin.tokenizer, dtype)  # fmt: skip
-        if aside:
-            write_whole(part / ASIDE, "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in aside))
+                    origin.fit, origin.tokenizer, dtype, answered > 0)  # fmt: skip
+        if not answered:
+            (part / ANSWERS).unlink()
+        for name, values in beside.items():
+            lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+            if lines:
+                write_whole(part / name, lines)
         write_whole(part / META, to_json(asdict(meta)))
         if blocks:
             _rename(part, folder)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zhllama.resources import shipped
 from zhllama.text import read_documents
 from zhllama.training.blocks import Example, examples
-from zhllama.training.packing import best_fit
+from zhllama.training.packing import Sample, best_fit, pack_samples
 from zhllama.training.tokens import Tokens
 
 LIMIT = 64_000  # characters of a label that are measured
@@ -39,6 +39,15 @@ class HeldOut:
         packed = list(best_fit(_pieces(chosen, tokens, size), size, tokens.end))
         blocks = tuple(block for some in packed for block in examples(some))
         return cls(label, blocks, sum(map(len, chosen)), sum(len(text.encode()) for text in chosen))
+
+    @classmethod
+    def of_samples(
+        cls, label: str, samples: Sequence[Sample], size: int, filler: int, alone: bool
+    ) -> "HeldOut":
+        """Packs conversations: their answers count, and the end of each."""
+        packed = pack_samples(samples, size, filler, alone=alone)
+        blocks = tuple(block for some in packed for block in examples(some))
+        return cls(label, blocks, sum(s.characters for s in samples), sum(s.bytes for s in samples))
 
 
 @dataclass(frozen=True)
@@ -85,5 +94,9 @@ def measure(model: Any, held: HeldOut, micro_batch: int, device: torch.device) -
 
 
 def collate(rows: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """Examples of equal length as one batch of tensors."""
-    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+    """Examples of equal length as one batch of tensors, up to the last label of any: what stands behind teaches nothing."""
+    labelled = np.stack([row["labels"] for row in rows]) >= 0
+    length = int(np.max(labelled.any(0) * np.arange(1, labelled.shape[1] + 1)))
+    return {
+        name: torch.from_numpy(np.stack([row[name][: max(length, 1)] for row in rows])) for name in rows[0]
+    }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zhllama.errors import InputError, OptionError
 from zhllama.files import sha256
 from zhllama.text import Advance, find_files, read_documents
-from zhllama.training.blocks import Blocks, Counts, Example, Origin, examples, write_blocks
+from zhllama.training.blocks import ASIDE, Blocks, Counts, Example, Origin, examples, write_blocks
 from zhllama.training.packing import concatenate, pack
 from zhllama.training.tokens import Tokens
 
@@ -94,7 +94,7 @@ def pack_source(
     texts = _keep_aside(texts, aside) if origin.kept_aside else texts
     documents = tokens.documents(texts, counts)
     packed = pack(documents, origin.size, origin.fit, tokens.end)
-    blocks = write_blocks(folder, packed, origin, tokens.size, counts, aside)
+    blocks = write_blocks(folder, packed, origin, tokens.size, counts, {ASIDE: aside})
     if not len(blocks):
         raise _too_short(source, origin.size)
     return blocks

@@ -1,7 +1,7 @@
 """Documents into blocks of one length: concatenated and cut, or each whole document where it fits best."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,17 @@ class Packed:
     ids: NDArray[np.int32]
     starts: NDArray[np.int64]
     used: NDArray[np.int32]
+    answers: NDArray[np.bool_] | None = None  # of conversations: the positions that are to be learnt
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The ids of a conversation, and which of them are answers, of so many characters and bytes."""
+
+    ids: NDArray[np.int32]
+    answers: NDArray[np.bool_]
+    characters: int
+    bytes: int
 
 
 def pack(documents: Iterable[Document], size: int, fit: Fit, filler: int) -> Iterator[Packed]:
@@ -78,8 +89,40 @@ def best_fit(documents: Iterable[Document], size: int, filler: int, window: int 
         yield _filled(held, size, filler)
 
 
-def _filled(pieces: list[NDArray[np.int32]], size: int, filler: int) -> Packed:
-    bins = best_fit_decreasing([len(piece) for piece in pieces], size)
+def pack_samples(
+    samples: Iterable[Sample], size: int, filler: int, *, alone: bool = False, window: int = WINDOW
+) -> Iterator[Packed]:
+    """Samples of at most `size` ids, each whole in the block where it fits best, or `alone` in one of its own."""
+    held: list[Sample] = []
+    count = 0
+    for sample in samples:
+        held.append(sample)
+        count += len(sample.ids)
+        if count >= window:
+            yield _filled_with(held, size, filler, alone)
+            held, count = [], 0
+    if held:
+        yield _filled_with(held, size, filler, alone)
+
+
+def _filled_with(samples: list[Sample], size: int, filler: int, alone: bool) -> Packed:
+    bins = (
+        [[n] for n in range(len(samples))]
+        if alone
+        else best_fit_decreasing([len(s.ids) for s in samples], size)
+    )
+    packed = _filled([sample.ids for sample in samples], size, filler, bins)
+    answers = np.zeros(packed.ids.shape, np.bool_)
+    for block, members in enumerate(bins):
+        told = np.concatenate([samples[member].answers for member in members])
+        answers[block, : len(told)] = told
+    return replace(packed, answers=answers)
+
+
+def _filled(
+    pieces: list[NDArray[np.int32]], size: int, filler: int, bins: list[list[int]] | None = None
+) -> Packed:
+    bins = best_fit_decreasing([len(piece) for piece in pieces], size) if bins is None else bins
     ids = np.full((len(bins), size), filler, np.int32)
     used = np.zeros(len(bins), np.int32)
     starts: list[tuple[int, int]] = []
