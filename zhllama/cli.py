@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zhllama.commands import advise, audit, corpus, generate, line, model, report, training, vocab
+from zhllama.commands import advise, audit, corpus, generate, judge, line, model, report, training, vocab
 from zhllama.errors import ZhllamaError
 
 app = typer.Typer(
@@ -43,7 +43,11 @@ app.add_typer(corpus.app, name="corpus", rich_help_panel=DATA)
 app.command("gen-zh", rich_help_panel=DATA)(generate.gen_zh)
 app.command("refilter", rich_help_panel=DATA)(generate.refilter)
 
+JUDGING = "Judging"
+app.command("judge", rich_help_panel=JUDGING)(judge.judge)
+
 LINE = "The whole line"
+app.command("demo", rich_help_panel=LINE)(line.demo)
 app.command("run", rich_help_panel=LINE)(line.run)
 app.command("lineage", rich_help_panel=LINE)(line.lineage)
 

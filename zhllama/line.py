@@ -6,7 +6,8 @@
       vocab: {command: merge-vocab, base: "${base}", recipe: safe}
       check: {command: report, tokenizer: ["${previous.out}"], text: ["zh=corpus.txt"]}
 
-`${base}` is a value, `${vocab.out}` the folder of a step, `${previous.out}` that of the step before.
+`${base}` is a value, `${vocab.out}` the folder of a step, `${previous.out}` that of the step before; `${corpora}` and
+`${seeds_zh}` are what is shipped.
 """
 
 import json
@@ -22,12 +23,14 @@ from typer.exceptions import TyperException
 
 from zhllama.errors import InputError, OptionError
 from zhllama.files import to_json, write_whole
+from zhllama.resources import Folder, shipped
 from zhllama.run import CONFIG, MANIFEST, changed_inputs, read_manifest
 from zhllama.yaml_file import compose, read_yaml
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 PREVIOUS = "previous"
 STEERED = {"out", "force", "resume", "help"}  # the line's own business
+SHIPPED: tuple[Folder, ...] = ("corpora", "seeds_zh")
 State = Literal["done", "new", "unfinished", "changed"]
 
 
@@ -77,7 +80,10 @@ def read_line(
         known = ", ".join(values) or "none"
         raise OptionError(f"--set {stray[0]}", f"is no value of {path}", f"Its values are: {known}")
     folder = out or Path(str(whole.get("out") or f"runs/{path.stem}"))
-    held = {str(name): str(value) for name, value in {**values, **(given or {})}.items() if value is not None}
+    held: dict[str, str] = {name: str(shipped(name)) for name in SHIPPED}
+    held |= {
+        str(name): str(value) for name, value in {**values, **(given or {})}.items() if value is not None
+    }
     read: list[Step] = []
     for name, options in steps.items():
         where = f"{path}:{lines.get(str(name), 1)}"

@@ -1,10 +1,10 @@
-"""run, lineage."""
+"""run, lineage, demo."""
 
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.line import Line, Record, Step, plan, read_line
 from zhllama.lineage import Ancestor
 from zhllama.lineage import lineage as trace
+from zhllama.run import read_manifest
 
 LINES = Path(__file__).parent.parent / "recipes" / "lines"
 
@@ -88,8 +89,13 @@ def _find(line: str) -> Path:
     return path
 
 
-def make(line: Line, record: Record, told: Mapping[str, str] | None = None) -> None:
-    """Run every step that does not stand; `told` is what to say before some of them.
+def make(
+    line: Line,
+    record: Record,
+    before: Mapping[str, str] | None = None,
+    after: Callable[[Step], None] | None = None,
+) -> None:
+    """Run every step that does not stand; `before` is what to say before some of them, `after` is told of each.
 
     Errors: ZhllamaError that names the step which failed.
     """
@@ -99,10 +105,11 @@ def make(line: Line, record: Record, told: Mapping[str, str] | None = None) -> N
         title = f"[{number}/{len(line.steps)}] {step.name}"
         if state == "done":
             notes.print(f"{title}: stands already", style="dim", soft_wrap=True)
+            if after:
+                after(step)
             continue
-        if told and step.name in told:
-            notes.print()
-            notes.print(told[step.name], style="bold", soft_wrap=True)
+        if before and step.name in before:
+            notes.print(f"\n{before[step.name]}", style="bold", soft_wrap=True)
         words = step.command_line(*record.steering(step, state))
         notes.print(f"{title}: zhllama {' '.join(words)}", style="cyan", soft_wrap=True, markup=False)
         record.note(step, finished=False)
@@ -117,6 +124,8 @@ def make(line: Line, record: Record, told: Mapping[str, str] | None = None) -> N
         record.note(step, finished=True)
         remade.add(step.name)
         notes.print(f"{title}: done in {time.monotonic() - begun:.0f} s", style="dim", soft_wrap=True)
+        if after:
+            after(step)
 
 
 def _wait_for(words: Sequence[str]) -> int:
@@ -176,3 +185,34 @@ def _told(found: Ancestor) -> str:
     if found.again:
         return f"{told}  [dim](as above)[/dim]"
     return f"{told}  [dim]{escape(', '.join([*figures[:4], f'{found.seconds:,.0f} s']))}[/dim]"
+
+
+NEXT = """
+The same for a model of your own:
+  zhllama advise --base YOUR_MODEL --text YOUR_TEXT                 whether to extend, and how far
+  zhllama run chinese-llama-7b --dry-run                            the published line, step by step
+  zhllama run llama-3-8b --set model=PATH --set zh=TEXT --set en=TEXT"""
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all of it.")] = Path("runs/demo"),
+) -> None:
+    """Run the whole line at toy size on this machine: no model file, no network, no GPU; a few minutes.
+
+    Ctrl-C stops it, and the same command goes on.
+    """
+    from zhllama.demo import BEFORE, proved, two_layer_model
+
+    notes.print("A two-layer model with the embedded 32,000 pieces.", style="bold")
+    model = two_layer_model(out / "model")
+    held = load("demo", [f"model={model}"], out)
+
+    def after(step: Step) -> None:
+        if step.out and (told := proved(step.name, read_manifest(step.out)["figures"])):
+            notes.print(f"  proved: {told}", style="green", soft_wrap=True)
+
+    make(held, Record(held), BEFORE, after)
+    last = next(step.out for step in reversed(held.steps) if step.out)
+    notes.print("\nAll of it, traced back:", style="bold")
+    screen.print(_tree(trace(last)), soft_wrap=True)
+    screen.print(NEXT, markup=False, soft_wrap=True)
