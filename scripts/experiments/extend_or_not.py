@@ -1,0 +1,172 @@
+"""Does extending the vocabulary pay? Held-out Chinese and English over CPU seconds, old vocabulary against extended.
+
+    python scripts/experiments/extend_or_not.py --work /tmp/extend --base small --seconds 600
+    python scripts/experiments/extend_or_not.py --work /tmp/extend --base smollm2 --seconds 3600
+    python scripts/experiments/extend_or_not.py --work /tmp/extend --show      # table and picture of what stands
+
+The same base, text in the same order, optimiser, tokens a step and kind of rows' beginning for all; the rate of each family is the
+best of a short sweep. Each curve is a folder WORK/BASE/curves/NAME with a checkpoint and curve.jsonl, and the same command goes on
+where a kill or an earlier, shorter run left off. Seconds are steps times the CPU seconds of a step, calibrated for each size of vocabulary
+in turns with the old one, since other work on the machine slows whichever curve happens to run beside it.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import torch  # noqa: E402 - after the path is set
+from extending.curve import Point, batches, read_points, train  # noqa: E402
+from extending.picture import picture  # noqa: E402
+from extending.report import table  # noqa: E402
+from extending.texts import Texts, draw  # noqa: E402
+from extending.variants import Base, Variant, open_base  # noqa: E402
+
+from zhllama.files import to_json, write_whole  # noqa: E402
+from zhllama.training.tokens import Tokens  # noqa: E402
+
+MARKS = (30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
+RATES = {"small": (5e-4, 1e-3, 2e-3), "smollm2": (1e-4, 3e-4, 1e-3)}
+SWEEP = {"small": 60, "smollm2": 120}  # CPU seconds of one run of the sweep
+FIRST = {
+    "small": [Variant(0), *(Variant(n) for n in (8000, 1000, 18_000, 4000)),
+              *(Variant(n, "distill") for n in (8000, 1000, 18_000, 4000)), Variant(8000, learn="rows")],
+    "smollm2": [Variant(0), Variant(2000), Variant(8000), Variant(2000, "distill"), Variant(2000, "distill", untied=True),
+                Variant(0, untied=True), Variant(8000, "distill")],
+}  # fmt: skip
+
+
+def calibrate(base: Base, variants: list[Variant], texts: Texts, rounds: int = 4) -> dict[str, float]:
+    """CPU seconds of a step by shape: medians of ratios to the old vocabulary, taken in turns, times its own median.
+
+    What was calibrated before stays, and what is new is measured beside the old vocabulary again.
+    """
+    path = base.folder / "seconds.json"
+    known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    missing = list({v.shape: v for v in variants if v.shape not in known and v.shape != "0-all"}.values())
+    if not missing and known:
+        return known
+    turn = {"0-all": Variant(0), **{v.shape: v for v in missing}}
+    begun = {shape: base.begin(v, texts, 1e-9) for shape, v in turn.items()}
+    text = {
+        shape: batches(texts.zh, texts.en, Tokens.open(base.tokenizer(v.added, texts)), base.settings)
+        for shape, v in turn.items()
+    }
+    taken: dict[str, list[float]] = {shape: [] for shape in turn}
+    for number in range(rounds + 1):
+        for shape, trained in begun.items():
+            blocks = next(text[shape]).blocks
+            at = time.process_time()
+            trained.step(number, blocks)
+            if number:  # the first warms up
+                taken[shape].append(time.process_time() - at)
+    known.setdefault("0-all", median(taken["0-all"]))
+    for shape in (v.shape for v in missing):
+        ratio = median(a / b for a, b in zip(taken[shape], taken["0-all"], strict=True))
+        known[shape] = known["0-all"] * ratio
+    write_whole(path, to_json(known))
+    print("CPU seconds a step", {k: round(v, 3) for k, v in known.items()}, flush=True)
+    return known
+
+
+def draw_curve(
+    base: Base, variant: Variant, texts: Texts, rate: float, step_seconds: float, until: float, under: str
+) -> list[Point]:
+    """One curve up to `until` seconds, those that taught its first rows counted."""
+    _, taught = base.grown(variant, texts)
+    steps = {round((m - taught) / step_seconds): float(m) for m in marks(until) if m > taught}
+    return train(
+        base.folder / under / variant.name,
+        lambda: base.begin(variant, texts, rate),
+        Tokens.open(base.tokenizer(variant.added, texts)),
+        Tokens.open(base.folder / "base").size,
+        texts.zh,
+        texts,
+        [(0, taught), *((step, m) for step, m in steps.items() if step)],
+    )
+
+
+def marks(until: float) -> list[float]:
+    """The seconds at which curves are measured."""
+    later = range(1800, int(until) + 1, 600)
+    return sorted({m for m in (*MARKS, *later) if m < until} | {until})
+
+
+def best_rate(base: Base, added: int, texts: Texts, seconds: dict[str, float]) -> float:
+    """The rate with the fewest Chinese bits at the end of a short run."""
+    ends = {}
+    for rate in RATES[base.name]:
+        variant = Variant(added, rate=rate)
+        until = SWEEP[base.name]
+        points = draw_curve(base, variant, texts, rate, seconds[variant.shape], until, "sweep")
+        ends[rate] = next(p for p in points if p.seconds == until).zh_bits_per_character
+    return min(ends, key=lambda rate: ends[rate])
+
+
+def show(folder: Path) -> None:
+    """Print the table of the curves in a base's folder, and write them beside as curves.svg and curves.json."""
+    order = [v.name for v in FIRST["small" if folder.name == "small" else "smollm2"]]
+    found = {f.parent.name: read_points(f.parent) for f in sorted((folder / "curves").glob("*/curve.jsonl"))}
+    names = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+    curves = {
+        name: (0 if name.startswith("old") else int(name.split("-")[0]), found[name])
+        for name in names
+        if len(found[name]) > 1
+    }
+    if "old" not in curves:
+        print("The old vocabulary's curve, which all others are held against, has not begun")
+        return
+    print(table(curves))
+    titles = {
+        "small": "A small base, LLaMA's vocabulary and more",
+        "smollm2": "SmolLM2-135M, its vocabulary and more",
+    }
+    write_whole(folder / "curves.svg", picture(curves, titles.get(folder.name, folder.name)))
+    told = {n: {"added": a, "points": [asdict(p) for p in points]} for n, (a, points) in curves.items()}
+    write_whole(folder / "curves.json", to_json(told))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
+    parser.add_argument("--base", choices=("small", "smollm2"), default="small")
+    parser.add_argument("--seconds", type=float, default=600, help="CPU seconds of each curve")
+    parser.add_argument("--only", action="append", default=[], help="names of curves, e.g. old, 2000-mean")
+    parser.add_argument("--only-base", action="store_true", help="make the base and stop")
+    parser.add_argument("--show", action="store_true", help="print what stands and draw it, train nothing")
+    given = parser.parse_args()
+    if given.show:
+        show(given.work / given.base)
+        return
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    texts = draw(given.data, given.work / "texts.json")
+    base = open_base(given.base, given.work, given.data, texts)
+    if given.only_base:
+        return
+    variants = [v for v in FIRST[base.name] if not given.only or v.name in given.only]
+    swept = {"old": 0, "extended": 8000 if base.name == "small" else 2000}
+    seconds = calibrate(base, [*variants, *(Variant(n) for n in swept.values())], texts)
+    rates = {family: best_rate(base, added, texts, seconds) for family, added in swept.items()}
+    print("rates", rates, flush=True)
+    for variant in variants:
+        rate = variant.rate or rates["extended" if variant.added else "old"]
+        draw_curve(base, variant, texts, rate, seconds[variant.shape], given.seconds, "curves")
+    show(base.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The parts of scripts/experiments/extend_or_not.py."""

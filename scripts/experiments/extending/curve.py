@@ -1,0 +1,235 @@
+"""One curve: a model trained on a mixture, measured at given CPU seconds, kept so that a kill costs little."""
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from extending.texts import Texts, mixture
+from zhllama.files import write_whole
+from zhllama.training.blocks import Example, examples
+from zhllama.training.heldout import HeldOut, collate, measure
+from zhllama.training.machine import has_amx
+from zhllama.training.packing import concatenate
+from zhllama.training.rows import lay_out, train_rows
+from zhllama.training.tokens import Tokens
+
+WARMUP = 20  # steps
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How all curves of one base are trained. `last`: the step at which the rate has come down to nothing; None: it stays."""
+
+    batch: int = 4
+    size: int = 512  # tokens of a block
+    english: float = 0.2  # share of the bytes
+    last: int | None = None
+    aside_zh: int = 450  # characters of each passage kept aside that are measured
+    aside_en: int = 500
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured at one step; `tokens` and the rest count what training has read, `seconds` are those of the x axis."""
+
+    step: int
+    seconds: float
+    process_seconds: float
+    tokens: int
+    characters: int
+    new_tokens: int  # those among them that the vocabulary added
+    rows_seen: int  # added ids met at least once
+    loss: float | None  # mean nats a token since the last point
+    zh_bits_per_character: float
+    en_bits_per_byte: float
+
+
+class Trained:
+    """A model in training with its optimiser. `learn`: everything, all rows, or the new rows alone."""
+
+    def __init__(self, model: Any, n_old: int, learn: str, rate: float, settings: Settings) -> None:
+        size = model.config.vocab_size
+        if learn != "all":
+            model.requires_grad_(False)
+        train_rows(model, lay_out(range(n_old if learn == "new" else 0, size), size))
+        self.model, self.rate, self.settings = model, rate, settings
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        )
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=has_amx())
+
+    def step(self, number: int, batch: list[Example]) -> float:
+        """One step, the first being 0; its mean loss a token."""
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * _factor(number, self.settings.last)
+        with self.autocast:
+            loss = self.model(**collate(batch)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return float(loss.detach())
+
+    def measured(self, zh: HeldOut, en: HeldOut) -> tuple[float, float]:
+        with self.autocast:
+            chinese, english = (measure(self.model, held, self.settings.batch, CPU) for held in (zh, en))
+        return chinese.per_character, english.per_byte
+
+
+def _factor(step: int, last: int | None) -> float:
+    """Up in WARMUP steps; where there is a last step, down to nothing over the last two fifths."""
+    up = min(1.0, (step + 1) / WARMUP)
+    return up if last is None else max(0.0, min(up, (last - step) / (0.4 * last)))
+
+
+@dataclass(frozen=True)
+class Read:
+    """One batch, and how many characters of whole documents had been given out when it was full."""
+
+    blocks: list[Example]
+    ids: NDArray[np.int64]
+    characters: int
+
+
+def batches(zh: list[str], en: list[str], tokens: Tokens, settings: Settings) -> Iterator[Read]:
+    """The endless text, packed for one vocabulary."""
+    lengths: list[tuple[int, int]] = []  # tokens and characters of each document
+
+    def documents() -> Iterator[NDArray[np.int32]]:
+        endless = mixture(zh, en, settings.english)
+        while True:
+            some = list(itertools.islice(endless, 256))  # an endless list would be encoded without end
+            for text, ids in zip(some, tokens.documents(some), strict=True):
+                lengths.append((len(ids), len(text)))
+                yield ids
+
+    packed = concatenate(documents(), settings.size, window=32 * settings.size)
+    blocks = (block for some in packed for block in examples(some))
+    filled = read = document = characters = 0
+    while True:
+        batch = list(itertools.islice(blocks, settings.batch))
+        read += settings.batch * settings.size
+        while document < len(lengths) and filled + lengths[document][0] <= read:
+            filled += lengths[document][0]
+            characters += lengths[document][1]
+            document += 1
+        yield Read(batch, np.concatenate([b["input_ids"] for b in batch]), characters)
+
+
+def train(
+    folder: Path,
+    begin: Callable[[], Trained],
+    tokens: Tokens,
+    n_old: int,
+    zh: list[str],
+    texts: Texts,
+    marks: list[tuple[int, float]],
+) -> list[Point]:
+    """Go on with the curve in `folder` up to the last mark, a step and its seconds; what stands there is kept.
+
+    The checkpoint holds the points too, and curve.jsonl follows from it, so a kill between the two loses nothing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    points = read_points(folder)
+    todo = [mark for mark in marks if not points or mark[0] > points[-1].step]
+    if not todo:
+        return points
+    trained = begin()
+    settings = trained.settings
+    aside = [
+        HeldOut.of(label, [t[:limit] for t in held], tokens, settings.size)
+        for label, held, limit in (
+            ("zh", texts.aside_zh, settings.aside_zh),
+            ("en", texts.aside_en, settings.aside_en),
+        )
+    ]
+    seen = np.zeros(tokens.size, np.int64)
+    step, spent, losses = 0, 0.0, list[float]()
+    saved = _load(folder, trained)
+    text = batches(zh, texts.en, tokens, settings)
+    if saved is not None:
+        step, spent, points = saved
+        for _ in range(step):
+            seen += np.bincount(next(text).ids, minlength=tokens.size)
+        todo = [mark for mark in marks if mark[0] > step]
+        _write(folder, points)
+    characters = points[-1].characters if points else 0
+    for last, seconds in todo:
+        begun = time.process_time()
+        while step < last:
+            read = next(text)
+            losses.append(trained.step(step, read.blocks))
+            seen += np.bincount(read.ids, minlength=tokens.size)
+            characters = read.characters
+            step += 1
+        spent += time.process_time() - begun
+        chinese, english = trained.measured(*aside)
+        point = Point(
+            step=step,
+            seconds=round(seconds, 1),
+            process_seconds=round(spent, 1),
+            tokens=int(seen.sum()),
+            characters=characters,
+            new_tokens=int(seen[n_old:].sum()),
+            rows_seen=int((seen[n_old:] > 0).sum()),
+            loss=round(float(np.mean(losses)), 4) if losses else None,
+            zh_bits_per_character=round(chinese, 4),
+            en_bits_per_byte=round(english, 4),
+        )
+        losses = []
+        points = [*points, point]
+        _save(folder, trained, step, spent, points)
+        _write(folder, points)
+        print(folder.name, json.dumps(asdict(point)), flush=True)
+    return points
+
+
+def read_points(folder: Path) -> list[Point]:
+    """The points that stand; none where the curve has not begun."""
+    path = folder / "curve.jsonl"
+    return (
+        [Point(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.is_file()
+        else []
+    )
+
+
+def _write(folder: Path, points: list[Point]) -> None:
+    write_whole(folder / "curve.jsonl", "".join(json.dumps(asdict(p)) + "\n" for p in points))
+
+
+def _save(folder: Path, trained: Trained, step: int, spent: float, points: list[Point]) -> None:
+    part = folder / "checkpoint.part"
+    state = {
+        "model": {n: p for n, p in trained.model.named_parameters() if p.requires_grad},
+        "optimiser": trained.optimiser.state_dict(),
+        "step": step,
+        "spent": spent,
+        "points": [asdict(p) for p in points],
+    }
+    torch.save(state, part)
+    Path(part).replace(folder / "checkpoint.pt")
+
+
+def _load(folder: Path, trained: Trained) -> tuple[int, float, list[Point]] | None:
+    path = folder / "checkpoint.pt"
+    if not path.is_file():
+        return None
+    state = torch.load(path, weights_only=True)
+    named = dict(trained.model.named_parameters())
+    with torch.no_grad():
+        for name, value in state["model"].items():
+            named[name].copy_(value)
+    trained.optimiser.load_state_dict(state["optimiser"])
+    return state["step"], state["spent"], [Point(**p) for p in state["points"]]

@@ -1,0 +1,102 @@
+"""The curves as one SVG: Chinese above English, seconds on a logarithmic axis, light or dark as the reader's screen is."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from extending.curve import Point
+
+WIDTH, LEFT, RIGHT, TOP, GAP = 860, 64, 170, 34, 46
+HEIGHTS = (330, 150)  # of the two panels
+VALUES = ("zh_bits_per_character", "en_bits_per_byte")
+TITLES = ("held-out Chinese, bits per character", "held-out English, bits per byte")
+TICKS = (30, 60, 120, 240, 480, 1000, 2000, 4000)
+STYLE = """
+svg{font:12px system-ui,sans-serif;--ink:#1c1b19;--soft:#6b6862;--line:#e3e0da;--card:#fffefb;--l:42%}
+@media(prefers-color-scheme:dark){svg{--ink:#f1eee8;--soft:#a5a199;--line:#3a3833;--card:#1b1a18;--l:66%}}
+rect{fill:var(--card)}text{fill:var(--soft)}.title{fill:var(--ink);font-weight:600}.grid{stroke:var(--line)}
+polyline{fill:none;stroke-width:2;stroke-linejoin:round}.old{stroke:var(--ink);stroke-width:3}.dashed{stroke-dasharray:6 4}.dotted{stroke-dasharray:2 3}
+"""
+
+
+def picture(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> str:
+    """The whole file; `curves` maps a name to its added tokens and points, "old" is drawn in ink."""
+    first = min(s for _, points in curves.values() for s in [p.seconds for p in points if p.seconds > 0][:1])
+    last = max(points[-1].seconds for _, points in curves.values())
+    sizes = sorted({added for added, _ in curves.values() if added})
+    height = TOP + sum(HEIGHTS) + GAP * 2
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style><rect width='{WIDTH}' height='{height}'/>"
+        f'<text class="title" x="{LEFT}" y="20">{escape(title)}</text>'
+    ]
+    across = _scale(first, last, LEFT, WIDTH - RIGHT)
+    top = TOP
+    for value, name, high in zip(VALUES, TITLES, HEIGHTS, strict=True):
+        shown = {
+            label: [
+                (max(p.seconds, first), getattr(p, value))
+                for p in points
+                if p.seconds >= first or p is points[0]
+            ]
+            for label, (_, points) in curves.items()
+        }
+        # Right after growing some values lie far above all others: the axis ends where training has begun.
+        settled = [v for points in shown.values() for s, v in points if s >= 2 * first]
+        low, top_value = min(settled), max(settled)
+        room = (top_value - low) * 0.06 or 0.1
+        down = _linear(top_value + room, low - room, top + 8, top + high)
+        parts.append(f'<text x="{LEFT}" y="{top + 4}">{escape(name)}</text>')
+        for tick in _ticks(low - room, top_value + room):
+            y = down(tick)
+            parts.append(
+                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+                f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
+            )
+        for label, points in shown.items():
+            inside = [(across(s), down(v)) for s, v in points if v <= top_value + room]
+            place = " ".join(f"{x:.1f},{y:.1f}" for x, y in inside)
+            parts.append(f'<polyline points="{place}" {_look(label, curves[label][0], sizes)}/>')
+        top += high + GAP
+    base = top - GAP + 18
+    parts += [
+        f'<text x="{across(t):.1f}" y="{base}" text-anchor="middle">{t:,}</text>'
+        for t in TICKS
+        if first <= t <= last
+    ]
+    parts.append(f'<text x="{WIDTH - RIGHT + 8}" y="{base}">CPU seconds</text>')
+    for row, (label, (added, _)) in enumerate(curves.items()):
+        y = TOP + 16 + 19 * row
+        x = WIDTH - RIGHT + 14
+        parts.append(
+            f'<polyline points="{x},{y} {x + 26},{y}" {_look(label, added, sizes)}/>'
+            f'<text x="{x + 32}" y="{y + 4}">{escape(label)}</text>'
+        )
+    return "".join(parts) + "</svg>\n"
+
+
+def _look(label: str, added: int, sizes: Sequence[int]) -> str:
+    """Colour by added tokens, dashes by how the rows began or learn."""
+    kind = (
+        "dashed" if "distill" in label else "dotted" if label.count("-") > 1 or label == "old-untied" else ""
+    )
+    if not added:
+        return f'class="old {kind}"'
+    hue = 215 + 145 * sizes.index(added) / max(1, len(sizes) - 1)
+    return f'class="{kind}" style="stroke:hsl({hue:.0f} 65% var(--l))"'
+
+
+def _linear(a: float, b: float, left: float, right: float):  # type: ignore[no-untyped-def]
+    return lambda value: left + (value - a) / (b - a) * (right - left)
+
+
+def _scale(first: float, last: float, left: float, right: float):  # type: ignore[no-untyped-def]
+    from math import log
+
+    line = _linear(log(first), log(max(last, first * 1.01)), left, right)
+    return lambda value: line(log(value))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values, four or so."""
+    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if (high - low) / s <= 6)
+    return [round(step * n, 3) for n in range(int(low / step) + 1, int(high / step) + 1)]
