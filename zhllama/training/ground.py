@@ -1,6 +1,7 @@
 """What is known of a run before a weight is read: the model's chain, whether the tokenizer fits, which rows are new."""
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,14 @@ from typing import Any
 from transformers import AutoConfig
 
 from zhllama.errors import InputError, OptionError
+from zhllama.model.grow import Grown, grow
 from zhllama.model.grow import plan as plan_growth
 from zhllama.model.load import Chain, read_model_config, resolve_chain
 from zhllama.run import MANIFEST, read_manifest
-from zhllama.training.mixture import Source
+from zhllama.text import read_documents
+from zhllama.training.blocks import Blocks, Example
+from zhllama.training.heldout import HeldOut, sample_texts
+from zhllama.training.mixture import Source, cached_blocks, stream
 from zhllama.training.options import Options
 from zhllama.training.tokens import Tokens
 from zhllama.vocab.load import load_tokenizer
@@ -30,6 +35,35 @@ class Job:
     cache: Path
     streamed: bool = False
     field: str = "text"
+
+    def blocks(self, tokens: Tokens, size: int, read: Callable[[int], None]) -> list[Blocks]:
+        """The text of each source, packed."""
+        return [
+            cached_blocks(source, tokens, size, self.cache, field=self.field, advance=read)
+            for source in self.sources
+        ]
+
+    def stream(self, tokens: Tokens, size: int, seed: int) -> Iterator[Example]:
+        """Examples as they are read, without end."""
+        return stream(self.sources, tokens, size, seed, field=self.field)
+
+    def held_out(self, tokens: Tokens, size: int, blocks: Sequence[Blocks]) -> list[HeldOut]:
+        """What is given to be measured; else what packing kept aside, and the shipped samples of zh and en where none is."""
+        texts: dict[str, list[str]] = {}
+        if self.heldout:
+            for source in self.heldout:
+                texts.setdefault(source.label, []).extend(read_documents(source.files, self.field))
+        else:
+            for source, some in zip(self.sources, blocks, strict=False):
+                texts.setdefault(source.label, []).extend(some.aside())
+            for label in ("zh", "en"):
+                if not texts.get(label):
+                    texts[label] = sample_texts(label)
+        return [HeldOut.of(label, some, tokens, size) for label, some in texts.items() if some]
+
+    def grow(self, ground: "Ground", folder: Path, seed: int) -> Grown:
+        """The base with rows for the larger vocabulary, into `folder`."""
+        return grow(ground.chain.base, ground.tokens.folder, folder, seed=seed)
 
 
 @dataclass(frozen=True)

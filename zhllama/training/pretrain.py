@@ -2,28 +2,27 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging
 
 from zhllama.errors import OptionError
-from zhllama.model.grow import grow
+from zhllama.model.grow import Grown
 from zhllama.model.load import GROWN, Chain, read_model_config
 from zhllama.run import Run
-from zhllama.text import read_documents
 from zhllama.training import checkpoint, products
 from zhllama.training.blocks import Blocks
-from zhllama.training.ground import Ground, Job
-from zhllama.training.heldout import HeldOut, sample_texts
+from zhllama.training.ground import Ground
+from zhllama.training.heldout import HeldOut
 from zhllama.training.machine import Machine, this_machine
-from zhllama.training.mixture import Mixture, cached_blocks, frequent_ids, stream
+from zhllama.training.mixture import Mixture, Source, frequent_ids
 from zhllama.training.options import Options
 from zhllama.training.plan import Plan, plan, shape_of
 from zhllama.training.products import CHECKPOINTS, FIGURES
@@ -32,6 +31,30 @@ from zhllama.training.setup import Ready, make_ready
 from zhllama.training.tokens import Tokens
 from zhllama.training.trainer import LOG, BlockTrainer, Journal
 from zhllama.vocab.load import load_tokenizer
+
+
+class Lesson(Protocol):
+    """What is to be learnt: all in which pre-training (ground.Job) and tuning (tuning.Tuning) differ."""
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """What is drawn from, each with its weight."""
+
+    @property
+    def streamed(self) -> bool:
+        """Whether nothing is packed beforehand."""
+
+    def blocks(self, tokens: Tokens, size: int, read: Callable[[int], None]) -> list[Blocks]:
+        """The packed blocks of each source."""
+
+    def stream(self, tokens: Tokens, size: int, seed: int) -> Iterator[Any]:
+        """Examples without end, where it is streamed."""
+
+    def held_out(self, tokens: Tokens, size: int, blocks: Sequence[Blocks]) -> list[HeldOut]:
+        """What is measured and never trained on."""
+
+    def grow(self, ground: Ground, folder: Path, seed: int) -> Grown:
+        """Write the model with the rows that it lacks."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +88,7 @@ def is_sharded() -> bool:
     )
 
 
-def pretrain(job: Job, options: Options, ground: Ground, run: Run, hooks: Hooks) -> dict[str, Any] | None:
+def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hooks) -> dict[str, Any] | None:
     """Train one stage into the folder of `run` and return the manifest; None in processes other than the first.
 
     Under torchrun every process calls this alike. Errors: ZhllamaError of all kinds.
@@ -80,8 +103,8 @@ def pretrain(job: Job, options: Options, ground: Ground, run: Run, hooks: Hooks)
         if written:
             return products.finish(run) if first else None
         with arguments.main_process_first(local=False):
-            ground = _grown(ground, run.out, options.seed, hooks) if ground.grows else ground
-            blocks = [] if job.streamed else _packed(job, ground.tokens, options.block_size, hooks)
+            ground = _grown(job, ground, run.out, options.seed, hooks) if ground.grows else ground
+            blocks = [] if job.streamed else job.blocks(ground.tokens, options.block_size, hooks.read)
         layout = _layout(options, ground, blocks)
         machine = this_machine(arguments.world_size)
         planned = plan_run(
@@ -90,7 +113,7 @@ def pretrain(job: Job, options: Options, ground: Ground, run: Run, hooks: Hooks)
         if planned.steps is None:
             raise OptionError("--steps", "is needed where the text is streamed", "Give the number of steps")
         hooks.planned(planned)
-        heldout = _held_out(job, ground.tokens, options.block_size, blocks)
+        heldout = job.held_out(ground.tokens, options.block_size, blocks)
         set_seed(options.seed)
         ready = make_ready(
             ground.chain, layout, options.matrices, options.lora, planned.precision, arguments.device,
@@ -147,26 +170,19 @@ def trainer_arguments(options: Options, out: Path) -> TrainingArguments:
     return arguments
 
 
-def _grown(ground: Ground, out: Path, seed: int, hooks: Hooks) -> Ground:
+def _grown(job: Lesson, ground: Ground, out: Path, seed: int, hooks: Hooks) -> Ground:
     """The model grown into the run's own folder, once."""
     folder = out / GROWN
     if not (folder / "config.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        grown = grow(ground.chain.base, ground.tokens.folder, folder, seed=seed)
+        grown = job.grow(ground, folder, seed)
         hooks.note(
             f"the model had {grown.n_old:,} rows and grew to {grown.rows:,}, new ones the mean of their old pieces"
         )
     return replace(ground, chain=Chain(folder, (), folder), config=read_model_config(folder), grows=False)
 
 
-def _packed(job: Job, tokens: Tokens, size: int, hooks: Hooks) -> list[Blocks]:
-    return [
-        cached_blocks(source, tokens, size, job.cache, field=job.field, advance=hooks.read)
-        for source in job.sources
-    ]
-
-
-def _blocks_in(job: Job, blocks: list[Blocks]) -> float | None:
+def _blocks_in(job: Lesson, blocks: list[Blocks]) -> float | None:
     return None if job.streamed else float(sum(map(len, blocks)))
 
 
@@ -187,23 +203,8 @@ def _layout(options: Options, ground: Ground, blocks: list[Blocks]) -> Layout:
     return lay_out(ids, rows, is_sharded())
 
 
-def _held_out(job: Job, tokens: Tokens, size: int, blocks: list[Blocks]) -> list[HeldOut]:
-    """What is given to be measured; else what packing kept aside, and the shipped samples of zh and en where none is."""
-    texts: dict[str, list[str]] = {}
-    if job.heldout:
-        for source in job.heldout:
-            texts.setdefault(source.label, []).extend(read_documents(source.files, job.field))
-    else:
-        for source, some in zip(job.sources, blocks, strict=False):
-            texts.setdefault(source.label, []).extend(some.aside())
-        for label in ("zh", "en"):
-            if not texts.get(label):
-                texts[label] = sample_texts(label)
-    return [HeldOut.of(label, some, tokens, size) for label, some in texts.items() if some]
-
-
 def _trainer(
-    job: Job, options: Options, ground: Ground, ready: Ready, planned: Plan, blocks: list[Blocks],
+    job: Lesson, options: Options, ground: Ground, ready: Ready, planned: Plan, blocks: list[Blocks],
     heldout: list[HeldOut], arguments: TrainingArguments, out: Path, hooks: Hooks,
 ) -> BlockTrainer:  # fmt: skip
     assert planned.steps is not None
@@ -227,10 +228,8 @@ def _trainer(
 
 
 class _Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    def __init__(self, job: Job, tokens: Tokens, options: Options) -> None:
+    def __init__(self, job: Lesson, tokens: Tokens, options: Options) -> None:
         self.job, self.tokens, self.options = job, tokens, options
 
     def __iter__(self) -> Iterator[Any]:
-        return stream(
-            self.job.sources, self.tokens, self.options.block_size, self.options.seed, field=self.job.field
-        )
+        return self.job.stream(self.tokens, self.options.block_size, self.options.seed)
