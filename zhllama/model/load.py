@@ -14,7 +14,7 @@ from zhllama.run import CONFIG, MANIFEST, read_config, read_manifest
 if TYPE_CHECKING:
     import torch
 
-ROWS, ADAPTER, TOKENIZER, GROWN = "rows.safetensors", "adapter", "tokenizer", "grown"
+ROWS, ADAPTER, TOKENIZER, GROWN, TUNED = "rows.safetensors", "adapter", "tokenizer", "grown", "tuned"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 WANTED = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
 HASHED = 64 << 20  # bytes: smaller inputs are compared by hash when a chain is resolved, larger ones by size
@@ -39,7 +39,8 @@ class Opened(NamedTuple):
 def resolve_chain(path: str | Path) -> Chain:
     """Follow a run folder's `model` back to a plain transformers folder; a plain folder or hub name is its own chain.
 
-    A run that grew its model keeps the grown one in `grown/`, and there its chain begins.
+    A run that grew its model keeps the grown one in `grown/`, and one that trained all of it the trained one in `tuned/`:
+    there its chain begins.
     Errors: InputError for an unfinished run, for a base that is gone, and for one that is not what was trained on.
     """
     folder = local_folder(path)
@@ -48,8 +49,9 @@ def resolve_chain(path: str | Path) -> Chain:
         if folder in runs:
             raise InputError(folder, "names itself as its own base", "Make the run again")
         runs.insert(0, folder)
-        if (folder / GROWN / "config.json").is_file():
-            folder = folder / GROWN
+        whole = next((folder / n for n in (TUNED, GROWN) if (folder / n / "config.json").is_file()), None)
+        if whole is not None:
+            folder = whole
             break
         folder = _base_of(folder)
     for run in runs:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -157,7 +157,7 @@ def write_blocks(
     origin: Origin,
     vocabulary: int,
     counts: Counts,
-    beside: Mapping[str, list[Any]],
+    beside: Mapping[str, Callable[[], list[Any]]],
 ) -> Blocks:
     """Writes blocks beside and renames the folder into place; `counts` and `beside` are read when all is packed.
 
@@ -191,7 +191,7 @@ def write_blocks(
         if not answered:
             (part / ANSWERS).unlink()
         for name, values in beside.items():
-            lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+            lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values())
             if lines:
                 write_whole(part / name, lines)
         write_whole(part / META, to_json(asdict(meta)))

@@ -12,7 +12,7 @@ from zhllama.errors import InputError, OptionError
 from zhllama.model.grow import Grown, grow
 from zhllama.model.grow import plan as plan_growth
 from zhllama.model.load import Chain, read_model_config, resolve_chain
-from zhllama.run import MANIFEST, read_manifest
+from zhllama.run import MANIFEST, Run, read_manifest
 from zhllama.text import read_documents
 from zhllama.training.blocks import Blocks, Example
 from zhllama.training.heldout import HeldOut, sample_texts
@@ -65,6 +65,10 @@ class Job:
         """The base with rows for the larger vocabulary, into `folder`."""
         return grow(ground.chain.base, ground.tokens.folder, folder, seed=seed)
 
+    def report(self, run: Run, blocks: Sequence[Blocks]) -> dict[str, Any]:
+        """Text has nothing to be left out."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Ground:
@@ -99,15 +103,13 @@ def survey(job: Job, options: Options) -> Ground:
     chain = resolve_chain(job.model)
     config = read_model_config(chain.base)
     rows = int(config.get_text_config().vocab_size)
-    if options.old_rows is not None and not 0 <= options.old_rows <= rows:
-        told = f"{options.old_rows:,} is not among the model's {rows:,} rows"
-        raise OptionError("--old-rows", told, "Give fewer")
+    check_old_rows(options, rows)
     tokens = Tokens.open(job.tokenizer or chain.tokenizer)
     if job.tokenizer is None or same_vocabulary(chain.tokenizer, tokens):
         if tokens.size > rows:
             told = f"has {rows:,} rows and its tokenizer {tokens.size:,} ids"
             raise InputError(chain.base, told, "Put the right tokenizer there")
-        n_old = options.old_rows if options.old_rows is not None else _told_by_manifests(chain)
+        n_old = options.old_rows if options.old_rows is not None else told_by_manifests(chain)
         return Ground(chain, config, tokens, rows, n_old, grows=False)
     if chain.runs:
         told = f"is not the tokenizer that {chain.runs[-1]} was trained with"
@@ -116,7 +118,15 @@ def survey(job: Job, options: Options) -> Ground:
     return Ground(chain, config, tokens, growth.rows, growth.n_old, grows=True)
 
 
-def _told_by_manifests(chain: Chain) -> int | None:
+def check_old_rows(options: Options, rows: int) -> None:
+    """OptionError for more old rows than there are."""
+    if options.old_rows is not None and not 0 <= options.old_rows <= rows:
+        told = f"{options.old_rows:,} is not among the model's {rows:,} rows"
+        raise OptionError("--old-rows", told, "Give fewer")
+
+
+def told_by_manifests(chain: Chain) -> int | None:
+    """The rows that a model had before it grew, by the newest manifest that says so."""
     for folder in (*reversed(chain.runs), chain.base):
         if (folder / MANIFEST).is_file():
             told = read_manifest(folder).get("figures", {}).get("n_old")

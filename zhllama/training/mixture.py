@@ -36,18 +36,22 @@ class Source:
             raise OptionError(
                 "--text", f"{given!r} is not LABEL=PATH[:WEIGHT]", "Write e.g. --text zh=corpus.txt"
             )
-        path, colon, weight = rest.rpartition(":")
-        if not colon or not _is_number(weight):
-            path, weight = rest, "1"
-        if not 0 < float(weight) < float("inf"):
-            raise OptionError(
-                "--text", f"the weight {weight} of {path} is not above zero", "Give 0.1, 1, 3 ..."
-            )
-        return cls(label, tuple(find_files([path])), float(weight))
+        path, weight = weighted(rest, "--text")
+        return cls(label, tuple(find_files([path])), weight)
 
     def hash(self) -> str:
         """Over the content of all files, in their order."""
         return hashlib.sha256("".join(sha256(path) for path in self.files).encode()).hexdigest()
+
+
+def weighted(given: str, option: str) -> tuple[str, float]:
+    """`PATH` or `PATH:3` as path and weight; OptionError for a weight that is not above zero."""
+    path, colon, weight = given.rpartition(":")
+    if not colon or not _is_number(weight):
+        path, weight = given, "1"
+    if not 0 < float(weight) < float("inf"):
+        raise OptionError(option, f"the weight {weight} of {path} is not above zero", "Give 0.1, 1, 3 ...")
+    return path, float(weight)
 
 
 def _is_number(text: str) -> bool:
@@ -94,7 +98,7 @@ def pack_source(
     texts = _keep_aside(texts, aside) if origin.kept_aside else texts
     documents = tokens.documents(texts, counts)
     packed = pack(documents, origin.size, origin.fit, tokens.end)
-    blocks = write_blocks(folder, packed, origin, tokens.size, counts, {ASIDE: aside})
+    blocks = write_blocks(folder, packed, origin, tokens.size, counts, {ASIDE: lambda: aside})
     if not len(blocks):
         raise _too_short(source, origin.size)
     return blocks

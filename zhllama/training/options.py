@@ -26,13 +26,14 @@ class Lora:
 
 @dataclass(frozen=True)
 class Options:
-    """One stage. `batch` is in blocks a step over all processes, `micro_batch` those that one device takes at a time.
+    """One stage, or a tuning. `batch` is in blocks a step over all processes, `micro_batch` those that one device takes at a time.
 
     `steps` None: as many as `epochs` times round the text takes. `lora` None is stage 1: the transformer is frozen.
-    `old_rows` says how many rows the model had before it grew; None: what the grown model's manifest says.
+    With `full` everything learns. `old_rows` says how many rows the model had before it grew; None: what the grown model's manifest says.
     """
 
     lora: Lora | None
+    full: bool = False
     rows: WhichRows = "new"
     matrices: Matrices = "both"
     old_rows: int | None = None
@@ -67,10 +68,16 @@ class Options:
         _require(self.weight_decay >= 0, "weight_decay", "is negative", "Give 0 or 0.01")
         _require(self.english_limit >= 0, "english_limit", "is negative", "Give a share, e.g. 0.02")
         _require(
-            self.lora is not None or self.rows != "none",
+            self.lora is not None or self.full or self.rows != "none",
             "rows",
             "none leaves stage 1 nothing to learn",
             "Give new",
+        )
+        _require(
+            not self.full or (self.lora is None and self.rows == "all" and self.matrices == "both"),
+            "full",
+            "trains everything, adapters and chosen rows aside",
+            "Give --rows all and --matrices both with it",
         )
         if self.lora is not None:
             _require(self.lora.rank >= 1, "lora_rank", "is below 1", "Give 8 or so")

@@ -131,7 +131,7 @@ def plan(
         options.rows
     ]
     matrices = 0 if rows == 0 else 1 if shape.tied or options.matrices == "input" else 2
-    trained = rows * shape.width * matrices + shape.lora
+    trained = rows * shape.width * matrices + shape.lora + (shape.body if options.full else 0)
     precision = options.precision or machine.precision
     steps = options.steps
     if steps is None and blocks is not None:
@@ -182,7 +182,7 @@ def _fixed_memory(
     frozen = shape.body + shape.matrix * ((1 if shape.tied else 2) - matrices)
     cast = shape.matrix * width if width != 4 else 0
     return {
-        "frozen": frozen * width,
+        "frozen": frozen * (4 if options.full else width),
         "matrices": shape.matrix * 4 * matrices,
         "adapters": shape.lora * 4,
         "gradients": held * 4,

@@ -56,6 +56,9 @@ class Lesson(Protocol):
     def grow(self, ground: Ground, folder: Path, seed: int) -> Grown:
         """Write the model with the rows that it lacks."""
 
+    def report(self, run: Run, blocks: Sequence[Blocks]) -> dict[str, Any]:
+        """Figures of what was learnt from; what was left out is written into the run."""
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -117,7 +120,7 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
         set_seed(options.seed)
         ready = make_ready(
             ground.chain, layout, options.matrices, options.lora, planned.precision, arguments.device,
-            checkpointing=planned.checkpointing,
+            full=options.full, checkpointing=planned.checkpointing,
         )  # fmt: skip
         if not ready.keeps_documents_apart:
             hooks.note(
@@ -128,8 +131,11 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
         arguments.eval_on_start = bool(heldout) and since is None
         trainer.train(resume_from_checkpoint=None if since is None else str(since))
         state = products.gather(trainer)
-        rows = {"rows": ground.rows, "n_old": ground.n_old}
-        return products.write(run, ground.tokens, ready, planned, rows, state) if first else None
+        if not first:
+            return None
+        known = {"rows": ground.rows, "n_old": ground.n_old, **job.report(run, blocks)}
+        whole = ground.chain.base if options.full else None
+        return products.write(run, ground.tokens, ready, planned, known, state, whole)
 
 
 def trainer_arguments(options: Options, out: Path) -> TrainingArguments:
@@ -220,11 +226,17 @@ def _trainer(
         model=ready.model, args=arguments, train_dataset=text, out=out, heldout=heldout,
         english_limit=options.english_limit, strict=options.strict, warn=hooks.note, decode=load_tokenizer(ground.tokens.path).decode,
         masked=layout.start < layout.first,
-        callbacks=[Journal(out / LOG, options.batch * options.block_size, hooks.step)]
+        callbacks=[Journal(out / LOG, _tokens_a_step(options, blocks), hooks.step)]
         if arguments.process_index == 0 else [],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _tokens_a_step(options: Options, blocks: list[Blocks]) -> int:
+    """Positions in use: a block that one short conversation has for itself is mostly none."""
+    count, used = sum(map(len, blocks)), sum(some.meta.tokens for some in blocks)
+    return round(options.batch * (used / count if count else options.block_size))
 
 
 class _Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]

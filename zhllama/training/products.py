@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from zhllama.files import to_json
-from zhllama.model.grow import copy_tokenizer
-from zhllama.model.load import ADAPTER, ROWS, TOKENIZER
+from zhllama.model.grow import BESIDE, copy_tokenizer
+from zhllama.model.load import ADAPTER, GROWN, ROWS, TOKENIZER, TUNED
+from zhllama.model.weights import Change, read_weights, rewrite
 from zhllama.run import Run
 from zhllama.training.checkpoint import save_whole, whole_folder
 from zhllama.training.page import draw_page
@@ -35,11 +36,19 @@ def write(
     tokens: Tokens,
     ready: Ready,
     planned: Plan,
-    rows: Mapping[str, Any],
+    known: Mapping[str, Any],
     state: dict[str, Tensor] | None,
+    whole: Path | None = None,
 ) -> dict[str, Any]:
-    """Write all products and return the manifest. `rows`: what the next run must know of them."""
-    if trained := ready.rows.trained(state):
+    """Write all products and return the manifest. `known`: what the next run must know of the rows, and figures.
+
+    `whole`: the folder of the model that all of was trained; then the trained one is written, else what learned.
+    """
+    if whole is not None:
+        with whole_folder(run.out / TUNED) as folder:
+            write_tuned(ready, whole, folder, state)
+            copy_tokenizer(tokens.folder, folder)
+    elif trained := ready.rows.trained(state):
         save_whole(run.out / ROWS, trained)
     if planned.shape.lora:
         with whole_folder(run.out / ADAPTER) as folder:
@@ -48,7 +57,7 @@ def write(
     with whole_folder(run.out / TOKENIZER) as folder:
         save_tokenizer(tokens, folder)
     lines = read_log(run.out / LOG)
-    figures = {**rows, **planned.figures(), **_learned(lines)}
+    figures = {**known, **planned.figures(), **_learned(lines)}
     run.write(PAGE, draw_page(run.out.name, figures, lines))
     run.write(FIGURES, to_json(figures))
     return finish(run)
@@ -57,8 +66,28 @@ def write(
 def finish(run: Run) -> dict[str, Any]:
     """The checkpoints go and the manifest stands; where FIGURES is, everything before was written."""
     shutil.rmtree(run.out / CHECKPOINTS, ignore_errors=True)
+    if (run.out / TUNED).is_dir():
+        shutil.rmtree(run.out / GROWN, ignore_errors=True)
     figures: dict[str, Any] = json.loads((run.out / FIGURES).read_text(encoding="utf-8"))
     return run.finish(figures)
+
+
+def write_tuned(ready: Ready, base: Path, out: Path, state: Mapping[str, Tensor] | None) -> None:
+    """The base's files with every weight that was trained, each in the type it was stored in; the config comes last."""
+    learned = dict(ready.model.named_parameters(remove_duplicate=False)) if state is None else state
+    trained = {name.replace(".rows", ".weight"): tensor.detach() for name, tensor in learned.items()}
+    weights = read_weights(base)
+
+    def change(name: str) -> Change:
+        inner = f"{ready.model.base_model_prefix}.{name}"
+        tensor = trained[name if name in trained else inner].cpu()
+        return Change(weights.tensors[name].shape, lambda old: tensor.to(old.dtype))
+
+    known = {n for n in weights.tensors if n in trained or f"{ready.model.base_model_prefix}.{n}" in trained}
+    rewrite(weights, out, {name: change(name) for name in known})
+    for pattern in (*BESIDE, "config.json"):
+        for path in base.glob(pattern):
+            shutil.copyfile(path, out / path.name)
 
 
 def save_tokenizer(tokens: Tokens, folder: Path) -> None:

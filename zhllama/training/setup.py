@@ -29,17 +29,21 @@ class Ready:
 
 def make_ready(
     chain: Chain, layout: Layout, matrices: Matrices, lora: Lora | None, precision: Precision, device: torch.device,
-    *, checkpointing: bool = False, trust_remote_code: bool = False,
+    *, full: bool = False, checkpointing: bool = False, trust_remote_code: bool = False,
 ) -> Ready:  # fmt: skip
-    """Opens the chain, folds in what was trained before, and lets the given rows and adapters learn.
+    """Opens the chain, folds in what was trained before, and lets the given rows and adapters learn, or with `full` everything.
 
-    The body is in `precision`, the learning matrices in fp32. torch's seed decides the adapters' first values.
+    The body is in `precision`, what learns in fp32. torch's seed decides the adapters' first values.
     """
-    model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=DTYPES[precision]).model
+    dtype = torch.float32 if full else DTYPES[precision]
+    model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype).model
     refuse_other_heads(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):  # on processors it takes no fp32 input beside bf16 weights
+            module.float()
     if layout.first < model.get_input_embeddings().num_embeddings:
         _widen(model, chain.runs, matrices)
-    model.to(device).requires_grad_(False)
+    model.to(device).requires_grad_(full)
     trained = add_adapters(model, lora) if lora is not None else model
     rows = train_rows(model, layout, matrices)
     if checkpointing:

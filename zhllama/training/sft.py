@@ -1,0 +1,71 @@
+"""What is known of a tuning before a weight is read: the model's chain, its tokenizer made ready, and whether all fits."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zhllama.conversation.encode import ConversationEncoder
+from zhllama.conversation.equip import equip
+from zhllama.conversation.template import Template
+from zhllama.errors import InputError, OptionError
+from zhllama.model.load import load_tokenizer, read_model_config, resolve_chain
+from zhllama.training.ground import Ground, check_old_rows, told_by_manifests
+from zhllama.training.options import Options
+from zhllama.training.tokens import Tokens
+from zhllama.vocab.load import load_tokenizer as load_vocabulary
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """`alone`: the model takes no position_ids, so that two samples in one block would see each other."""
+
+    ground: Ground
+    encoder: ConversationEncoder
+    alone: bool
+
+
+def survey(model: str, template: str, options: Options, folder: Path) -> Surveyed:
+    """Resolve the model's chain and write its tokenizer, with what the template needs, to `folder`.
+
+    Errors: InputError and OptionError for what does not fit: rows, length, a template without an end.
+    """
+    chain = resolve_chain(model)
+    config = read_model_config(chain.base)
+    rows = int(config.get_text_config().vocab_size)
+    check_old_rows(options, rows)
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and options.block_size > longest:
+        told = f"is {options.block_size:,} and the model was made for {longest:,} tokens"
+        raise OptionError("--max-length", told, "Give fewer")
+    had = load_vocabulary(chain.tokenizer).size
+    if had > rows:
+        raise InputError(
+            chain.base, f"has {rows:,} rows and its tokenizer {had:,} ids", "Put the right tokenizer there"
+        )
+    made = equip(chain.tokenizer, template, folder)
+    tokens = Tokens.open(folder)
+    tokenizer = load_tokenizer(folder)
+    _refuse_untrained(made, tokenizer, had, options)
+    n_old = options.old_rows if options.old_rows is not None else told_by_manifests(chain)
+    grows = tokens.size > rows
+    ground = Ground(
+        chain, config, tokens, max(rows, tokens.size), n_old if n_old or not grows else rows, grows
+    )
+    return Surveyed(ground, ConversationEncoder(tokenizer, made), not keeps_samples_apart(config))
+
+
+def _refuse_untrained(template: Template, tokenizer: Any, had: int, options: Options) -> None:
+    """A new end of answers whose row does not learn would never be said."""
+    fresh = [t for t in template.tokens if tokenizer.convert_tokens_to_ids(t) >= had]
+    if fresh and options.rows == "none" and not options.full:
+        told = f"leaves the new rows of {', '.join(fresh)} untrained"
+        raise OptionError("--rows none", told, "Give --rows new or all, or --template alpaca")
+
+
+def keeps_samples_apart(config: Any) -> bool:
+    """Whether a model of this config tells the samples of a block apart, by position_ids that restart."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return "position_ids" in inspect.signature(kind.forward).parameters
