@@ -61,6 +61,8 @@ class Manner:
     text: str | None = None  # of every reply, instead
     finish: str = "stop"
     batch: str = "completed"  # how a batch ends
+    hold: float = 0.0  # seconds between a batch's creation and word of it
+    lost: bool = False  # word of a batch's creation never comes: the connection is cut
 
 
 class Server:
@@ -151,10 +153,14 @@ class Server:
             return await self.send(writer, 200, self.results(self.files[path.split("/")[-2]]))
         if method == "POST":
             self.stats["batches"] += 1
-            self.batches[f"batch-{self.stats['batches']}"] = json.loads(body)["input_file_id"]
-            return await self.send(
-                writer, 200, {"id": f"batch-{self.stats['batches']}", "status": "validating"}
-            )
+            made = f"batch-{self.stats['batches']}"
+            self.batches[made] = json.loads(body)["input_file_id"]
+            await asyncio.sleep(self.manner.hold)
+            if self.manner.lost:
+                return False
+            return await self.send(writer, 200, {"id": made, "status": "validating"})
+        if path.split("?")[0].endswith("/batches"):
+            return await self.send(writer, 200, self.page(path))
         name = path.split("/")[-1]
         self.attempts[name] += 1
         status = "in_progress" if self.attempts[name] == 1 else self.manner.batch
@@ -167,6 +173,14 @@ class Server:
                 "output_file_id": self.batches[name] if self.attempts[name] > 1 else None,
             },
         )
+
+    def page(self, path: str) -> dict[str, Any]:
+        """One page of the list of batches, two to a page, newest first."""
+        names = list(self.batches)[::-1]
+        after = re.search(r"after=([^&]*)", path)
+        names = names[names.index(after[1]) + 1 :] if after else names
+        data = [{"id": n, "input_file_id": self.batches[n], "object": "batch"} for n in names[:2]]
+        return {"object": "list", "data": data, "has_more": len(names) > 2}
 
     def results(self, file: bytes) -> bytes:
         lines = []
@@ -203,6 +217,8 @@ class Server:
     def reply(self, prompt: str, chance: random.Random) -> tuple[str, str]:
         if self.manner.text is not None:
             return self.manner.text, self.manner.finish
+        if "公正的评委" in prompt:
+            return self.verdict(prompt, chance), "stop"
         if "是分类任务吗" in prompt:
             return chance.choice(("否", "否", "是", "不是。")), "stop"
         if "从好到差" in prompt:
@@ -218,6 +234,18 @@ class Server:
         if "###" not in prompt:
             return sentence(chance), "stop"
         return self.tasks(chance)
+
+    def verdict(self, prompt: str, chance: random.Random) -> str:
+        """The longer answer wins, and ten characters are worth a point; a messy judge is at times partial, at times mute."""
+        answers = re.findall(r"的回答】\n(.*?)\n【.*?的回答到此为止】", prompt, re.DOTALL)
+        if self.manner.messy and chance.random() < 0.4:
+            return chance.choice(
+                ("理由。\n结论：[[A]]", "两个都好。", "结论：[[A]] 或 [[B]]", "[[11]]", "<think>")
+            )
+        if len(answers) == 1:
+            return f"尚可。\n结论：[[{max(1, min(10, len(answers[0]) // 10))}]]"
+        first, second = map(len, answers)
+        return f"比较长短。\n结论：[[{'A' if first > second else 'B' if first < second else '平局'}]]"
 
     def tasks(self, chance: random.Random) -> tuple[str, str]:
         rows = []

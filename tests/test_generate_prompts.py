@@ -14,7 +14,7 @@ from zhllama.resources import shipped
 
 GIVEN: dict[str, Any] = {
     "shots": [Task("甲{{ x }}", "乙", "丙"), Task("丁", "", "戊")], "count": 20, "structured": False, "instruction": "判断",
-    "task": Task("问", "材料"), "answers": ["一", "二"], "first": "一", "second": "二", "reference": "", "way": "加条件",
+    "task": Task("问", "材料"), "answers": ["一", "二"], "first": "一", "second": "二", "reference": "", "answer": "一", "way": "加条件",
 }  # fmt: skip
 
 

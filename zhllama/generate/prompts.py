@@ -30,6 +30,7 @@ VARIABLES = {
     "answer": {"api", "task"},
     "rank": {"api", "task", "answers"},
     "judge": {"api", "task", "first", "second", "reference"},
+    "judge_score": {"api", "task", "answer", "reference"},
     "deepen": {"api", "task", "way"},
     "widen": {"api", "task"},
 }

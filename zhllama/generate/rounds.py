@@ -65,6 +65,16 @@ class Spending:
             return None
         return (self.prompt_tokens * self.price.input + self.completion_tokens * self.price.output) / 1e6
 
+    def figures(self) -> dict[str, Any]:
+        """As a manifest tells it."""
+        return {
+            "replies": self.replies,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cost": self.cost,
+            "models": dict(self.models.most_common()),
+        }
+
     def allows(self, in_flight: int, worst: int) -> bool:
         """Whether one more call fits, if those under way turn out like the mean so far; the first ones like the `worst`."""
         mean = self.tokens / self.replies if self.replies else worst
@@ -196,9 +206,5 @@ def figures(method: Method, spending: Spending) -> Mapping[str, Any]:
         "candidates": shelf.candidates,
         "reasons": dict(shelf.reasons.most_common()),
         "flags": dict(shelf.flags.most_common()),
-        "replies": spending.replies,
-        "prompt_tokens": spending.prompt_tokens,
-        "completion_tokens": spending.completion_tokens,
-        "cost": spending.cost,
-        "models": dict(spending.models.most_common()),
+        **spending.figures(),
     }
