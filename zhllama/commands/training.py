@@ -1,14 +1,12 @@
 """pretrain, pack."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from zhllama.commands.common import (
     AsJson,
-    Bar,
     Config,
     Force,
     Out,
@@ -20,26 +18,49 @@ from zhllama.commands.common import (
     progress,
     screen,
 )
-from zhllama.errors import MissingPackage, OptionError
+from zhllama.commands.training_options import (
+    LEARNING,
+    LENGTH,
+    WATCHING,
+    Batch,
+    Cache,
+    DryRun,
+    Epochs,
+    EvalEvery,
+    GradientCheckpointing,
+    LogEvery,
+    LoraAlpha,
+    LoraDropout,
+    LoraRank,
+    Lr,
+    MicroBatch,
+    Numbers,
+    OldRows,
+    PlannedIds,
+    PlannedMachine,
+    PlannedShape,
+    Rows,
+    SaveEvery,
+    Steps,
+    Warmup,
+    WeightDecay,
+    WhichMatrices,
+    WhichSchedule,
+    check_torch,
+    show_plan,
+    show_result,
+    show_step,
+)  # fmt: skip
+from zhllama.errors import OptionError
 from zhllama.run import Run
 from zhllama.training.options import (
-    Checkpointing,
     Fit,
     Lora,
-    Matrices,
     Options,
-    Precision,
-    Schedule,
-    WhichRows,
 )
 
 if TYPE_CHECKING:
     from zhllama.training.plan import Plan
-
-LENGTH = "Length"
-LEARNING = "What learns, and how"
-WATCHING = "Watching"
-MACHINE = "The machine"
 
 
 def pretrain(
@@ -67,18 +88,10 @@ def pretrain(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", help="Steps, instead of --epochs.", rich_help_panel=LENGTH)
-    ] = None,
-    epochs: Annotated[
-        float, typer.Option("--epochs", help="Times round the text.", rich_help_panel=LENGTH)
-    ] = 1.0,
-    batch: Annotated[
-        int, typer.Option("--batch", help="Blocks a step, all processes together.", rich_help_panel=LENGTH)
-    ] = 64,
-    micro_batch: Annotated[
-        int, typer.Option("--micro-batch", help="Blocks that a device takes at once.", rich_help_panel=LENGTH)
-    ] = 8,
+    steps: Steps = None,
+    epochs: Epochs = 1.0,
+    batch: Batch = 64,
+    micro_batch: MicroBatch = 8,
     block_size: Annotated[
         int, typer.Option("--block-size", help="Tokens of a block.", rich_help_panel=LENGTH)
     ] = 512,
@@ -89,35 +102,16 @@ def pretrain(
     field: Annotated[
         str, typer.Option("--field", help="Of JSON lines or Parquet.", rich_help_panel=LENGTH)
     ] = "text",
-    rows: Annotated[
-        WhichRows,
-        typer.Option(
-            "--rows",
-            help="used: new ones, and old ones frequent in the text. none: adapters alone.",
-            rich_help_panel=LEARNING,
-        ),
-    ] = "new",
-    matrices: Annotated[
-        Matrices,
-        typer.Option("--matrices", help="input leaves an untied head as it is.", rich_help_panel=LEARNING),
-    ] = "both",
-    old_rows: Annotated[
-        int | None,
-        typer.Option(
-            "--old-rows", help="Rows before the model grew, if not by us.", rich_help_panel=LEARNING
-        ),
-    ] = None,
-    lr: Annotated[
-        float, typer.Option("--lr", help="Highest learning rate.", rich_help_panel=LEARNING)
-    ] = 2e-4,
-    schedule: Annotated[Schedule, typer.Option("--schedule", rich_help_panel=LEARNING)] = "cosine",
-    warmup: Annotated[
-        float, typer.Option("--warmup", help="Share of the steps.", rich_help_panel=LEARNING)
-    ] = 0.05,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", rich_help_panel=LEARNING)] = 0.01,
-    lora_rank: Annotated[int, typer.Option("--lora-rank", rich_help_panel=LEARNING)] = 8,
-    lora_alpha: Annotated[int, typer.Option("--lora-alpha", rich_help_panel=LEARNING)] = 32,
-    lora_dropout: Annotated[float, typer.Option("--lora-dropout", rich_help_panel=LEARNING)] = 0.05,
+    rows: Rows = "new",
+    matrices: WhichMatrices = "both",
+    old_rows: OldRows = None,
+    lr: Lr = 2e-4,
+    schedule: WhichSchedule = "cosine",
+    warmup: Warmup = 0.05,
+    weight_decay: WeightDecay = 0.01,
+    lora_rank: LoraRank = 8,
+    lora_alpha: LoraAlpha = 32,
+    lora_dropout: LoraDropout = 0.05,
     lora_module: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,9 +120,9 @@ def pretrain(
             rich_help_panel=LEARNING,
         ),
     ] = None,
-    eval_every: Annotated[int, typer.Option("--eval-every", help="Steps.", rich_help_panel=WATCHING)] = 500,
-    save_every: Annotated[int, typer.Option("--save-every", help="Steps.", rich_help_panel=WATCHING)] = 500,
-    log_every: Annotated[int, typer.Option("--log-every", help="Steps.", rich_help_panel=WATCHING)] = 10,
+    eval_every: EvalEvery = 500,
+    save_every: SaveEvery = 500,
+    log_every: LogEvery = 10,
     english_limit: Annotated[
         float,
         typer.Option(
@@ -138,33 +132,13 @@ def pretrain(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the limit.", rich_help_panel=WATCHING)
     ] = False,
-    precision: Annotated[
-        Precision | None,
-        typer.Option("--precision", help="By the machine, by default.", rich_help_panel=MACHINE),
-    ] = None,
-    gradient_checkpointing: Annotated[
-        Checkpointing, typer.Option("--gradient-checkpointing", rich_help_panel=MACHINE)
-    ] = "auto",
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="Where packed blocks lie.", rich_help_panel=MACHINE)
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=MACHINE)
-    ] = False,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            "--shape", help="To plan without a model: a config.json, or llama-7b ...", rich_help_panel=MACHINE
-        ),
-    ] = None,
-    ids: Annotated[
-        int | None,
-        typer.Option("--ids", help="To plan without a tokenizer: its size.", rich_help_panel=MACHINE),
-    ] = None,
-    machine: Annotated[
-        str | None,
-        typer.Option("--machine", help="To plan for another machine, e.g. 8xA100.", rich_help_panel=MACHINE),
-    ] = None,
+    precision: Numbers = None,
+    gradient_checkpointing: GradientCheckpointing = "auto",
+    cache: Cache = None,
+    dry_run: DryRun = False,
+    shape: PlannedShape = None,
+    ids: PlannedIds = None,
+    machine: PlannedMachine = None,
     seed: Seed = 0,
     resume: Resume = False,
     force: Force = False,
@@ -172,7 +146,7 @@ def pretrain(
     config: Config = None,
 ) -> None:
     """Train new rows (stage 1), then adapters and rows (stage 2), on Chinese and English text."""
-    _check_torch()
+    check_torch("pretrain")
     modules = tuple(lora_module) if lora_module else Lora().modules
     options = Options(
         lora=Lora(lora_rank, lora_alpha, lora_dropout, modules) if stage == 2 else None,
@@ -183,7 +157,7 @@ def pretrain(
         strict=strict, seed=seed,
     )  # fmt: skip
     if dry_run:
-        _show_plan(_dry_plan(options, model, tokenizer, shape, ids, machine), as_json)
+        show_plan(_planned(options, model, tokenizer, shape, ids, machine), as_json)
         return
     if model is None:
         raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --dry-run")
@@ -210,15 +184,15 @@ def pretrain(
     run = Run(out, "pretrain", recorded, [*files, *ground.inputs()], force, resume, seed)
     with progress(f"stage {stage}", None, "steps") as bar:
         hooks = Hooks(
-            planned=lambda plan: None if as_json else _show_plan(plan, as_json, to_notes=True),
-            step=lambda line: _show_step(bar, line),
+            planned=lambda plan: None if as_json else show_plan(plan, as_json, to_notes=True),
+            step=lambda line: show_step(bar, line),
             note=lambda told: notes.print(f"zhllama: {told}", style="yellow", soft_wrap=True),
             read=lambda count: bar.note("encoding"),
         )
         manifest = train(job, options, ground, run, hooks)
     if manifest is None:
         return
-    print_json(manifest["figures"]) if as_json else _show_result(out, manifest["figures"])
+    print_json(manifest["figures"]) if as_json else show_result(out, manifest["figures"])
 
 
 def pack(
@@ -266,15 +240,7 @@ def pack(
         screen.print(f"{told}, {100 * meta.filled:.1f} % of positions used\n{out / 'blocks'}")
 
 
-def _check_torch() -> None:
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError:
-        raise MissingPackage("pretrain", "torch", "train") from None
-
-
-def _dry_plan(
+def _planned(
     options: Options,
     model: str | None,
     tokenizer: Path | None,
@@ -292,57 +258,3 @@ def _dry_plan(
     n_old, rows = rows_to_plan(model, tokenizer, config, ids, options)
     devices = named_machine(machine) if machine else this_machine()
     return plan(options, shape_of(config, options.lora, rows), n_old, devices)
-
-
-def _show_plan(plan: "Plan", as_json: bool, to_notes: bool = False) -> None:
-    if as_json:
-        print_json(plan.figures())
-        return
-    drawn = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    drawn.add_row("learns", f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %")
-    drawn.add_row("machine", f"{plan.machine.told}, {plan.precision}")
-    memory = ", ".join(f"{name} {_size(size)}" for name, size in plan.memory.items() if size)
-    drawn.add_row("memory", f"{_size(plan.peak)} a device: {memory}")
-    drawn.add_row("checkpointing", "on" if plan.checkpointing else "off")
-    if plan.steps is not None and plan.tokens is not None and plan.seconds is not None:
-        drawn.add_row(
-            "length", f"{plan.steps:,} steps, {plan.tokens:,} tokens, about {_duration(plan.seconds)}"
-        )
-    for note in plan.notes:
-        drawn.add_row("note", note)
-    (notes if to_notes else screen).print(drawn)
-
-
-def _size(count: float) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _show_step(bar: Bar, line: dict[str, Any]) -> None:
-    bar.at(line["step"], line["steps"])
-    if "loss" in line:
-        bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
-    elif any("_bits_per_" in key for key in line):
-        told = ", ".join(f"{_bits_name(k)} {v:.4f}" for k, v in line.items() if "_bits_per_" in k)
-        notes.print(f"step {line['step']:,}: {told}", soft_wrap=True)
-
-
-def _bits_name(key: str) -> str:
-    label, _, unit = key.partition("_bits_per_")
-    return f"{label} bits/{'char' if unit == 'character' else unit}"
-
-
-def _show_result(out: Path, figures: dict[str, Any]) -> None:
-    drawn = Table("", "before", "after", box=None, padding=(0, 2, 0, 0))
-    for key, value in figures.items():
-        if "_bits_per_" in key:
-            drawn.add_row(_bits_name(key), f"{value['before']:.4f}", f"{value['after']:.4f}")
-    if drawn.row_count:
-        screen.print(drawn)
-    screen.print(f"{figures['steps']:,} steps, {figures['tokens']:,} tokens: {out}")

@@ -1,0 +1,146 @@
+"""The options that pretrain and sft share, and the plan, the steps and the result as both draw them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from zhllama.commands.common import Bar, notes, print_json, screen
+from zhllama.errors import MissingPackage
+from zhllama.training import options as training
+
+if TYPE_CHECKING:
+    from zhllama.training.plan import Plan
+
+LENGTH = "Length"
+LEARNING = "What learns, and how"
+WATCHING = "Watching"
+MACHINE = "The machine"
+
+Steps = Annotated[
+    int | None, typer.Option("--steps", help="Steps, instead of --epochs.", rich_help_panel=LENGTH)
+]
+Epochs = Annotated[float, typer.Option("--epochs", help="Times round the text.", rich_help_panel=LENGTH)]
+Batch = Annotated[
+    int, typer.Option("--batch", help="Blocks a step, all processes together.", rich_help_panel=LENGTH)
+]
+MicroBatch = Annotated[
+    int, typer.Option("--micro-batch", help="Blocks that a device takes at once.", rich_help_panel=LENGTH)
+]
+Rows = Annotated[
+    training.WhichRows,
+    typer.Option(
+        "--rows",
+        help="used: new ones, and old ones frequent in the text. none: adapters alone.",
+        rich_help_panel=LEARNING,
+    ),
+]
+WhichMatrices = Annotated[
+    training.Matrices,
+    typer.Option("--matrices", help="input leaves an untied head as it is.", rich_help_panel=LEARNING),
+]
+OldRows = Annotated[
+    int | None,
+    typer.Option("--old-rows", help="Rows before the model grew, if not by us.", rich_help_panel=LEARNING),
+]
+Lr = Annotated[float, typer.Option("--lr", help="Highest learning rate.", rich_help_panel=LEARNING)]
+WhichSchedule = Annotated[training.Schedule, typer.Option("--schedule", rich_help_panel=LEARNING)]
+Warmup = Annotated[float, typer.Option("--warmup", help="Share of the steps.", rich_help_panel=LEARNING)]
+WeightDecay = Annotated[float, typer.Option("--weight-decay", rich_help_panel=LEARNING)]
+LoraRank = Annotated[int, typer.Option("--lora-rank", rich_help_panel=LEARNING)]
+LoraAlpha = Annotated[int, typer.Option("--lora-alpha", rich_help_panel=LEARNING)]
+LoraDropout = Annotated[float, typer.Option("--lora-dropout", rich_help_panel=LEARNING)]
+EvalEvery = Annotated[int, typer.Option("--eval-every", help="Steps.", rich_help_panel=WATCHING)]
+SaveEvery = Annotated[int, typer.Option("--save-every", help="Steps.", rich_help_panel=WATCHING)]
+LogEvery = Annotated[int, typer.Option("--log-every", help="Steps.", rich_help_panel=WATCHING)]
+Numbers = Annotated[
+    training.Precision | None,
+    typer.Option("--precision", help="By the machine, by default.", rich_help_panel=MACHINE),
+]
+GradientCheckpointing = Annotated[
+    training.Checkpointing, typer.Option("--gradient-checkpointing", rich_help_panel=MACHINE)
+]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="Where packed blocks lie.", rich_help_panel=MACHINE)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=MACHINE)]
+PlannedShape = Annotated[
+    str | None,
+    typer.Option(
+        "--shape", help="To plan without a model: a config.json, or llama-7b ...", rich_help_panel=MACHINE
+    ),
+]
+PlannedIds = Annotated[
+    int | None, typer.Option("--ids", help="To plan without a tokenizer: its size.", rich_help_panel=MACHINE)
+]
+PlannedMachine = Annotated[
+    str | None,
+    typer.Option("--machine", help="To plan for another machine, e.g. 8xA100.", rich_help_panel=MACHINE),
+]
+
+
+def check_torch(command: str) -> None:
+    """MissingPackage where what trains is not installed."""
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError:
+        raise MissingPackage(command, "torch", "train") from None
+
+
+def show_plan(plan: "Plan", as_json: bool, to_notes: bool = False) -> None:
+    """What will learn, what it takes, and how long."""
+    if as_json:
+        print_json(plan.figures())
+        return
+    drawn = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    drawn.add_row("learns", f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %")
+    drawn.add_row("machine", f"{plan.machine.told}, {plan.precision}")
+    memory = ", ".join(f"{name} {_size(size)}" for name, size in plan.memory.items() if size)
+    drawn.add_row("memory", f"{_size(plan.peak)} a device: {memory}")
+    drawn.add_row("checkpointing", "on" if plan.checkpointing else "off")
+    if plan.steps is not None and plan.tokens is not None and plan.seconds is not None:
+        drawn.add_row(
+            "length", f"{plan.steps:,} steps, {plan.tokens:,} tokens, about {_duration(plan.seconds)}"
+        )
+    for note in plan.notes:
+        drawn.add_row("note", note)
+    (notes if to_notes else screen).print(drawn)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def show_step(bar: Bar, line: dict[str, Any]) -> None:
+    """A step done, a loss, or bits."""
+    bar.at(line["step"], line["steps"])
+    if "loss" in line:
+        bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
+    elif any("_bits_per_" in key for key in line):
+        told = ", ".join(f"{_bits_name(k)} {v:.4f}" for k, v in line.items() if "_bits_per_" in k)
+        notes.print(f"step {line['step']:,}: {told}", soft_wrap=True)
+
+
+def _bits_name(key: str) -> str:
+    label, _, unit = key.partition("_bits_per_")
+    return f"{label} bits/{'char' if unit == 'character' else unit}"
+
+
+def show_result(out: Path, figures: dict[str, Any]) -> None:
+    """Bits before and after."""
+    drawn = Table("", "before", "after", box=None, padding=(0, 2, 0, 0))
+    for key, value in figures.items():
+        if "_bits_per_" in key:
+            drawn.add_row(_bits_name(key), f"{value['before']:.4f}", f"{value['after']:.4f}")
+    if drawn.row_count:
+        screen.print(drawn)
+    screen.print(f"{figures['steps']:,} steps, {figures['tokens']:,} tokens: {out}")
