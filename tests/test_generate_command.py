@@ -183,6 +183,7 @@ def test_without_a_server_or_sense(served: Served, tmp_path: Path) -> None:
     )
     for address, more, line in [
         (url, ("--n", 0), "--n 0: is not above 0. Say how many tasks to keep."),
+        (url, ("--batch", "--base-url", url), "--batch: goes to one server and 2 are named. Give one --base-url."),
         ("https://api.example.com/v1", (), "--base-url https://api.example.com/v1: needs a key, and none is set. Set OPENAI_API_KEY in the environment or in .env, or name another with --key-env."),
         (served(key="k"), (), r"URL: asks for a key (Incorrect API key provided). Set OPENAI_API_KEY, then --resume."),
         ("http://127.0.0.1:9/v1", (), "URL: gives no reply ("),

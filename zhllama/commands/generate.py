@@ -127,6 +127,7 @@ def gen_zh(
     """Make Chinese instruction data with a model behind any OpenAI-compatible server."""
     from zhllama.commands.generate_screen import live
     from zhllama.generate.journal import Journal
+    from zhllama.generate.methods import DRY
     from zhllama.generate.plan import Plan
     from zhllama.generate.products import JOURNAL, Rejects, write_products
     from zhllama.generate.rounds import figures
@@ -153,6 +154,12 @@ def gen_zh(
         }
         if whole:
             run.finish(result)
+    if whole and not plan.given and result["kept"] < result["wanted"]:
+        notes.print(
+            f"zhllama: no more was asked once {DRY} rounds had kept nothing: {out / 'rejected.jsonl'} says why.",
+            markup=False,
+            soft_wrap=True,
+        )
     _tell(out, result, as_json)
 
 

@@ -98,8 +98,11 @@ def connection_of(options: Mapping[str, Any]) -> "Connection":
         raise OptionError("--model", "is missing", "Give the model's name on that server")
     if options["concurrency"] < 1 or options["timeout"] <= 0:
         raise OptionError("--concurrency and --timeout", "are not both above 0", "Leave them out")
+    urls = tuple(options["base_url"] or ())
+    if options["batch"] and len(urls) > 1:
+        raise OptionError("--batch", f"goes to one server and {len(urls)} are named", "Give one --base-url")
     return Connection(
-        tuple(options["base_url"] or ()),
+        urls,
         options["model"],
         find_key(options["key_env"]),
         options["api"],

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from zhllama.errors import OutputError
+from zhllama.files import write_whole
 from zhllama.generate.api import Connection, ServerError, body_of, read_reply, without_key
 from zhllama.generate.journal import Key, Reply, Request
 
@@ -22,8 +24,9 @@ _Waiting = dict[Key, tuple[Request, asyncio.Future[Reply]]]
 class BatchClient:
     """Sends the requests of a round as one batch; `notes` is a file that says which requests each batch holds.
 
-    A batch is noted as soon as the provider has named it, so that a run that is gone on with waits for it instead of
-    paying for another. Errors: ServerError where the provider has no Batch API, refuses a batch, or lets it expire.
+    The file of requests is noted before a batch is made of it, and the batch as soon as the provider has named it: a run
+    that is gone on with waits for it instead of paying for another, and looks a batch that it was never told of up
+    by that file. Errors: ServerError where the provider has no Batch API, refuses a batch, or lets it expire.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class BatchClient:
                     future.set_exception(told)
 
     async def _batch(self, together: _Waiting) -> None:
-        name = self._known(together.keys()) or await self._create(
+        name = await self._known(together.keys()) or await self._create(
             [request for request, _ in together.values()]
         )
         while (batch := await self._client.batches.retrieve(name)).status not in ENDED:
@@ -107,6 +110,8 @@ class BatchClient:
             )
 
     async def _create(self, requests: list[Request]) -> str:
+        from openai import APIConnectionError
+
         endpoint: Any = "/v1/chat/completions" if self.to.api == "chat" else "/v1/completions"
         lines = [
             {
@@ -119,11 +124,28 @@ class BatchClient:
         ]
         content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
         file = await self._client.files.create(file=("zhllama.jsonl", content), purpose="batch")
-        batch = await self._client.batches.create(
-            input_file_id=file.id, endpoint=endpoint, completion_window="24h"
-        )
-        self._note({"id": batch.id, "requests": [list(r.key) for r in requests]})
+        self._note({"file": file.id, "requests": [list(r.key) for r in requests]})
+        try:
+            # Not tried again blindly: where the answer alone was lost, the batch stands and would be paid for twice.
+            once = self._client.with_options(max_retries=0)
+            batch = await once.batches.create(
+                input_file_id=file.id, endpoint=endpoint, completion_window="24h"
+            )
+        except APIConnectionError:
+            if (name := await self._made_of(file.id)) is None:
+                raise
+            return name
+        self._note({"id": batch.id, "file": file.id})
         return batch.id
+
+    async def _made_of(self, file: str) -> str | None:
+        """The batch that stands for a file at the provider's, noted; None where there is none."""
+        async for batch in self._client.batches.list(limit=100):
+            if batch.input_file_id == file:
+                self._note({"id": batch.id, "file": file})
+                return batch.id
+        self._note({"file": file, "ended": "never made"})
+        return None
 
     def _take(self, line: Mapping[str, Any], together: _Waiting) -> None:
         round_, _, index = str(line.get("custom_id", "")).partition("-")
@@ -145,24 +167,37 @@ class BatchClient:
                 )
             )
 
-    def _known(self, keys: Any) -> str | None:
+    async def _known(self, keys: Any) -> str | None:
         """A batch that was sent earlier and holds all these requests."""
-        ended = {note["id"] for note in self._noted if "ended" in note}
-        for note in self._noted:
-            if note["id"] not in ended and set(keys) <= {(r, i) for r, i in note.get("requests", ())}:
-                return str(note["id"])
+        ended = {note.get("id") or note["file"] for note in self._noted if "ended" in note}
+        named = {note["file"]: str(note["id"]) for note in self._noted if "file" in note and "id" in note}
+        for note in [note for note in self._noted if "requests" in note]:
+            if not set(keys) <= {(r, i) for r, i in note["requests"]} or note["file"] in ended:
+                continue
+            name = named.get(note["file"]) or await self._made_of(note["file"])
+            if name is not None and name not in ended:
+                return name
         return None
 
     def _note(self, note: dict[str, Any]) -> None:
+        try:
+            with self._notes.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(note) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(
+                self._notes, f"cannot be written ({error.strerror})", "Free some room, then --resume"
+            ) from error
         self._noted.append(note)
-        with self._notes.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(note) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """The notes of an earlier start; a last line that was cut off names no batch."""
+    """The notes of an earlier start; a last line that was cut off is taken away, or the next would be joined to it."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
+    text = path.read_text(encoding="utf-8")
+    lines = [line for line in text.split("\n") if line.endswith("}")]
+    if text and not text.endswith("\n"):
+        write_whole(path, "".join(line + "\n" for line in lines))
+    return [json.loads(line) for line in lines]

@@ -18,12 +18,12 @@ def sunburst(pairs: Counter[tuple[str, str]], verbs: int = 20, nouns: int = 4) -
     parts, at = [], 0.0
     for number, (verb, count) in enumerate(shown):
         hue, turn = number * 360 / max(1, len(shown)), count / whole * TAU
-        parts.append(_slice(verb, count, at, at + turn, 70, 165, hue, 52))
+        parts.append(_slice(verb, count, at, at + turn, 70, 165, hue, 68))
         inner = Counter({noun: n for (v, noun), n in pairs.items() if v == verb and noun})
         start = at
         for noun, n in inner.most_common(nouns):
             end = start + n / whole * TAU
-            parts.append(_slice(noun, n, start, end, 168, 268, hue, 66))
+            parts.append(_slice(noun, n, start, end, 168, 268, hue, 80))
             start = end
         at += turn
     return f'<svg class="sunburst" viewBox="-280 -280 560 560" role="img" aria-label="verbs and nouns">{"".join(parts)}</svg>'
