@@ -1,6 +1,6 @@
 """Questions, and the answers that models gave to them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from zhllama.errors import InputError, OptionError
 from zhllama.generate.tasks import Task, Text
-from zhllama.jsonrows import NotJson, checked, read_rows
+from zhllama.jsonrows import checked, read_rows
 
 ANSWERS = "answers.jsonl"
 GIVE_QUESTIONS = "Give one JSON object a line: {id, instruction, input?, category?, reference?}"
@@ -78,7 +78,7 @@ def read_questions(path: Path) -> list[Question]:
     Without ids they are numbered from 0. Errors: InputError with file and line.
     """
     found: dict[str, Question] = {}
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         where = f"{path}:{number}"
         given = checked(_QuestionRow, row, where)
         first = given.instances[0] if given.instances else _Instance()
@@ -103,7 +103,7 @@ def read_answers(given: str) -> Answers:
     name, path = _named(given)
     questions: dict[str, Question] = {}
     texts: dict[str, str] = {}
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         where = f"{path}:{number}"
         one = checked(_AnswerRow, row, where)
         text = one.output if one.answer is None else one.answer
@@ -164,14 +164,6 @@ def _named(given: str) -> tuple[str, Path]:
     # `zhllama answer` calls every file alike: its folder tells more.
     own = path.resolve().parent.name if path.name == ANSWERS else path.name.partition(".")[0]
     return name or own or path.name, path
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    rows: Iterable[tuple[int, Any]] = read_rows(path)
-    for number, row in rows:
-        if isinstance(row, NotJson):
-            raise InputError(f"{path}:{number}", row.reason, "Give one JSON object a line")
-        yield number, row
 
 
 def _name(id: str | int | None, number: int) -> str:
