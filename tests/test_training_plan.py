@@ -22,21 +22,16 @@ PUBLISHED = {"chinese-llama-7b-stage1": 2.97, "chinese-llama-7b-stage2": 6.06, "
 A100 = named_machine("8xA100")
 
 
-def planned(tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    told = line(tmp_path, "pretrain", *arguments, "--dry-run", "--json")
+def planned(tmp_path: Path, *arguments: str, command: str = "pretrain") -> dict[str, Any]:
+    told = line(tmp_path, command, *arguments, "--dry-run", "--json")
     assert told.code == 0, told.err
     figures: dict[str, Any] = json.loads(told.out)
     return figures
 
 
-def recipe(name: str) -> list[str]:
-    """A recipe's name and, where it leaves the stage to its own command, a stage."""
-    return ["--config", name, *([] if "stage" in read_recipe(name) else ["--stage", "2"])]
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_planned_without_weights(tmp_path: Path, name: str) -> None:
-    figures = planned(tmp_path, *recipe(name))
+    figures = planned(tmp_path, "--config", name, command=read_recipe(name)["command"])
     assert figures["trained"] > 0 and figures["memory_total_bytes"] > 0
     if name in PUBLISHED:
         assert figures["trained_percent"] == PUBLISHED[name]
@@ -61,7 +56,7 @@ def test_the_plan_as_people_see_it(tmp_path: Path) -> None:
 
 
 def test_a_flag_wins_over_the_recipe(tmp_path: Path) -> None:
-    figures = planned(tmp_path, *recipe("chinese-llama-7b-stage1"), "--steps", "7", "--machine", "4090")
+    figures = planned(tmp_path, "--config", "chinese-llama-7b-stage1", "--steps", "7", "--machine", "4090")
     assert figures["steps"] == 7 and figures["machine"] == "4090"
 
 

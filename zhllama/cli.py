@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zhllama.commands import advise, audit, corpus, generate, judge, line, model, report, training, vocab
+from zhllama.commands import advise, audit, corpus, generate, judge, line, model, report, training, tune, vocab
 from zhllama.errors import ZhllamaError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command("eval", rich_help_panel=MODEL)(model.evaluate)
 TRAINING = "Training"
 app.command("pretrain", rich_help_panel=TRAINING)(training.pretrain)
 app.command("pack", rich_help_panel=TRAINING)(training.pack)
+app.command("sft", rich_help_panel=TRAINING)(tune.sft)
 
 DATA = "Data"
 app.add_typer(corpus.app, name="corpus", rich_help_panel=DATA)

@@ -1,0 +1,245 @@
+"""sft."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zhllama.commands.common import (
+    AsJson,
+    Config,
+    Force,
+    Resume,
+    Seed,
+    notes,
+    options_of,
+    print_json,
+    progress,
+)
+from zhllama.commands.training_options import (
+    LEARNING,
+    LENGTH,
+    Batch,
+    Cache,
+    DryRun,
+    Epochs,
+    EvalEvery,
+    GradientCheckpointing,
+    LogEvery,
+    LoraAlpha,
+    LoraDropout,
+    LoraRank,
+    Lr,
+    MicroBatch,
+    Numbers,
+    OldRows,
+    PlannedIds,
+    PlannedMachine,
+    PlannedShape,
+    Rows,
+    SaveEvery,
+    Steps,
+    Warmup,
+    WeightDecay,
+    WhichMatrices,
+    WhichSchedule,
+    check_torch,
+    show_plan,
+    show_result,
+    show_step,
+)  # fmt: skip
+from zhllama.errors import OptionError
+from zhllama.run import Run
+from zhllama.training.options import Lora, Options
+
+if TYPE_CHECKING:
+    from zhllama.training.mixture import Source
+    from zhllama.training.plan import Plan
+    from zhllama.training.sft import Surveyed
+
+# All projections of LLaMA's layers, as the published tuning has them, and those of other kinds of layers.
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BLOOM = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+NOT_TRAINED = ("dry_run", "shape", "ids", "machine", "cache")  # options that do not change what is trained
+
+
+def sft(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            help="FILE[:WEIGHT]: rows of Alpaca, BELLE, ShareGPT, Firefly, or messages; a list or one a line, .gz and .xz too.",
+            show_default=False,
+        ),
+    ] = None,
+    eval_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--eval-data", help="FILE whose answers are measured; else 1 % of the data.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)
+    ] = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template", help="alpaca, vicuna, chatml, llama3; own: the chat_template that the model has."
+        ),
+    ] = "alpaca",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad rows out, into rejected.jsonl, instead of stopping.")
+    ] = False,
+    max_length: Annotated[
+        int,
+        typer.Option(
+            "--max-length",
+            help="Tokens of a conversation, and of a block; longer ones are cut at a turn.",
+            rich_help_panel=LENGTH,
+        ),
+    ] = 512,
+    steps: Steps = None,
+    epochs: Epochs = 3.0,
+    batch: Batch = 64,
+    micro_batch: MicroBatch = 8,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Train every weight, without adapters; for small models.", rich_help_panel=LEARNING
+        ),
+    ] = False,
+    rows: Rows = "all",
+    matrices: WhichMatrices = "both",
+    old_rows: OldRows = None,
+    lr: Lr = 1e-4,
+    schedule: WhichSchedule = "cosine",
+    warmup: Warmup = 0.03,
+    weight_decay: WeightDecay = 0.0,
+    lora_rank: LoraRank = 8,
+    lora_alpha: LoraAlpha = 32,
+    lora_dropout: LoraDropout = 0.05,
+    lora_module: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora-module", help="Linear layers with adapters; all by default.", rich_help_panel=LEARNING
+        ),
+    ] = None,
+    eval_every: EvalEvery = 500,
+    save_every: SaveEvery = 500,
+    log_every: LogEvery = 10,
+    precision: Numbers = None,
+    gradient_checkpointing: GradientCheckpointing = "auto",
+    cache: Cache = None,
+    dry_run: DryRun = False,
+    shape: PlannedShape = None,
+    ids: PlannedIds = None,
+    machine: PlannedMachine = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Tune a model on conversations: only the answers are learnt, packed so that no sample sees another."""
+    check_torch("sft")
+    modules = tuple(lora_module or ()) or _projections(model, shape)
+    options = Options(
+        lora=None if full else Lora(lora_rank, lora_alpha, lora_dropout, modules),
+        full=full, rows=rows, matrices=matrices, old_rows=old_rows, steps=steps, epochs=epochs, batch=batch,
+        micro_batch=micro_batch, block_size=max_length, lr=lr, schedule=schedule, warmup=warmup,
+        weight_decay=weight_decay, precision=precision, checkpointing=gradient_checkpointing,
+        eval_every=eval_every, save_every=save_every, log_every=log_every, seed=seed,
+    )  # fmt: skip
+    if dry_run:
+        show_plan(_planned(options, model, template, shape, ids, machine), as_json)
+        return
+    if model is None:
+        raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --dry-run")
+    if not data:
+        raise OptionError("--data", "is missing", "Give a file of conversations, e.g. --data alpaca.json")
+    if out is None:
+        raise OptionError("--out", "is missing", "Give a folder for the run")
+    from zhllama.text import find_files
+    from zhllama.training.mixture import default_cache
+    from zhllama.training.pretrain import Hooks
+    from zhllama.training.pretrain import pretrain as train
+    from zhllama.training.tuning import Tuning
+
+    sources, heldout = tuple(map(_source, data)), tuple(find_files(eval_data or []))
+    with _surveyed(model, template, options) as found, progress("sft", None, "steps") as bar:
+        chain = found.ground.chain
+        recorded = {**options_of(context), "model": str(chain.runs[-1] if chain.runs else chain.base)}
+        recorded = {name: value for name, value in recorded.items() if name not in NOT_TRAINED}
+        recorded["base_model"] = str(out.resolve() / "grown" if found.ground.grows else chain.base)
+        files = [path for source in sources for path in source.files]
+        run = Run(out, "sft", recorded, [*files, *heldout, *found.ground.inputs()], force, resume, seed)
+
+        def told(text: str) -> None:
+            notes.print(f"zhllama: {text}", style="yellow", soft_wrap=True, markup=False)
+
+        job = Tuning(
+            sources, heldout, found.encoder, cache or default_cache(), skip_bad=skip_bad, alone=found.alone, note=told
+        )  # fmt: skip
+        hooks = Hooks(
+            planned=lambda plan: None if as_json else show_plan(plan, as_json, to_notes=True),
+            step=lambda line: show_step(bar, line),
+            note=told,
+            read=lambda count: bar.note("encoding"),
+        )
+        manifest = train(job, options, found.ground, run, hooks)
+    if manifest is None:
+        return
+    print_json(manifest["figures"]) if as_json else show_result(out, manifest["figures"])
+
+
+@contextmanager
+def _surveyed(model: str, template: str, options: Options) -> Iterator["Surveyed"]:
+    """What is known before anything is written; its tokenizer lives as long as the body runs."""
+    from zhllama.training.sft import survey
+
+    with TemporaryDirectory(prefix="zhllama-") as folder:
+        yield survey(model, template, options, Path(folder))
+
+
+def _source(given: str) -> "Source":
+    from zhllama.text import find_files
+    from zhllama.training.mixture import Source, weighted
+
+    path, weight = weighted(given, "--data")
+    return Source(Path(path).name, tuple(find_files([path])), weight)
+
+
+def _projections(model: str | None, shape: str | None) -> tuple[str, ...]:
+    """Every linear layer that a block of this kind of model has."""
+    from zhllama.training.ground import read_shape
+
+    if model is None and shape is None:
+        return PROJECTIONS
+    return BLOOM if read_shape(model, shape).model_type == "bloom" else PROJECTIONS
+
+
+def _planned(
+    options: Options, model: str | None, template: str, shape: str | None, ids: int | None, machine: str | None
+) -> "Plan":  # fmt: skip
+    from zhllama.training.ground import read_shape, rows_to_plan
+    from zhllama.training.machine import named_machine, this_machine
+    from zhllama.training.plan import plan, shape_of
+
+    if model is None and shape is None:
+        raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
+    if model is not None and ids is None:
+        with _surveyed(model, template, options) as found:
+            config, rows = found.ground.config, found.ground.rows
+            n_old = found.ground.old_rows() if options.rows in ("new", "used") else 0
+    else:
+        config = read_shape(model, shape)
+        n_old, rows = rows_to_plan(None, None, config, ids, options)
+    devices = named_machine(machine) if machine else this_machine()
+    return plan(options, shape_of(config, options.lora, rows), n_old, devices)
