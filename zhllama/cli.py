@@ -9,7 +9,21 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from zhllama.commands import advise, audit, corpus, generate, judge, line, model, report, training, tune, vocab
+from zhllama.commands import (
+    advise,
+    audit,
+    conversation,
+    corpus,
+    generate,
+    judge,
+    line,
+    model,
+    report,
+    training,
+    tune,
+    use,
+    vocab,
+)
 from zhllama.errors import ZhllamaError
 
 app = typer.Typer(
@@ -41,11 +55,16 @@ app.command("sft", rich_help_panel=TRAINING)(tune.sft)
 
 DATA = "Data"
 app.add_typer(corpus.app, name="corpus", rich_help_panel=DATA)
+app.add_typer(conversation.app, name="sharegpt", rich_help_panel=DATA)
 app.command("gen-zh", rich_help_panel=DATA)(generate.gen_zh)
 app.command("refilter", rich_help_panel=DATA)(generate.refilter)
 
 JUDGING = "Judging"
 app.command("judge", rich_help_panel=JUDGING)(judge.judge)
+
+USE = "Use"
+app.command("chat", rich_help_panel=USE)(use.chat)
+app.command("serve", rich_help_panel=USE)(use.serve)
 
 LINE = "The whole line"
 app.command("demo", rich_help_panel=LINE)(line.demo)

@@ -1,0 +1,335 @@
+"""chat, serve."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zhllama.commands.common import AsJson, Config, notes, print_json
+from zhllama.errors import InputError, MissingPackage, OptionError, ZhllamaError
+
+if TYPE_CHECKING:
+    from zhllama.use.chat import Chat, Speaker
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Folder, hub name, run of ours, or a .gguf file.", show_default=False
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        help="alpaca, vicuna, chatml or llama3, in place of the model's own.",
+        show_default=False,
+    ),
+]
+HELP = """/reset        begin anew, under the same system prompt
+/system TEXT  tell the model who it is; alone: show it
+/save FILE    write the conversation as a line of JSON, in ShareGPT's form
+/help         this
+/quit         leave; so does Ctrl-D
+Ctrl-C stops an answer."""
+
+
+def chat(
+    model: Model,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Ask this one thing and leave.", show_default=False)
+    ] = None,
+    system: Annotated[str, typer.Option("--system", help="System prompt.", show_default=False)] = "",
+    template: Template = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="0: always the likeliest.")] = 0.7,
+    top_p: Annotated[float, typer.Option("--top-p", help="Choose among the likeliest of this share.")] = 0.9,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Tokens of an answer, at most.")] = 512,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Equal answers each time.", show_default=False)
+    ] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Talk with a model in the terminal, by the template that it was trained with.
+
+    Lines from a pipe are taken as turns one after the other. In the conversation, /help tells what else there is.
+    """
+    from zhllama.use.chat import Chat, Sampling
+
+    if as_json and prompt is None:
+        raise OptionError("--json", "needs --prompt", "Give one, or leave --json out")
+    if prompt is not None and not prompt.strip():
+        raise OptionError("--prompt", "is empty", "Say something")
+    sampling = Sampling(temperature, top_p, max_tokens, seed, greedy)
+    with notes.status("loading"):
+        speaker = _speaker(model, template)
+    talk = Chat(speaker, sampling, system)
+    if prompt is None:
+        _converse(talk)
+    elif as_json:
+        answer = "".join(talk.say(prompt, Event()))
+        print_json({"model": model, "system": system, "prompt": prompt, "answer": answer})
+    else:
+        _say(talk, prompt, Event())
+
+
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of the API; 0: any free one.")
+    ] = 8000,
+    web: Annotated[bool, typer.Option("--web", help="Open a chat page too.")] = False,
+    web_port: Annotated[
+        int, typer.Option("--web-port", min=0, max=65535, help="Of the page; 0: any free one.")
+    ] = 7860,
+    template: Template = None,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Serve a model over OpenAI's API, by the template that it was trained with, and with --web as a page to chat on.
+
+    transformers serve runs it, and llama.cpp a .gguf file. A run is folded into a folder that goes when the server
+    ends; zhllama export makes one that stays. With --json the addresses are printed as JSON once all is up. Ctrl-C ends it.
+    """
+    from zhllama.use.llamacpp import is_gguf
+    from zhllama.use.serve import free_port
+
+    port = free_port("--port", host, port)
+    page_port = free_port("--web-port", host, web_port) if web else 0
+    if web:
+        _check_gradio()
+    if is_gguf(model):
+        from zhllama.use.llamacpp import LlamaCppSpeaker
+
+        with notes.status("loading"):
+            found = LlamaCppSpeaker(Path(model), _jinja(template), host, port)
+        with _shown(found, Path(model).name, found.address, host, page_port, as_json):
+            signal.pause()
+        return
+    _check_serving()
+    from zhllama.use.serve import Server, ServerSpeaker
+    from zhllama.use.served import make_served
+
+    with TemporaryDirectory(prefix="zhllama-serve-") as home, notes.status("laying out the model") as status:
+        served = make_served(model, template, Path(home))
+        if served.assumed:
+            _tell_assumed(model, served.template.name)
+        if served.folded:
+            notes.print(
+                f"zhllama: {served.folded} runs folded for now; zhllama export keeps the result.",
+                markup=False,
+            )
+        status.update("loading")
+        with Server(served.name, Path(home), host, port) as server:
+            server.wait_until_up()
+            status.stop()
+            speaker = ServerSpeaker(server.url, served)
+            with _shown(speaker, served.name, server.url, host, page_port, as_json):
+                server.wait()
+
+
+@contextmanager
+def _shown(
+    speaker: "Speaker", name: str, url: str, host: str, page_port: int, as_json: bool
+) -> Iterator[None]:
+    """Tell where all is, the page open while the body runs."""
+    page = None
+    told = {"model": name, "api": f"{url}/v1"}
+    if page_port:
+        from zhllama.use.chat import Sampling
+        from zhllama.use.web import chat_page, open_page
+
+        page = chat_page(speaker, name, Sampling())
+        told["page"] = open_page(page, host, page_port)
+    if as_json:
+        print_json(told)
+    else:
+        for what, where in told.items():
+            sys.stdout.write(f"{what:6} {where}\n")
+    sys.stdout.flush()
+    try:
+        yield
+    finally:
+        if page is not None:
+            page.close(verbose=False)
+
+
+def _converse(talk: "Chat") -> None:
+    """Turns from the keyboard, or from a pipe, until there are no more."""
+    keyboard = sys.stdin.isatty()
+    if keyboard:
+        import readline  # noqa: F401  # gives input() its line editing and history
+
+        notes.print("/help tells what there is besides talking; /quit leaves.")
+    saved: set[Path] = set()
+    with _interrupts() as stop:
+        while (said := _read_turn(keyboard)) is not None:
+            stop.clear()
+            try:
+                if said.startswith("/"):
+                    if _command(talk, said, saved):
+                        return
+                elif said:
+                    _say(talk, said, stop)
+            except ZhllamaError as error:
+                if not keyboard:
+                    raise
+                notes.print(f"zhllama: {error}", markup=False)
+
+
+def _read_turn(keyboard: bool) -> str | None:
+    """The next line without the spaces around it, None at the end."""
+    try:
+        return input("> " if keyboard else "").strip()
+    except EOFError:
+        return None
+    except KeyboardInterrupt:
+        notes.print("\n/quit or Ctrl-D leaves.")
+        return ""
+    except UnicodeDecodeError as error:
+        raise InputError("stdin", f"is not UTF-8 ({error})", "Convert it first") from error
+
+
+@contextmanager
+def _interrupts() -> Iterator[Event]:
+    """Ctrl-C sets the event while an answer comes, and at the prompt interrupts the line."""
+    stop = Event()
+    stop.set()
+
+    def interrupt(signum: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _say(talk: "Chat", text: str, stop: Event) -> None:
+    """Say something and print the answer as it comes."""
+    forgotten = talk.forgotten
+    pieces = talk.say(text, stop)
+    if talk.forgotten > forgotten:
+        count = (talk.forgotten - forgotten) // 2
+        notes.print(
+            f"(the conversation is long: the oldest {count} exchange{'s' * (count > 1)} forgotten)",
+            markup=False,
+        )
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _command(talk: "Chat", given: str, saved: set[Path]) -> bool:
+    """Do what a line with / says; True when it says to leave."""
+    name, _, rest = given.partition(" ")
+    rest = rest.strip()
+    if name in ("/quit", "/exit"):
+        return True
+    if name == "/reset":
+        talk.reset()
+        told = "begun anew"
+    elif name == "/system":
+        talk.system = rest or talk.system
+        told = f"system prompt: {talk.system}" if talk.system else "no system prompt"
+    elif name == "/save":
+        told = f"saved to {_save(talk, rest, saved)}"
+    elif name == "/help":
+        told = HELP
+    else:
+        told = f"no command {name}; /help lists them"
+    notes.print(told, markup=False)
+    return False
+
+
+def _save(talk: "Chat", name: str, saved: set[Path]) -> Path:
+    """Write the conversation; a file that was there before this conversation is never overwritten."""
+    import json
+
+    from zhllama.conversation.sharegpt import sharegpt_row
+    from zhllama.files import write_whole
+
+    if not name:
+        raise InputError("/save", "names no file", "Write /save FILE")
+    path = Path(name).expanduser()
+    if path.exists() and path not in saved:
+        raise InputError(path, "is there already", "Choose another name")
+    try:
+        write_whole(path, json.dumps(sharegpt_row(talk.conversation()), ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise InputError(
+            path, f"cannot be written ({error.strerror or error})", "Choose another place"
+        ) from error
+    saved.add(path)
+    return path
+
+
+def _speaker(model: str, template: str | None) -> "Speaker":
+    from zhllama.use.llamacpp import LlamaCppSpeaker, is_gguf
+
+    if is_gguf(model):
+        return LlamaCppSpeaker(Path(model), _jinja(template))
+    try:
+        import torch  # noqa: F401
+        import transformers.utils.logging as logging
+    except ImportError:
+        raise MissingPackage("chat", "torch", "train") from None
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    from zhllama.use.speaker import open_speaker
+
+    speaker = open_speaker(model, template)
+    if speaker.assumed:
+        _tell_assumed(model, speaker.template.name)
+    return speaker
+
+
+def _jinja(template: str | None) -> str | None:
+    """A template for llama.cpp, which puts the begin of text before it by itself."""
+    from zhllama.conversation.template import FRAMED, PLAIN
+
+    if template in (None, "own"):
+        return None
+    known = {**PLAIN, **{name: jinja for name, (jinja, _) in FRAMED.items()}}
+    if template not in known:
+        raise OptionError("--template", f"{template!r} is not known", f"Give one of {', '.join(known)}")
+    return known[template]
+
+
+def _tell_assumed(model: str, template: str) -> None:
+    notes.print(
+        f"zhllama: {model} has no chat template, so it may never have learned to answer; it is asked by {template}'s. "
+        "--template names another.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _check_serving() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise MissingPackage("serve", "torch", "train") from None
+    from transformers.utils.import_utils import is_serve_available
+
+    if not is_serve_available():
+        raise MissingPackage("serve", "transformers[serving]", "serve")
+
+
+def _check_gradio() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("gradio") is None:
+        raise MissingPackage("--web", "gradio", "web")
