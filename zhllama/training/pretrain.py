@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
@@ -138,14 +138,22 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
         return products.write(run, ground.tokens, ready, planned, known, state, whole)
 
 
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+
+
 def trainer_arguments(options: Options, out: Path) -> TrainingArguments:
     """The Trainer's arguments; making them joins the other processes."""
+    return arguments_of(TrainingArguments, options, out)
+
+
+def arguments_of(kind: type[Arguments], options: Options, out: Path, **more: Any) -> Arguments:
+    """The same of another kind, such as trl's, with what else that kind takes."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     cuda = torch.cuda.is_available()
     precision = options.precision or this_machine().precision
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
-    arguments = TrainingArguments(
+    arguments = kind(
         output_dir=str(out / CHECKPOINTS),
         per_device_train_batch_size=options.micro_batch,
         per_device_eval_batch_size=options.micro_batch,
@@ -171,6 +179,7 @@ def trainer_arguments(options: Options, out: Path) -> TrainingArguments:
         report_to="tensorboard" if find_spec("tensorboard") or find_spec("tensorboardX") else "none",
         disable_tqdm=True,
         log_level="error",
+        **more,
     )
     arguments.gradient_accumulation_steps = options.accumulation(arguments.world_size)
     return arguments

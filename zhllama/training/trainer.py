@@ -18,21 +18,15 @@ Told = Callable[[dict[str, Any]], None]
 LOG = "log.jsonl"
 
 
-class BlockTrainer(Trainer):
-    """Trains on packed blocks.
+class WholeTrainer(Trainer):
+    """Checkpoints of what learns alone, each whole; a loss that is no number ends the run, its batch written to `out`.
 
-    `english_limit` is the share by which bits a byte of the label `en` may rise over those before the first step;
-    beyond, `warn` is told, or with `strict` the run stops (BrokenPromise). `masked`: whole matrices of which some rows
-    must not change, so that no weight may decay there.
+    Stands before any other trainer in a class's bases, trl's too.
     """
 
-    def __init__(
-        self, *, out: Path, heldout: Sequence[HeldOut], english_limit: float, strict: bool, masked: bool,
-        warn: Callable[[str], None], decode: Callable[[Sequence[int]], str], **trainer: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(data_collator=collate, eval_dataset=list(heldout) or None, **trainer)
-        self.out, self.heldout, self.decode, self.masked = out, heldout, decode, masked
-        self.english_limit, self.strict, self.warn = english_limit, strict, warn
+    def __init__(self, *, out: Path, decode: Callable[[Sequence[int]], str], **trainer: Any) -> None:
+        super().__init__(**trainer)
+        self.out, self.decode = out, decode
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """One micro-batch; a loss that is no number stops the run before a step is taken with it."""
@@ -53,36 +47,6 @@ class BlockTrainer(Trainer):
         write_whole(path, to_json(batch))
         remedy = f"The batch is in {path.name}; lower --lr, or give --precision fp32, and --force"
         return ZhllamaError(self.out, f"the loss of step {step} is {loss}", remedy)
-
-    def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """All weights decay as the Trainer has it, but rows that are masked by their gradient alone."""
-        names: list[str] = super().get_decay_parameter_names(model)
-        return [name for name in names if not (self.masked and name.endswith(".rows"))]
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Bits a character and a byte of every label, logged."""
-        model = self.model_wrapped if self.is_fsdp_enabled else self.model
-        with self.accelerator.autocast():
-            found = {
-                h.label: measure(model, h, self.args.per_device_eval_batch_size, self.args.device)
-                for h in self.heldout
-            }
-        figures = _figures(found)
-        self.log(figures)
-        if "en" in found:
-            self._hold_english(found["en"].per_byte)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
-        return figures
-
-    def _hold_english(self, now: float) -> None:
-        first = next(h for h in self.state.log_history if "en_bits_per_byte" in h)["en_bits_per_byte"]
-        if now <= first * (1 + self.english_limit):
-            return
-        share = 100 * (now / first - 1)
-        told = f"English went from {first:.4f} to {now:.4f} bits a byte (+{share:.1f} %), beyond the limit"
-        if self.strict:
-            raise BrokenPromise(self.out, told, "Lower --lr, or give English text more weight")
-        self.warn(f"step {self.state.global_step}: {told} of {100 * self.english_limit:g} %")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """All processes write into one folder beside; the first one names it when the last is done."""
@@ -118,6 +82,55 @@ class BlockTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             checkpoint.load_trained(cast(torch.nn.Module, self.model), Path(resume_from_checkpoint))
+
+
+class BlockTrainer(WholeTrainer):
+    """Trains on packed blocks.
+
+    `english_limit` is the share by which bits a byte of the label `en` may rise over those before the first step;
+    beyond, `warn` is told, or with `strict` the run stops (BrokenPromise). `masked`: whole matrices of which some rows
+    must not change, so that no weight may decay there.
+    """
+
+    def __init__(
+        self, *, out: Path, heldout: Sequence[HeldOut], english_limit: float, strict: bool, masked: bool,
+        warn: Callable[[str], None], decode: Callable[[Sequence[int]], str], **trainer: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            out=out, decode=decode, data_collator=collate, eval_dataset=list(heldout) or None, **trainer
+        )
+        self.heldout, self.masked = heldout, masked
+        self.english_limit, self.strict, self.warn = english_limit, strict, warn
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """All weights decay as the Trainer has it, but rows that are masked by their gradient alone."""
+        names: list[str] = super().get_decay_parameter_names(model)
+        return [name for name in names if not (self.masked and name.endswith(".rows"))]
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Bits a character and a byte of every label, logged."""
+        model = self.model_wrapped if self.is_fsdp_enabled else self.model
+        with self.accelerator.autocast():
+            found = {
+                h.label: measure(model, h, self.args.per_device_eval_batch_size, self.args.device)
+                for h in self.heldout
+            }
+        figures = _figures(found)
+        self.log(figures)
+        if "en" in found:
+            self._hold_english(found["en"].per_byte)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        return figures
+
+    def _hold_english(self, now: float) -> None:
+        first = next(h for h in self.state.log_history if "en_bits_per_byte" in h)["en_bits_per_byte"]
+        if now <= first * (1 + self.english_limit):
+            return
+        share = 100 * (now / first - 1)
+        told = f"English went from {first:.4f} to {now:.4f} bits a byte (+{share:.1f} %), beyond the limit"
+        if self.strict:
+            raise BrokenPromise(self.out, told, "Lower --lr, or give English text more weight")
+        self.warn(f"step {self.state.global_step}: {told} of {100 * self.english_limit:g} %")
 
 
 def _figures(found: dict[str, Bits]) -> dict[str, float]:
