@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import yaml
+from pydantic import BaseModel, Field, ValidationError
 
 from zhllama.errors import InputError, OutputError
 from zhllama.files import sha256, to_json, write_whole
@@ -208,9 +209,32 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(
             folder / MANIFEST, f"is broken ({error})", "Make the run again with --force"
         ) from error
-    if not isinstance(manifest, dict):
-        raise InputError(folder / MANIFEST, "is not a manifest", "Make the run again with --force")
-    return manifest
+    try:
+        return _Manifest.model_validate(manifest).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(".: ")
+        raise InputError(
+            folder / MANIFEST, f"is not a manifest ({told})", "Make the run again with --force"
+        ) from None
+
+
+class _Input(BaseModel):
+    path: str = Field(pattern=r"^[^\x00]+$")
+    bytes: int
+    sha256: str
+
+
+class _Manifest(BaseModel, extra="allow"):
+    """What readers of a manifest rely on."""
+
+    command: str = "?"
+    options: dict[str, Any] = {}
+    inputs: list[_Input] = []
+    parents: list[str] = []
+    outputs: dict[str, str] = {}
+    figures: dict[str, Any] = {}
+    seconds: float = 0.0
 
 
 def changed_inputs(manifest: Mapping[str, Any]) -> list[Path]:

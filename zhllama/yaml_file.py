@@ -7,6 +7,8 @@ import yaml
 
 from zhllama.errors import InputError
 
+DEEPEST = 20
+
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """The mapping in a file; `what` it should hold goes into the InputError for anything else."""
@@ -25,7 +27,11 @@ def compose(path: Path, what: str) -> yaml.MappingNode:
     except (OSError, ValueError) as error:
         raise InputError(path, f"cannot be read ({error})", "Give a text file in UTF-8") from error
     try:
+        depth = 0
         for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise InputError(_at(path, event.start_mark), "is nested too deep", "Write it flatter")
             if isinstance(event, yaml.AliasEvent):
                 raise InputError(_at(path, event.start_mark), "uses an alias (*name)", "Write the value out")
         node = yaml.compose(text, yaml.SafeLoader)

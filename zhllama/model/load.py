@@ -1,7 +1,7 @@
 """Opens a model from anywhere: a transformers folder, a hub name, or a run folder with the whole chain behind it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -137,6 +137,8 @@ def read_model_config(folder: Path) -> Any:
         ) from None
     except ValueError as error:
         raise InputError(path, f"is not JSON ({error})", "Fetch the model again") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("model_type", ""), str):
+        raise InputError(path, "is not a model's config", "Fetch the model again")
     kind = raw.get("model_type")
     if kind not in CONFIG_MAPPING:
         if raw.get("auto_map"):
@@ -151,9 +153,8 @@ def read_model_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder)
     except Exception as error:
-        raise InputError(
-            path, f"is not a model's config ({type(error).__name__}: {error})", "Fetch the model again"
-        ) from error
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(path, f"is not a model's config ({told})", "Fetch the model again") from error
 
 
 def open_model(
@@ -161,15 +162,18 @@ def open_model(
     *,
     dtype: "torch.dtype | None" = None,
     merge: bool = True,
+    loading: Mapping[str, Any] | None = None,
 ) -> Opened:
-    """A model ready for use, on the CPU, with its tokenizer; None for `dtype` keeps the one it is stored in.
+    """A model ready for use, on the CPU unless `loading`, more for from_pretrained, says otherwise, with its tokenizer.
+
+    None for `dtype` keeps the one it is stored in.
 
     Of a run: base, then each run's rows and adapter in their order. With `merge` the adapters are folded into the
     weights, without they stand beside them as a PEFT model, all active.
     Errors: InputError, also for rows and adapters that do not fit the base.
     """
     chain = resolve_chain(path)
-    model = load_base(chain.base, dtype)
+    model = load_base(chain.base, dtype, loading)
     for run in chain.runs:
         put_rows(model, run)
     adapters = [run / ADAPTER for run in chain.runs if (run / ADAPTER).is_dir()]
@@ -180,7 +184,9 @@ def open_model(
     return Opened(model, load_tokenizer(chain.tokenizer))
 
 
-def load_base(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
+def load_base(
+    folder: Path, dtype: "torch.dtype | None" = None, loading: Mapping[str, Any] | None = None
+) -> Any:
     """The causal language model of a plain transformers folder; refuses weights that are cut off or incomplete."""
     config = read_model_config(folder)
     from transformers import AutoModelForCausalLM
@@ -191,6 +197,7 @@ def load_base(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
             config=config,
             dtype=dtype or "auto",
             output_loading_info=True,
+            **(loading or {}),
         )
     except Exception as error:
         first = " ".join(str(error).split())[:200]
@@ -250,7 +257,7 @@ def put_rows(model: Any, run: Path) -> None:
         weight = layer.weight
         check_rows(run, tuple(weight.shape), ids, rows)
         with torch.no_grad():
-            weight[ids] = rows.to(weight.dtype)
+            weight[ids.to(weight.device)] = rows.to(weight)
 
 
 def check_rows(run: Path, shape: tuple[int, ...], ids: "torch.Tensor", rows: "torch.Tensor") -> None:

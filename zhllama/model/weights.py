@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -74,7 +75,8 @@ def read_weights(folder: Path) -> Weights:
         index = folder / f"{name}.index.json"
         if index.is_file():
             try:
-                files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+                held = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+                files = sorted({str(file) for file in held})
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(index, f"is not an index of shards ({error})", AGAIN) from error
         elif (folder / name).is_file():
@@ -83,6 +85,8 @@ def read_weights(folder: Path) -> Weights:
             continue
         tensors: dict[str, Stored] = {}
         for file in files:
+            if file in ("", ".", "..") or "/" in file or "\\" in file:
+                raise InputError(folder, f"names a shard outside of itself, {file!r}", AGAIN)
             if not (folder / file).is_file():
                 raise InputError(folder / file, "is missing", AGAIN)
             tensors |= (
@@ -97,14 +101,24 @@ def read_weights(folder: Path) -> Weights:
 def read_header(path: Path) -> dict[str, Stored]:
     """The tensors of one safetensors file, in the order in which they lie there."""
     header, begin = _raw_header(path)
-    size = path.stat().st_size
-    found = {}
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        start, end = (begin + at for at in entry["data_offsets"])
-        if end > size:
-            raise InputError(path, f"is cut off: {size:,} bytes of {end:,} at least", AGAIN)
-        found[name] = Stored(path.name, entry["dtype"], tuple(entry["shape"]), start, end)
-    return found
+    try:
+        found = {name: _stored(path.name, entry, begin) for name, entry in header.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(path, f"has a broken safetensors header ({error!r})", AGAIN) from error
+    size, end = path.stat().st_size, max((stored.end for stored in found.values()), default=0)
+    if end > size:
+        raise InputError(path, f"is cut off: {size:,} bytes of {end:,} at least", AGAIN)
+    return dict(sorted(found.items(), key=lambda item: item[1].start))
+
+
+def _stored(file: str, entry: Any, begin: int) -> Stored:
+    """One entry of a header, its span held against its shape; ValueError and the like where they do not agree."""
+    (first, last), dtype, shape = entry["data_offsets"], str(entry["dtype"]), tuple(map(int, entry["shape"]))
+    digits = re.search(r"\d+", dtype)
+    bits = int(digits[0]) if digits else 8  # BOOL
+    if first < 0 or min(shape, default=0) < 0 or (last - first) * 8 != _numbers(shape) * bits:
+        raise ValueError(f"{dtype} {list(shape)} in bytes {first} to {last}")
+    return Stored(file, dtype, shape, begin + first, begin + last)
 
 
 def _raw_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -55,11 +55,16 @@ def read_gguf(path: Path) -> SentencePieceModel | Tokenizer:
     kind = found.get("model")
     try:
         if kind == "llama":
-            return _sentencepiece(found)
+            model = _sentencepiece(found)
+            model.processor  # noqa: B018 - SentencePiece's own checks are the last word
+            return model
         if kind == "gpt2":
             return _byte_level(path, found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except KeyError as error:
         raise InputError(path, f"has a tokenizer that lacks its {error}", "Convert the model again") from None
+    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:120]
+        raise InputError(path, f"has a broken tokenizer ({told})", "Convert the model again") from None
     known = "llama (SentencePiece BPE) and gpt2 (byte-level BPE)"
     told = "holds no tokenizer" if kind is None else f"holds a tokenizer of the kind {kind!r}"
     raise InputError(path, told, f"Known are {known}; give its tokenizer.json")

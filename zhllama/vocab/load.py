@@ -1,5 +1,6 @@
 """Any tokenizer behind one face: ids of plain text, without the special tokens around it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,7 +103,7 @@ class JsonTokenizer:
 
 
 def _byte_or_text(text: str) -> bytes:
-    if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+    if re.fullmatch("<0x[0-9A-Fa-f]{2}>", text):
         return bytes([int(text[3:5], 16)])
     return text.removeprefix("##").replace(SPACE, " ").encode()
 
