@@ -11,6 +11,7 @@ import typer
 
 from zhllama.commands import (
     advise,
+    answer,
     audit,
     conversation,
     corpus,
@@ -60,6 +61,7 @@ app.command("gen-zh", rich_help_panel=DATA)(generate.gen_zh)
 app.command("refilter", rich_help_panel=DATA)(generate.refilter)
 
 JUDGING = "Judging"
+app.command("answer", rich_help_panel=JUDGING)(answer.answer)
 app.command("judge", rich_help_panel=JUDGING)(judge.judge)
 
 USE = "Use"
