@@ -119,20 +119,28 @@ def role_of(given: str) -> Role:
 def read_conversations(
     path: Path, check: Check | None = None, advance: Advance | None = None
 ) -> Iterator[Conversation | Bad]:
-    """Conversations of a file: Alpaca's, BELLE's, ShareGPT's or Firefly's rows, or `messages`; a list, or one a line.
+    """Conversations of a file: Alpaca's, BELLE's, ShareGPT's or Firefly's rows, `messages`, or seed tasks; a list, or one a line.
 
     Texts are stripped. `check` says what is wrong with a conversation (`answered`, `asked`); without one the order of
     turns is left to the caller. Errors: InputError for a file that cannot be read or holds no row.
     """
 
     def parse(row: Any, where: str) -> list[Conversation]:
-        found = Conversation(tuple(turns_of(row, where)), where, id_of(row))
-        reason = check(found) if check else None
-        if reason is not None:
+        found = [Conversation(tuple(turns_of(one, where)), where, id_of(one)) for one in _unfolded(row)]
+        reasons = [check(conversation) for conversation in found] if check else []
+        for reason in filter(None, reasons):
             raise InputError(where, reason, MEND)
-        return [found]
+        return found
 
     return read_each(path, parse, advance)
+
+
+def _unfolded(row: Any) -> list[Any]:
+    """A seed task (Self-Instruct's and BELLE's form) as one Alpaca row an instance; any other row as it is."""
+    instances = row.get("instances") if isinstance(row, dict) else None
+    if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
+        return [row]
+    return [{**row, **one} for one in instances] or [row]
 
 
 def kept(rows: Iterable[Read | Bad], bad: list[Bad]) -> Iterator[Read]:
