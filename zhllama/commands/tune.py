@@ -60,9 +60,6 @@ if TYPE_CHECKING:
     from zhllama.training.plan import Plan
     from zhllama.training.sft import Surveyed
 
-# All projections of LLaMA's layers, as the published tuning has them, and those of other kinds of layers.
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-BLOOM = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 NOT_TRAINED = ("dry_run", "shape", "ids", "machine", "cache")  # options that do not change what is trained
 
 
@@ -149,7 +146,7 @@ def sft(
 ) -> None:
     """Tune a model on conversations: only the answers are learnt, packed so that no sample sees another."""
     check_torch("sft")
-    modules = tuple(lora_module or ()) or _projections(model, shape)
+    modules = tuple(lora_module or ()) or (() if full else _every_layer(model, shape))
     options = Options(
         lora=None if full else Lora(lora_rank, lora_alpha, lora_dropout, modules),
         full=full, rows=rows, matrices=matrices, old_rows=old_rows, steps=steps, epochs=epochs, batch=batch,
@@ -216,13 +213,14 @@ def _source(given: str) -> "Source":
     return Source(Path(path).name, tuple(find_files([path])), weight)
 
 
-def _projections(model: str | None, shape: str | None) -> tuple[str, ...]:
-    """Every linear layer that a block of this kind of model has."""
+def _every_layer(model: str | None, shape: str | None) -> tuple[str, ...]:
+    """All projections, as the published tuning has them: q, k, v, o, gate, up and down of a LLaMA."""
     from zhllama.training.ground import read_shape
+    from zhllama.training.plan import linear_names
 
     if model is None and shape is None:
-        return PROJECTIONS
-    return BLOOM if read_shape(model, shape).model_type == "bloom" else PROJECTIONS
+        raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
+    return linear_names(read_shape(model, shape))
 
 
 def _planned(
@@ -232,8 +230,6 @@ def _planned(
     from zhllama.training.machine import named_machine, this_machine
     from zhllama.training.plan import plan, shape_of
 
-    if model is None and shape is None:
-        raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
     if model is not None and ids is None:
         with _surveyed(model, template, options) as found:
             config, rows = found.ground.config, found.ground.rows

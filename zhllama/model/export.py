@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from zhllama.errors import BrokenPromise, InputError
 from zhllama.files import to_json
 from zhllama.model.grow import BESIDE, copy_tokenizer
-from zhllama.model.load import ADAPTER, Chain, Opened, check_rows, open_model, read_rows
+from zhllama.model.load import (
+    ADAPTER,
+    Chain,
+    Opened,
+    check_rows,
+    end_ids,
+    load_tokenizer,
+    open_model,
+    read_rows,
+)  # fmt: skip
 from zhllama.model.matrices import find_matrices
 from zhllama.model.weights import Change, read_weights, rewrite
 
@@ -246,14 +255,15 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def generation_config(out: Path) -> None:
-    """Write generation_config.json from the model's config where the base had none."""
+    """generation_config.json: the base's, or from the model's config, with what ends a text for the tokenizer."""
     path = out / "generation_config.json"
-    if path.exists():
-        return
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    kept = {
-        key: config[key]
-        for key in ("bos_token_id", "eos_token_id", "pad_token_id")
-        if config.get(key) is not None
-    }
-    path.write_text(to_json(kept), encoding="utf-8")
+    source = path if path.exists() else out / "config.json"
+    config = json.loads(source.read_text(encoding="utf-8"))
+    if source != path:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        config = {key: config[key] for key in names if config.get(key) is not None}
+    tokenizer = load_tokenizer(out)
+    ends = end_ids(config.get("eos_token_id"), tokenizer)
+    if ends is not None:
+        config["eos_token_id"] = ends
+    path.write_text(to_json(config), encoding="utf-8")

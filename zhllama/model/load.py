@@ -181,7 +181,19 @@ def open_model(
         model = _with_adapters(model, adapters)
         model = model.merge_and_unload() if merge else model
     model.eval()
-    return Opened(model, load_tokenizer(chain.tokenizer))
+    tokenizer = load_tokenizer(chain.tokenizer)
+    settings = model.generation_config
+    settings.eos_token_id = end_ids(settings.eos_token_id, tokenizer)
+    if settings.pad_token_id is None:
+        settings.pad_token_id = tokenizer.pad_token_id
+    return Opened(model, tokenizer)
+
+
+def end_ids(known: int | list[int] | None, tokenizer: Any) -> int | list[int] | None:
+    """What ends a model's text: the end that its tokenizer names, which a chat template may have brought, then those known."""
+    held = known if isinstance(known, list) else [] if known is None else [known]
+    ids = list(dict.fromkeys([*([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), *held]))
+    return ids if len(ids) > 1 else ids[0] if ids else None
 
 
 def load_base(

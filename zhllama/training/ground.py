@@ -1,7 +1,7 @@
 """What is known of a run before a weight is read: the model's chain, whether the tokenizer fits, which rows are new."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from zhllama.model.grow import plan as plan_growth
 from zhllama.model.load import Chain, read_model_config, resolve_chain
 from zhllama.run import MANIFEST, Run, read_manifest
 from zhllama.text import read_documents
-from zhllama.training.blocks import Blocks, Example
+from zhllama.training.blocks import Blocks
 from zhllama.training.heldout import HeldOut, sample_texts
-from zhllama.training.mixture import Source, cached_blocks, stream
+from zhllama.training.mixture import Mixture, Source, Stream, cached_blocks
 from zhllama.training.options import Options
 from zhllama.training.tokens import Tokens
 from zhllama.vocab.load import load_tokenizer
@@ -35,17 +35,24 @@ class Job:
     cache: Path
     streamed: bool = False
     field: str = "text"
+    alone: bool = False
 
     def blocks(self, tokens: Tokens, size: int, read: Callable[[int], None]) -> list[Blocks]:
-        """The text of each source, packed."""
-        return [
-            cached_blocks(source, tokens, size, self.cache, field=self.field, advance=read)
-            for source in self.sources
-        ]
+        """The text of each source, packed; none of it where it is streamed."""
+        return (
+            []
+            if self.streamed
+            else [
+                cached_blocks(source, tokens, size, self.cache, field=self.field, advance=read)
+                for source in self.sources
+            ]
+        )
 
-    def stream(self, tokens: Tokens, size: int, seed: int) -> Iterator[Example]:
-        """Examples as they are read, without end."""
-        return stream(self.sources, tokens, size, seed, field=self.field)
+    def examples(self, tokens: Tokens, options: Options, blocks: Sequence[Blocks], count: int) -> Any:
+        """Blocks drawn by weight, `count` of them, or as they are read without end."""
+        if self.streamed:
+            return Stream(self.sources, tokens, options.block_size, options.seed, self.field)
+        return Mixture(blocks, [source.weight for source in self.sources], count, options.seed)
 
     def held_out(self, tokens: Tokens, size: int, blocks: Sequence[Blocks]) -> list[HeldOut]:
         """What is given to be measured; else what packing kept aside, and the shipped samples of zh and en where none is."""

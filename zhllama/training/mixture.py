@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from zhllama.errors import InputError, OptionError
@@ -169,6 +170,20 @@ def stream(
     while True:
         for source in dice.choice(len(flows), size=1024, p=shares / shares.sum()):
             yield next(flows[source])
+
+
+@dataclass(frozen=True)
+class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """The same as a data set, which begins anew each time it is gone through."""
+
+    sources: Sequence[Source]
+    tokens: Tokens
+    size: int
+    seed: int
+    field: str
+
+    def __iter__(self) -> Iterator[Example]:
+        return stream(self.sources, self.tokens, self.size, self.seed, field=self.field)
 
 
 def _endless(source: Source, tokens: Tokens, size: int, field: str, window: int) -> Iterator[Example]:

@@ -87,6 +87,22 @@ def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
     return [module for name, module in linear.items() if name.rpartition(".")[2] in modules]
 
 
+def linear_names(config: Any) -> tuple[str, ...]:
+    """The last names of the linear layers that a model of this config has: q_proj and the others of LLaMA's."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        build: Any = AutoModelForCausalLM
+        model = build.from_config(config)
+    return tuple(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(model)))
+
+
+def linear_layers(model: Any) -> dict[str, Any]:
+    """The linear layers of the body, by name."""
+    head = model.get_output_embeddings()
+    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+
+
 @dataclass(frozen=True)
 class Plan:
     """A run before it begins. Memory in bytes of one device; `steps`, `tokens` and `seconds` None where unknown."""

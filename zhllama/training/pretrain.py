@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ from zhllama.training.blocks import Blocks
 from zhllama.training.ground import Ground
 from zhllama.training.heldout import HeldOut
 from zhllama.training.machine import Machine, this_machine
-from zhllama.training.mixture import Mixture, Source, frequent_ids
+from zhllama.training.mixture import frequent_ids
 from zhllama.training.options import Options
 from zhllama.training.plan import Plan, plan, shape_of
 from zhllama.training.products import CHECKPOINTS, FIGURES
@@ -37,18 +37,14 @@ class Lesson(Protocol):
     """What is to be learnt: all in which pre-training (ground.Job) and tuning (tuning.Tuning) differ."""
 
     @property
-    def sources(self) -> Sequence[Source]:
-        """What is drawn from, each with its weight."""
-
-    @property
-    def streamed(self) -> bool:
-        """Whether nothing is packed beforehand."""
+    def alone(self) -> bool:
+        """Whether each sample has a block of its own."""
 
     def blocks(self, tokens: Tokens, size: int, read: Callable[[int], None]) -> list[Blocks]:
-        """The packed blocks of each source."""
+        """The packed blocks of each source; none where the text is streamed."""
 
-    def stream(self, tokens: Tokens, size: int, seed: int) -> Iterator[Any]:
-        """Examples without end, where it is streamed."""
+    def examples(self, tokens: Tokens, options: Options, blocks: Sequence[Blocks], count: int) -> Any:
+        """The data set of `count` blocks that the Trainer draws from."""
 
     def held_out(self, tokens: Tokens, size: int, blocks: Sequence[Blocks]) -> list[HeldOut]:
         """What is measured and never trained on."""
@@ -107,11 +103,15 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
             return products.finish(run) if first else None
         with arguments.main_process_first(local=False):
             ground = _grown(job, ground, run.out, options.seed, hooks) if ground.grows else ground
-            blocks = [] if job.streamed else job.blocks(ground.tokens, options.block_size, hooks.read)
+            blocks = job.blocks(ground.tokens, options.block_size, hooks.read)
         layout = _layout(options, ground, blocks)
         machine = this_machine(arguments.world_size)
         planned = plan_run(
-            options, ground, machine, learning=ground.rows - layout.first, blocks=_blocks_in(job, blocks)
+            options,
+            ground,
+            machine,
+            learning=ground.rows - layout.first,
+            blocks=float(sum(map(len, blocks))) if blocks else None,
         )
         if planned.steps is None:
             raise OptionError("--steps", "is needed where the text is streamed", "Give the number of steps")
@@ -123,9 +123,10 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
             full=options.full, checkpointing=planned.checkpointing,
         )  # fmt: skip
         if not ready.keeps_documents_apart:
-            hooks.note(
-                f"{ground.config.model_type} takes no position_ids: documents in one block see each other"
+            how = (
+                "each sample has a block of its own" if job.alone else "documents in one block see each other"
             )
+            hooks.note(f"{ground.config.model_type} takes no position_ids: {how}")
         trainer = _trainer(job, options, ground, ready, planned, blocks, heldout, arguments, run.out, hooks)
         since = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
         arguments.eval_on_start = bool(heldout) and since is None
@@ -197,10 +198,6 @@ def _grown(job: Lesson, ground: Ground, out: Path, seed: int, hooks: Hooks) -> G
     return replace(ground, chain=Chain(folder, (), folder), config=read_model_config(folder), grows=False)
 
 
-def _blocks_in(job: Lesson, blocks: list[Blocks]) -> float | None:
-    return None if job.streamed else float(sum(map(len, blocks)))
-
-
 def _layout(options: Options, ground: Ground, blocks: list[Blocks]) -> Layout:
     rows = ground.rows
     if options.rows == "none":
@@ -225,11 +222,7 @@ def _trainer(
     assert planned.steps is not None
     arguments.max_steps = planned.steps
     arguments.eval_strategy = "steps" if heldout else "no"
-    text: Any
-    if job.streamed:
-        text = _Stream(job, ground.tokens, options)
-    else:
-        text = Mixture(blocks, [s.weight for s in job.sources], planned.steps * options.batch, options.seed)
+    text = job.examples(ground.tokens, options, blocks, planned.steps * options.batch)
     layout = ready.rows.embedding.layout
     trainer = BlockTrainer(
         model=ready.model, args=arguments, train_dataset=text, out=out, heldout=heldout,
@@ -246,11 +239,3 @@ def _tokens_a_step(options: Options, blocks: list[Blocks]) -> int:
     """Positions in use: a block that one short conversation has for itself is mostly none."""
     count, used = sum(map(len, blocks)), sum(some.meta.tokens for some in blocks)
     return round(options.batch * (used / count if count else options.block_size))
-
-
-class _Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    def __init__(self, job: Lesson, tokens: Tokens, options: Options) -> None:
-        self.job, self.tokens, self.options = job, tokens, options
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.job.stream(self.tokens, self.options.block_size, self.options.seed)

@@ -17,10 +17,11 @@ from zhllama.errors import InputError
 from zhllama.model.export import fold
 from zhllama.model.grow import Grown, grow
 from zhllama.run import Run
-from zhllama.training.blocks import ASIDE, Blocks, Counts, Example, Origin, write_blocks
+from zhllama.training.blocks import ASIDE, Blocks, Counts, Origin, write_blocks
 from zhllama.training.ground import Ground
 from zhllama.training.heldout import HeldOut
-from zhllama.training.mixture import KEPT_CHARACTERS, KEPT_EVERY, Source
+from zhllama.training.mixture import KEPT_CHARACTERS, KEPT_EVERY, Mixture, Source
+from zhllama.training.options import Options
 from zhllama.training.packing import Sample, pack_samples
 from zhllama.training.tokens import Tokens
 
@@ -44,7 +45,6 @@ class Tuning:
     skip_bad: bool = False
     alone: bool = False
     note: Callable[[str], None] = lambda text: None
-    streamed: bool = field(default=False, init=False)
 
     def blocks(self, tokens: Tokens, size: int, read: Callable[[int], None]) -> list[Blocks]:
         """The samples of each source, packed; from the cache where the same rows were packed before.
@@ -116,9 +116,9 @@ class Tuning:
         if len(bad) > TOLD:
             self.note(f"and {len(bad) - TOLD:,} more bad rows")
 
-    def stream(self, tokens: Tokens, size: int, seed: int) -> Iterator[Example]:
-        """Nothing: conversations are packed first."""
-        raise NotImplementedError
+    def examples(self, tokens: Tokens, options: Options, blocks: Sequence[Blocks], count: int) -> Mixture:
+        """Blocks drawn by the weights of their sources."""
+        return Mixture(blocks, [source.weight for source in self.sources], count, options.seed)
 
     def held_out(self, tokens: Tokens, size: int, blocks: Sequence[Blocks]) -> list[HeldOut]:
         """The answers that are measured: those of the given files, else of the rows kept aside."""
