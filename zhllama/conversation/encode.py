@@ -1,12 +1,14 @@
 """A conversation as ids, with a mask of those that the model is to say: its answers and their ends."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from zhllama.conversation.records import Conversation
 from zhllama.conversation.template import Template, specials
 from zhllama.errors import InputError
+
+SHORT = 64  # characters of a text whose ids are worth remembering
 
 
 @dataclass(frozen=True)
@@ -26,31 +28,74 @@ class Encoded:
         return Encoded(self.ids[:end], self.mask[:end], fits) if end else None
 
 
-def encode(conversation: Conversation, tokenizer: Any, template: Template) -> Encoded:
-    """The ids of the whole conversation, made piece by piece: prompt, answer, end and next prompt, answer, and so on.
+class ConversationEncoder:
+    """Conversations to ids under one tokenizer of transformers and one template."""
 
-    Each is cut by itself, so that the mask needs no counting again. They are the ids of the whole text, as
-    `tokenizer.apply_chat_template` gives them, and those before an answer the ids of its prompt alone (docs/sft.md).
-    Errors: InputError, naming the conversation, where a text holds a special token or the template cannot be taken apart.
-    """
-    _refuse_specials(conversation, tokenizer)
-    ids: list[int] = []
-    mask: list[bool] = []
-    ends: list[int] = []
-    for number, (text, before) in enumerate(pieces(conversation, tokenizer, template)):
-        if number % 2:
-            made = _continued(text, before, tokenizer, conversation.where)
-            mask += [True] * len(made)
-        else:
-            made = _ids(text, tokenizer)
-            mask += [False] * len(made)
-            if number:
-                if made[:1] != [tokenizer.convert_tokens_to_ids(template.stop)]:
-                    raise _unfit(conversation.where, f"{template.stop} is not a token of the tokenizer")
-                mask[len(ids)] = True
-                ends.append(len(ids) + 1)
-        ids += made
-    return Encoded(ids, mask, tuple(ends))
+    def __init__(self, tokenizer: Any, template: Template) -> None:
+        self.tokenizer, self.template = tokenizer, template
+        self._specials = specials(tokenizer)
+        self._stop = tokenizer.convert_tokens_to_ids(template.stop)
+        # What stands before an answer, and the end of the whole, are the same few texts again and again.
+        self._short = lru_cache(1024)(self._ids)
+
+    def encode(self, conversation: Conversation) -> Encoded:
+        """The ids of the whole conversation, made piece by piece: prompt, answer, end and next prompt, answer, and so on.
+
+        Each is cut by itself, so that the mask needs no counting again. They are the ids of the whole text, as
+        `tokenizer.apply_chat_template` gives them, and those before an answer the ids of its prompt alone (docs/sft.md).
+        Errors: InputError, naming the conversation, where a text spells out a special token or the template cannot be
+        taken apart.
+        """
+        self._refuse_specials(conversation)
+        ids: list[int] = []
+        mask: list[bool] = []
+        ends: list[int] = []
+        for number, (text, before) in enumerate(pieces(conversation, self.tokenizer, self.template)):
+            if number % 2:
+                made = self._continued(text, before, conversation.where)
+                mask += [True] * len(made)
+            else:
+                made = self._short(text) if len(text) < SHORT else self._ids(text)
+                mask += [False] * len(made)
+                if number:
+                    if made[:1] != [self._stop]:
+                        raise _unfit(
+                            conversation.where, f"{self.template.stop} is not a token of the tokenizer"
+                        )
+                    mask[len(ids)] = True
+                    ends.append(len(ids) + 1)
+            ids += made
+        return Encoded(ids, mask, tuple(ends))
+
+    def prove(self, conversation: Conversation) -> None:
+        """InputError unless the pieces give the ids of the whole text, as transformers cuts it."""
+        whole = self._ids(self.template.render(self.tokenizer, conversation.turns))
+        if self.encode(conversation).ids != whole:
+            raise _unfit(conversation.where, "the tokenizer cuts the whole otherwise than its pieces")
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def _continued(self, text: str, before: str, where: str) -> list[int]:
+        """The ids of a text that goes on after `before`: cut by itself SentencePiece would begin it with a space."""
+        left, both = self._short(before), self._ids(before + text)
+        if both[: len(left)] != left:
+            raise _unfit(where, f"the tokenizer joins an answer to the {before!r} before it")
+        return both[len(left) :]
+
+    def _refuse_specials(self, conversation: Conversation) -> None:
+        """A special token spelled out in a text would be read as one, and end an answer in its middle."""
+        for turn in conversation.turns:
+            for token in self._specials:
+                if token in turn.text:
+                    told = f"a turn of the {turn.role} spells out the special token {token}"
+                    raise InputError(conversation.where, told, "Remove the row, or give --skip-bad")
+
+
+def encode(conversation: Conversation, tokenizer: Any, template: Template) -> Encoded:
+    """One conversation alone; for many, keep a ConversationEncoder."""
+    return ConversationEncoder(tokenizer, template).encode(conversation)
 
 
 def pieces(conversation: Conversation, tokenizer: Any, template: Template) -> list[tuple[str, str]]:
@@ -76,37 +121,6 @@ def pieces(conversation: Conversation, tokenizer: Any, template: Template) -> li
         found += [(whole[at:begin], whole[at - 1 : at]), (whole[begin:end], whole[begin - 1])]
         at = end
     return [*found, (whole[at:], whole[at - 1 : at])]
-
-
-def _continued(text: str, before: str, tokenizer: Any, where: str) -> list[int]:
-    """The ids of a text that goes on after `before`: cut by itself SentencePiece would begin it with a space."""
-    left = _ids(before, tokenizer)
-    both = _ids(before + text, tokenizer)
-    if both[: len(left)] != left:
-        raise _unfit(where, f"the tokenizer joins an answer to the {before!r} before it")
-    return both[len(left) :]
-
-
-def _ids(text: str, tokenizer: Any) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    return ids
-
-
-def _refuse_specials(conversation: Conversation, tokenizer: Any) -> None:
-    """A special token spelled out in a text would be read as one, and end an answer in its middle."""
-    for turn in conversation.turns:
-        for token in specials(tokenizer):
-            if token in turn.text:
-                told = f"a turn of the {turn.role} spells out the special token {token}"
-                raise InputError(conversation.where, told, "Remove the row, or give --skip-bad")
-
-
-def proves_fit(conversations: Sequence[Conversation], tokenizer: Any, template: Template) -> None:
-    """InputError unless pieces give the ids of the whole text and of each prompt alone, on the conversations given."""
-    for conversation in conversations:
-        made = encode(conversation, tokenizer, template)
-        if made.ids != _ids(template.render(tokenizer, conversation.turns), tokenizer):
-            raise _unfit(conversation.where, "the tokenizer cuts the whole otherwise than its pieces")
 
 
 def _unfit(where: str, what: str) -> InputError:
