@@ -28,6 +28,7 @@ from zhllama.commands.training_options import (
     Epochs,
     EvalEvery,
     GradientCheckpointing,
+    LoadIn4bit,
     LogEvery,
     LoraAlpha,
     LoraDropout,
@@ -133,6 +134,7 @@ def pretrain(
         bool, typer.Option("--strict", help="Stop at the limit.", rich_help_panel=WATCHING)
     ] = False,
     precision: Numbers = None,
+    load_in_4bit: LoadIn4bit = False,
     gradient_checkpointing: GradientCheckpointing = "auto",
     cache: Cache = None,
     dry_run: DryRun = False,
@@ -152,7 +154,7 @@ def pretrain(
         lora=Lora(lora_rank, lora_alpha, lora_dropout, modules) if stage == 2 else None,
         rows=rows, matrices=matrices, old_rows=old_rows, steps=steps, epochs=epochs, batch=batch,
         micro_batch=micro_batch, block_size=block_size, lr=lr, schedule=schedule, warmup=warmup,
-        weight_decay=weight_decay, precision=precision, checkpointing=gradient_checkpointing,
+        weight_decay=weight_decay, precision=precision, four_bit=load_in_4bit, checkpointing=gradient_checkpointing,
         eval_every=eval_every, save_every=save_every, log_every=log_every, english_limit=english_limit,
         strict=strict, seed=seed,
     )  # fmt: skip

@@ -58,6 +58,14 @@ Numbers = Annotated[
     training.Precision | None,
     typer.Option("--precision", help="By the machine, by default.", rich_help_panel=MACHINE),
 ]
+LoadIn4bit = Annotated[
+    bool,
+    typer.Option(
+        "--load-in-4bit",
+        help="The frozen layers in 4 bits, beside adapters; needs a CUDA GPU and bitsandbytes.",
+        rich_help_panel=MACHINE,
+    ),
+]
 GradientCheckpointing = Annotated[
     training.Checkpointing, typer.Option("--gradient-checkpointing", rich_help_panel=MACHINE)
 ]

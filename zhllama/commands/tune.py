@@ -28,6 +28,7 @@ from zhllama.commands.training_options import (
     Epochs,
     EvalEvery,
     GradientCheckpointing,
+    LoadIn4bit,
     LogEvery,
     LoraAlpha,
     LoraDropout,
@@ -132,6 +133,7 @@ def sft(
     save_every: SaveEvery = 500,
     log_every: LogEvery = 10,
     precision: Numbers = None,
+    load_in_4bit: LoadIn4bit = False,
     gradient_checkpointing: GradientCheckpointing = "auto",
     cache: Cache = None,
     dry_run: DryRun = False,
@@ -151,7 +153,7 @@ def sft(
         lora=None if full else Lora(lora_rank, lora_alpha, lora_dropout, modules),
         full=full, rows=rows, matrices=matrices, old_rows=old_rows, steps=steps, epochs=epochs, batch=batch,
         micro_batch=micro_batch, block_size=max_length, lr=lr, schedule=schedule, warmup=warmup,
-        weight_decay=weight_decay, precision=precision, checkpointing=gradient_checkpointing,
+        weight_decay=weight_decay, precision=precision, four_bit=load_in_4bit, checkpointing=gradient_checkpointing,
         eval_every=eval_every, save_every=save_every, log_every=log_every, seed=seed,
     )  # fmt: skip
     if dry_run:

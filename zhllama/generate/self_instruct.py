@@ -102,8 +102,9 @@ class SelfInstruct:
         items = read_list(text, opened=self.prompts.api == "completion")
         if not items:
             self.shelf.turn_away(Unreadable(text, ""), origin, "format", "no numbered list in the reply")
+        cut = record.reply.finish == "length" and "cut off" not in self.shelf.rules.without
         for number, (item, place) in enumerate(zip(items, origins(record), strict=False), 1):
-            if record.reply.finish == "length" and number == len(items):
+            if cut and number == len(items):
                 self.shelf.turn_away(Task(item), place, "cut off", "finish_reason is length")
             elif (instruction := self.shelf.offer_instruction(item, place)) is not None:
                 self._pending[instruction] = place

@@ -29,11 +29,12 @@ class Options:
     """One stage, or a tuning. `batch` is in blocks a step over all processes, `micro_batch` those that one device takes at a time.
 
     `steps` None: as many as `epochs` times round the text takes. `lora` None is stage 1: the transformer is frozen.
-    With `full` everything learns. `old_rows` says how many rows the model had before it grew; None: what the grown model's manifest says.
+    With `full` everything learns; with `four_bit` the frozen layers are held in 4 bits. `old_rows` says how many rows the model had before it grew; None: what the grown model's manifest says.
     """
 
     lora: Lora | None
     full: bool = False
+    four_bit: bool = False
     rows: WhichRows = "new"
     matrices: Matrices = "both"
     old_rows: int | None = None
@@ -78,6 +79,12 @@ class Options:
             "full",
             "trains everything, adapters and chosen rows aside",
             "Give --rows all and --matrices both with it",
+        )
+        _require(
+            not self.four_bit or self.lora is not None,
+            "load_in_4bit",
+            "holds the layers still, so that adapters must learn",
+            "Give --stage 2, or sft without --full",
         )
         if self.lora is not None:
             _require(self.lora.rank >= 1, "lora_rank", "is below 1", "Give 8 or so")

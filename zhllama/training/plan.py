@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from zhllama.errors import InputError, OptionError
+from zhllama.training.four_bit import BYTES_A_WEIGHT
 from zhllama.training.loss import CHUNK
 from zhllama.training.machine import Machine
 from zhllama.training.options import Lora, Options, Precision
@@ -28,6 +29,7 @@ class Shape:
     keys: int  # width of keys or values of a layer
     lora: int  # parameters of the adapters
     adapted: int  # inputs of all adapted layers of one block, in numbers a token
+    linear: int  # of the body, the parameters of linear layers
 
     @property
     def matrix(self) -> int:
@@ -70,15 +72,13 @@ def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> 
         keys=per_head * int(getattr(text, "num_key_value_heads", None) or heads),
         lora=sum(lora.rank * sum(module.weight.shape) for module in adapted) if lora else 0,
         adapted=sum(module.weight.shape[1] for module in adapted) // layers,
+        linear=sum(module.weight.numel() for module in linear_layers(model).values()),
     )
 
 
 def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
     """The linear layers that carry an adapter; OptionError for a name that no linear layer of the model has."""
-    head = model.get_output_embeddings()
-    linear = {
-        name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head
-    }
+    linear = linear_layers(model)
     known = {name.rpartition(".")[2] for name in linear}
     unknown = sorted(set(modules) - known)
     if unknown:
@@ -195,10 +195,17 @@ def _fixed_memory(
     held = trained
     if sharded:
         held += (shape.rows - rows) * shape.width * matrices
-    frozen = shape.body + shape.matrix * ((1 if shape.tied else 2) - matrices)
+    frozen: float = (shape.body + shape.matrix * ((1 if shape.tied else 2) - matrices)) * (
+        4 if options.full else width
+    )
+    if options.four_bit:
+        frozen += shape.linear * (BYTES_A_WEIGHT - width)
     cast = shape.matrix * width if width != 4 else 0
     return {
-        "frozen": frozen * (4 if options.full else width),
+        "frozen": round(frozen),
+        "restored": shape.inner * shape.width * width
+        if options.four_bit
+        else 0,  # one layer's, for its product
         "matrices": shape.matrix * 4 * matrices,
         "adapters": shape.lora * 4,
         "gradients": held * 4,

@@ -19,6 +19,7 @@ from zhllama.model.load import GROWN, Chain, read_model_config
 from zhllama.run import Run
 from zhllama.training import checkpoint, products
 from zhllama.training.blocks import Blocks
+from zhllama.training.four_bit import refuse_four_bit
 from zhllama.training.ground import Ground
 from zhllama.training.heldout import HeldOut
 from zhllama.training.machine import Machine, this_machine
@@ -92,6 +93,8 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
 
     Under torchrun every process calls this alike. Errors: ZhllamaError of all kinds.
     """
+    if options.four_bit:
+        refuse_four_bit(ground.chain, is_sharded())
     arguments = trainer_arguments(options, run.out)
     first = arguments.process_index == 0
     if not first:
@@ -120,7 +123,7 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
         set_seed(options.seed)
         ready = make_ready(
             ground.chain, layout, options.matrices, options.lora, planned.precision, arguments.device,
-            full=options.full, checkpointing=planned.checkpointing,
+            full=options.full, four_bit=options.four_bit, checkpointing=planned.checkpointing,
         )  # fmt: skip
         if not ready.keeps_documents_apart:
             how = (

@@ -11,6 +11,7 @@ import torch
 
 from zhllama.errors import MissingPackage
 from zhllama.model.load import Chain, open_model, put_rows
+from zhllama.training.four_bit import loading as four_bit_loading
 from zhllama.training.options import Lora, Matrices, Precision
 from zhllama.training.plan import adapted_layers
 from zhllama.training.rows import Layout, Rows, refuse_other_heads, train_rows
@@ -29,21 +30,22 @@ class Ready:
 
 def make_ready(
     chain: Chain, layout: Layout, matrices: Matrices, lora: Lora | None, precision: Precision, device: torch.device,
-    *, full: bool = False, checkpointing: bool = False, trust_remote_code: bool = False,
+    *, full: bool = False, four_bit: bool = False, checkpointing: bool = False, trust_remote_code: bool = False,
 ) -> Ready:  # fmt: skip
     """Opens the chain, folds in what was trained before, and lets the given rows and adapters learn, or with `full` everything.
 
-    The body is in `precision`, what learns in fp32. torch's seed decides the adapters' first values.
+    The body is in `precision`, or with `four_bit` its layers in 4 bits, what learns in fp32. torch's seed decides the adapters' first values.
     """
     dtype = torch.float32 if full else DTYPES[precision]
-    model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype).model
+    loading = four_bit_loading(dtype, device) if four_bit else None
+    model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype, loading=loading).model
     refuse_other_heads(model)
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):  # on processors it takes no fp32 input beside bf16 weights
             module.float()
     if layout.first < model.get_input_embeddings().num_embeddings:
         _widen(model, chain.runs, matrices)
-    model.to(device).requires_grad_(full)
+    (model if four_bit else model.to(device)).requires_grad_(full)
     trained = add_adapters(model, lora) if lora is not None else model
     rows = train_rows(model, layout, matrices)
     if checkpointing:
