@@ -80,7 +80,7 @@ def _packed(text: str) -> bytes:
 
 def test_the_most_useful_pieces() -> None:
     base = base_vocabulary()
-    few, many = (most_useful(base, CHINESE, n, most=2000) for n in (80, 300))
+    few, many, _ = most_useful(base, CHINESE, (80, 300, 2000))
     assert len(few.pieces) == len(base.pieces) + 80 and [p.text for p in few.pieces[:600]] == [
         p.text for p in base.pieces
     ]
@@ -96,7 +96,7 @@ def _curve(base: Base, folder: Path, marks: list[tuple[int, float]]) -> list[Poi
 
 @pytest.fixture(autouse=True)
 def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extending.variants.MOST", 2000)
+    monkeypatch.setattr("extending.variants.SIZES", (2000,))
 
 
 def test_a_curve_goes_on_as_if_it_had_never_stopped(base: Base, tmp_path: Path) -> None:
@@ -197,5 +197,5 @@ def test_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_marks() -> None:
-    assert experiment.marks(240) == [30, 60, 120, 240]
+    assert experiment.marks(240) == [60, 120, 240]
     assert experiment.marks(3600)[-4:] == [1800, 2400, 3000, 3600]

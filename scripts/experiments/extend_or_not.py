@@ -4,8 +4,8 @@
     python scripts/experiments/extend_or_not.py --work /tmp/extend --base smollm2 --seconds 3600
     python scripts/experiments/extend_or_not.py --work /tmp/extend --show      # table and picture of what stands
 
-The same base, text in the same order, optimiser, tokens a step and kind of rows' beginning for all; the rate of each family is the
-best of a short sweep. Each curve is a folder WORK/BASE/curves/NAME with a checkpoint and curve.jsonl, and the same command goes on
+The same base, text in the same order, optimiser, tokens a step and kind of rows' beginning for all; the rate, of the old
+vocabulary and of the extended ones, is the best of a short sweep. Each curve is a folder WORK/BASE/curves/NAME with a checkpoint and curve.jsonl, and the same command goes on
 where a kill or an earlier, shorter run left off. Seconds are steps times the CPU seconds of a step, calibrated for each size of vocabulary
 in turns with the old one, since other work on the machine slows whichever curve happens to run beside it.
 """
@@ -13,6 +13,7 @@ in turns with the old one, since other work on the machine slows whichever curve
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from dataclasses import asdict
@@ -35,9 +36,10 @@ from extending.variants import Base, Variant, open_base  # noqa: E402
 from zhllama.files import to_json, write_whole  # noqa: E402
 from zhllama.training.tokens import Tokens  # noqa: E402
 
-MARKS = (30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
-RATES = {"small": (5e-4, 1e-3, 2e-3), "smollm2": (1e-4, 3e-4, 1e-3)}
-SWEEP = {"small": 60, "smollm2": 120}  # CPU seconds of one run of the sweep
+MARKS = (60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
+RATES = {"small": (7e-4, 2e-3), "smollm2": (1e-4, 4e-4)}
+SWEPT = {"small": 8000, "smollm2": 2000}  # the size whose best rate all extended curves take
+SWEEP = 60  # CPU seconds after which the rates are compared; the best run goes on as the curve
 FIRST = {
     "small": [Variant(0), *(Variant(n) for n in (8000, 1000, 18_000, 4000)),
               *(Variant(n, "distill") for n in (8000, 1000, 18_000, 4000)), Variant(8000, learn="rows")],
@@ -103,14 +105,20 @@ def marks(until: float) -> list[float]:
 
 
 def best_rate(base: Base, added: int, texts: Texts, seconds: dict[str, float]) -> float:
-    """The rate with the fewest Chinese bits at the end of a short run."""
+    """The rate with the fewest Chinese bits after SWEEP seconds; its run becomes the beginning of the curve."""
     ends = {}
     for rate in RATES[base.name]:
         variant = Variant(added, rate=rate)
-        until = SWEEP[base.name]
-        points = draw_curve(base, variant, texts, rate, seconds[variant.shape], until, "sweep")
-        ends[rate] = next(p for p in points if p.seconds == until).zh_bits_per_character
-    return min(ends, key=lambda rate: ends[rate])
+        points = draw_curve(base, variant, texts, rate, seconds[variant.shape], SWEEP, "sweep")
+        ends[rate] = next(p for p in points if p.seconds == SWEEP).zh_bits_per_character
+    best = min(ends, key=lambda rate: ends[rate])
+    curve = base.folder / "curves" / Variant(added).name
+    if not curve.exists():
+        part = curve.with_name(f".{curve.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(base.folder / "sweep" / Variant(added, rate=best).name, part)
+        part.rename(curve)
+    return best
 
 
 def show(folder: Path) -> None:
@@ -158,12 +166,11 @@ def main() -> None:
     if given.only_base:
         return
     variants = [v for v in FIRST[base.name] if not given.only or v.name in given.only]
-    swept = {"old": 0, "extended": 8000 if base.name == "small" else 2000}
-    seconds = calibrate(base, [*variants, *(Variant(n) for n in swept.values())], texts)
-    rates = {family: best_rate(base, added, texts, seconds) for family, added in swept.items()}
+    seconds = calibrate(base, [*variants, Variant(SWEPT[base.name])], texts)
+    rates = {added: best_rate(base, added, texts, seconds) for added in (0, SWEPT[base.name])}
     print("rates", rates, flush=True)
     for variant in variants:
-        rate = variant.rate or rates["extended" if variant.added else "old"]
+        rate = variant.rate or rates[SWEPT[base.name] if variant.added else 0]
         draw_curve(base, variant, texts, rate, seconds[variant.shape], given.seconds, "curves")
     show(base.folder)
 

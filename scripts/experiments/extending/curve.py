@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 class Settings:
     """How all curves of one base are trained. `last`: the step at which the rate has come down to nothing; None: it stays."""
 
-    batch: int = 4
+    batch: int = 2
     size: int = 512  # tokens of a block
     english: float = 0.2  # share of the bytes
     last: int | None = None

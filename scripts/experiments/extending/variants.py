@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +28,8 @@ from zhllama.vocab.usage import token_counts
 
 Learn = Literal["all", "rows", "new"]
 BaseName = Literal["small", "smollm2"]
-MOST = (
-    18_000  # added pieces of the largest SentencePiece vocabulary; the smaller ones are its most useful part
-)
-BASE_STEPS, BASE_RATE, BASE_ENGLISH = 600, 2e-3, 0.9
+SIZES = (1000, 4000, 8000, 18_000)  # of added SentencePiece pieces, each the most useful part of the largest
+BASE_STEPS, BASE_BATCH, BASE_RATE, BASE_ENGLISH = 350, 4, 2e-3, 0.9
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,9 @@ class Base:
             return continue_vocabulary(self.folder / "base", iter(_lines(texts.zh)), added, folder)
         if not (folder / "tokenizer.json").is_file():
             base = SentencePieceModel.read(self.folder / "base" / "tokenizer.model")
-            write_folder(folder, transformers_files(most_useful(base, _lines(texts.zh), added, MOST)))
+            sizes = sorted({*SIZES, added})
+            for size, model in zip(sizes, most_useful(base, _lines(texts.zh), sizes), strict=True):
+                write_folder(self.folder / f"tokenizer-{size}", transformers_files(model))
         return folder
 
     def grown(self, variant: Variant, texts: Texts) -> tuple[Path, float]:
@@ -115,20 +116,18 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
         write_whole(folder / name, files[name])
 
 
-def most_useful(
-    base: SentencePieceModel, lines: list[str], added: int, most: int = MOST
-) -> SentencePieceModel:
-    """Of `most` pieces of continued BPE the `added` that save most tokens of these lines, in their own order.
+def most_useful(base: SentencePieceModel, lines: list[str], sizes: Sequence[int]) -> list[SentencePieceModel]:
+    """Continued BPE at the largest of `sizes`, and for each size the pieces that save most tokens of these lines.
 
     What a piece saves counts its uses inside longer ones too, so its parts always come before it, and none is dead.
     """
-    merge = continued(base, count_runs(lines), len(base.pieces) + most)
+    merge = continued(base, count_runs(lines), len(base.pieces) + max(sizes))
     counts = token_counts(
         merge.model.processor.encode, ((line, 1.0) for line in lines), len(merge.model.pieces)
     )
     saved = savings(counts, joined_from(merge), len(base.pieces))
-    kept = np.sort(np.argsort(-saved, kind="stable")[:added])
-    return base.extended(merge.added[i].piece for i in kept)
+    order = np.argsort(-saved, kind="stable")
+    return [base.extended(merge.added[i].piece for i in np.sort(order[:size])) for size in sizes]
 
 
 def untied(base: Path, folder: Path) -> Path:
@@ -155,7 +154,9 @@ def open_base(name: BaseName, work: Path, data: Path, texts: Texts, steps: int =
         return Base(name, folder, settings, Distilling(steps=60, batch=4))
     base = Base(name, folder, Settings(), Distilling(steps=100, batch=8))
     if not (folder / "base" / "config.json").is_file():
-        _train_small(folder, data, texts, replace(base.settings, english=BASE_ENGLISH, last=steps))
+        _train_small(
+            folder, data, texts, replace(base.settings, batch=BASE_BATCH, english=BASE_ENGLISH, last=steps)
+        )
     return base
 
 
@@ -176,7 +177,7 @@ def _train_small(folder: Path, data: Path, texts: Texts, settings: Settings) -> 
     torch.manual_seed(0)
     model = LlamaForCausalLM(small_config())
     model.save_pretrained(folder / "begun")
-    every = max(1, (settings.last or 0) // 6)
+    every = max(1, (settings.last or 0) // 5)
     marks = [(step, 0.0) for step in range(0, (settings.last or 0) + 1, every)]
     trained = Trained(model, 32_000, "all", BASE_RATE, settings)
     tokens = Tokens.open(folder / "begun")
