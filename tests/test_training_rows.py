@@ -1,5 +1,7 @@
 """Rows without copies and the loss without logits, held to transformers' own."""
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from tests.training_toys import toy_batch, toy_model
 from zhllama.errors import InputError, OptionError
+from zhllama.training import loss as losses
 from zhllama.training.loss import head_loss
 from zhllama.training.rows import lay_out, train_rows
 
@@ -128,6 +131,69 @@ def test_without_gradients_only_the_loss_is_made() -> None:
     train_rows(model, lay_out(range(60, 97), 97))
     with torch.no_grad():
         assert model(**toy_batch()).loss.item() == pytest.approx(wanted, abs=1e-6)
+
+
+def liger() -> Any:
+    """liger_kernel's module as its 0.8.5 has it, at the one function that is called: the gradient takes the logits' memory."""
+
+    class InPlace(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            logs = logits.float().log_softmax(1)
+            if logits.requires_grad:
+                logits.copy_(logs.exp() - torch.nn.functional.one_hot(labels, logits.shape[1]))
+            ctx.save_for_backward(logits.detach())
+            return -logs.gather(1, labels[:, None]).sum()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+            return ctx.saved_tensors[0] * grads[0], None
+
+    module = ModuleType("liger_kernel.transformers.functional")
+    module.calls = []
+
+    def liger_cross_entropy(
+        input: torch.Tensor, target: torch.Tensor, reduction: str = "mean"
+    ) -> torch.Tensor:
+        module.calls.append(
+            (tuple(input.shape), input.dtype, input.requires_grad, int(target.min()), reduction)
+        )
+        return InPlace.apply(input, target)
+
+    module.liger_cross_entropy = liger_cross_entropy
+    return module
+
+
+@pytest.mark.parametrize("ids", [range(60, 97), range(97), SCATTERED])
+def test_a_kernel_gives_the_plain_loss_and_gradients(ids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = liger()
+    packages = ("liger_kernel", "liger_kernel.transformers")
+    for name in packages:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(losses, "find_spec", lambda name: name)
+    batch = toy_batch()
+    wanted, embedding, head = plain_gradients(toy_model(), batch)
+    found = losses.kernel.__wrapped__("cuda")
+    monkeypatch.setattr(losses, "kernel", lambda device: found)
+    rows = train_rows(model := toy_model(), lay_out(ids, 97))
+    ours = model(**batch).loss
+    ours.backward()
+    assert ours.item() == pytest.approx(wanted, abs=1e-6)
+    for part, plain in ((rows.embedding, embedding), (rows.head, head)):
+        assert (part.rows.grad - plain[list(ids)]).abs().max() < 1e-6
+    with torch.no_grad():
+        assert model(**batch).loss.item() == pytest.approx(wanted, abs=1e-6)
+    labels = int((batch["labels"][:, 1:] >= 0).sum())
+    assert [call[2] for call in module.calls] == [True, False]
+    assert all(call[0] == (labels, 97) and call[3] >= 0 and call[4] == "sum" for call in module.calls)
+
+
+def test_without_a_gpu_or_the_package_the_loss_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "find_spec", lambda name: name)
+    assert losses.kernel.__wrapped__("cpu") is None
+    monkeypatch.setattr(losses, "find_spec", lambda name: None)
+    assert losses.kernel.__wrapped__("cuda") is None
 
 
 def test_bf16_autocast_stays_near() -> None:

@@ -1,5 +1,9 @@
 """Cross-entropy of a language model's head that never holds the logits: three products a chunk, gradients in place."""
 
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -7,6 +11,9 @@ from torch import Tensor
 
 CHUNK = 256  # positions whose logits exist at one time: 51 MB with 49,953 rows in fp32
 IGNORED = -100
+
+# Logits [n, vocabulary] and labels [n] to their summed loss and, where asked for, its gradient, which takes their memory.
+Kernel = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
 
 
 def head_loss(
@@ -49,20 +56,17 @@ class _HeadLoss(torch.autograd.Function):
         grad_rows = torch.zeros_like(rows, dtype=torch.float32) if wants_rows else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         buffer = torch.empty(min(CHUNK, len(kept)), len(weight), dtype=weight.dtype, device=weight.device)
-        scores = buffer if buffer.dtype == torch.float32 else torch.empty_like(buffer, dtype=torch.float32)
+        loss_of = kernel(hidden.device.type) or _plain(buffer)
         with torch.autocast(hidden.device.type, enabled=False):
             for at in range(0, len(kept), CHUNK):
-                part, label = kept[at : at + CHUNK], labels[at : at + CHUNK, None]
+                part, label = kept[at : at + CHUNK], labels[at : at + CHUNK]
                 states = flat[part].to(weight.dtype)
                 # Into one buffer again and again: fresh memory for every chunk costs its page faults.
                 logits = torch.mm(states, weight.T, out=buffer[: len(part)])
-                logs = torch.log_softmax(logits.float(), 1, out=scores[: len(part)])
-                total -= logs.gather(1, label).sum()
-                if grad_hidden is None and grad_rows is None:
+                loss, errors = loss_of(logits, label, grad_hidden is not None or grad_rows is not None)
+                total += loss
+                if errors is None:
                     continue
-                errors = logs.exp_()  # softmax, then minus one at the label: the gradient of the logits
-                errors.scatter_add_(1, label, errors.new_full(label.shape, -1.0))
-                errors = errors.to(weight.dtype)
                 if grad_hidden is not None:
                     grad_hidden[part] = (errors @ weight).to(grad_hidden.dtype)
                 if grad_rows is not None:
@@ -84,6 +88,44 @@ class _HeadLoss(torch.autograd.Function):
         grad_hidden, grad_rows = ctx.grads
         del ctx.grads
         return tuple(None if g is None else g.mul_(grads[0]) for g in (grad_hidden, grad_rows)) + (None,) * 5
+
+
+def _plain(buffer: Tensor) -> Kernel:
+    """Softmax and its gradient as torch has them, for logits that stand in `buffer`."""
+    scores = buffer if buffer.dtype == torch.float32 else torch.empty_like(buffer, dtype=torch.float32)
+
+    def loss_of(logits: Tensor, labels: Tensor, learning: bool) -> tuple[Tensor, Tensor | None]:
+        label = labels[:, None]
+        logs = torch.log_softmax(logits.float(), 1, out=scores[: len(logits)])
+        loss = -logs.gather(1, label).sum()
+        if not learning:
+            return loss, None
+        errors = logs.exp_()  # softmax, then minus one at the label: the gradient of the logits
+        errors.scatter_add_(1, label, errors.new_full(label.shape, -1.0))
+        return loss, errors.to(logits.dtype)
+
+    return loss_of
+
+
+@cache
+def kernel(device: str) -> Kernel | None:
+    """Liger's, where the package is and the device is a CUDA GPU: one pass over the logits, in their own memory.
+
+    Its fused loss of a whole head gives either the gradient of all rows or of none. So only its cross-entropy is taken,
+    and the products stay ours: rows that do not learn cost none, whatever part of the matrix learns.
+    """
+    if device != "cuda" or find_spec("liger_kernel") is None:
+        return None
+    liger_cross_entropy = import_module("liger_kernel.transformers.functional").liger_cross_entropy
+
+    def loss_of(logits: Tensor, labels: Tensor, learning: bool) -> tuple[Tensor, Tensor | None]:
+        with torch.enable_grad():  # inside a Function it is off
+            leaf = logits.detach().requires_grad_(learning)
+            loss = liger_cross_entropy(leaf, labels, reduction="sum")
+            errors = torch.autograd.grad(loss, leaf)[0] if learning else None
+        return loss.detach().float(), errors
+
+    return loss_of
 
 
 def shifted(labels: Tensor) -> Tensor:

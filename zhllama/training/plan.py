@@ -8,7 +8,7 @@ import torch
 
 from zhllama.errors import InputError, OptionError
 from zhllama.training.four_bit import BYTES_A_WEIGHT
-from zhllama.training.loss import CHUNK
+from zhllama.training.loss import CHUNK, kernel
 from zhllama.training.machine import Machine
 from zhllama.training.options import Lora, Options, Precision
 
@@ -174,6 +174,8 @@ def plan(
             f"more than {machine.told} has ({machine.memory / 2**30:.0f} GiB): "
             "lower --micro-batch, or shard the model (scripts/launch/fsdp.yaml)"
         )
+    if machine.name != "CPU" and kernel("cuda") is not None:
+        notes.append("the loss by Liger's kernel")
     if sharded and options.rows in ("new", "used"):
         notes.append("sharded: whole matrices with the gradient of old rows masked, no view (more memory)")
     return Plan(
