@@ -11,6 +11,7 @@ import typer
 
 from zhllama.commands import (
     advise,
+    align,
     answer,
     audit,
     conversation,
@@ -53,6 +54,8 @@ TRAINING = "Training"
 app.command("pretrain", rich_help_panel=TRAINING)(training.pretrain)
 app.command("pack", rich_help_panel=TRAINING)(training.pack)
 app.command("sft", rich_help_panel=TRAINING)(tune.sft)
+app.command("reward", rich_help_panel=TRAINING)(align.reward)
+app.command("dpo", rich_help_panel=TRAINING)(align.dpo)
 
 DATA = "Data"
 app.add_typer(corpus.app, name="corpus", rich_help_panel=DATA)

@@ -46,7 +46,7 @@ def write(
     """
     if whole is not None:
         with whole_folder(run.out / TUNED) as folder:
-            write_tuned(ready, whole, folder, state)
+            write_tuned(ready.model, whole, folder, state)
             copy_tokenizer(tokens.folder, folder)
     elif trained := ready.rows.trained(state):
         save_whole(run.out / ROWS, trained)
@@ -72,18 +72,18 @@ def finish(run: Run) -> dict[str, Any]:
     return run.finish(figures)
 
 
-def write_tuned(ready: Ready, base: Path, out: Path, state: Mapping[str, Tensor] | None) -> None:
+def write_tuned(model: Any, base: Path, out: Path, state: Mapping[str, Tensor] | None) -> None:
     """The base's files with every weight that was trained, each in the type it was stored in; the config comes last."""
-    learned = dict(ready.model.named_parameters(remove_duplicate=False)) if state is None else state
+    learned = dict(model.named_parameters(remove_duplicate=False)) if state is None else state
     trained = {name.replace(".rows", ".weight"): tensor.detach() for name, tensor in learned.items()}
     weights = read_weights(base)
 
     def change(name: str) -> Change:
-        inner = f"{ready.model.base_model_prefix}.{name}"
+        inner = f"{model.base_model_prefix}.{name}"
         tensor = trained[name if name in trained else inner].cpu()
         return Change(weights.tensors[name].shape, lambda old: tensor.to(old.dtype))
 
-    known = {n for n in weights.tensors if n in trained or f"{ready.model.base_model_prefix}.{n}" in trained}
+    known = {n for n in weights.tensors if n in trained or f"{model.base_model_prefix}.{n}" in trained}
     rewrite(weights, out, {name: change(name) for name in known})
     for pattern in (*BESIDE, "config.json"):
         for path in base.glob(pattern):

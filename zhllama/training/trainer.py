@@ -146,6 +146,8 @@ def _figures(found: dict[str, Bits]) -> dict[str, float]:
 class Journal(TrainerCallback):
     """Writes what the Trainer logs into log.jsonl, a line an event, and tells it on."""
 
+    taken: tuple[str, ...] = ("loss", "grad_norm", "learning_rate")
+
     def __init__(self, path: Path, tokens_per_step: int, told: Told) -> None:
         self.path, self.tokens_per_step, self.told = path, tokens_per_step, told
         self._begun = self._spent = 0.0  # seconds in steps since the last line, measuring and saving left out
@@ -172,15 +174,19 @@ class Journal(TrainerCallback):
         logs: dict[str, Any] = given["logs"]
         line = {"step": state.global_step, "tokens": state.global_step * self.tokens_per_step}
         if "loss" in logs:
-            line |= {k: logs[k] for k in ("loss", "grad_norm", "learning_rate") if k in logs}
+            line |= {k: logs[k] for k in self.taken if k in logs}
             line["tokens_per_second"] = round(self._steps * self.tokens_per_step / max(self._spent, 1e-9), 1)
             self._spent, self._steps = 0.0, 0
         else:
             line |= {k: v for k, v in logs.items() if k.endswith(("_bits_per_character", "_bits_per_byte"))}
         if len(line) > 2:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            self.told({**line, "steps": state.max_steps})
+            self.write(line, state)
+
+    def write(self, line: dict[str, Any], state: Any) -> None:
+        """Adds a line to the log, and tells it on."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.told({**line, "steps": state.max_steps})
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

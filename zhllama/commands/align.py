@@ -1,0 +1,289 @@
+"""reward, dpo."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from zhllama.commands.common import (
+    AsJson,
+    Bar,
+    Config,
+    Force,
+    Out,
+    Resume,
+    Seed,
+    notes,
+    options_of,
+    print_json,
+    progress,
+    screen,
+)
+from zhllama.commands.training_options import (
+    LEARNING,
+    LENGTH,
+    WATCHING,
+    EvalEvery,
+    GradientCheckpointing,
+    LogEvery,
+    LoraAlpha,
+    LoraRank,
+    Lr,
+    Numbers,
+    SaveEvery,
+    Steps,
+    Warmup,
+    WeightDecay,
+    WhichSchedule,
+    check_torch,
+    show_plan,
+)
+from zhllama.run import Run
+from zhllama.training.options import Lora, Options
+
+if TYPE_CHECKING:
+    from zhllama.training.align import Surveyed, Task
+    from zhllama.training.pretrain import Hooks
+
+Work = Callable[["Task", Options, "Surveyed", Run, "Hooks"], dict[str, Any]]
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)]
+PairFiles = Annotated[
+    list[str],
+    typer.Option(
+        "--pairs",
+        help="Ranked answers: chosen and rejected, ranked_outputs, responses_and_scores, completion_a and _b; .gz, .xz too.",
+        show_default=False,
+    ),
+]
+EvalPairs = Annotated[
+    list[str] | None,
+    typer.Option("--eval-pairs", help="FILE to measure on, instead of --aside.", rich_help_panel=WATCHING),
+]
+Aside = Annotated[
+    float,
+    typer.Option(
+        "--aside", help="Share of the prompts kept aside and measured, 200 at most.", rich_help_panel=WATCHING
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template", help="alpaca, vicuna, chatml, llama3 or own.", show_default="own; alpaca without one"
+    ),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave bad rows out, into rejected.jsonl, instead of stopping.")
+]
+MaxLength = Annotated[
+    int,
+    typer.Option(
+        "--max-length",
+        help="Tokens of a prompt with its answer; longer pairs are left out.",
+        rich_help_panel=LENGTH,
+    ),
+]
+PairEpochs = Annotated[float, typer.Option("--epochs", help="Times round the pairs.", rich_help_panel=LENGTH)]
+PairBatch = Annotated[int, typer.Option("--batch", help="Pairs a step.", rich_help_panel=LENGTH)]
+PairMicroBatch = Annotated[
+    int, typer.Option("--micro-batch", help="Pairs that the device takes at once.", rich_help_panel=LENGTH)
+]
+LoraModules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora-module", help="Linear layers with adapters; all by default.", rich_help_panel=LEARNING
+    ),
+]
+
+
+def reward(
+    context: typer.Context,
+    model: Model,
+    pairs: PairFiles,
+    out: Out,
+    eval_pairs: EvalPairs = None,
+    aside: Aside = 0.1,
+    template: Template = None,
+    skip_bad: SkipBad = False,
+    max_length: MaxLength = 1024,
+    steps: Steps = None,
+    epochs: PairEpochs = 1.0,
+    batch: PairBatch = 32,
+    micro_batch: PairMicroBatch = 4,
+    lr: Lr = 1e-4,
+    schedule: WhichSchedule = "cosine",
+    warmup: Warmup = 0.03,
+    weight_decay: WeightDecay = 0.0,
+    lora_rank: LoraRank = 8,
+    lora_alpha: LoraAlpha = 32,
+    lora_module: LoraModules = None,
+    eval_every: EvalEvery = 500,
+    save_every: SaveEvery = 500,
+    log_every: LogEvery = 10,
+    precision: Numbers = None,
+    gradient_checkpointing: GradientCheckpointing = "auto",
+    seed: Seed = 0,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Teach a reward model which of two answers is better; zhllama judge --reward scores with it."""
+    check_torch("reward")
+
+    def work(task: "Task", options: Options, found: "Surveyed", run: Run, hooks: "Hooks") -> dict[str, Any]:
+        from zhllama.training.reward import reward as train
+
+        return train(task, options, found, run, hooks)
+
+    # Not as `model`, by which a run names what it goes on from: a reward model does not talk.
+    _align(context, "reward", "base", _options(context.params, False), work)
+
+
+def dpo(
+    context: typer.Context,
+    model: Model,
+    pairs: PairFiles,
+    out: Out,
+    beta: Annotated[
+        float,
+        typer.Option(
+            "--beta", help="How dear it is to leave the model begun with.", rich_help_panel=LEARNING
+        ),
+    ] = 0.1,
+    label_smoothing: Annotated[
+        float,
+        typer.Option(
+            "--label-smoothing", help="Share of the pairs taken to be wrong.", rich_help_panel=LEARNING
+        ),
+    ] = 0.0,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Train every weight, without adapters; for small models.", rich_help_panel=LEARNING
+        ),
+    ] = False,
+    eval_pairs: EvalPairs = None,
+    aside: Aside = 0.1,
+    template: Template = None,
+    skip_bad: SkipBad = False,
+    max_length: MaxLength = 1024,
+    steps: Steps = None,
+    epochs: PairEpochs = 1.0,
+    batch: PairBatch = 32,
+    micro_batch: PairMicroBatch = 4,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            "--lr",
+            help="Highest learning rate.",
+            rich_help_panel=LEARNING,
+            show_default="5e-5; 1e-6 with --full",
+        ),
+    ] = None,
+    schedule: WhichSchedule = "cosine",
+    warmup: Warmup = 0.1,
+    weight_decay: WeightDecay = 0.0,
+    lora_rank: LoraRank = 8,
+    lora_alpha: LoraAlpha = 32,
+    lora_module: LoraModules = None,
+    eval_every: EvalEvery = 500,
+    save_every: SaveEvery = 500,
+    log_every: LogEvery = 10,
+    precision: Numbers = None,
+    gradient_checkpointing: GradientCheckpointing = "auto",
+    seed: Seed = 0,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Teach a model to prefer the better answers (direct preference optimisation)."""
+    check_torch("dpo")
+    rate = lr if lr is not None else 1e-6 if full else 5e-5
+
+    def work(task: "Task", options: Options, found: "Surveyed", run: Run, hooks: "Hooks") -> dict[str, Any]:
+        from zhllama.training.dpo import Preference
+        from zhllama.training.dpo import dpo as train
+
+        return train(task, options, Preference(beta, label_smoothing), found, run, hooks)
+
+    _align(context, "dpo", "model", _options({**context.params, "lr": rate}, full), work)
+
+
+def _options(given: Mapping[str, Any], full: bool) -> Options:
+    from zhllama.training.ground import read_shape
+    from zhllama.training.plan import linear_names
+
+    modules = tuple(given["lora_module"] or ())
+    if not full and not modules:
+        modules = linear_names(read_shape(given["model"], None))
+    return Options(
+        lora=None if full else Lora(given["lora_rank"], given["lora_alpha"], 0.0, modules),
+        full=full, rows="all" if full else "none", steps=given["steps"], epochs=given["epochs"], batch=given["batch"],
+        micro_batch=given["micro_batch"], block_size=given["max_length"], lr=given["lr"], schedule=given["schedule"],
+        warmup=given["warmup"], weight_decay=given["weight_decay"], precision=given["precision"],
+        checkpointing=given["gradient_checkpointing"], eval_every=given["eval_every"], save_every=given["save_every"],
+        log_every=given["log_every"], seed=given["seed"],
+    )  # fmt: skip
+
+
+def _align(context: typer.Context, command: str, base: str, options: Options, work: Work) -> None:
+    """One run from its options to what is drawn; `base` is the name under which it records the model."""
+    from zhllama.text import find_files
+    from zhllama.training.align import Task, surveyed
+    from zhllama.training.pretrain import Hooks
+
+    given = context.params
+    files, heldout = find_files(given["pairs"]), find_files(given["eval_pairs"] or [])
+    with surveyed(given["model"], given["template"], given["max_length"]) as found:
+        chain = found.ground.chain
+        recorded = {**options_of(context), "base_model": str(chain.base)}
+        recorded.pop("model")
+        recorded[base] = str(chain.runs[-1] if chain.runs else chain.base)
+        inputs = [*files, *heldout, *found.ground.inputs()]
+        run = Run(given["out"], command, recorded, inputs, given["force"], given["resume"], given["seed"])
+        task = Task(tuple(files), tuple(heldout), given["aside"], given["skip_bad"])
+        with progress(command, None, "steps") as bar:
+            hooks = Hooks(
+                planned=lambda plan: None if given["as_json"] else show_plan(plan, False, to_notes=True),
+                step=lambda line: _show_step(bar, line),
+                note=lambda told: notes.print(
+                    f"zhllama: {told}", style="yellow", soft_wrap=True, markup=False
+                ),
+                read=lambda count: bar.note("reading pairs"),
+            )
+            manifest = work(task, options, found, run, hooks)
+    figures = manifest["figures"]
+    print_json({"out": str(given["out"]), **figures}) if given["as_json"] else _show(given["out"], figures)
+
+
+def _show_step(bar: Bar, line: Mapping[str, Any]) -> None:
+    bar.at(line["step"], line["steps"])
+    if "loss" in line:
+        bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
+    elif "accuracy_aside" in line:
+        told = ", ".join(f"{_name(k)} {v:.4f}" for k, v in line.items() if k.endswith("_aside"))
+        notes.print(f"step {line['step']:,}: {told}", soft_wrap=True)
+
+
+def _name(key: str) -> str:
+    return key.removesuffix("_aside")
+
+
+def _show(out: Path, figures: Mapping[str, Any]) -> None:
+    drawn = Table(
+        f"on {figures['pairs_aside']:,} pairs kept aside", "before", "after", box=None, padding=(0, 2, 0, 0)
+    )
+    for key, value in figures.items():
+        if key.endswith("_aside") and isinstance(value, dict):
+            drawn.add_row(_name(key), f"{value['before']:.4f}", f"{value['after']:.4f}")
+    if drawn.row_count:
+        screen.print(drawn)
+    read, left_out = figures["pairs_read"], figures["pairs_left_out"]
+    told = (
+        f"{figures['steps']:,} steps on {figures['pairs']:,} pairs of {read:,}, {left_out:,} left out: {out}"
+    )
+    screen.print(told, markup=False, soft_wrap=True)

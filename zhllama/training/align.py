@@ -1,0 +1,264 @@
+"""What a reward model and DPO share: a model and its template, pairs in their order, a trl trainer that measures and resumes."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+
+from zhllama.conversation.encode import ConversationEncoder
+from zhllama.conversation.equip import TEMPLATE
+from zhllama.conversation.template import template_for
+from zhllama.errors import InputError, MissingPackage, OptionError
+from zhllama.files import to_json
+from zhllama.model.grow import copy_tokenizer
+from zhllama.model.load import TOKENIZER, load_tokenizer, open_model, read_model_config, resolve_chain
+from zhllama.run import Run
+from zhllama.training import checkpoint, products
+from zhllama.training.checkpoint import whole_folder
+from zhllama.training.ground import Ground
+from zhllama.training.machine import this_machine
+from zhllama.training.options import Options
+from zhllama.training.pairs import Pair, Pairs, as_rows, read_pairs
+from zhllama.training.plan import Plan
+from zhllama.training.pretrain import Arguments, Hooks, arguments_of, plan_run
+from zhllama.training.products import CHECKPOINTS, FIGURES
+from zhllama.training.setup import DTYPES
+from zhllama.training.tokens import Tokens
+from zhllama.training.trainer import LOG, Journal, WholeTrainer, read_log
+
+REJECTED = "rejected.jsonl"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Ranked pairs from files, a share of the prompts kept aside or files of others to measure on."""
+
+    files: tuple[Path, ...]
+    given_aside: tuple[Path, ...] = ()
+    aside: float = 0.1
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """A model that can be trained on pairs: its ground, and how pairs become ids."""
+
+    ground: Ground
+    encoder: ConversationEncoder
+
+
+@contextmanager
+def surveyed(model: str, template: str | None, length: int) -> Iterator[Surveyed]:
+    """What is known before a weight is read; the tokenizer with its template lies in a folder that lives as long.
+
+    Without `template` it is the tokenizer's own, or Alpaca's where it has none. The vocabulary never grows here.
+    Errors: InputError and OptionError for what does not fit.
+    """
+    chain = resolve_chain(model)
+    config = read_model_config(chain.base)
+    rows = int(config.get_text_config().vocab_size)
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and length > longest:
+        told = f"is {length:,} and the model was made for {longest:,} tokens"
+        raise OptionError("--max-length", told, "Give fewer")
+    with TemporaryDirectory(prefix="zhllama-") as name:
+        folder = Path(name)
+        copy_tokenizer(chain.tokenizer, folder)
+        tokenizer = load_tokenizer(folder)
+        found = template_for(template or ("own" if tokenizer.chat_template else "alpaca"), tokenizer)
+        lacking = [token for token in found.tokens if token not in tokenizer.get_vocab()]
+        if lacking:
+            told = f"needs the special token {lacking[0]}, which this model does not know"
+            raise InputError(f"--template {found.name}", told, "Tune the model with it first (zhllama sft)")
+        (folder / TEMPLATE).write_text(found.jinja, encoding="utf-8")
+        ground = Ground(chain, config, Tokens.open(folder), rows, None, grows=False)
+        yield Surveyed(ground, ConversationEncoder(tokenizer, found))
+
+
+class PairTrainer(WholeTrainer):
+    """Stands before a trl trainer in a class's bases: pairs come as ids already, and those kept aside are measured our way."""
+
+    def __init__(self, *, aside: Sequence[Pair], **trainer: Any) -> None:
+        super().__init__(**trainer)
+        self.aside = sorted(aside, key=lambda p: len(p.prompt) + max(len(p.chosen), len(p.rejected)))
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+    def measure(self) -> dict[str, float]:
+        """Figures on the pairs kept aside, by names that end in `_aside`."""
+        raise NotImplementedError
+
+    def on_pairs(self, whole: bool, values: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
+        """What `values` makes of each batch of pairs kept aside: better answers in the first row, worse in the second."""
+        rows, size = as_rows(self.aside, whole), self.args.per_device_eval_batch_size
+        model: Any = self.model
+        model.eval()
+        found = []
+        with torch.inference_mode(), self.compute_loss_context_manager():
+            for start in range(0, len(rows), size):
+                batch = self._prepare_inputs(self.data_collator(rows[start : start + size]))
+                found.append(torch.stack(values(batch).float().chunk(2)).cpu())
+        model.train()
+        return torch.cat(found, dim=1)
+
+
+class PairJournal(Journal):
+    """Writes what trl's trainers log, and every so many steps what is measured on the pairs kept aside."""
+
+    taken = (
+        "loss",
+        "grad_norm",
+        "learning_rate",
+        "accuracy",
+        "margin",
+        "rewards/accuracies",
+        "rewards/margins",
+    )
+
+    def __init__(
+        self, path: Path, tokens_per_step: int, told: Callable[[dict[str, Any]], None], every: int
+    ) -> None:
+        super().__init__(path, tokens_per_step, told)
+        self.every = every
+        self.measure: Callable[[], dict[str, float]] | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measures where it is time; the end is measured in any case."""
+        super().on_step_end(args, state, control)
+        step = state.global_step
+        if self.measure is not None and step % self.every == 0 and step < state.max_steps:
+            self.write({"step": step, "tokens": step * self.tokens_per_step, **self.measure()}, state)
+
+
+def accuracy(better: torch.Tensor, worse: torch.Tensor) -> float:
+    """The share of pairs whose better answer has more; equal ones count half."""
+    return float(((better > worse).float() + (better == worse).float() / 2).mean())
+
+
+Build = Callable[[Any, Plan, dict[str, Any]], PairTrainer]  # model, plan, what every trainer is given
+Product = Callable[[PairTrainer, Run], None]
+
+
+def align(
+    task: Task, options: Options, found: Surveyed, run: Run, hooks: Hooks, whole: bool, build: Build, write: Product
+) -> dict[str, Any]:  # fmt: skip
+    """Train on pairs into the folder of `run` and return the manifest; goes on from the last whole checkpoint.
+
+    `options.batch` and `micro_batch` count pairs. Errors: ZhllamaError of all kinds.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise OptionError("torchrun", "is not for this command", "Start it as one process, on one device")
+    run.check()
+    if run.resume and (run.out / FIGURES).is_file():  # only the manifest is missing
+        with run:
+            return products.finish(run)
+    pairs = read_pairs(
+        task.files, found.encoder, options.block_size, aside=task.aside, given_aside=task.given_aside,
+        seed=options.seed, skip_bad=task.skip_bad, advance=hooks.read,
+    )  # fmt: skip
+    steps = options.steps or max(1, -int(-len(pairs.learnt) * options.epochs // options.batch))
+    options = replace(options, steps=steps)
+    planned = _planned(options, found.ground)
+    hooks.planned(planned)
+    with run:
+        if pairs.left_out:
+            lines = [json.dumps(asdict(bad), ensure_ascii=False) + "\n" for bad in pairs.left_out]
+            run.write(REJECTED, "".join(lines))
+            hooks.note(f"{len(pairs.left_out):,} pairs were left out: {run.out / REJECTED} says why")
+        trainer = _trainer(options, found, planned, pairs, run.out, hooks, whole, build)
+        before = trainer.measure() if pairs.aside else {}
+        since = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
+        trainer.train(resume_from_checkpoint=None if since is None else str(since))
+        after = trainer.measure() if pairs.aside else {}
+        write(trainer, run)
+        with whole_folder(run.out / TOKENIZER) as folder:
+            products.save_tokenizer(found.ground.tokens, folder)
+        measured = {key: {"before": before[key], "after": after[key]} for key in after}
+        losses = [line["loss"] for line in read_log(run.out / LOG) if "loss" in line]
+        figures = {
+            **pairs.figures(), **planned.figures(), **measured, "loss": losses[-1] if losses else None,
+            "template": found.encoder.template.name,
+        }  # fmt: skip
+        run.write(FIGURES, to_json(figures))
+        return products.finish(run)
+
+
+def open_for_training(found: Surveyed, options: Options, planned: Plan) -> Any:
+    """The model with all that was trained before folded in, frozen unless all of it learns."""
+    chain = found.ground.chain
+    dtype = torch.float32 if options.full else DTYPES[planned.precision]
+    model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype).model
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):  # on processors it takes no fp32 input beside bf16 weights
+            module.float()
+    return model.requires_grad_(options.full)
+
+
+def arguments(kind: type[Arguments], options: Options, planned: Plan, out: Path, **more: Any) -> Arguments:
+    """A trl trainer's arguments; trl's own defaults for what is not asked."""
+    return arguments_of(
+        kind, options, out, gradient_checkpointing=planned.checkpointing, max_length=None, **more
+    )
+
+
+def lora_config(options: Options, kind: str, **more: Any) -> Any:
+    """PEFT's config of the adapters; None where all of the model learns."""
+    if options.lora is None:
+        return None
+    from peft import LoraConfig
+
+    lora = options.lora
+    return LoraConfig(
+        task_type=kind, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        target_modules=list(lora.modules), **more,
+    )  # fmt: skip
+
+
+def _planned(options: Options, ground: Ground) -> Plan:
+    """A pair is two sequences."""
+    doubled = replace(options, batch=2 * options.batch, micro_batch=2 * options.micro_batch)
+    return plan_run(doubled, ground, this_machine())
+
+
+def _trainer(
+    options: Options, found: Surveyed, planned: Plan, pairs: Pairs, out: Path, hooks: Hooks, whole: bool, build: Build
+) -> PairTrainer:  # fmt: skip
+    try:
+        import trl  # noqa: F401
+        from datasets import Dataset, disable_progress_bars
+    except ImportError:
+        raise MissingPackage("learning from pairs", "trl", "align") from None
+    disable_progress_bars()
+    os.environ["TQDM_DISABLE"] = "1"  # read when a bar is made; trl has no other switch
+    assert options.steps is not None
+    order = _order(len(pairs.learnt), options.steps * options.batch, options.seed)
+    tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs.learnt)
+    a_step = round(tokens / len(pairs.learnt) * options.batch)
+    journal = PairJournal(out / LOG, a_step, hooks.step, options.eval_every)
+    model = open_for_training(found, options, planned)
+    trainer = build(model, planned, {
+        "out": out, "decode": found.encoder.tokenizer.decode, "aside": pairs.aside,
+        "processing_class": found.encoder.tokenizer,
+        "train_dataset": Dataset.from_list(as_rows(pairs.learnt, whole)).select(order),
+        "callbacks": [journal],
+    })  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    journal.measure = trainer.measure if pairs.aside else None
+    return trainer
+
+
+def _order(pairs: int, count: int, seed: int) -> list[int]:
+    """The pairs in the order in which they are learnt, each once before any comes again."""
+    order: list[int] = []
+    for turn in range(-(-count // pairs)):
+        order += Random(f"{seed}/{turn}").sample(range(pairs), pairs)
+    return order[:count]

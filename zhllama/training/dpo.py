@@ -1,0 +1,91 @@
+"""Direct preference optimisation (arXiv:2305.18290): a model learns to prefer the better answers, by trl's trainer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from zhllama.model.grow import copy_tokenizer
+from zhllama.model.load import ADAPTER, TUNED
+from zhllama.run import Run
+from zhllama.training.align import PairTrainer, Surveyed, Task, accuracy, align, arguments, lora_config
+from zhllama.training.checkpoint import whole_folder
+from zhllama.training.options import Options
+from zhllama.training.plan import Plan
+from zhllama.training.pretrain import Hooks
+from zhllama.training.products import write_tuned
+
+
+@dataclass(frozen=True)
+class Preference:
+    """`beta`: how dear it is to leave the model that was begun with; `label_smoothing`: the share of pairs taken to be wrong."""
+
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+
+
+def dpo(
+    task: Task, options: Options, preference: Preference, found: Surveyed, run: Run, hooks: Hooks
+) -> dict[str, Any]:
+    """Train and return the manifest; the run holds an adapter, or with `options.full` the whole model.
+
+    Figures on pairs kept aside, before and after: `accuracy_aside`, the share whose better answer gained more probability
+    against the model begun with (.5 before, by nature); `margin_aside`, by how much, times beta; `likelier_aside`, the
+    share whose better answer is the likelier one, which long answers seldom are.
+    """
+
+    def build(model: Any, planned: Plan, given: dict[str, Any]) -> PairTrainer:
+        return _trainer(model, options, preference, planned, run, given)
+
+    def write(trainer: PairTrainer, run: Run) -> None:
+        if options.full:
+            with whole_folder(run.out / TUNED) as folder:
+                write_tuned(trainer.model, found.ground.chain.base, folder, None)
+                copy_tokenizer(found.ground.tokens.folder, folder)
+            return
+        with whole_folder(run.out / ADAPTER) as folder:
+            model: Any = trainer.model
+            model.save_pretrained(str(folder), save_embedding_layers=False)
+            (folder / "README.md").unlink(missing_ok=True)
+
+    return align(task, options, found, run, hooks, False, build, write)
+
+
+def _trainer(
+    model: Any, options: Options, preference: Preference, planned: Plan, run: Run, given: dict[str, Any]
+) -> PairTrainer:
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    class Preferring(PairTrainer, DPOTrainer):
+        """trl's trainer, measured on whole answers."""
+
+        began: torch.Tensor | None = None  # of pairs kept aside, under the model that was begun with
+
+        def measure(self) -> dict[str, float]:
+            now = self.on_pairs(False, self._of_answers)
+            if self.began is None:
+                self.began = now
+            gained = now - self.began
+            return {
+                "accuracy_aside": accuracy(gained[0], gained[1]),
+                "margin_aside": float(self.beta * (gained[0] - gained[1]).mean()),
+                "likelier_aside": accuracy(now[0], now[1]),
+            }
+
+        def _of_answers(self, batch: dict[str, Any]) -> torch.Tensor:
+            """The log probability of each whole answer."""
+            labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+            model: Any = self.model
+            made = model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels,
+                fused_lm_head=True, use_cache=False,
+            )  # fmt: skip
+            logs: torch.Tensor = made.log_probs.sum(dim=1)
+            return logs
+
+    settings = arguments(
+        DPOConfig, options, planned, run.out, beta=preference.beta, label_smoothing=preference.label_smoothing,
+        precompute_ref_log_probs=options.full,  # else a second copy of the model would be needed
+    )  # fmt: skip
+    return Preferring(model=model, args=settings, peft_config=lora_config(options, "CAUSAL_LM"), **given)
