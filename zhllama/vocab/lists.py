@@ -38,7 +38,8 @@ def jieba_words() -> Iterator[tuple[str, int]]:
 def listed_pieces(path: Path) -> list[str]:
     """The pieces that a Chinese list offers, in its order: a .model, or a .txt with a word a line."""
     if path.suffix == ".model":
-        return [piece.text for piece in SentencePieceModel.read(path).pieces if piece.kind != "byte"]
+        model = SentencePieceModel.read(path)
+        return [text for id, text in enumerate(model.texts) if id not in model.byte_ids]
     words = [line.strip().replace(" ", SPACE) for line in read_lines([path])]
     if not words:
         raise InputError(path, "holds no words", "Write one word a line")

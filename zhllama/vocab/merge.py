@@ -7,7 +7,7 @@ base lacks, in order, with score 0.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from zhllama.errors import InputError
 from zhllama.vocab.characters import ascii_word, chinese
@@ -18,8 +18,7 @@ Why = Literal["list", "intermediate", "character", "merge", "pad"]
 PAD = "[PAD]"
 
 
-@dataclass(frozen=True)
-class Added:
+class Added(NamedTuple):
     """A piece that the base lacked, and why it is there."""
 
     piece: Piece
