@@ -15,9 +15,9 @@ BY_PIECES = "我们今天没有时间研究历史"
 
 
 def write_parrot(
-    folder: Path, answer: str, opening: str = "\n", template: str | None = None, **changed: Any
+    folder: Path, answer: str, template: str | None = None, endless: bool = False, **changed: Any
 ) -> Path:
-    """A two-layer LLaMA that says `answer` after a prompt that ends in `opening`, and then its end of text.
+    """A two-layer LLaMA that says `answer` after a prompt that ends in a line end, then its end of text, or all again.
 
     Both layers add nothing, so the hidden state is the last token's embedding; its product with the head is largest at
     the row that holds the same vector, which is the next token's.
@@ -27,10 +27,11 @@ def write_parrot(
     vocabulary = base_vocabulary() if answer == BY_BYTES else larger_vocabulary()
     write_tokenizer(vocabulary, folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    before = tokenizer(f"a{opening}", add_special_tokens=False).input_ids
-    both = tokenizer(f"a{opening}{answer}", add_special_tokens=False).input_ids
-    said = [before[-1], *both[len(before) :], tokenizer.eos_token_id]
-    assert len(set(said)) == len(said), "a token may only have one next token"
+    before = tokenizer("a\n", add_special_tokens=False).input_ids
+    both = tokenizer(f"a\n{answer}", add_special_tokens=False).input_ids
+    told = both[len(before) :]
+    assert len({before[-1], *told}) == 1 + len(told), "a token may only have one next token"
+    said = [before[-1], *told, told[0] if endless else tokenizer.eos_token_id]
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config(len(vocabulary.pieces), **changed))
     with torch.no_grad():
@@ -41,7 +42,7 @@ def write_parrot(
         model.model.embed_tokens.weight.copy_(rows)
         model.lm_head.weight.zero_()
         for token, following in pairwise(said):
-            model.lm_head.weight[following] = 20 * rows[token]
+            model.lm_head.weight[following] += 20 * rows[token]
     model.save_pretrained(folder)
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

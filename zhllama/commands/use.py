@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -123,7 +123,7 @@ def serve(
             _tell_assumed(model, served.template.name)
         if served.folded:
             notes.print(
-                f"zhllama: {served.folded} runs folded for now; zhllama export keeps the result.",
+                f"zhllama: {served.folded} run{'s' * (served.folded > 1)} folded for now; zhllama export keeps the result.",
                 markup=False,
             )
         status.update("loading")
@@ -140,25 +140,21 @@ def _shown(
     speaker: "Speaker", name: str, url: str, host: str, page_port: int, as_json: bool
 ) -> Iterator[None]:
     """Tell where all is, the page open while the body runs."""
-    page = None
     told = {"model": name, "api": f"{url}/v1"}
-    if page_port:
-        from zhllama.use.chat import Sampling
-        from zhllama.use.web import chat_page, open_page
+    with ExitStack() as opened:
+        if page_port:
+            from zhllama.use.chat import Sampling
+            from zhllama.use.web import chat_page, open_page
 
-        page = chat_page(speaker, name, Sampling())
-        told["page"] = open_page(page, host, page_port)
-    if as_json:
-        print_json(told)
-    else:
-        for what, where in told.items():
-            sys.stdout.write(f"{what:6} {where}\n")
-    sys.stdout.flush()
-    try:
+            told["page"] = opened.enter_context(
+                open_page(chat_page(speaker, name, Sampling()), host, page_port)
+            )
+        if as_json:
+            print_json(told)
+        else:
+            sys.stdout.write("".join(f"{what:6} {where}\n" for what, where in told.items()))
+        sys.stdout.flush()
         yield
-    finally:
-        if page is not None:
-            page.close(verbose=False)
 
 
 def _converse(talk: "Chat") -> None:

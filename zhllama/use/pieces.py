@@ -36,7 +36,12 @@ class Pieces:
         return text
 
     def _rest(self) -> str:
-        return self._decode(self._ids)[len(self._decode(self._ids[: self._shown])) :]
+        shown, whole = self._decode(self._ids[: self._shown]), self._decode(self._ids)
+        if whole.startswith(shown):
+            return whole[len(shown) :]
+        return self._decode(
+            self._ids[self._shown :]
+        )  # half a character makes the whole ones before it look broken too
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -1,12 +1,14 @@
 """A chat page in the browser, in its language, by gradio: nothing is fetched from elsewhere, nothing is told to anyone."""
 
 import os
+import time
 from collections.abc import Iterator
-from threading import Event
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 from zhllama.conversation.records import Role, Turn
-from zhllama.errors import MissingPackage, ZhllamaError
+from zhllama.errors import InputError, MissingPackage, ZhllamaError
 from zhllama.use.chat import Chat, Sampling, Speaker
 
 ENGLISH = {
@@ -30,6 +32,7 @@ CHINESE = {
     "new_chat": "新对话",
 }
 FORGOTTEN = "对话太长，最早的 {n} 轮模型已看不到。 The conversation is long: the model no longer sees the first {n} exchanges."
+POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 # System fonts alone, those for Chinese among them.
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 
@@ -51,7 +54,7 @@ def chat_page(speaker: Speaker, title: str, sampling: Sampling) -> Any:
         most: float,
     ) -> Iterator[str]:
         chosen = Sampling(temperature, top_p, int(most), sampling.seed)
-        chat = Chat(speaker, chosen, system.strip(), [_turn(entry) for entry in history])
+        chat = Chat(speaker, chosen, (system or "").strip(), [_turn(entry) for entry in history])
         text = ""
         try:
             pieces = chat.say(message, Event())
@@ -93,21 +96,56 @@ def chat_page(speaker: Speaker, title: str, sampling: Sampling) -> Any:
     return page
 
 
-def open_page(page: Any, host: str, port: int) -> str:
-    """Serve the page from threads of this process and return its address; `page.close()` ends it."""
+@contextmanager
+def open_page(page: Any, host: str, port: int) -> Iterator[str]:
+    """Serve the page from a thread of this process while the body runs, and give its address.
+
+    Errors: InputError where the server does not start.
+    """
     gr = _gradio()
-    _, url, _ = page.launch(
+    import uvicorn
+    from fastapi import FastAPI
+
+    app = gr.mount_gradio_app(
+        FastAPI(),
+        page,
+        path="/",
         server_name=host,
         server_port=port,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        ssr_mode=False,
         footer_links=[],
+        ssr_mode=False,
         i18n=page.zhllama_words,
         theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
     )
-    return str(url)
+    settings = uvicorn.Config(
+        _closed_in(app), host=host, port=port, log_level="error", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(settings)
+    thread = Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.05)
+    try:
+        if not server.started:
+            raise InputError("the page", f"cannot be served on port {port}", "Give another --web-port")
+        yield f"http://{host}:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _closed_in(app: Any) -> Any:
+    """The app, its pages told to load nothing from elsewhere: not even a picture that a model's answer names."""
+
+    async def closed(scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    return closed
 
 
 def _turn(entry: dict[str, Any]) -> Turn:

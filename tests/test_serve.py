@@ -1,0 +1,247 @@
+"""serve: transformers' own server with the model's template, asked by the openai client; the page used in a real browser."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chat_toys import BY_PIECES, write_parrot
+from tests.model_toys import line, write_run
+from tests.test_chat import Counting
+from zhllama.conversation.records import Turn
+from zhllama.use.chat import Sampling
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ m['role'] + ':' + m['content'] + '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\n' }}{% endif %}"
+)
+SLOW_START = 240  # seconds: torch, transformers and gradio are imported on a machine that may be busy
+
+
+class Serving:
+    """`zhllama serve` as users start it, and what it told."""
+
+    def __init__(self, folder: Path, *arguments: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "zhllama", "serve", *map(str, arguments), "--port", "0", "--json"],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"},
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None and self.process.stderr is not None
+        self.told = self.process.stdout.readline()
+        assert self.told, self.process.stderr.read()
+
+    def __getitem__(self, name: str) -> str:
+        return str(json.loads(self.told)[name])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("serve")
+
+
+@pytest.fixture(scope="module")
+def serving(folder: Path) -> Iterator[Serving]:
+    """A run of ours on a model with a template of its own."""
+    pytest.importorskip("transformers.cli.serve")
+    pytest.importorskip("gradio")
+    write_parrot(folder / "base", BY_PIECES, template=TEMPLATE)
+    write_run(folder / "my run", folder / "base", new=range(650, 652))
+    started = Serving(folder, "my run", "--web", "--web-port", "0")
+    yield started
+    started.process.kill()
+    started.process.wait()
+
+
+def client(url: str) -> Any:
+    from openai import DefaultHttpxClient, OpenAI
+
+    return OpenAI(
+        base_url=url, api_key="none", max_retries=0, http_client=DefaultHttpxClient(trust_env=False)
+    )
+
+
+def test_the_openai_client_is_answered_under_the_template(serving: Serving, folder: Path) -> None:
+    asked = client(serving["api"])
+    assert serving["model"] == "my-run" and [model.id for model in asked.models.list()] == ["my-run"]
+    messages: Any = [{"role": "system", "content": "规则"}, {"role": "user", "content": "你好"}]
+    whole = asked.chat.completions.create(model="my-run", messages=messages, temperature=0)
+    assert whole.choices[0].message.content == BY_PIECES and whole.choices[0].finish_reason == "stop"
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "base")
+    text = "<s>system:规则</s>user:你好</s>\n"
+    assert whole.usage is not None
+    assert whole.usage.prompt_tokens == len(tokenizer(text, add_special_tokens=False).input_ids)
+    chunks = asked.chat.completions.create(model="my-run", messages=messages, stream=True, max_tokens=40)
+    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+    assert "".join(piece or "" for piece in pieces) == BY_PIECES and len(pieces) > 5
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if BROWSER is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        opened = started.chromium.launch(executable_path=BROWSER, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    ("locale", "message", "settings", "system", "anew"),
+    [
+        ("zh-CN", "说点什么吧", "设置", "系统提示词", "新对话"),
+        ("en-US", "Say something", "Settings", "System prompt", "New chat"),
+    ],
+)
+def test_the_page_is_used(
+    serving: Serving, browser: Any, locale: str, message: str, settings: str, system: str, anew: str
+) -> None:
+    context = browser.new_context(locale=locale, viewport={"width": 1200, "height": 850})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    elsewhere: list[str] = []
+    page.on(
+        "request", lambda asked: None if local(asked.url, serving["page"]) else elsewhere.append(asked.url)
+    )
+    page.goto(serving["page"])
+    box = page.get_by_placeholder(message)
+    for number in (1, 2):
+        box.fill(f"第{number}个问题")
+        box.press("Enter")
+        answers = page.locator(".bot.message").filter(has_text=BY_PIECES)
+        answers.nth(number - 1).wait_for()
+    assert page.locator(".user.message").all_inner_texts() == ["第1个问题", "第2个问题"]
+    page.get_by_role("button", name=settings).click()
+    page.get_by_label(system).fill("你是一位老师。")
+    box.fill("第3个问题")
+    box.press("Enter")
+    page.locator(".bot.message").filter(has_text=BY_PIECES).nth(2).wait_for()
+    page.get_by_role("button", name=anew).click()
+    page.locator(".bot.message").first.wait_for(state="detached")
+    assert (
+        page.get_by_text("第1个问题").count() == 1
+    )  # the earlier conversation stands beside, to be taken up again
+    assert complaints == [] and elsewhere == []
+    context.close()
+
+
+def local(url: str, page: str) -> bool:
+    return url.startswith((page, "data:", "blob:"))
+
+
+def test_ctrl_c_ends_both_and_leaves_nothing(serving: Serving, folder: Path) -> None:
+    """The last test of this file: it stops what the others use."""
+    ports = [int(serving[name].split(":")[2].split("/")[0]) for name in ("api", "page")]
+    assert list(folder.glob("zhllama-serve-*"))
+    serving.process.send_signal(signal.SIGINT)
+    assert serving.process.wait(60) == 130
+    assert serving.process.stderr is not None
+    told = serving.process.stderr.read().splitlines()
+    assert told == [
+        "zhllama: 1 run folded for now; zhllama export keeps the result.",
+        "zhllama: stopped. Whatever was finished stands.",
+    ]
+    assert list(folder.glob("zhllama-serve-*")) == []
+    for port in ports:
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))
+
+
+# ---- without a server
+
+
+def test_a_plain_model_is_linked_and_never_written_through(tmp_path: Path) -> None:
+    from zhllama.use.served import make_served
+
+    base = write_parrot(tmp_path / "模型 7B", BY_PIECES, template=TEMPLATE)
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    served = make_served(str(base), "alpaca", tmp_path / "home")
+    snapshot = tmp_path / "home" / "hub" / "models--7B" / "snapshots" / "local"
+    assert served.name == "7B" and not served.assumed and served.context == 512
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
+    assert (snapshot / "model.safetensors").is_symlink()
+    assert "### Instruction" in (snapshot / "chat_template.jinja").read_text(encoding="utf-8")
+    said = json.loads((snapshot / "generation_config.json").read_text(encoding="utf-8"))
+    assert said["do_sample"] is True and said["eos_token_id"] == [2]
+    assert make_served(str(base), None, tmp_path / "other").template.jinja == TEMPLATE
+
+
+def test_one_line_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for words, told in (
+            ((".", "--port", port), f"--port {port}: cannot be had on 127.0.0.1 (Address already in use)"),
+            ((".", "--port", 0, "--web", "--web-port", port), f"--web-port {port}: cannot be had"),
+            ((".", "--port", 0, "--host", "203.0.113.1"), "--port 0: cannot be had on 203.0.113.1"),
+            (("none", "--port", 0), "none: is not a model folder"),
+            (("none.gguf", "--port", 0), "none.gguf: no such file"),
+        ):
+            result = line(tmp_path, "serve", *words)
+            assert result.code == 1 and told in result.err and result.err.count("\n") == 1, result.err
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    told = line(tmp_path, "serve", ".", "--port", 0, "--web", "--web-port", 0).err
+    assert told == "zhllama: --web: needs the package gradio. pip install 'zhllama[web]'.\n"
+
+
+def test_a_server_that_fails_tells_its_last_words(tmp_path: Path) -> None:
+    base = write_parrot(tmp_path / "m", BY_PIECES, template=TEMPLATE)
+    weights = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    told = line(tmp_path, "serve", "m", "--port", 0)
+    assert told.code == 1 and "transformers serve: ended with exit code 1 (" in told.err
+    assert told.err.count("\n") == 1 and list(tmp_path.glob("zhllama-serve-*")) == []
+
+
+def test_the_page_asks_with_history_system_and_settings() -> None:
+    pytest.importorskip("gradio")
+    from zhllama.use.web import chat_page
+
+    speaker = Counting([["你", "好"], ["！"]], context=4096)
+    page = chat_page(speaker, "title", Sampling())
+    assert list(page.fn("问", [], None, 0.5, 0.8, 7)) == ["你", "你好"]
+    history = [
+        {"role": "user", "content": "问"},
+        {"role": "assistant", "content": [{"type": "text", "text": "你好"}]},
+    ]
+    assert list(page.fn("再问", history, " 规则 ", 0.5, 0.8, 7)) == ["！"]
+    said = [Turn("system", "规则"), Turn("user", "问"), Turn("assistant", "你好"), Turn("user", "再问")]
+    assert speaker.seen[1] == (said, 7)
+
+
+@pytest.mark.slow
+def test_the_server_ends_when_its_command_is_killed(tmp_path: Path) -> None:
+    write_parrot(tmp_path / "m", BY_PIECES, template=TEMPLATE)
+    started = Serving(tmp_path, "m")
+    port = int(started["api"].split(":")[2].split("/")[0])
+    started.process.kill()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return
+        time.sleep(0.2)
+    raise AssertionError("the server lives on")
