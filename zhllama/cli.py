@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -99,6 +100,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command; exit 0 done, 1 the input or the world is at fault, 2 usage, 130 Ctrl-C."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given  # accepted anywhere, since it is added to a line that failed
+    if not debug:  # what libraries will drop some day is no user's business
+        warnings.filterwarnings("ignore", category=FutureWarning)
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stopped)
     try:

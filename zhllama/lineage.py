@@ -12,7 +12,8 @@ from zhllama.run import MANIFEST, changed_inputs, read_manifest
 class Ancestor:
     """One run, the runs that it came from, and the other files it read, with those that have changed since or are gone.
 
-    `again`: the same run stands elsewhere in the tree with all that is behind it.
+    A run that stands behind another parent is no parent of its own; `again`: it stands elsewhere in the tree with all
+    that is behind it.
     """
 
     folder: Path
@@ -39,18 +40,43 @@ class Ancestor:
 
 def lineage(folder: Path) -> Ancestor:
     """The tree behind a finished run. Errors: InputError for a folder, here or behind, whose manifest is missing or broken."""
-    return _ancestor(folder.resolve(), set())
+    manifests: dict[Path, dict[str, Any]] = {}
+    _collect(folder.resolve(), manifests)
+    return _ancestor(folder.resolve(), manifests, set())
 
 
-def _ancestor(folder: Path, seen: set[Path]) -> Ancestor:
-    manifest = read_manifest(folder)
+def _collect(folder: Path, manifests: dict[Path, dict[str, Any]]) -> None:
+    if folder not in manifests:
+        manifests[folder] = read_manifest(folder)
+        for parent in _parents(manifests[folder]):
+            _collect(parent, manifests)
+
+
+def _parents(manifest: Mapping[str, Any]) -> list[Path]:
+    return [Path(parent) for parent in manifest["parents"]]
+
+
+def _behind(folder: Path, manifests: Mapping[Path, dict[str, Any]], found: set[Path]) -> set[Path]:
+    """All runs that a run came from, near and far."""
+    for parent in _parents(manifests[folder]):
+        if parent not in found:
+            found.add(parent)
+            _behind(parent, manifests, found)
+    return found
+
+
+def _ancestor(folder: Path, manifests: Mapping[Path, dict[str, Any]], seen: set[Path]) -> Ancestor:
+    manifest, held = manifests[folder], _parents(manifests[folder])
     again = folder in seen
     seen.add(folder)
-    held = [Path(parent) for parent in manifest.get("parents", [])]
-    parents = () if again else tuple(_ancestor(p, seen) for p in held if p != folder)
-    read = [Path(recorded["path"]) for recorded in manifest.get("inputs", [])]
+    farther = {run for parent in held if parent != folder for run in _behind(parent, manifests, {folder})} - {
+        folder
+    }
+    nearest = [] if again else [p for p in held if p != folder and p not in farther]
+    read = [Path(recorded["path"]) for recorded in manifest["inputs"]]
     files = tuple(p for p in read if p.name != MANIFEST and not any(p.is_relative_to(run) for run in held))
     return Ancestor(
-        folder, manifest.get("command", "?"), manifest.get("figures", {}), manifest.get("seconds", 0.0),
-        parents, files, tuple(changed_inputs(manifest)), again,
+        folder, manifest["command"], manifest["figures"], manifest["seconds"],
+        tuple(_ancestor(p, manifests, seen) for p in nearest), () if again else files,
+        () if again else tuple(changed_inputs(manifest)), again,
     )  # fmt: skip

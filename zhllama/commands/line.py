@@ -61,7 +61,7 @@ def lineage(
 ) -> None:
     """Draw what a run was made from: the runs before it, their figures, and the files that nobody here made."""
     found = trace(folder)
-    print_json(found.as_json()) if as_json else screen.print(_tree(found), soft_wrap=True)
+    print_json(found.as_json()) if as_json else screen.print(_tree(found))
 
 
 def load(line: str, given: Sequence[str], out: Path | None) -> Line:
@@ -167,21 +167,26 @@ def _grow(tree: Tree, found: Ancestor) -> None:
     for folder, held in groupby(found.files, key=lambda path: path.parent):
         paths = list(held)
         if len(paths) > 3:
-            tree.add(f"[dim]{escape(str(folder))}: {len(paths)} files[/dim]")
+            tree.add(f"[dim]{escape(_short(folder))}: {len(paths)} files[/dim]")
         else:
             for path in paths:
-                tree.add(f"[dim]{escape(str(path))}[/dim]")
+                tree.add(f"[dim]{escape(_short(path))}[/dim]")
     for path in found.changed:
-        tree.add(f"[yellow]{escape(str(path))} has changed since, or is gone[/yellow]")
+        tree.add(f"[yellow]{escape(_short(path))} has changed since, or is gone[/yellow]")
+
+
+def _short(path: Path) -> str:
+    """A path from here, if it lies below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _told(found: Ancestor) -> str:
     figures = [
-        f"{k} {v:,}"
-        for k, v in found.figures.items()
-        if isinstance(v, int | float) and not isinstance(v, bool)
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4g}"
+        for name, value in found.figures.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    told = f"[bold]{escape(found.command)}[/bold]  {escape(str(found.folder))}"
+    told = f"[bold]{escape(found.command)}[/bold]  {escape(_short(found.folder))}"
     if found.again:
         return f"{told}  [dim](as above)[/dim]"
     return f"{told}  [dim]{escape(', '.join([*figures[:4], f'{found.seconds:,.0f} s']))}[/dim]"
@@ -214,5 +219,5 @@ def demo(
     make(held, Record(held), BEFORE, after)
     last = next(step.out for step in reversed(held.steps) if step.out)
     notes.print("\nAll of it, traced back:", style="bold")
-    screen.print(_tree(trace(last)), soft_wrap=True)
+    screen.print(_tree(trace(last)))
     screen.print(NEXT, markup=False, soft_wrap=True)
