@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -183,11 +184,35 @@ def test_a_mixture_keeps_its_weights_and_its_order(tmp_path: Path, tokenizer: Pa
 
 
 def test_a_stream_gives_the_same_blocks_without_a_cache(tokenizer: Path, text: Path) -> None:
+    """Each once a round, in an order of chance that the seed decides and that differs from round to round."""
     tokens, source = Tokens.open(tokenizer), Source.parse(f"zh={text}")
-    flow = stream([source], tokens, 64, seed=0, window=5000)
-    some = [next(flow)["input_ids"] for _ in range(30)]
     everything = np.concatenate(list(tokens.documents(text.read_text(encoding="utf-8").split("\n\n"))))
-    assert np.concatenate(some).tolist() == everything[: 30 * 64].tolist()
+    count = len(everything) // 64
+    cut = [tuple(everything[at * 64 : at * 64 + 64]) for at in range(count)]
+
+    def drawn(seed: int, ahead: int = 50) -> list[tuple[int, ...]]:
+        flow = stream([source], tokens, 64, seed=seed, window=5000, ahead=ahead)
+        return [tuple(next(flow)["input_ids"]) for _ in range(2 * count)]
+
+    both = drawn(0)
+    first, second = both[:count], both[count:]
+    assert Counter(first) == Counter(second) == Counter(cut)
+    assert first != cut and first != second and drawn(0) == both and drawn(1) != both
+    assert drawn(0, ahead=10 * count)[:count] != first, "more held, more mixed"
+    # A block is drawn at the earliest as many places early as are held, so that the stream is read no further than that.
+    places = {block: place for place, block in enumerate(cut)}
+    assert len(places) == count and max(places[block] - at for at, block in enumerate(first)) < 50
+
+
+def test_files_of_a_stream_come_in_an_order_of_chance(tmp_path: Path, tokenizer: Path) -> None:
+    for name, word in (("a", "上海"), ("b", "中国"), ("c", "历史"), ("d", "经济")):
+        (tmp_path / f"{name}.txt").write_text(word * 400, encoding="utf-8")
+    tokens, source = Tokens.open(tokenizer), Source.parse(f"zh={tmp_path}/?.txt")
+    begins = set()
+    for seed in range(8):
+        flow = stream([source], tokens, 64, seed=seed, ahead=1)
+        begins.add(tuple(next(flow)["input_ids"][5:20]))
+    assert len(begins) > 2
 
 
 def test_frequent_ids_cover_their_share(tmp_path: Path, tokenizer: Path, text: Path) -> None:

@@ -1,6 +1,7 @@
 """The text of a run: sources with weights, packed once each, and drawn from in a seeded order that any step can find."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from zhllama.training.blocks import ASIDE, Blocks, Counts, Example, Origin, exam
 from zhllama.training.packing import concatenate, pack
 from zhllama.training.tokens import Tokens
 
+AHEAD = 2048  # blocks of a stream that are held to be drawn from: 25 MB at 512 tokens
 KEPT_EVERY, KEPT_CHARACTERS = 100, 64_000  # one document of a hundred is kept aside, up to so many characters
 
 
@@ -159,12 +161,17 @@ def stream(
     *,
     field: str = "text",
     window: int = 200_000,
+    ahead: int = AHEAD,
 ) -> Iterator[Example]:
-    """Examples without end and without a cache, each source in its files' order, drawn by weight.
+    """Examples without end and without a cache, drawn by weight; the same ones for the same seed.
 
-    Holds `window` tokens of each source. Errors: InputError where a source does not fill one block.
+    Of each source the files come in an order of chance, another each time round, and the next block is one of `ahead`
+    that are read ahead. Holds these and `window` tokens of each. Errors: InputError where a source does not fill one block.
     """
-    flows = [_endless(source, tokens, size, field, window) for source in sources]
+    flows = [
+        _endless(source, tokens, size, field, window, ahead, (seed, 2, number))
+        for number, source in enumerate(sources)
+    ]
     shares = np.array([source.weight for source in sources])
     dice = np.random.default_rng([seed, 0])
     while True:
@@ -186,15 +193,35 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         return stream(self.sources, self.tokens, self.size, self.seed, field=self.field)
 
 
-def _endless(source: Source, tokens: Tokens, size: int, field: str, window: int) -> Iterator[Example]:
-    while True:
+def _endless(
+    source: Source,
+    tokens: Tokens,
+    size: int,
+    field: str,
+    window: int,
+    ahead: int,
+    seed: tuple[int, ...],
+) -> Iterator[Example]:
+    for turn in itertools.count():
+        dice = np.random.default_rng([*seed, turn])
+        files = [source.files[number] for number in dice.permutation(len(source.files))]
+        packed = concatenate(tokens.documents(read_documents(files, field)), size, window)
         empty = True
-        documents = tokens.documents(read_documents(source.files, field))
-        for packed in concatenate(documents, size, window):
+        for block in read_ahead(itertools.chain.from_iterable(map(examples, packed)), ahead, dice):
             empty = False
-            yield from examples(packed)
+            yield block
         if empty:
             raise _too_short(source, size)
+
+
+def read_ahead(blocks: Iterator[Example], count: int, dice: np.random.Generator) -> Iterator[Example]:
+    """All blocks, each next one drawn from `count` that are held."""
+    held = list(itertools.islice(blocks, count))
+    for block in blocks:
+        at = int(dice.integers(count))
+        held[at], drawn = block, held[at]
+        yield drawn
+    yield from (held[at] for at in dice.permutation(len(held)))
 
 
 def frequent_ids(blocks: Sequence[Blocks], below: int, covered: float = 0.95) -> list[int]:

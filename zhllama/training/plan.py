@@ -154,15 +154,16 @@ def plan(
         steps = max(1, -int(-blocks * options.epochs // options.batch))
     tokens = None if steps is None else steps * options.batch * options.block_size
     fixed = _fixed_memory(options, shape, rows, matrices, trained, precision, sharded)
-    plain = _activations(options, shape, precision, False)
+    on_cpu = machine.name == "CPU"
+    plain = _activations(options, shape, precision, False, on_cpu)
     checkpointing = options.checkpointing == "on" or (
         options.checkpointing == "auto" and sum(fixed.values()) + plain > ROOM * machine.memory
     )
     memory = {
         **fixed,
-        "activations": _activations(options, shape, precision, True) if checkpointing else plain,
+        "activations": _activations(options, shape, precision, True, on_cpu) if checkpointing else plain,
     }
-    speed = machine.speed if precision != "fp32" or machine.name == "CPU" else machine.speed / 8
+    speed = machine.speed if precision != "fp32" or on_cpu else machine.speed / 8
     seconds = (
         None
         if tokens is None
@@ -174,7 +175,7 @@ def plan(
             f"more than {machine.told} has ({machine.memory / 2**30:.0f} GiB): "
             "lower --micro-batch, or shard the model (scripts/launch/fsdp.yaml)"
         )
-    if machine.name != "CPU" and kernel("cuda") is not None:
+    if not on_cpu and kernel("cuda") is not None:
         notes.append("the loss by Liger's kernel")
     if sharded and options.rows in ("new", "used"):
         notes.append("sharded: whole matrices with the gradient of old rows masked, no view (more memory)")
@@ -218,21 +219,27 @@ def _fixed_memory(
     }
 
 
-def _activations(options: Options, shape: Shape, precision: Precision, checkpointing: bool) -> int:
-    """What the layers keep for their backward pass.
+def _activations(
+    options: Options, shape: Shape, precision: Precision, checkpointing: bool, on_cpu: bool
+) -> int:
+    """What the layers keep for their backward pass, and the gradients of one layer on their way.
 
-    In a LLaMA's layer: two inputs of norms, queries, keys, values, attention, and three of the feed-forward; where
-    adapters are, their dropped-out inputs and a byte of mask each besides.
+    In a LLaMA's layer: two inputs of norms, queries, keys, values, attention, the mask that keeps documents apart, and
+    three of the feed-forward; where adapters are, their dropped-out inputs besides, with a mask each of bytes, or on
+    processors of numbers.
     """
     tokens = options.micro_batch * options.block_size
     width = BYTES[precision]
     norms = 2 * shape.width * (4 if width == 4 else 8)
     a_token = norms + (2 * shape.width + 2 * shape.keys + 3 * shape.inner) * width
+    a_token += options.block_size * width
     if options.lora is not None:
-        a_token += shape.adapted * (width + 1 if options.lora.dropout else 0) + 2 * shape.width * width
+        dropped = width + (width if on_cpu else 1) if options.lora.dropout else 0
+        a_token += shape.adapted * dropped + 2 * shape.width * width
+    gradients = (4 * shape.width + 3 * shape.inner) * width
     if checkpointing:
-        return tokens * (shape.layers * shape.width * 4 + a_token)
-    return tokens * shape.layers * a_token
+        return tokens * (shape.layers * shape.width * 4 + a_token + gradients)
+    return tokens * (shape.layers * a_token + gradients)
 
 
 def _operations(options: Options, shape: Shape, rows: int, matrices: int, checkpointing: bool) -> float:
