@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -43,11 +43,13 @@ from zhllama.commands.server import (
 )
 from zhllama.errors import OptionError
 from zhllama.files import to_json
-from zhllama.run import Run
+from zhllama.run import MANIFEST, Run
 
 if TYPE_CHECKING:
-    from zhllama.evaluate.judging import Judging
+    from zhllama.evaluate.judging import Judging, Pair
+    from zhllama.evaluate.questions import Answers, Question
     from zhllama.evaluate.results import Results
+    from zhllama.evaluate.scores import Duel, Marks
     from zhllama.generate.api import Client
     from zhllama.generate.rounds import Rounds
 
@@ -113,6 +115,14 @@ def judge(
             help="Tokens of one reply at most; a judge that thinks needs more.", rich_help_panel=JUDGING
         ),
     ] = 1024,
+    reward: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run of zhllama reward that scores each answer.",
+            rich_help_panel=JUDGING,
+            show_default=False,
+        ),
+    ] = None,
     base_url: BaseUrl = None,
     model: ServerModel = "",
     api: AskedThrough = "chat",
@@ -130,15 +140,16 @@ def judge(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge models' answers: by a model behind a server, and beside the reference answers.
+    """Judge models' answers: by a model behind a server, by a reward model, and beside reference answers.
 
-    Without --base-url nothing is asked: ROUGE over Chinese tokens and exact match with the references are all.
+    Without --base-url nothing is asked: ROUGE over Chinese tokens and exact match stand alone, and rewards with --reward.
     """
     from zhllama.evaluate.judging import pairs_of
     from zhllama.evaluate.page import page
     from zhllama.evaluate.questions import asked_of, read_answers, read_questions
     from zhllama.evaluate.references import agreement
     from zhllama.evaluate.results import Results
+    from zhllama.evaluate.rewards import reward_duels
     from zhllama.generate.journal import Journal
     from zhllama.generate.products import JOURNAL
 
@@ -148,15 +159,17 @@ def judge(
     names = [contestant.name for contestant in contestants]
     pairs = pairs_of(names, baseline)
     asking = bool(base_url or model)
-    if not asking and not any(question.reference for question in asked):
+    if not asking and not reward and not any(question.reference for question in asked):
         raise OptionError(
             "--base-url", "is missing, and no question has a reference", "Give the judge's server"
         )
     made = {key: value for key, value in context.params.items() if key not in STEERING}
     inputs = [*(contestant.path for contestant in contestants), *([questions] if questions else [])]
+    inputs += [reward / MANIFEST] if reward else []
     judging = _judging(context.params, asked, contestants, pairs) if asking else None
     connection = connection_of(context.params) if asking else None
     spending = spending_of(context.params)
+    rewards = _rewards(reward, asked, contestants) if reward else []
     with Run(out, "judge", made, inputs, force=force, resume=resume, seed=seed) as run:
         whole, told = True, dict[str, Any]()
         if judging is not None and connection is not None:
@@ -174,6 +187,8 @@ def judge(
             model,
             judging.duels() if judging else (),
             judging.marks() if judging else (),
+            rewards=rewards,
+            reward_duels=reward_duels(rewards, pairs),
             agreements=agreements,
             rows=judging.rows() if judging else (),
         )
@@ -192,7 +207,12 @@ def judge(
     print_json({"out": str(out), **result}) if as_json else _show(out, results, spent)
 
 
-def _judging(options: Mapping[str, Any], asked: Any, contestants: Any, pairs: Any) -> "Judging":
+def _judging(
+    options: Mapping[str, Any],
+    asked: Sequence["Question"],
+    contestants: Sequence["Answers"],
+    pairs: Sequence["Pair"],
+) -> "Judging":
     """The way to judge, its prompts checked."""
     from zhllama.evaluate.judging import Pairwise, Scoring
     from zhllama.generate.prompts import Prompts
@@ -208,6 +228,17 @@ def _judging(options: Mapping[str, Any], asked: Any, contestants: Any, pairs: An
     sampling = {"temperature": options["temperature"], "max_tokens": options["reply_tokens"]}
     way = Pairwise if mode == "pair" else Scoring
     return way(prompts, asked, contestants, sampling, options["references"], pairs)
+
+
+def _rewards(run: Path, asked: Sequence["Question"], contestants: Sequence["Answers"]) -> list["Marks"]:
+    from zhllama.evaluate.rewards import rewards
+    from zhllama.training.reward import RewardModel
+
+    with progress("reward", len(contestants) * len(asked), "answers") as bar:
+        bar.note("loading the model")
+        model = RewardModel(run)
+        bar.note("")
+        return [rewards(contestant, asked, model, bar) for contestant in contestants]
 
 
 @contextmanager
@@ -229,14 +260,8 @@ def _watched(judging: "Judging", rounds: "Rounds", client: "Client | None") -> I
 def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
     from zhllama.evaluate.page import told
 
-    if results.duels:
-        drawn = Table("", "against", "win rate [95 %]", "wins", "ties", "losses", "orders disagree", "unreadable", "missing", box=None)  # fmt: skip
-        for duel in results.duels:
-            tally = duel.tally
-            counts = (tally.wins, tally.ties, tally.losses, duel.disagreements, duel.unreadable, sum(duel.missing.values()))  # fmt: skip
-            rate = told(tally.rate, percent=True)
-            drawn.add_row(*map(escape, (duel.left, duel.right, rate)), *(f"{count:,}" for count in counts))
-        screen.print(drawn)
+    _show_duels("win rate", results.duels)
+    _show_duels("by rewards", results.reward_duels)
     for title, marks in (("score", results.marks), ("reward", results.rewards)):
         if marks:
             drawn = Table("", f"{title} [95 %]", "judged", "unreadable", "missing", box=None)
@@ -259,3 +284,17 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
         tokens = f"{spent['prompt_tokens']:,} + {spent['completion_tokens']:,} tokens"
         screen.print(f"{spent['replies']:,} replies, {tokens}{cost}", markup=False)
     screen.print(str(out / "report.html"), markup=False)
+
+
+def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
+    from zhllama.evaluate.page import told
+
+    if not duels:
+        return
+    drawn = Table("", "against", f"{title} [95 %]", "wins", "ties", "losses", "orders disagree", "unreadable", "missing", box=None)  # fmt: skip
+    for duel in duels:
+        tally = duel.tally
+        counts = (tally.wins, tally.ties, tally.losses, duel.disagreements, duel.unreadable, sum(duel.missing.values()))  # fmt: skip
+        rate = told(tally.rate, percent=True)
+        drawn.add_row(*map(escape, (duel.left, duel.right, rate)), *(f"{count:,}" for count in counts))
+    screen.print(drawn)

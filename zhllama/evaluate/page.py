@@ -25,6 +25,7 @@ def page(title: str, results: Results, spent: Mapping[str, Any] | None, seed: in
     sections += [section(f"{d.left} 对 {d.right}", _duel(d)) for d in results.duels]
     sections += [section(f"{m.name}：得分 Scores, 1–10", _marks(m)) for m in results.marks]
     sections += [section(f"{m.name}：奖励 Rewards", _marks(m)) for m in results.rewards]
+    sections += [section(f"{d.left} 对 {d.right}：奖励 By rewards", _duel(d)) for d in results.reward_duels]
     if results.agreements:
         sections.append(section("与参考答案比较 Beside the references", _agreements(results)))
     shown = Random(seed).sample(list(results.rows), min(EXAMPLES, len(results.rows)))

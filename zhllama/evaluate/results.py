@@ -24,6 +24,7 @@ class Results:
     duels: Sequence[Duel] = ()
     marks: Sequence[Marks] = ()
     rewards: Sequence[Marks] = ()
+    reward_duels: Sequence[Duel] = ()  # who has the higher reward, question by question
     agreements: Sequence[Agreement] = ()
     rows: Sequence[Mapping[str, Any]] = ()
 
@@ -38,5 +39,6 @@ class Results:
             "duels": [duel.figures() for duel in self.duels],
             "scores": [marks.figures() for marks in self.marks],
             "rewards": [marks.figures() for marks in self.rewards],
+            "reward_duels": [duel.figures() for duel in self.reward_duels],
             "references": [agreement.figures() for agreement in self.agreements],
         }

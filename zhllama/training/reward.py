@@ -96,10 +96,10 @@ class RewardModel:
     def __init__(self, run: Path) -> None:
         from peft import PeftModel
 
-        read_manifest(run)
-        base = read_config(run).get("base")
-        if not isinstance(base, str) or not (run / REWARD).is_dir():
+        if not (run / REWARD).is_dir():
             raise InputError(run, "is no run of zhllama reward", "Name the folder of one")
+        read_manifest(run)
+        base = str(read_config(run)["base"])
         opened = open_model(base)
         model = with_score(opened.model)
         tokenizer = load_tokenizer(run / TOKENIZER)
