@@ -36,7 +36,8 @@ PACKAGES = (
 
 @dataclass
 class Run:
-    """One folder that a command fills, as a context: left by an error, a run that cannot be resumed leaves nothing.
+    """One folder that a command fills, as a context: left by an error, a run that cannot be resumed leaves nothing, nor does
+    one with nothing to go on from.
 
     `options` must be plain YAML values. `inputs` are files whose sha256 goes into the manifest; an input inside a
     finished run folder makes that run a parent. `force` overwrites a folder of ours, never a stranger's.
@@ -172,11 +173,15 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and self.resume is None and not self.finished():
+        if kind is not None and not self.finished() and (self.resume is None or self._bare()):
             self._leave_nothing()
         if self._lock is not None:
             self._lock.close()
             (self.out / LOCK).unlink(missing_ok=True)
+
+    def _bare(self) -> bool:
+        """Whether nothing was written that a later run could go on from."""
+        return all(p.is_dir() or p.name in (CONFIG, LOCK) for p in self.out.rglob("*"))
 
     def _leave_nothing(self) -> None:
         """Remove what this run wrote, and the folders that it made for it."""

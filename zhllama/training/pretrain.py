@@ -105,8 +105,9 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
         if written:
             return products.finish(run) if first else None
         with arguments.main_process_first(local=False):
-            ground = _grown(job, ground, run.out, options.seed, hooks) if ground.grows else ground
             blocks = job.blocks(ground.tokens, options.block_size, hooks.read)
+            heldout = job.held_out(ground.tokens, options.block_size, blocks)
+            ground = _grown(job, ground, run.out, options.seed, hooks) if ground.grows else ground
         layout = _layout(options, ground, blocks)
         machine = this_machine(arguments.world_size)
         planned = plan_run(
@@ -119,7 +120,6 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
         if planned.steps is None:
             raise OptionError("--steps", "is needed where the text is streamed", "Give the number of steps")
         hooks.planned(planned)
-        heldout = job.held_out(ground.tokens, options.block_size, blocks)
         set_seed(options.seed)
         ready = make_ready(
             ground.chain, layout, options.matrices, options.lora, planned.precision, arguments.device,

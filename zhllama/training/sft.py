@@ -12,6 +12,7 @@ from zhllama.errors import InputError, OptionError
 from zhllama.model.load import load_tokenizer, read_model_config, resolve_chain
 from zhllama.training.ground import Ground, check_old_rows, told_by_manifests
 from zhllama.training.options import Options
+from zhllama.training.plan import shape_of
 from zhllama.training.tokens import Tokens
 from zhllama.vocab.load import load_tokenizer as load_vocabulary
 
@@ -38,6 +39,7 @@ def survey(model: str, template: str, options: Options, folder: Path) -> Surveye
     if longest is not None and options.block_size > longest:
         told = f"is {options.block_size:,} and the model was made for {longest:,} tokens"
         raise OptionError("--max-length", told, "Give fewer")
+    shape_of(config, options.lora)  # refuses adapters for layers that the model does not have
     had = load_vocabulary(chain.tokenizer).size
     if had > rows:
         raise InputError(

@@ -65,8 +65,9 @@ class Tuning:
         packed = pack_samples(samples, size, tokens.end, alone=self.alone)
         blocks = write_blocks(folder, packed, origin, tokens.size, counts, shelf.files)
         if not len(blocks):
-            self._tell(shelf.bad)
-            told = f": {shelf.bad[0].where}: {shelf.bad[0].reason}" if shelf.bad else ""
+            left = [*shelf.bad, *shelf.long]
+            self._tell(left)
+            told = f": {left[0].where}: {left[0].reason}" if left else ""
             raise InputError(source.files[0], f"leaves no sample to learn from{told}", "Give other data")
         return blocks
 
