@@ -122,7 +122,7 @@ def _one_line(error: Exception) -> str:
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         remedy = "Free some room" if error.errno == errno.ENOSPC else "Check the path and its rights"
-        return f"{error.filename or 'file'}: {error.strerror}. {remedy}."
+        return f"{error.filename2 or error.filename or 'file'}: {error.strerror}. {remedy}."
     if isinstance(error, MemoryError):
         return "memory: ran out. Give less at once."
     told = " ".join(f"{type(error).__name__}: {error}".split())
