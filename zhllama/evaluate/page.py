@@ -12,6 +12,11 @@ from zhllama.generate.charts import bars
 from zhllama.generate.page import document, section
 
 EXAMPLES = 20
+OPEN = 12  # categories, up to which they are shown without being asked for
+EXPLAINED = (
+    "胜率为 Wilson 得分区间，一局平手算半胜；平均值的区间由对问题重抽样（bootstrap，2,000 次）得出；置信水平都是 95%。"
+    "两种次序都判同一方更好才算胜，其余都算平局。"
+)
 NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "exact": "完全一致 exact"}
 RESULTS = {"win": "左胜 left wins", "tie": "平局 tie", "loss": "右胜 right wins", "unreadable": "读不出 unreadable"}  # fmt: skip
 
@@ -57,7 +62,7 @@ def _figures(results: Results, spent: Mapping[str, Any] | None) -> str:
             ("词元 tokens", f"{spent['prompt_tokens']:,} + {spent['completion_tokens']:,}"),
             ("费用 cost", "—" if cost is None else f"{cost:,.4f}"),
         ]
-    return _list(facts) + f"<p class=soft>{escape(INTERVALS)}</p>"
+    return _list(facts) + f"<p class=soft>{EXPLAINED}<br>{escape(INTERVALS)}</p>"
 
 
 def _list(facts: Iterable[tuple[str, str]]) -> str:
@@ -125,9 +130,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return ""
     top = "".join(f"<th scope=col>{escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f"<div class=wide><table class=grid><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    grid = f"<table class=grid><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    if len(rows) > OPEN:
+        grid = f"<details><summary>{escape(head[0])} ({len(rows)})</summary>{grid}</details>"
+    return f"<div class=wide>{grid}</div>"
 
 
 def _example(row: Mapping[str, Any], results: Results) -> str:

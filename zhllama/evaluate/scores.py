@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any, Literal
+
+import numpy as np
 
 Outcome = Literal["win", "tie", "loss"]  # of the left contestant
 POINTS: dict[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
@@ -44,10 +45,10 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     n = len(values)
     if not n:
         return Interval(None, None, None, 0)
-    chance = Random(seed)
-    means = sorted(math.fsum(chance.choices(values, k=n)) / n for _ in range(RESAMPLES))
+    chance, held = np.random.default_rng(seed), np.array(values, np.float64)
+    means = sorted(float(held[chance.integers(n, size=n)].mean()) for _ in range(RESAMPLES))
     at = round(0.025 * RESAMPLES)
-    return Interval(math.fsum(values) / n, means[at], means[-at - 1], n)
+    return Interval(float(held.mean()), means[at], means[-at - 1], n)
 
 
 @dataclass(frozen=True)
