@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
@@ -121,10 +121,24 @@ def best_rate(base: Base, added: int, texts: Texts, seconds: dict[str, float]) -
     return best
 
 
+def timed(folder: Path, curve: Path) -> list[Point]:
+    """A curve's points by what is calibrated now: steps times the seconds of one, and those that taught its rows."""
+    points = read_points(curve)
+    path = folder / "seconds.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    shape = next((v.shape for v in FIRST[folder.name] if v.name == curve.name), None)
+    if shape not in known or not points:
+        return points
+    taught = points[0].seconds  # at step 0
+    return [replace(p, seconds=taught + p.step * known[shape]) for p in points]
+
+
 def show(folder: Path) -> None:
     """Print the table of the curves in a base's folder, and write them beside as curves.svg and curves.json."""
-    order = [v.name for v in FIRST["small" if folder.name == "small" else "smollm2"]]
-    found = {f.parent.name: read_points(f.parent) for f in sorted((folder / "curves").glob("*/curve.jsonl"))}
+    order = [v.name for v in FIRST[folder.name]]
+    found = {
+        f.parent.name: timed(folder, f.parent) for f in sorted((folder / "curves").glob("*/curve.jsonl"))
+    }
     names = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
     curves = {
         name: (0 if name.startswith("old") else int(name.split("-")[0]), found[name])
@@ -153,6 +167,7 @@ def main() -> None:
     parser.add_argument("--base", choices=("small", "smollm2"), default="small")
     parser.add_argument("--seconds", type=float, default=600, help="CPU seconds of each curve")
     parser.add_argument("--only", action="append", default=[], help="names of curves, e.g. old, 2000-mean")
+    parser.add_argument("--rate", type=float, help="one learning rate for all curves, and no sweep")
     parser.add_argument("--only-base", action="store_true", help="make the base and stop")
     parser.add_argument("--show", action="store_true", help="print what stands and draw it, train nothing")
     given = parser.parse_args()
@@ -166,8 +181,8 @@ def main() -> None:
     if given.only_base:
         return
     variants = [v for v in FIRST[base.name] if not given.only or v.name in given.only]
-    seconds = calibrate(base, [*variants, Variant(SWEPT[base.name])], texts)
-    rates = {added: best_rate(base, added, texts, seconds) for added in (0, SWEPT[base.name])}
+    seconds = calibrate(base, [*variants, Variant(SWEPT[base.name])], texts, 4 if base.name == "small" else 2)
+    rates = {added: given.rate or best_rate(base, added, texts, seconds) for added in (0, SWEPT[base.name])}
     print("rates", rates, flush=True)
     for variant in variants:
         rate = variant.rate or rates[SWEPT[base.name] if variant.added else 0]

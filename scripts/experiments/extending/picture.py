@@ -41,7 +41,9 @@ def picture(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> st
             for label, (_, points) in curves.items()
         }
         # Right after growing some values lie far above all others: the axis ends where training has begun.
-        settled = [v for points in shown.values() for s, v in points if s >= 2 * first]
+        settled = [v for points in shown.values() for s, v in points if s > first] or [
+            v for points in shown.values() for _, v in points
+        ]
         low, top_value = min(settled), max(settled)
         room = (top_value - low) * 0.06 or 0.1
         down = _linear(top_value + room, low - room, top + 8, top + high)

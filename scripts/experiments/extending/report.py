@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from extending.curve import Point
 
+NEAR = 1.03
+
 
 @dataclass(frozen=True)
 class Crossing:
@@ -96,7 +98,7 @@ def table(curves: Mapping[str, tuple[int, Sequence[Point]]]) -> str:
     shown = [
         s
         for s in (0, 60, 120, 240, 480, 600, 1200, 2400, 3600)
-        if s <= max(p[-1].seconds for _, p in curves.values())
+        if s <= NEAR * max(p[-1].seconds for _, p in curves.values())
     ]
     lines = [
         "| curve | " + " | ".join(f"{s:g} s" for s in shown) + " |",
@@ -129,7 +131,11 @@ def table(curves: Mapping[str, tuple[int, Sequence[Point]]]) -> str:
 
 
 def _cell(points: Sequence[Point], seconds: float) -> str:
-    if seconds and not points[0].seconds <= seconds <= points[-1].seconds:
+    """Both values; whole steps may end a little before or after a round second."""
+    begin, end = points[0].seconds, points[-1].seconds
+    if seconds == 0:
+        seconds = begin
+    elif seconds < begin or seconds > end * NEAR:
         return ""
-    point = seconds if seconds else points[0].seconds
-    return f"{at(points, point, 'zh_bits_per_character'):.3f} / {at(points, point, 'en_bits_per_byte'):.3f}"
+    second = min(seconds, end)
+    return f"{at(points, second, 'zh_bits_per_character'):.3f} / {at(points, second, 'en_bits_per_byte'):.3f}"

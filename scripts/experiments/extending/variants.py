@@ -29,6 +29,7 @@ from zhllama.vocab.usage import token_counts
 Learn = Literal["all", "rows", "new"]
 BaseName = Literal["small", "smollm2"]
 SIZES = (1000, 4000, 8000, 18_000)  # of added SentencePiece pieces, each the most useful part of the largest
+LEARNT = 3000  # passages that SmolLM2's vocabulary is continued on, 1.8 million characters
 BASE_STEPS, BASE_BATCH, BASE_RATE, BASE_ENGLISH = 350, 4, 2e-3, 0.9
 
 
@@ -71,7 +72,8 @@ class Base:
             return self.folder / "base"
         folder = self.folder / f"tokenizer-{added}"
         if self.name == "smollm2":
-            return continue_vocabulary(self.folder / "base", iter(_lines(texts.zh)), added, folder)
+            lines = _lines(texts.zh[:LEARNT])
+            return continue_vocabulary(self.folder / "base", iter(lines), added, folder)
         if not (folder / "tokenizer.json").is_file():
             base = SentencePieceModel.read(self.folder / "base" / "tokenizer.model")
             sizes = sorted({*SIZES, added})
@@ -150,7 +152,7 @@ def open_base(name: BaseName, work: Path, data: Path, texts: Texts, steps: int =
     folder = work / name
     if name == "smollm2":
         smollm2(folder / "base")
-        settings = Settings(batch=2, aside_zh=240, aside_en=240)
+        settings = Settings(aside_zh=150, aside_en=150)  # twelve times the work a token
         return Base(name, folder, settings, Distilling(steps=60, batch=4))
     base = Base(name, folder, Settings(), Distilling(steps=100, batch=8))
     if not (folder / "base" / "config.json").is_file():
