@@ -1,0 +1,159 @@
+"""Tuning on one core, real tokens a second, beside the published way and trl's packed SFTTrainer.
+
+The published way is that of Chinese-LLaMA-Alpaca's run_clm_sft_with_peft.py, written out below: samples padded to the longest of
+their batch, both matrices whole beside LoRA on all seven projections, full logits, gradient checkpointing, AdamW. trl's packs by best fit
+into blocks of 512 and keeps samples apart, with the same LoRA and whole matrices. Ours is what `zhllama sft` does: packed blocks,
+learning rows as views (here `--rows new`, since the rows that the vocabulary got are what it must learn; `-all` is `--rows all`), no logits but
+those of answers. All take the same samples, prompts of 20-120 ids and answers of 20-300 ids drawn by chance as Alpaca's
+are long, fp32, on the random LLaMA of the training suite; a real token is one of a sample, none of padding.
+"""
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from benches import Row, paired, tell
+from benches.training import OLD, ROWS, model
+from zhllama.training.blocks import examples
+from zhllama.training.heldout import collate
+from zhllama.training.options import Lora
+from zhllama.training.packing import Sample, pack_samples
+from zhllama.training.rows import lay_out, train_rows
+from zhllama.training.setup import add_adapters
+
+SIZE, SAMPLES, MICRO = 512, 16, 4
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PUBLISHED, TRL = "published scripts' way", "trl SFTTrainer, packed"
+Work = Callable[[], object]
+
+
+def run(rounds: int) -> list[Row]:
+    """Each of our ways against each peer."""
+    torch.set_num_threads(1)
+    some = samples()
+    tokens = sum(len(sample.ids) for sample in some)
+    found = []
+    for case, first, peer, theirs in (
+        ("alpaca", OLD, PUBLISHED, published), ("alpaca", OLD, TRL, packed_by_trl), ("alpaca-all", 0, PUBLISHED, published),
+    ):  # fmt: skip
+        try:
+            other = theirs(some)
+        except ImportError as error:
+            found.append(Row("sft", case, peer, skipped=str(error)))
+            continue
+        mine, their, ratios = paired(ours(some, first), other, rounds)
+        equal = same(some) if peer == PUBLISHED else None
+        row = Row("sft", case, peer, tokens / mine, tokens / their, "real tokens/s", ratios, equal)
+        tell(f"sft: {case} {peer} {row.ours:,.1f} {row.theirs:,.1f}", *(f"{x:.2f}" for x in ratios), equal)
+        found.append(row)
+    return found
+
+
+def samples() -> list[Sample]:
+    """Prompts and answers of chance, three tokens of four from the new ids."""
+    dice = np.random.default_rng(0)
+    made = []
+    for _ in range(SAMPLES):
+        prompt = 20 + int(dice.exponential(35))
+        answer = 20 + int(dice.exponential(90))
+        length = min(prompt + answer, SIZE)
+        new, old = dice.integers(OLD, ROWS, length), dice.integers(3, OLD, length)
+        ids = np.where(dice.random(length) < 0.75, new, old).astype(np.int32)
+        made.append(Sample(ids, np.arange(length) >= prompt, answer, answer))
+    return made
+
+
+def ours(some: list[Sample], first: int, dropout: float = 0.05) -> Work:
+    """Steps over packed blocks, MICRO at a time."""
+    inner = model().requires_grad_(False).train()
+    trained = add_adapters(inner, Lora(dropout=dropout, modules=LAYERS))
+    train_rows(inner, lay_out(range(first, ROWS), ROWS))
+    blocks = [block for packed in pack_samples(some, SIZE, 2) for block in examples(packed)]
+    batches = [collate(blocks[at : at + MICRO]) for at in range(0, len(blocks), MICRO)]
+    return steps(trained, batches, fused=True)
+
+
+def published(some: list[Sample], dropout: float = 0.05) -> Work:
+    """Steps over samples as they come, padded."""
+    from peft import LoraConfig, get_peft_model
+
+    inner = model().train()
+    inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    inner.enable_input_require_grads()
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=dropout, target_modules=list(LAYERS),
+        modules_to_save=["embed_tokens", "lm_head"],
+    )  # fmt: skip
+    trained: Any = get_peft_model(inner, config)
+    return steps(trained, [padded(some[at : at + MICRO]) for at in range(0, len(some), MICRO)], fused=False)
+
+
+def padded(some: list[Sample]) -> dict[str, torch.Tensor]:
+    """As the published collator pads: ids, labels, attention mask."""
+    length = max(len(sample.ids) for sample in some)
+    ids = torch.full((len(some), length), 2)
+    labels = torch.full((len(some), length), -100)
+    mask = torch.zeros(len(some), length, dtype=torch.bool)
+    for row, sample in enumerate(some):
+        end = len(sample.ids)
+        ids[row, :end] = torch.from_numpy(sample.ids.astype(np.int64))
+        mask[row, :end] = True
+        answers = torch.from_numpy(sample.answers)
+        labels[row, :end] = torch.where(answers, ids[row, :end], labels[row, :end])
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+def steps(trained: Any, batches: list[dict[str, torch.Tensor]], fused: bool) -> Work:
+    """An optimiser step on each batch; the mean of their losses."""
+    learning = [p for p in trained.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(learning, lr=1e-4, weight_decay=0.0, fused=fused or None)
+
+    def work() -> float:
+        total = 0.0
+        for batch in batches:
+            loss = trained(**batch).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(learning, 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            total += float(loss.detach())
+        return total / len(batches)
+
+    return work
+
+
+def packed_by_trl(some: list[Sample]) -> Work:
+    """Once round the same samples by SFTTrainer, which packs them by best fit and learns the completions alone."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+    from transformers.utils import logging
+    from trl import SFTConfig, SFTTrainer
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="</s>")
+    arguments = SFTConfig(
+        output_dir=tempfile.mkdtemp(prefix="zhllama-bench-"), per_device_train_batch_size=MICRO, max_length=SIZE, packing=True,
+        completion_only_loss=True, num_train_epochs=1, report_to="none", save_strategy="no", logging_strategy="no", use_cpu=True,
+        bf16=False, gradient_checkpointing=False, disable_tqdm=True, learning_rate=1e-4,
+    )  # fmt: skip
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=0.05, target_modules=list(LAYERS),
+        modules_to_save=["embed_tokens", "lm_head"],
+    )  # fmt: skip
+    rows = [{"input_ids": s.ids.tolist(), "completion_mask": s.answers.astype(int).tolist()} for s in some]
+    trainer = SFTTrainer(
+        model=model(), args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=config
+    )  # fmt: skip
+    return trainer.train
+
+
+def same(some: list[Sample]) -> bool:
+    """Whether ours and the published way begin with the same loss, on one sample, without dropout."""
+    one = some[:1]
+    return abs(float(ours(one, 0, 0.0)()) - float(published(one, 0.0)())) < 1e-4  # type: ignore[arg-type]
