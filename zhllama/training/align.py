@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -155,6 +156,8 @@ def align(
 
     `options.batch` and `micro_batch` count pairs. Errors: ZhllamaError of all kinds.
     """
+    if find_spec("trl") is None:
+        raise MissingPackage("learning from pairs", "trl", "align")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise OptionError("torchrun", "is not for this command", "Start it as one process, on one device")
     run.check()
@@ -232,11 +235,8 @@ def _planned(options: Options, ground: Ground) -> Plan:
 def _trainer(
     options: Options, found: Surveyed, planned: Plan, pairs: Pairs, out: Path, hooks: Hooks, whole: bool, build: Build
 ) -> PairTrainer:  # fmt: skip
-    try:
-        import trl  # noqa: F401
-        from datasets import Dataset, disable_progress_bars
-    except ImportError:
-        raise MissingPackage("learning from pairs", "trl", "align") from None
+    from datasets import Dataset, disable_progress_bars
+
     disable_progress_bars()
     os.environ["TQDM_DISABLE"] = "1"  # read when a bar is made; trl has no other switch
     assert options.steps is not None
