@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback
+from transformers.utils import logging
 
 from zhllama.conversation.encode import ConversationEncoder
 from zhllama.conversation.equip import TEMPLATE
@@ -160,6 +161,7 @@ def align(
         raise MissingPackage("learning from pairs", "trl", "align")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise OptionError("torchrun", "is not for this command", "Start it as one process, on one device")
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     run.check()
     if run.resume and (run.out / FIGURES).is_file():  # only the manifest is missing
         with run:
