@@ -129,7 +129,7 @@ def test_a_budget_leaves_the_rest_missing(served: Served, tmp_path: Path) -> Non
     assert code == 1 and "holds a finished run. Give --force to make it anew." in said
 
 
-def test_against_a_baseline_and_by_batch(served: Served, tmp_path: Path) -> None:
+def test_against_a_baseline_and_alone(served: Served, tmp_path: Path) -> None:
     files = [write_answers(tmp_path, name, [length] * 6) for name, length in (("甲", 30), ("乙", 20), ("丙", 10))]  # fmt: skip
     url = served()
     code, told, said = judge(url, tmp_path / "run", *answers(*files), "--baseline", "乙", "--json")
