@@ -154,6 +154,19 @@ def test_what_is_there_already_is_not_added_again(sources: dict[str, Path], tmp_
         assert load_tokenizer(tmp_path / kind).pad_token == "[PAD]"
 
 
+def test_names_in_the_older_file_do_not_win(sources: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(sources["gpt-2"], tmp_path / "old")
+    config = json.loads((tmp_path / "old" / "tokenizer_config.json").read_text("utf-8"))
+    config["chat_template"] = "{{ messages[0]['content'] + eos_token }}"
+    named = {name: config.pop(name) for name in ("bos_token", "eos_token")}
+    (tmp_path / "old" / "special_tokens_map.json").write_text(json.dumps(named), encoding="utf-8")
+    (tmp_path / "old" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    for name, stop in (("alpaca", "</s>"), ("chatml", "<|im_end|>")):
+        assert equip(tmp_path / "old", name, tmp_path / name).stop == stop
+        tokenizer = load_tokenizer(tmp_path / name)
+        assert tokenizer.eos_token == stop and "messages[0]['content'] + eos" not in tokenizer.chat_template
+
+
 def test_the_published_prompt(sources: dict[str, Path], tmp_path: Path) -> None:
     template = equip(sources["twin"], "alpaca", tmp_path)
     tokenizer = load_tokenizer(tmp_path)

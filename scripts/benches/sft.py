@@ -130,7 +130,7 @@ def packed_by_trl(some: list[Sample]) -> Work:
     from datasets import Dataset
     from peft import LoraConfig
     from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, PrinterCallback
     from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
 
@@ -150,6 +150,7 @@ def packed_by_trl(some: list[Sample]) -> Work:
     trainer = SFTTrainer(
         model=model(), args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=config
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # prints to stdout, where the table goes
     return trainer.train
 
 

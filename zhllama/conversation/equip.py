@@ -16,7 +16,7 @@ from zhllama.vocab.merge import PAD
 from zhllama.vocab.model import Piece, SentencePieceModel
 
 CONFIG, TEMPLATE, JSON = "tokenizer_config.json", "chat_template.jinja", "tokenizer.json"
-CARRIED = (TEMPLATE, "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+NAMED = "special_tokens_map.json"  # what older folders name their special tokens in, beside the config or instead of it
 
 
 def equip(source: Path, name: str, out: Path) -> Template:
@@ -37,9 +37,10 @@ def equip(source: Path, name: str, out: Path) -> Template:
     tokenizer = load_tokenizer(out)
     template = template_for(name, tokenizer)
     write_whole(out / TEMPLATE, template.jinja)
+    settings = {key: value for key, value in _settings(out).items() if key != "chat_template"}
     if tokenizer.eos_token != template.stop and name != "own":
-        settings = _settings(out)
-        write_whole(out / CONFIG, to_json({**settings, "eos_token": template.stop}))
+        settings["eos_token"] = template.stop
+    write_whole(out / CONFIG, to_json(settings))
     return template
 
 
@@ -96,22 +97,23 @@ def _json(inner: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) 
         }
     # Other classes rebuild the splitting of text by themselves (transformers 5.23), and cut it otherwise.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    for name in CARRIED:
-        if (source / name).is_file():
-            write_whole(out / name, (source / name).read_bytes())
+    if (source / TEMPLATE).is_file():
+        write_whole(out / TEMPLATE, (source / TEMPLATE).read_bytes())
     write_whole(out / JSON, json.dumps(raw, ensure_ascii=False))
     write_whole(out / CONFIG, to_json(settings))
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    if not path.is_file():
-        return {}
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(path, f"is not JSON ({error})", "Make the tokenizer again") from error
-    return loaded if isinstance(loaded, dict) else {}
+    """The config, with the names of special tokens that only the older file holds."""
+    found: dict[str, Any] = {}
+    for path in (folder / NAMED, folder / CONFIG):
+        if path.is_file():
+            try:
+                loaded = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(path, f"is not JSON ({error})", "Make the tokenizer again") from error
+            found |= loaded if isinstance(loaded, dict) else {}
+    return found
 
 
 def _named(settings: dict[str, Any], role: str) -> str | None:

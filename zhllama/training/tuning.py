@@ -126,6 +126,7 @@ class Tuning:
         shelf = _Shelf()
         if self.heldout:
             samples = list(self._samples(self.heldout, size, shelf, lambda count: None, False, Counts()))
+            self._tell([*shelf.bad, *shelf.long])
             if not samples:
                 raise InputError(self.heldout[0], "leaves no answer to measure", "Give other --eval-data")
         else:
