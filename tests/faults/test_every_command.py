@@ -1,0 +1,110 @@
+"""Every command that writes: stopped at any moment, without a place to write, on a full disk, and beside itself."""
+
+import fcntl
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.world import COMMANDS, Command, make, products
+from tests.model_toys import line
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("world"))
+
+
+def stopped(world: Path, words: tuple[str, ...], number: int, after: float) -> int:
+    """Run a command line in a child, send it a signal; what it ended with, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        os._exit(line(world, *words).code)
+    time.sleep(after)
+    os.kill(child, number)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def check_stops(world: Path, tmp_path: Path, command: Command, stops: int, seed: int) -> None:
+    """However often and wherever it is stopped, it then makes what an undisturbed run makes."""
+    chance = random.Random(seed)
+    begun = time.monotonic()
+    told = line(world, *command.line(tmp_path / "whole"))
+    taken = time.monotonic() - begun
+    assert told.code == 0, told.err
+    out = tmp_path / "stopped"
+    for n in range(stops):
+        number = SIGNALS[n % len(SIGNALS)]
+        code = stopped(world, command.again(out), number, chance.uniform(0, taken))
+        assert code in (0, 1, -number, 128 + number), (command, code)
+        if code == 0:  # it was quicker than the signal
+            shutil.rmtree(out)
+    told = line(world, *command.again(out))
+    assert told.code == 0, told.err
+    assert products(out) == products(tmp_path / "whole")
+    assert not [p for p in out.rglob(".*") if p.name != ".lock"], "something half is left"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_stopped(world: Path, tmp_path: Path, name: str) -> None:
+    check_stops(world, tmp_path, COMMANDS[name], stops=3, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_stopped_thirty_times(world: Path, tmp_path: Path, name: str) -> None:
+    check_stops(world, tmp_path, COMMANDS[name], stops=30, seed=1)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("out", ["/proc/nowhere", "/dev/null", "/dev/null/x"])
+def test_nowhere_to_write(world: Path, name: str, out: str) -> None:
+    told = line(world, *COMMANDS[name].line(Path(out)))
+    assert told.code == 1, told.err
+    assert told.err.splitlines()[-1].startswith("zhllama: ") and "Traceback" not in told.err
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 48 KB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", place], capture_output=True
+    ).returncode:
+        pytest.skip("no right to mount a small tmpfs")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+FITS = {"train-vocab", "pack", "sharegpt clean", "sharegpt split"}  # their products are smaller than the disk
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in FITS])
+def test_full_disk(world: Path, disk: Path, name: str) -> None:
+    told = line(world, *COMMANDS[name].line(disk / "run"))
+    assert told.code == 1, told.out
+    assert told.err.splitlines()[-1].startswith("zhllama: ") and "internal error" not in told.err, told.err
+    assert not (disk / "run" / "manifest.json").exists()
+    assert not [p for p in (disk / "run").rglob(".*") if p.name != ".lock"]
+    subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+    told = line(world, *COMMANDS[name].again(disk / "run"))
+    assert told.code == 0, told.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_second_run_on_its_folder_is_refused(world: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    with (out / ".lock").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        told = line(world, *COMMANDS[name].line(out))
+    assert told.code == 1 and "another run is writing here" in told.err, told.err
