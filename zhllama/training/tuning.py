@@ -55,7 +55,8 @@ class Tuning:
 
     def _packed(self, source: Source, tokens: Tokens, size: int, read: Callable[[int], None]) -> Blocks:
         template = hashlib.sha256(self.encoder.template.jinja.encode()).hexdigest()
-        how = f"{source.hash()} {template} {self.encoder.template.stop} {self.alone} {self.skip_bad}"
+        names = " ".join(map(str, source.files))  # what is left out is told by its file
+        how = f"{source.hash()} {names} {template} {self.encoder.template.stop} {self.alone} {self.skip_bad}"
         origin = Origin(how, tokens.hash, size, "best-fit", kept_aside=not self.heldout)
         folder = self.cache / origin.key()
         if (folder / "blocks.json").is_file():
