@@ -51,7 +51,7 @@ class Cleaning:
 
 @dataclass
 class Cleaner:
-    """Takes rows in order and remembers what it has seen: 100 bytes a conversation kept, 3 KB more with `near`.
+    """Takes rows in order and remembers what it has seen: 100 bytes a conversation kept, 5 KB more with `near`.
 
     `edits` counts the conversations that each mending touched.
     """

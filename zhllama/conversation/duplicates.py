@@ -9,7 +9,7 @@ from zhllama.errors import MissingPackage
 class NearDuplicates:
     """Remembers texts by MinHash over runs of 5 characters and knows one that is nearly the same (Jaccard about .7 up).
 
-    About 3 KB a text, whatever its length. Errors: MissingPackage without datatrove.
+    About 5 KB a text, whatever its length. Errors: MissingPackage without datatrove.
     """
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zhllama.conversation.template import Template
+from zhllama.errors import InputError
 from zhllama.files import to_json
 from zhllama.model.export import fold, generation_config
 from zhllama.model.load import load_tokenizer, read_model_config, resolve_chain
@@ -47,6 +48,9 @@ def make_served(model: str, template: str | None, home: Path) -> Served:
     """
     chain = resolve_chain(model)
     tokenizer = load_tokenizer(chain.tokenizer)
+    if not tokenizer.is_fast:
+        told = "has a tokenizer without tokenizer.json, and transformers serve cannot stream by it"
+        raise InputError(model, told, "Talk with it by zhllama chat")
     found = find_template(tokenizer, template)
     name = served_name(model)
     cached = home / "hub" / f"models--{name}"

@@ -118,7 +118,7 @@ def open_page(page: Any, host: str, port: int) -> Iterator[str]:
         theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
     )
     settings = uvicorn.Config(
-        _closed_in(app), host=host, port=port, log_level="error", timeout_graceful_shutdown=1
+        _closed_in(app), host=host, port=port, log_level="critical", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(settings)
     thread = Thread(target=server.run, daemon=True)
