@@ -20,7 +20,7 @@ from zhllama.resources import shipped
 from zhllama.run import read_manifest
 
 COMMON = ("--block-size", 64, "--batch", 8, "--micro-batch", 4, "--lr", 0.01, "--log-every", 1, "--save-every", 3,
-          "--eval-every", 100)  # fmt: skip
+          "--eval-every", 100, "--precision", "fp32")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
