@@ -1,8 +1,9 @@
-"""A plan beside what its run really took: memory within a quarter; time is printed, for it hangs on what else the machine does.
+"""A plan beside what its run really took: never less memory than was alive, at most half as much again; time is printed, for it hangs on what else the machine does.
 
 pytest -m slow -s tests/test_training_plan_measured.py
 """
 
+import ctypes
 import json
 import os
 import re
@@ -21,31 +22,34 @@ __all__ = ["cache", "ground"]
 pytestmark = pytest.mark.slow
 BIG = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8}
 RUN = ("--text", "zh=zh.txt", "--eval-text", "zh=few.zh.txt", "--steps", 2, "--batch", 4, "--micro-batch", 4,
-       "--block-size", 512, "--log-every", 1, "--precision", "fp32", "--json")  # fmt: skip
+       "--block-size", 512, "--log-every", 1, "--precision", "fp32", "--json",
+       "--gradient-checkpointing")  # fmt: skip
 
 
-def anonymous() -> int:
-    """Bytes of this process that are no file's."""
-    found = re.search(r"^RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
+def resident() -> int:
+    """Bytes of memory that this process has now, mapped weights among them."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
     assert found is not None
     return int(found[1]) * 1024
 
 
-def taken(folder: Path, *arguments: object) -> tuple[int, dict[str, Any]]:
+def taken(folder: Path, how: str, *arguments: object) -> tuple[int, dict[str, Any]]:
     """Bytes that a run takes at its highest over what this process holds, and its figures."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         torch.set_num_threads(1)
-        before, highest = anonymous(), 0
+        # What is freed goes back at once (M_MMAP_THRESHOLD), or glibc's leftovers would be measured, not the run.
+        ctypes.CDLL(None).mallopt(-3, 1 << 19)
+        before, highest = resident(), 0
 
         def watch() -> None:
             nonlocal highest
             while True:
-                highest = max(highest, anonymous())
+                highest = max(highest, resident())
                 time.sleep(0.01)
 
         threading.Thread(target=watch, daemon=True).start()
-        told = line(folder, "pretrain", *arguments, *RUN)
+        told = line(folder, "pretrain", *arguments, *RUN, how)
         os.write(writing, json.dumps([highest - before, told.out, told.err]).encode())
         os._exit(0)
     os.close(writing)
@@ -57,23 +61,22 @@ def taken(folder: Path, *arguments: object) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("stage", "how", "rows"),
     [
-        ("--stage", 1, "--rows", "new", "--old-rows", 12000),
-        ("--stage", 1, "--rows", "all"),
-        ("--stage", 2, "--rows", "new", "--old-rows", 12000),
-        ("--stage", 2, "--rows", "new", "--old-rows", 12000, "--gradient-checkpointing", "on"),
+        (1, "off", ("new", "--old-rows", 12000)),
+        (1, "off", ("all",)),
+        (2, "off", ("new", "--old-rows", 12000)),
+        (2, "on", ("new", "--old-rows", 12000)),
     ],
-    ids=lambda options: " ".join(map(str, options)),
 )
-def test_memory_is_as_planned(ground: Path, options: tuple[object, ...]) -> None:
+def test_memory_is_as_planned(ground: Path, stage: int, how: str, rows: tuple[object, ...]) -> None:
+    options = ("--stage", stage, "--rows", *rows)
     write_model(ground / "big", rows=20_000, num_key_value_heads=8, **BIG)
-    idle, _ = taken(
-        ground, "--stage", 1, "--rows", "all", "--model", "base", "--out", "idle"
-    )  # the libraries
-    held, figures = taken(ground, *options, "--model", "big", "--out", "run")
+    # What the libraries of this stage hold by themselves.
+    idle, _ = taken(ground, how, *options[:2], "--rows", "all", "--model", "base", "--out", "idle")
+    held, figures = taken(ground, how, *options, "--model", "big", "--out", "run")
     planned, spent = figures["memory_total_bytes"], figures["tokens"] / figures["tokens_per_second"]
     print(
         f"\nplanned {planned >> 20} MiB, took {(held - idle) >> 20} MiB; planned {figures['seconds']} s, took {spent:.0f} s"
     )
-    assert 0.75 < planned / (held - idle) < 1.25
+    assert 0.95 < planned / (held - idle) < 1.5
