@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from zhllama.commands.common import (
     AsJson,
@@ -276,7 +276,7 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
         drawn = Table("", "references", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact", box=None)
         for agreement in results.agreements:
             means = agreement.means()
-            shown = (told(mean) for mean in means.values())
+            shown = (told(mean).replace(" [", "\n[") for mean in means.values())
             drawn.add_row(escape(agreement.name), f"{means['exact'].questions:,}", *map(escape, shown))
         screen.print(drawn)
     if spent:
@@ -291,7 +291,8 @@ def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
 
     if not duels:
         return
-    drawn = Table("", "against", f"{title} [95 %]", "wins", "ties", "losses", "orders disagree", "unreadable", "missing", box=None)  # fmt: skip
+    rates = Column(f"{title} [95 %]", no_wrap=True)  # an interval is read as one, in 80 columns too
+    drawn = Table("", "against", rates, "wins", "ties", "losses", "orders disagree", "unreadable", "missing", box=None, padding=(0, 1, 0, 0))  # fmt: skip
     for duel in duels:
         tally = duel.tally
         counts = (tally.wins, tally.ties, tally.losses, duel.disagreements, duel.unreadable, sum(duel.missing.values()))  # fmt: skip
