@@ -18,7 +18,7 @@ def served() -> Iterator[Served]:
 
     def start(**manner: Any) -> str:
         command = [sys.executable, "-I", str(Path(__file__).parent / "fake_server.py"), json.dumps(manner)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
         started.append(process)
         assert process.stdout is not None
         return f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"

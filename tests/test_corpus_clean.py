@@ -242,13 +242,13 @@ def _texts(out: Path) -> list[tuple[str, str]]:
 SBATCH = """#!{python}
 # Runs the tasks of a Slurm array one after the other, as the scheduler would on its nodes.
 import os, re, subprocess, sys
-script = open(sys.argv[-1]).read()
-log = open({log!r}, "a"); log.write(" ".join(sys.argv[1:-1]) + "\\n")
+script = open(sys.argv[-1], encoding="utf-8").read()
+log = open({log!r}, "a", encoding="utf-8"); log.write(" ".join(sys.argv[1:-1]) + "\\n")
 last = int(re.search(r"--array=0-(\\d+)", script)[1])
 for task in range(last + 1 if "launch_pickled" in script else 0):
     environment = dict(os.environ, SLURM_ARRAY_TASK_ID=str(task), SLURM_NODELIST="node1", RUN_OFFSET="0")
     subprocess.run(["bash", sys.argv[-1]], env=environment, check=True, stdout=subprocess.DEVNULL, stderr=log)
-print("Submitted batch job", 100 + len(open({log!r}).readlines()))
+print("Submitted batch job", 100 + len(open({log!r}, encoding="utf-8").readlines()))
 """
 
 

@@ -65,7 +65,10 @@ class Started:
                 os.environ.update({"OPENAI_API_KEY": "", "COLUMNS": "120", **(env or {})})
                 for number, path in enumerate(self.logs, 1):
                     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+                sys.stdout, sys.stderr = (
+                    os.fdopen(1, "w", encoding="utf-8"),
+                    os.fdopen(2, "w", encoding="utf-8"),
+                )
                 from rich.console import Console
 
                 from zhllama import cli

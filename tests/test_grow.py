@@ -285,7 +285,7 @@ from pathlib import Path
 from zhllama.model.grow import grow
 
 def anonymous():
-    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status", encoding="utf-8"))
     return int(lines["RssAnon"].split()[0]) / 1024
 
 import threading

@@ -150,7 +150,7 @@ def peak(make: Callable[[], Step]) -> float:
         finally:
             os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as answer:
+    with os.fdopen(reading, encoding="utf-8") as answer:
         told = answer.read()
     os.waitpid(child, 0)
     return float(told)
