@@ -25,7 +25,7 @@ from zhllama.errors import InputError, OptionError
 from zhllama.files import to_json, write_whole
 from zhllama.resources import Folder, shipped
 from zhllama.run import CONFIG, MANIFEST, changed_inputs, read_manifest
-from zhllama.yaml_file import compose, read_yaml
+from zhllama.yaml_file import read_with_lines
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 PREVIOUS = "previous"
@@ -68,7 +68,7 @@ def read_line(
     Errors: InputError with file and line for an unknown command, option or reference, and for a value that a command
     would not take; OptionError for a given value that the line does not name.
     """
-    whole, node = read_yaml(path, "a line of steps"), compose(path, "a line of steps")
+    whole, node = read_with_lines(path, "a line of steps")
     unknown = sorted(whole.keys() - {"out", "values", "steps", "about"})
     if unknown:
         raise InputError(path, f"has an unknown part {unknown[0]!r}", "Known are about, out, values, steps")

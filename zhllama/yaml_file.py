@@ -12,14 +12,11 @@ DEEPEST = 20
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """The mapping in a file; `what` it should hold goes into the InputError for anything else."""
-    node = compose(path, what)
-    loaded = yaml.SafeLoader("").construct_document(node)
-    assert isinstance(loaded, dict)
-    return {str(key): value for key, value in loaded.items()}
+    return read_with_lines(path, what)[0]
 
 
-def compose(path: Path, what: str) -> yaml.MappingNode:
-    """The same, still with the line of every part (`node.start_mark.line`, from 0)."""
+def read_with_lines(path: Path, what: str) -> tuple[dict[str, Any], yaml.MappingNode]:
+    """The same, and the nodes it was made from, which know the line of every part (`node.start_mark.line`, from 0)."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -36,9 +33,9 @@ def compose(path: Path, what: str) -> yaml.MappingNode:
                 raise InputError(_at(path, event.start_mark), "uses an alias (*name)", "Write the value out")
         node = yaml.compose(text, yaml.SafeLoader)
         if isinstance(node, yaml.MappingNode):
-            yaml.SafeLoader("").construct_document(node)
+            loaded = yaml.SafeLoader("").construct_document(node)
             _refuse_twice(path, node)
-            return node
+            return {str(key): value for key, value in loaded.items()}, node
     except yaml.MarkedYAMLError as error:
         where = _at(path, error.problem_mark or error.context_mark)
         raise InputError(where, f"is not readable YAML ({error.problem})", "Mend that line") from error

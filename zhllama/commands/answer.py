@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from zhllama.generate.rounds import Rounds
 
 HERE = "A model here"
-WEIGHTS = (".safetensors", ".bin", ".json", ".model")
 
 
 def answer(
@@ -194,13 +193,13 @@ def _answer(
 
 def _files_of(model: str) -> list[Path]:
     """What the answers come from: the manifests of the runs, and of the base its manifest or else its files."""
-    from zhllama.model.load import resolve_chain
+    from zhllama.model.load import model_files, resolve_chain
 
     chain = resolve_chain(model)
     manifests = [run / MANIFEST for run in chain.runs]
     if (own := chain.base / MANIFEST).is_file():
         return [own, *manifests]
-    return [*(p for p in sorted(chain.base.iterdir()) if p.suffix in WEIGHTS), *manifests]
+    return [*model_files(chain.base), *manifests]
 
 
 def _line(row: Mapping[str, Any]) -> str:

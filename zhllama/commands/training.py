@@ -48,6 +48,7 @@ from zhllama.commands.training_options import (
     WhichMatrices,
     WhichSchedule,
     check_torch,
+    recorded_options,
     show_plan,
     show_result,
     show_step,
@@ -177,11 +178,7 @@ def pretrain(
         cache or default_cache(), stream, field,
     )  # fmt: skip
     ground = survey(job, options)
-    chain = ground.chain
-    recorded = {**options_of(context), "model": str(chain.runs[-1] if chain.runs else chain.base)}
-    for name in ("dry_run", "shape", "ids", "machine", "cache"):  # they do not change what is trained
-        recorded.pop(name, None)
-    recorded["base_model"] = str(out.resolve() / "grown" if ground.grows else chain.base)
+    recorded = recorded_options(context, ground, out)
     files = [path for source in (*job.sources, *job.heldout) for path in source.files]
     run = Run(out, "pretrain", recorded, [*files, *ground.inputs()], force, resume, seed)
     with progress(f"stage {stage}", None, "steps") as bar:

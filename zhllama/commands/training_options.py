@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from zhllama.commands.common import Bar, notes, print_json, screen
+from zhllama.commands.common import Bar, notes, options_of, print_json, screen
 from zhllama.errors import MissingPackage
 from zhllama.training import options as training
 
 if TYPE_CHECKING:
+    from zhllama.training.ground import Ground
     from zhllama.training.plan import Plan
 
 LENGTH = "Length"
@@ -95,6 +96,19 @@ def check_torch(command: str) -> None:
         import transformers  # noqa: F401
     except ImportError:
         raise MissingPackage(command, "torch", "train") from None
+
+
+def recorded_options(context: typer.Context, ground: "Ground", out: Path) -> dict[str, Any]:
+    """What a training run's config and manifest say: the options that change what is trained, and the model's own place."""
+    chain = ground.chain
+    recorded = {
+        k: v
+        for k, v in options_of(context).items()
+        if k not in ("dry_run", "shape", "ids", "machine", "cache")
+    }
+    recorded["model"] = str(chain.runs[-1] if chain.runs else chain.base)
+    recorded["base_model"] = str(out.resolve() / "grown" if ground.grows else chain.base)
+    return recorded
 
 
 def show_plan(plan: "Plan", as_json: bool, to_notes: bool = False) -> None:

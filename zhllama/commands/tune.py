@@ -15,7 +15,6 @@ from zhllama.commands.common import (
     Resume,
     Seed,
     notes,
-    options_of,
     print_json,
     progress,
 )
@@ -48,6 +47,7 @@ from zhllama.commands.training_options import (
     WhichMatrices,
     WhichSchedule,
     check_torch,
+    recorded_options,
     show_plan,
     show_result,
     show_step,
@@ -60,8 +60,6 @@ if TYPE_CHECKING:
     from zhllama.training.mixture import Source
     from zhllama.training.plan import Plan
     from zhllama.training.sft import Surveyed
-
-NOT_TRAINED = ("dry_run", "shape", "ids", "machine", "cache")  # options that do not change what is trained
 
 
 def sft(
@@ -173,10 +171,7 @@ def sft(
 
     sources, heldout = tuple(map(_source, data)), tuple(find_files(eval_data or []))
     with _surveyed(model, template, options) as found, progress("sft", None, "steps") as bar:
-        chain = found.ground.chain
-        recorded = {**options_of(context), "model": str(chain.runs[-1] if chain.runs else chain.base)}
-        recorded = {name: value for name, value in recorded.items() if name not in NOT_TRAINED}
-        recorded["base_model"] = str(out.resolve() / "grown" if found.ground.grows else chain.base)
+        recorded = recorded_options(context, found.ground, out)
         files = [path for source in sources for path in source.files]
         run = Run(out, "sft", recorded, [*files, *heldout, *found.ground.inputs()], force, resume, seed)
 

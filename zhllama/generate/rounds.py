@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from zhllama.errors import InputError, OptionError
 from zhllama.generate.journal import Journal, Key, Record, Reply, Request
 from zhllama.generate.methods import Asking, Method
+from zhllama.yaml_file import read_yaml
 
 
 class Asker(Protocol):
@@ -90,13 +90,8 @@ class Spending:
 
 def read_price(path: Path, model: str, batch: bool = False) -> Price:
     """The price of a model from a YAML table: `model: {input: 0.27, output: 1.10}`, per million tokens; in batches, if so."""
-    try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(
-            path, f"cannot be read ({' '.join(str(error).split())})", "Give a YAML table of prices"
-        ) from error
-    if not isinstance(table, dict) or model not in table:
+    table = read_yaml(path, "a table of prices")
+    if model not in table:
         raise InputError(
             path, f"has no price for {model!r}", "Add a line such as `model: {input: 0.27, output: 1.10}`"
         )

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zhllama.errors import InputError, MissingPackage
-from zhllama.files import sha256
 from zhllama.hub import is_hub_name, require_network
-from zhllama.run import CONFIG, MANIFEST, read_config, read_manifest
+from zhllama.run import CONFIG, MANIFEST, as_it_was, read_config, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 ROWS, ADAPTER, TOKENIZER, GROWN, TUNED = "rows.safetensors", "adapter", "tokenizer", "grown", "tuned"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 WANTED = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
-HASHED = 64 << 20  # bytes: smaller inputs are compared by hash when a chain is resolved, larger ones by size
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,11 @@ def resolve_chain(path: str | Path) -> Chain:
     return Chain(folder, tuple(runs), last / TOKENIZER if (last / TOKENIZER).is_dir() else folder)
 
 
+def model_files(folder: Path) -> list[Path]:
+    """What of a plain folder makes the model and its tokenizer, for a manifest to name."""
+    return [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".bin", ".json", ".model")]
+
+
 def _base_of(run: Path) -> Path:
     if not (run / CONFIG).is_file() and not (run / MANIFEST).is_file():
         raise InputError(
@@ -77,12 +80,11 @@ def _base_of(run: Path) -> Path:
 
 def _check_inputs(run: Path, base: Path) -> None:
     """Refuse a base whose files are no longer those that the run's manifest recorded."""
-    for recorded in read_manifest(run).get("inputs", []):
+    for recorded in read_manifest(run)["inputs"]:
         path = Path(recorded["path"])
         if path.parent != base.resolve() or not path.is_file():
             continue
-        size = path.stat().st_size
-        if size != recorded["bytes"] or (size <= HASHED and sha256(path) != recorded["sha256"]):
+        if not as_it_was(recorded):
             raise InputError(
                 run, f"was trained on another model: {path} has changed since", "Put the old one back"
             )

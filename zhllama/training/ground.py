@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from zhllama.errors import InputError, OptionError
 from zhllama.model.grow import Grown, grow
 from zhllama.model.grow import plan as plan_growth
-from zhllama.model.load import Chain, read_model_config, resolve_chain
+from zhllama.model.load import Chain, model_files, read_model_config, resolve_chain
 from zhllama.run import MANIFEST, Run, read_manifest
 from zhllama.text import read_documents
 from zhllama.training.blocks import Blocks
@@ -20,8 +20,6 @@ from zhllama.training.mixture import Mixture, Source, Stream, cached_blocks
 from zhllama.training.options import Options
 from zhllama.training.tokens import Tokens
 from zhllama.vocab.load import load_tokenizer
-
-WEIGHTS = (".safetensors", ".bin", ".json", ".model")
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,7 @@ class Ground:
 
     def inputs(self) -> list[Path]:
         """Files of the base, and manifests of the runs between, that this run's manifest names."""
-        held = [p for p in sorted(self.chain.base.iterdir()) if p.suffix in WEIGHTS]
-        return held + [run / MANIFEST for run in self.chain.runs]
+        return model_files(self.chain.base) + [run / MANIFEST for run in self.chain.runs]
 
 
 def survey(job: Job, options: Options) -> Ground:
