@@ -66,6 +66,8 @@ def proved(step: str, figures: Mapping[str, Any]) -> str:
             ]
             return "; ".join(bits)
         case "plain":
-            worst = figures.get("largest_difference")
-            return f"its logits differ from the run's by at most {worst:.1e}" if worst is not None else ""
+            return (
+                f"its logits differ from the run's by {figures['difference']:.1e} of their size, "
+                f"the same next token after {figures['agree']:.1%} of {figures['tokens']} tokens"
+            )
     return ""
