@@ -81,6 +81,41 @@ def test_unfinished_goes_on_only_with_equal_options(tmp_path: Path) -> None:
         run.finish()
 
 
+def test_killed_while_its_config_was_written_it_can_be_begun_again(tmp_path: Path) -> None:
+    (tmp_path / ".config.yaml.abcd1234").write_text("comma", encoding="utf-8")
+    finish(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml", "manifest.json", "product.txt"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".letter.abcd1234").touch()
+    with pytest.raises(OutputError, match="not of a zhllama run"):
+        finish(tmp_path / "other")
+
+
+def test_killed_while_force_emptied_it_the_folder_is_still_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Run(tmp_path, "demo", OPTIONS) as run:
+        for name in "abcdefgh":
+            run.write(name, name)
+        run.finish()
+    gone: list[str] = []
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if len(gone) == 5:
+            raise KeyboardInterrupt
+        gone.append(path.name)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        patched.setattr("zhllama.run.Run._leave_nothing", lambda run: None)  # as after SIGKILL
+        with pytest.raises(KeyboardInterrupt):
+            finish(tmp_path, force=True)
+    assert gone[0] == "manifest.json" and (tmp_path / "config.yaml").exists()
+    finish(tmp_path, force=True)
+
+
 def _hold(out: Path) -> None:
     with Run(out, "demo", OPTIONS, resume=True):
         time.sleep(30)

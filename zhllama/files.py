@@ -24,6 +24,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise
 
 
+def leftovers(folder: Path, name: str = "*") -> list[Path]:
+    """What `write_whole` left beside the file `name` when it was killed."""
+    return list(folder.glob(f".{name}.????????"))
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

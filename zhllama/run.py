@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from zhllama.errors import InputError, OutputError
-from zhllama.files import sha256, to_json, write_whole
+from zhllama.files import leftovers, sha256, to_json, write_whole
 
 CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
 HASHED = 64 << 20  # bytes: smaller inputs are held against their hash, larger ones against their size
@@ -60,8 +60,9 @@ class Run:
         """Refuse a folder that is taken, before any work is done."""
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(self.out, "is a file", "Choose a folder for --out")
-        held = [p for p in self.out.iterdir() if p.name != LOCK] if self.out.is_dir() else []
-        if not held:
+        held = set(self.out.iterdir()) if self.out.is_dir() else set()
+        # Killed before its config stood, a run leaves nothing but the beginning of it.
+        if not held - {self.out / LOCK, *leftovers(self.out, CONFIG)}:
             return
         if not (self.out / CONFIG).exists():
             raise OutputError(
@@ -109,6 +110,8 @@ class Run:
             self._take_lock()
             if self.force and (self.out / CONFIG).exists():
                 _empty(self.out)
+            for path in leftovers(self.out):
+                path.unlink()
             write_whole(
                 self.out / CONFIG,
                 yaml.safe_dump(
@@ -282,11 +285,13 @@ def _versions() -> dict[str, str]:
 
 
 def _empty(folder: Path) -> None:
-    # The manifest goes first: from then on nobody takes what is left for a finished run.
+    # The manifest goes first: from then on nobody takes what is left for a finished run. The config goes last: killed
+    # on the way, what is left is still known to be ours.
     (folder / MANIFEST).unlink(missing_ok=True)
     for path in folder.iterdir():
-        if path.name != LOCK:
+        if path.name not in (LOCK, CONFIG):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    (folder / CONFIG).unlink(missing_ok=True)
 
 
 def _remove_if_empty(folder: Path) -> None:
