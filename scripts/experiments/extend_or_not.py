@@ -184,7 +184,9 @@ def main() -> None:
     if given.only_base:
         return
     variants = [v for v in FIRST[base.name] if not given.only or v.name in given.only]
-    seconds = calibrate(base, [*variants, Variant(SWEPT[base.name])], texts, 2 if base.name == "smollm2" else 4)
+    seconds = calibrate(
+        base, [*variants, Variant(SWEPT[base.name])], texts, 2 if base.name == "smollm2" else 4
+    )
     rates = {added: given.rate or best_rate(base, added, texts, seconds) for added in (0, SWEPT[base.name])}
     print("rates", rates, flush=True)
     for variant in variants:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import log
 
 from extending.curve import Point
 
@@ -9,7 +10,8 @@ WIDTH, LEFT, RIGHT, TOP, GAP = 860, 64, 170, 34, 46
 HEIGHTS = (330, 150)  # of the two panels
 VALUES = ("zh_bits_per_character", "en_bits_per_byte")
 TITLES = ("held-out Chinese, bits per character", "held-out English, bits per byte")
-TICKS = (30, 60, 120, 240, 480, 1000, 2000, 4000)
+SETTLED = 30  # seconds
+TICKS = (0, 15, 30, 60, 120, 240, 480, 1000, 2000, 4000)
 STYLE = """
 svg{font:12px system-ui,sans-serif;--ink:#1c1b19;--soft:#6b6862;--line:#e3e0da;--card:#fffefb;--l:42%}
 @media(prefers-color-scheme:dark){svg{--ink:#f1eee8;--soft:#a5a199;--line:#3a3833;--card:#1b1a18;--l:66%}}
@@ -20,7 +22,6 @@ polyline{fill:none;stroke-width:2;stroke-linejoin:round}.old{stroke:var(--ink);s
 
 def picture(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> str:
     """The whole file; `curves` maps a name to its added tokens and points, "old" is drawn in ink."""
-    first = min(s for _, points in curves.values() for s in [p.seconds for p in points if p.seconds > 0][:1])
     last = max(points[-1].seconds for _, points in curves.values())
     sizes = sorted({added for added, _ in curves.values() if added})
     height = TOP + sum(HEIGHTS) + GAP * 2
@@ -29,25 +30,23 @@ def picture(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> st
         f"<style>{STYLE}</style><rect width='{WIDTH}' height='{height}'/>"
         f'<text class="title" x="{LEFT}" y="20">{escape(title)}</text>'
     ]
-    across = _scale(first, last, LEFT, WIDTH - RIGHT)
+    across = _scale(last, LEFT, WIDTH - RIGHT)
     top = TOP
     for value, name, high in zip(VALUES, TITLES, HEIGHTS, strict=True):
         shown = {
-            label: [
-                (max(p.seconds, first), getattr(p, value))
-                for p in points
-                if p.seconds >= first or p is points[0]
-            ]
-            for label, (_, points) in curves.items()
+            label: [(p.seconds, getattr(p, value)) for p in points] for label, (_, points) in curves.items()
         }
-        # Right after growing some values lie far above all others: the axis ends where training has begun.
-        settled = [v for points in shown.values() for s, v in points if s > first] or [
-            v for points in shown.values() for _, v in points
-        ]
-        low, top_value = min(settled), max(settled)
+        # Right after growing some values lie far above all others: there the axis ends where training has begun, and lines are cut.
+        values = [v for points in shown.values() for _, v in points]
+        settled = [v for points in shown.values() for s, v in points if s >= SETTLED] or values
+        low = min(values)
+        top_value = min(max(values), max(settled) + (max(settled) - low) / 2)
         room = (top_value - low) * 0.06 or 0.1
         down = _linear(top_value + room, low - room, top + 8, top + high)
-        parts.append(f'<text x="{LEFT}" y="{top + 4}">{escape(name)}</text>')
+        parts.append(
+            f'<text x="{LEFT}" y="{top + 4}">{escape(name)}</text>'
+            f'<clipPath id="{value}"><rect x="{LEFT}" y="{top + 8}" width="{WIDTH - RIGHT - LEFT}" height="{high - 8}"/></clipPath>'
+        )
         for tick in _ticks(low - room, top_value + room):
             y = down(tick)
             parts.append(
@@ -55,18 +54,16 @@ def picture(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> st
                 f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
             )
         for label, points in shown.items():
-            inside = [(across(s), down(v)) for s, v in points if v <= top_value + room]
-            place = " ".join(f"{x:.1f},{y:.1f}" for x, y in inside)
-            parts.append(f'<polyline points="{place}" {_look(label, curves[label][0], sizes)}/>')
+            place = " ".join(f"{across(s):.1f},{down(v):.1f}" for s, v in points)
+            look = _look(label, curves[label][0], sizes)
+            parts.append(f'<polyline clip-path="url(#{value})" points="{place}" {look}/>')
         top += high + GAP
     base = top - GAP + 18
     parts += [
-        f'<text x="{across(t):.1f}" y="{base}" text-anchor="middle">{t:,}</text>'
-        for t in TICKS
-        if first <= t <= last
+        f'<text x="{across(t):.1f}" y="{base}" text-anchor="middle">{t:,}</text>' for t in TICKS if t <= last
     ]
-    parts.append(f'<text x="{WIDTH - RIGHT + 8}" y="{base}">CPU seconds</text>')
-    for row, (label, (added, _)) in enumerate(curves.items()):
+    parts.append(f'<text x="{WIDTH - RIGHT + 18}" y="{base}">CPU s</text>')
+    for row, (label, (added, _)) in enumerate(sorted(curves.items(), key=lambda item: item[1][0])):
         y = TOP + 16 + 19 * row
         x = WIDTH - RIGHT + 14
         parts.append(
@@ -91,11 +88,10 @@ def _linear(a: float, b: float, left: float, right: float):  # type: ignore[no-u
     return lambda value: left + (value - a) / (b - a) * (right - left)
 
 
-def _scale(first: float, last: float, left: float, right: float):  # type: ignore[no-untyped-def]
-    from math import log
-
-    line = _linear(log(first), log(max(last, first * 1.01)), left, right)
-    return lambda value: line(log(value))
+def _scale(last: float, left: float, right: float):  # type: ignore[no-untyped-def]
+    """Logarithmic from 10 seconds before the first step, as curves are read in the report."""
+    line = _linear(log(10), log(10 + last), left, right)
+    return lambda seconds: line(log(10 + seconds))
 
 
 def _ticks(low: float, high: float) -> list[float]:
