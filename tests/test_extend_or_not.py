@@ -21,7 +21,7 @@ from .model_toys import base_vocabulary, write_model
 from extending.curve import Point, Settings, batches, read_points, train
 from extending.report import at, compare, table
 from extending.texts import PASSAGE, Texts, draw, mixture, passages
-from extending.variants import Base, Variant, most_useful
+from extending.variants import Base, Learn, Variant, most_useful
 
 CHINESE = [line for f in sorted(shipped("corpora", "sample").glob("zh_*.txt")) for line in read_lines([f])]
 ENGLISH = [line for f in sorted(shipped("corpora", "sample").glob("en_*.txt")) for line in read_lines([f])]
@@ -112,8 +112,9 @@ def test_a_curve_goes_on_as_if_it_had_never_stopped(base: Base, tmp_path: Path) 
     assert whole[-1].tokens == 6 * 64 and whole[-1].new_tokens > 0 and 0 < whole[-1].rows_seen <= 40
 
 
-def test_new_rows_alone_leave_the_rest_as_it_was(base: Base) -> None:
-    variant = Variant(40, learn="new")
+@pytest.mark.parametrize("learn", ["new", "faster"])
+def test_old_rows_stay_where_new_ones_alone_learn(base: Base, learn: Learn) -> None:
+    variant = Variant(40, learn=learn)
     trained = base.begin(variant, TEXTS, 1e-2)
     before = {n: p.clone() for n, p in trained.model.named_parameters()}
     rows = trained.model.get_input_embeddings().weight.clone()
@@ -121,7 +122,11 @@ def test_new_rows_alone_leave_the_rest_as_it_was(base: Base) -> None:
     assert read.characters > 0 and len(read.ids) == 64
     trained.step(30, read.blocks)
     moved = {n for n, p in trained.model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == {"model.embed_tokens.rows", "lm_head.rows"}
+    assert (moved == {"model.embed_tokens.rows", "lm_head.rows"}) == (learn == "new")
+    rates = {id(p): group["lr"] for group in trained.optimiser.param_groups for p in group["params"]}
+    named = dict(trained.model.named_parameters())
+    assert rates[id(named["lm_head.rows"])] == pytest.approx(1e-2 * (10 if learn == "faster" else 1))
+    assert rates.get(id(named["model.norm.weight"]), 1e-2) == pytest.approx(1e-2)
     assert torch.equal(trained.model.get_input_embeddings().weight[:600], rows[:600])
 
 
@@ -197,5 +202,5 @@ def test_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_marks() -> None:
-    assert experiment.marks(240) == [60, 120, 240]
+    assert experiment.marks(240) == [15, 30, 60, 120, 240]
     assert experiment.marks(3600)[-4:] == [1800, 2400, 3000, 3600]

@@ -22,6 +22,7 @@ from zhllama.training.rows import lay_out, train_rows
 from zhllama.training.tokens import Tokens
 
 WARMUP = 20  # steps
+FASTER = 10  # times the model's rate, for new rows that learn faster than it
 CPU = torch.device("cpu")
 
 
@@ -54,25 +55,36 @@ class Point:
 
 
 class Trained:
-    """A model in training with its optimiser. `learn`: everything, all rows, or the new rows alone."""
+    """A model in training with its optimiser.
+
+    `learn`: "all" is everything; "rows" all rows, "new" the new ones alone; "faster" everything but the old rows, the new ones FASTER.
+    """
 
     def __init__(self, model: Any, n_old: int, learn: str, rate: float, settings: Settings) -> None:
         size = model.config.vocab_size
-        if learn != "all":
+        if learn in ("rows", "new"):
             model.requires_grad_(False)
-        train_rows(model, lay_out(range(n_old if learn == "new" else 0, size), size))
+        train_rows(model, lay_out(range(n_old if learn in ("new", "faster") else 0, size), size))
         self.model, self.rate, self.settings = model, rate, settings
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        fast = [p for name, p in named if learn == "faster" and name.endswith(".rows")]
+        slow = [p for name, p in named if all(p is not f for f in fast)]
+        self.groups = [(some, scale) for some, scale in ((slow, 1), (fast, FASTER)) if some]
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+            [{"params": some} for some, _ in self.groups],
+            lr=rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            fused=True,
         )
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=has_amx())
 
     def step(self, number: int, batch: list[Example]) -> float:
         """One step, the first being 0; its mean loss a token."""
         self.model.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * _factor(number, self.settings.last)
+        for group, (_, scale) in zip(self.optimiser.param_groups, self.groups, strict=True):
+            group["lr"] = self.rate * scale * _factor(number, self.settings.last)
         with self.autocast:
             loss = self.model(**collate(batch)).loss
         loss.backward()

@@ -26,7 +26,7 @@ from zhllama.vocab.huggingface import transformers_files
 from zhllama.vocab.model import SentencePieceModel
 from zhllama.vocab.usage import token_counts
 
-Learn = Literal["all", "rows", "new"]
+Learn = Literal["all", "rows", "new", "faster"]
 BaseName = Literal["small", "half", "smollm2"]
 SIZES = (1000, 4000, 8000, 18_000)  # of added SentencePiece pieces, each the most useful part of the largest
 LEARNT = 3000  # passages that SmolLM2's vocabulary is continued on, 1.8 million characters
