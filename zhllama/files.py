@@ -1,11 +1,13 @@
-"""Files as wholes: written beside and renamed, hashed, never half there."""
+"""Files as wholes: written beside and renamed, hashed, never half there; and the JSON in them."""
 
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -38,6 +40,48 @@ def _umask() -> int:
 def to_json(value: Any) -> str:
     """Readable JSON with its Chinese left readable, ending in a newline."""
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def json_lines(rows: Iterable[Any]) -> str:
+    """One JSON value a line, its Chinese left readable; half a surrogate pair, which no file can hold, is escaped."""
+    return "".join(map(json_line, rows))
+
+
+def json_line(row: Any) -> str:
+    """One value as a line of its own."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return line + "\n"
+
+
+class JsonLines:
+    """A file of JSON lines that is written as rows come, and stands under its name only once `close` was called."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, path.with_name(f".{path.name}.part")
+        self._file: IO[str] = self._part.open("w", encoding="utf-8")
+
+    def write(self, row: Any) -> None:
+        """Add a row."""
+        self._file.write(json_line(row))
+
+    def close(self) -> None:
+        """Make what was written the whole file."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._part.replace(self._path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._part.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 from zhllama.errors import InputError
 
 Folder = Literal["seeds_zh", "prompts_zh", "corpora"]
+SAMPLES = ("zh", "zhtw", "en", "code")  # labels of the texts in corpora/sample
 
 
 def shipped(folder: Folder, *parts: str) -> Path:
@@ -17,3 +18,8 @@ def shipped(folder: Folder, *parts: str) -> Path:
         if path.exists():
             return path
     raise InputError("/".join((folder, *parts)), "is not in this installation", "Reinstall zhllama")
+
+
+def sample_files(label: str) -> list[Path]:
+    """The shipped texts of a label, a few ten KB; none for a label that nothing is shipped for."""
+    return sorted(shipped("corpora", "sample").glob(f"{label}_*.txt"))

@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zhllama.commands.audit import Field
-from zhllama.commands.common import AsJson, Config, Force, Seed, options_of, print_json, progress, screen
+from zhllama.commands.common import (
+    AsJson,
+    Config,
+    Field,
+    Force,
+    Seed,
+    options_of,
+    print_json,
+    progress,
+    screen,
+)
 from zhllama.errors import OptionError
 from zhllama.run import Run
 

@@ -5,21 +5,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from zhllama.commands.common import (
     AsJson,
-    Bar,
     Config,
     Force,
+    Model,
     Out,
     Resume,
     Seed,
-    notes,
+    check_torch,
     options_of,
     print_json,
     progress,
-    screen,
 )
 from zhllama.commands.training_options import (
     LEARNING,
@@ -37,8 +35,8 @@ from zhllama.commands.training_options import (
     Warmup,
     WeightDecay,
     WhichSchedule,
-    check_torch,
-    show_plan,
+    hooks_for,
+    show_result,
 )
 from zhllama.run import Run
 from zhllama.training.options import Lora, Options
@@ -49,7 +47,6 @@ if TYPE_CHECKING:
 
 Work = Callable[["Task", Options, "Surveyed", Run, "Hooks"], dict[str, Any]]
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)]
 PairFiles = Annotated[
     list[str],
     typer.Option(
@@ -234,7 +231,6 @@ def _align(context: typer.Context, command: str, base: str, options: Options, wo
     """One run from its options to what is drawn; `base` is the name under which it records the model."""
     from zhllama.text import find_files
     from zhllama.training.align import Task, surveyed
-    from zhllama.training.pretrain import Hooks
 
     given = context.params
     files, heldout = find_files(given["pairs"]), find_files(given["eval_pairs"] or [])
@@ -247,43 +243,14 @@ def _align(context: typer.Context, command: str, base: str, options: Options, wo
         run = Run(given["out"], command, recorded, inputs, given["force"], given["resume"], given["seed"])
         task = Task(tuple(files), tuple(heldout), given["aside"], given["skip_bad"])
         with progress(command, None, "steps") as bar:
-            hooks = Hooks(
-                planned=lambda plan: None if given["as_json"] else show_plan(plan, False, to_notes=True),
-                step=lambda line: _show_step(bar, line),
-                note=lambda told: notes.print(
-                    f"zhllama: {told}", style="yellow", soft_wrap=True, markup=False
-                ),
-                read=lambda count: bar.note("reading pairs"),
-            )
-            manifest = work(task, options, found, run, hooks)
+            manifest = work(task, options, found, run, hooks_for(bar, "reading pairs", given["as_json"]))
     figures = manifest["figures"]
     print_json({"out": str(given["out"]), **figures}) if given["as_json"] else _show(given["out"], figures)
 
 
-def _show_step(bar: Bar, line: Mapping[str, Any]) -> None:
-    bar.at(line["step"], line["steps"])
-    if "loss" in line:
-        bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
-    elif "accuracy_aside" in line:
-        told = ", ".join(f"{_name(k)} {v:.4f}" for k, v in line.items() if k.endswith("_aside"))
-        notes.print(f"step {line['step']:,}: {told}", soft_wrap=True)
-
-
-def _name(key: str) -> str:
-    return key.removesuffix("_aside")
-
-
 def _show(out: Path, figures: Mapping[str, Any]) -> None:
-    drawn = Table(
-        f"on {figures['pairs_aside']:,} pairs kept aside", "before", "after", box=None, padding=(0, 2, 0, 0)
-    )
-    for key, value in figures.items():
-        if key.endswith("_aside") and isinstance(value, dict):
-            drawn.add_row(_name(key), f"{value['before']:.4f}", f"{value['after']:.4f}")
-    if drawn.row_count:
-        screen.print(drawn)
     read, left_out = figures["pairs_read"], figures["pairs_left_out"]
     told = (
         f"{figures['steps']:,} steps on {figures['pairs']:,} pairs of {read:,}, {left_out:,} left out: {out}"
     )
-    screen.print(told, markup=False, soft_wrap=True)
+    show_result(told, figures, f"on {figures['pairs_aside']:,} pairs kept aside")

@@ -1,6 +1,5 @@
 """answer."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +15,10 @@ from zhllama.commands.common import (
     Out,
     Resume,
     Seed,
-    notes,
     print_json,
     progress,
-    screen,
+    say,
+    warn,
 )
 from zhllama.commands.server import (
     STEERING,
@@ -36,8 +35,10 @@ from zhllama.commands.server import (
     ask_all,
     connection_of,
     spending_of,
+    warn_of_budget,
 )
 from zhllama.errors import OptionError
+from zhllama.files import json_lines
 from zhllama.run import MANIFEST, Run
 
 if TYPE_CHECKING:
@@ -127,9 +128,9 @@ def answer(
                 whole, told = _ask(context.params, run, answering, journal)
             else:
                 whole, told = _answer(context.params, run, answering, journal)
-        run.write(ANSWERS, "".join(_line(row) for row in answering.rows(model)))
+        run.write(ANSWERS, json_lines(answering.rows(model)))
         if refused := answering.refused():
-            run.write("refused.jsonl", "".join(map(_line, refused)))
+            run.write("refused.jsonl", json_lines(refused))
         result = {
             **answering.figures(),
             **told,
@@ -139,7 +140,7 @@ def answer(
         if whole:
             run.finish(result)
     if not whole:
-        notes.print("zhllama: stopped by its budget. Go on with --resume and a larger one.", markup=False)
+        warn_of_budget()
     print_json({"out": str(out), **result}) if as_json else _show(out / ANSWERS, result)
 
 
@@ -180,7 +181,7 @@ def _answer(
             bar.note("loading the model")
             speaker = open_speaker(options["model"], options["template"])
             if speaker.assumed:
-                notes.print("zhllama: the tokenizer has no chat template: asked by Alpaca's", markup=False)
+                warn("the tokenizer has no chat template: asked by Alpaca's")
             answering.watch = bar
             bar.note(f"{speaker.template.name}, {options['at_once']} at once")
             answer_here(answering, journal, speaker, options["at_once"], options["system"])
@@ -202,14 +203,8 @@ def _files_of(model: str) -> list[Path]:
     return [*model_files(chain.base), *manifests]
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
 def _show(path: Path, result: Mapping[str, Any]) -> None:
-    screen.print(
+    say(
         f"{path}: answered {result['answered']:,} of {result['questions']:,}, refused {result['refused']:,}, "
-        f"cut off at the limit {result['cut_off']:,}",
-        markup=False,
-        soft_wrap=True,
+        f"cut off at the limit {result['cut_off']:,}"
     )

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from zhllama.commands.common import AsJson, Seed, print_json, progress, screen
-from zhllama.resources import shipped
+from zhllama.commands.common import AsJson, Field, Seed, print_json, progress, screen
+from zhllama.resources import SAMPLES, sample_files
 
 Recipe = Literal["chinese-llama", "safe", "continued"]
-Field = Annotated[str, typer.Option("--field", help="Field of .jsonl and .parquet that holds the text.")]
 
 
 def audit(
@@ -81,7 +80,4 @@ def sample_texts() -> dict[str, Iterator[str]]:
     """The lines of corpora/sample by language."""
     from zhllama.text import read_lines
 
-    folder = shipped("corpora", "sample")
-    return {
-        label: read_lines(sorted(folder.glob(f"{label}_*.txt"))) for label in ("zh", "zhtw", "en", "code")
-    }
+    return {label: read_lines(sample_files(label)) for label in SAMPLES}

@@ -11,11 +11,36 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from zhllama.errors import InputError, OptionError
+from zhllama.errors import InputError, MissingPackage, OptionError
 from zhllama.yaml_file import read_yaml
 
 screen = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Part of the result, on stdout as it is: nothing in it is taken for markup, and no path in it is folded."""
+    screen.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def note(text: str, style: str | None = None) -> None:
+    """News on stderr, as it is too."""
+    notes.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """What the user should know of and need not stop for, on stderr."""
+    note(f"zhllama: {text}", "yellow")
+
+
+def check_torch(command: str) -> None:
+    """MissingPackage where what runs and trains models is not installed; its progress bars are turned off."""
+    try:
+        import torch  # noqa: F401
+        from transformers.utils import logging
+    except ImportError:
+        raise MissingPackage(command, "torch", "train") from None
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -55,6 +80,10 @@ Out = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that holds an earlier run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)]
+Field = Annotated[
+    str, typer.Option("--field", help="Field of .json, .jsonl and .parquet that holds the text.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is drawn by chance.")]
 Config = Annotated[

@@ -11,13 +11,14 @@ from zhllama.commands.common import (
     Config,
     Force,
     Out,
-    notes,
     options_of,
     print_json,
     progress,
-    screen,
+    say,
+    warn,
 )
 from zhllama.errors import OptionError
+from zhllama.files import JsonLines
 from zhllama.run import Run
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def clean(
     reason. A conversation that begins with an answer, or ends with a question, loses that turn and stays.
     """
     from zhllama.conversation.clean import Cleaner, Cleaning, Rejected
-    from zhllama.conversation.sharegpt import JsonLines, sharegpt_row
+    from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.corpus.filters import read_words
     from zhllama.jsonrows import NotJson, read_rows_or_faults
 
@@ -112,7 +113,7 @@ def clean(
         return
     _tell(out, figures)
     for what, count in figures["mended"].items():
-        screen.print(f"  {count:>7,}  mended: {what}", markup=False)
+        say(f"  {count:>7,}  mended: {what}")
 
 
 @app.command("split")
@@ -148,7 +149,7 @@ def split(
     its part has `cut`.
     """
     from zhllama.conversation.read import Bad, disorder, read_conversations
-    from zhllama.conversation.sharegpt import JsonLines, sharegpt_row
+    from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.conversation.split import split as parts_of
 
     length = _length(tokenizer, template)
@@ -182,13 +183,9 @@ def split(
         print_json({"out": str(out), **figures})
         return
     _tell(out, figures)
-    screen.print(
-        f"{parts:,} parts of at most {max_length:,} tokens: {long:,} conversations split, {cut:,} pairs cut"
-    )
+    say(f"{parts:,} parts of at most {max_length:,} tokens: {long:,} conversations split, {cut:,} pairs cut")
     if template is None:
-        notes.print(
-            "zhllama: counted without a template; give --template as sft will, or parts may be too long."
-        )
+        warn("counted without a template; give --template as sft will, or parts may be too long.")
 
 
 def _conversation_files(given: list[str]) -> list[Path]:
@@ -230,10 +227,6 @@ def _figures(kept: int, reasons: "Counter[str]") -> dict[str, Any]:
 
 
 def _tell(out: Path, figures: dict[str, Any]) -> None:
-    screen.print(
-        f"{out}: {figures['rows']:,} rows in = {figures['kept']:,} kept + {figures['rejected']:,} rejected",
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"{out}: {figures['rows']:,} rows in = {figures['kept']:,} kept + {figures['rejected']:,} rejected")
     for reason, count in figures["reasons"].items():
-        screen.print(f"  {count:>7,}  {reason}", markup=False)
+        say(f"  {count:>7,}  {reason}")

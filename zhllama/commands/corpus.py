@@ -13,14 +13,15 @@ from zhllama.commands.common import (
     Force,
     Out,
     Resume,
-    notes,
+    note,
     options_of,
     print_json,
     progress,
+    say,
     screen,
 )
 from zhllama.errors import InputError, OptionError
-from zhllama.run import CONFIG, Run, read_manifest
+from zhllama.run import CONFIG, MANIFEST, Run, read_manifest
 
 if TYPE_CHECKING:
     from zhllama.corpus.clean import Cleaning
@@ -113,9 +114,9 @@ def fetch(
     if as_json:
         print_json({"out": str(out), **figures})
         return
-    screen.print(f"{done.documents:,} documents of {source.name} in {out}", markup=False, soft_wrap=True)
+    say(f"{done.documents:,} documents of {source.name} in {out}")
     if done.without_text:
-        notes.print(f"{done.without_text:,} rows held no readable text.", markup=False)
+        note(f"{done.without_text:,} rows held no readable text.")
 
 
 @app.command("clean")
@@ -292,12 +293,12 @@ def clean(
     options = {key: value for key, value in options_of(context).items() if key not in MACHINES}
     figures = _clean(text, reading, how, machines, options, out, force, resume)
     if figures is None:
-        screen.print("The phases are queued. When squeue shows none, give the same command with --resume.")
+        say("The phases are queued. When squeue shows none, give the same command with --resume.")
     elif as_json:
         print_json({"out": str(out), **figures})
     else:
         _print_steps(figures)
-        screen.print(f"{out / 'report.html'} shows examples.", markup=False, soft_wrap=True)
+        say(f"{out / 'report.html'} shows examples.")
 
 
 def _cleaning(given: dict[str, Any]) -> "Cleaning":
@@ -365,7 +366,7 @@ def _place(name: str) -> str:
 
 def _lineage(text: list[str], inputs: list[Path]) -> list[Path]:
     """The inputs, and the manifests of the runs that they come from."""
-    manifests = [Path(name) / "manifest.json" for name in text]
+    manifests = [Path(name) / MANIFEST for name in text]
     return [*inputs, *(path for path in manifests if path.is_file() and path not in inputs)]
 
 
@@ -378,11 +379,11 @@ def _show_run(folder: Path, as_json: bool) -> None:
     if "steps" in figures:
         _print_steps(figures)
     else:
-        screen.print(f"{figures.get('documents', 0):,} documents")
+        say(f"{figures.get('documents', 0):,} documents")
     first = next(iter(sorted((folder / "documents").glob("*.jsonl"))), None)
     if first is not None:
         with first.open(encoding="utf-8") as file:
-            screen.print(file.readline(2000).rstrip("\n"), markup=False, soft_wrap=True)
+            say(file.readline(2000).rstrip("\n"))
 
 
 def _print_steps(figures: dict[str, Any]) -> None:
@@ -396,5 +397,7 @@ def _print_steps(figures: dict[str, Any]) -> None:
         counts = (s["documents"], s["changed"], s["dropped"])
         table.add_row(s["step"], *(f"{count:,}" if count else "" for count in counts), Text(why))
     screen.print(table)
-    screen.print(f"{figures['documents_in']:,} documents in = {figures['documents_out']:,} out + "
-                 f"{figures['rejected']:,} rejected")  # fmt: skip
+    say(
+        f"{figures['documents_in']:,} documents in = {figures['documents_out']:,} out + "
+        f"{figures['rejected']:,} rejected"
+    )

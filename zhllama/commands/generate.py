@@ -15,10 +15,10 @@ from zhllama.commands.common import (
     Out,
     Resume,
     Seed,
-    notes,
     print_json,
     progress,
-    screen,
+    say,
+    warn,
 )
 from zhllama.commands.generate_options import (
     Blacklist,
@@ -50,8 +50,10 @@ from zhllama.commands.server import (
     ask_all,
     connection_of,
     spending_of,
+    warn_of_budget,
 )
 from zhllama.errors import InputError
+from zhllama.files import JsonLines
 from zhllama.run import Run, read_config
 
 MethodName = Literal["alpaca", "self-instruct", "translate", "rank", "evolve"]
@@ -129,7 +131,7 @@ def gen_zh(
     from zhllama.generate.journal import Journal
     from zhllama.generate.methods import DRY
     from zhllama.generate.plan import Plan
-    from zhllama.generate.products import JOURNAL, Rejects, write_products
+    from zhllama.generate.products import JOURNAL, REJECTED, write_products
     from zhllama.generate.rounds import figures
 
     made = {key: value for key, value in context.params.items() if key not in STEERING}
@@ -138,8 +140,8 @@ def gen_zh(
     spending = spending_of(context.params)
     began = time.monotonic()
     with Run(out, "gen-zh", made, plan.inputs, force=force, resume=resume, seed=seed) as run:
-        with Journal(out / JOURNAL) as journal, Rejects(out) as rejects:
-            making = plan.method(rejects)
+        with Journal(out / JOURNAL) as journal, JsonLines(out / REJECTED) as rejects:
+            making = plan.method(rejects.write)
 
             whole, told = ask_all(
                 run, making, journal, connection, spending, batch, seed, partial(live, making)
@@ -155,11 +157,7 @@ def gen_zh(
         if whole:
             run.finish(result)
     if whole and not plan.given and result["kept"] < result["wanted"]:
-        notes.print(
-            f"zhllama: no more was asked once {DRY} rounds had kept nothing: {out / 'rejected.jsonl'} says why.",
-            markup=False,
-            soft_wrap=True,
-        )
+        warn(f"no more was asked once {DRY} rounds had kept nothing: {out / REJECTED} says why.")
     _tell(out, result, as_json)
 
 
@@ -190,7 +188,7 @@ def refilter(
     """
     from zhllama.generate.journal import Journal
     from zhllama.generate.plan import FILTER_OPTIONS, Plan
-    from zhllama.generate.products import JOURNAL, Rejects, write_products
+    from zhllama.generate.products import JOURNAL, REJECTED, write_products
     from zhllama.generate.rounds import Spending, figures, replay
 
     then = read_config(run)
@@ -214,9 +212,9 @@ def refilter(
             force=force,
             seed=plan.options["seed"],
         ) as work,
-        Rejects(out) as rejects,
+        JsonLines(out / REJECTED) as rejects,
     ):
-        method, spending = plan.method(rejects), Spending()
+        method, spending = plan.method(rejects.write), Spending()
         with progress("refilter", total=len(replies), unit="replies") as bar:
             replay(method, replies, spending, bar)
         method.finish()
@@ -233,18 +231,14 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def _tell(out: Path, result: Mapping[str, Any], as_json: bool) -> None:
     if not result["finished"]:
-        notes.print("zhllama: stopped by its budget. Go on with --resume and a larger one.", markup=False)
+        warn_of_budget()
     if as_json:
         print_json({"out": str(out), **result})
         return
     cost = "" if result["cost"] is None else f", cost {result['cost']:.4f}"
-    screen.print(
-        f"{out}: kept {result['kept']:,} of {result['wanted']:,} asked for, rejected {result['rejected']:,}",
-        markup=False,
-    )
-    screen.print(
-        f"  {result['replies']:,} replies, {result['prompt_tokens']:,} + {result['completion_tokens']:,} tokens{cost}",
-        markup=False,
+    say(f"{out}: kept {result['kept']:,} of {result['wanted']:,} asked for, rejected {result['rejected']:,}")
+    say(
+        f"  {result['replies']:,} replies, {result['prompt_tokens']:,} + {result['completion_tokens']:,} tokens{cost}"
     )
     for reason, count in result["reasons"].items():
-        screen.print(f"  {count:>7,}  {reason}", markup=False)
+        say(f"  {count:>7,}  {reason}")

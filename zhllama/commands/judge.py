@@ -1,6 +1,5 @@
 """judge."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,9 +18,9 @@ from zhllama.commands.common import (
     Out,
     Resume,
     Seed,
-    notes,
     print_json,
     progress,
+    say,
     screen,
 )
 from zhllama.commands.server import (
@@ -40,9 +39,10 @@ from zhllama.commands.server import (
     ask_all,
     connection_of,
     spending_of,
+    warn_of_budget,
 )
 from zhllama.errors import OptionError
-from zhllama.files import to_json
+from zhllama.files import json_lines, to_json
 from zhllama.run import MANIFEST, Run
 
 if TYPE_CHECKING:
@@ -195,15 +195,13 @@ def judge(
         spent = spending.figures() if judging else {}
         result = {**results.figures(), **spent, **told, "finished": whole}
         result["seconds"] = round(time.monotonic() - began, 2)
-        run.write(
-            "verdicts.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in results.rows)
-        )
+        run.write("verdicts.jsonl", json_lines(results.rows))
         run.write("results.json", to_json(results.figures()))
         run.write("report.html", page(f"{out.name} · zhllama judge", results, spent or None, seed))
         if whole:
             run.finish(result)
     if not whole:
-        notes.print("zhllama: stopped by its budget. Go on with --resume and a larger one.", markup=False)
+        warn_of_budget()
     print_json({"out": str(out), **result}) if as_json else _show(out, results, spent)
 
 
@@ -282,8 +280,8 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
     if spent:
         cost = "" if spent["cost"] is None else f", cost {spent['cost']:.4f}"
         tokens = f"{spent['prompt_tokens']:,} + {spent['completion_tokens']:,} tokens"
-        screen.print(f"{spent['replies']:,} replies, {tokens}{cost}", markup=False)
-    screen.print(str(out / "report.html"), markup=False)
+        say(f"{spent['replies']:,} replies, {tokens}{cost}")
+    say(str(out / "report.html"))
 
 
 def _show_duels(title: str, duels: Sequence["Duel"]) -> None:

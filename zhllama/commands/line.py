@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.tree import Tree
 from typer.core import TyperGroup
 
-from zhllama.commands.common import AsJson, notes, print_json, screen
+from zhllama.commands.common import AsJson, note, print_json, say, screen
 from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.line import Line, Record, Step, plan, read_line
 from zhllama.lineage import Ancestor
@@ -61,7 +61,7 @@ def lineage(
 ) -> None:
     """Draw what a run was made from: the runs before it, their figures, and the files that nobody here made."""
     found = trace(folder)
-    print_json(found.as_json()) if as_json else screen.print(_tree(found))
+    print_json(found.as_json()) if as_json else _draw(found)
 
 
 def load(line: str, given: Sequence[str], out: Path | None) -> Line:
@@ -104,14 +104,14 @@ def make(
         state = record.state(step, remade)
         title = f"[{number}/{len(line.steps)}] {step.name}"
         if state == "done":
-            notes.print(f"{title}: stands already", style="dim", soft_wrap=True)
+            note(f"{title}: stands already", "dim")
             if after:
                 after(step)
             continue
         if before and step.name in before:
-            notes.print(f"\n{before[step.name]}", style="bold", soft_wrap=True)
+            note(f"\n{before[step.name]}", "bold")
         words = step.command_line(*record.steering(step, state))
-        notes.print(f"{title}: zhllama {' '.join(words)}", style="cyan", soft_wrap=True, markup=False)
+        note(f"{title}: zhllama {' '.join(words)}", "cyan")
         record.note(step, finished=False)
         begun = time.monotonic()
         code = _wait_for([sys.executable, "-m", "zhllama", *words])
@@ -123,7 +123,7 @@ def make(
             )
         record.note(step, finished=True)
         remade.add(step.name)
-        notes.print(f"{title}: done in {time.monotonic() - begun:.0f} s", style="dim", soft_wrap=True)
+        note(f"{title}: done in {time.monotonic() - begun:.0f} s", "dim")
         if after:
             after(step)
 
@@ -148,17 +148,19 @@ def _show_plan(line: Line, record: Record, as_json: bool) -> None:
     width = max(len(step.name) for step, _ in planned)
     for step, state in planned:
         words = " ".join(("zhllama", *step.command_line()))
-        screen.print(f"{step.name:<{width}}  {state:<10}  {words}", soft_wrap=True, markup=False)
+        say(f"{step.name:<{width}}  {state:<10}  {words}")
 
 
 def _as_json(step: Step, state: str) -> dict[str, Any]:
     return {"name": step.name, "state": state, "command": step.command_line()}
 
 
-def _tree(found: Ancestor) -> Tree:
+def _draw(found: Ancestor) -> None:
+    """The tree on stdout; a path is longer than a line often enough, and is not folded."""
     tree = Tree(_told(found))
     _grow(tree, found)
-    return tree
+    widest = screen.measure(tree).maximum
+    screen.print(tree, width=max(screen.width, widest), crop=False, soft_wrap=True)
 
 
 def _grow(tree: Tree, found: Ancestor) -> None:
@@ -208,16 +210,16 @@ def demo(
     """
     from zhllama.demo import BEFORE, proved, two_layer_model
 
-    notes.print("A two-layer model with the embedded 32,000 pieces.", style="bold")
+    note("A two-layer model with the embedded 32,000 pieces.", "bold")
     model = two_layer_model(out / "model")
     held = load("demo", [f"model={model}"], out)
 
     def after(step: Step) -> None:
         if step.out and (told := proved(step.name, read_manifest(step.out)["figures"])):
-            notes.print(f"  proved: {told}", style="green", soft_wrap=True)
+            note(f"  proved: {told}", "green")
 
     make(held, Record(held), BEFORE, after)
     last = next(step.out for step in reversed(held.steps) if step.out)
-    notes.print("\nAll of it, traced back:", style="bold")
-    screen.print(_tree(trace(last)))
-    screen.print(NEXT, markup=False, soft_wrap=True)
+    note("\nAll of it, traced back:", "bold")
+    _draw(trace(last))
+    say(NEXT)

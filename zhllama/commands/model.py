@@ -11,22 +11,25 @@ from zhllama.commands.common import (
     AsJson,
     Config,
     Force,
+    Model,
     Out,
     Seed,
+    check_torch,
     notes,
     options_of,
     print_json,
     progress,
+    say,
     screen,
+    warn,
 )
-from zhllama.errors import MissingPackage, OptionError
+from zhllama.errors import OptionError
 from zhllama.resources import shipped
 from zhllama.run import Run
 
 if TYPE_CHECKING:
     from zhllama.model.load import Chain
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)]
 Init = Literal["mean", "weighted", "random", "hf-mean", "focus", "distill"]
 PROOF = (("zh_news.txt", 500), ("en_essay.txt", 600), ("code_python.txt", 200))  # characters of each
 
@@ -55,7 +58,7 @@ def grow(
     config: Config = None,
 ) -> None:
     """Give a model one row for each id of a larger vocabulary, its old rows unchanged to the byte."""
-    _check_torch("grow")
+    check_torch("grow")
     from zhllama.model.distill import Distilling
     from zhllama.model.grow import grow as grown
     from zhllama.model.load import local_folder
@@ -89,7 +92,7 @@ def grow(
     if as_json:
         print_json({"out": str(out), **asdict(made)})
         return
-    screen.print(
+    say(
         f"{out}: {made.n_old:,} old rows kept, {made.n_new:,} new ones ({init}), {made.rows:,} in all; "
         f"the head is {'the embedding itself' if made.tied else 'a matrix of its own'}"
     )
@@ -110,7 +113,7 @@ def export(
     config: Config = None,
 ) -> None:
     """Fold what a chain of runs trained into one plain model, and prove that it says the same."""
-    _check_torch("export")
+    check_torch("export")
     from zhllama.model.export import fold, generation_config, prove, write_card
     from zhllama.model.llamacpp import write_gguf
     from zhllama.model.load import resolve_chain
@@ -133,7 +136,7 @@ def export(
     if as_json:
         print_json({"out": str(out), **asdict(proof)})
         return
-    screen.print(
+    say(
         f"{out}: {len(chain.runs)} run{'s' * (len(chain.runs) != 1)} folded into {chain.base.name}; logits differ "
         f"by {proof.difference:.1e} of their size (allowed {proof.limit:.0e}), the same next token after "
         f"{100 * proof.agree:.1f} % of {proof.tokens} tokens"
@@ -166,7 +169,7 @@ def evaluate(
     config: Config = None,
 ) -> None:
     """Bits per byte and per character of texts under models, whatever their vocabularies; and tasks."""
-    _check_torch("eval")
+    check_torch("eval")
     from zhllama.model.bits import measure, read_text
     from zhllama.model.load import open_model, resolve_chain
     from zhllama.model.tasks import run_tasks
@@ -222,8 +225,8 @@ def _bits_table(rows: list[dict[str, Any]]) -> Table:
             f"{row['tokens_per_character']:.3f}",
         )
         if row["unknown"]:
-            notes.print(
-                f"{row['model']}: {row['unknown']} tokens of {row['text']} are unknown ones, so its bits flatter it"
+            warn(
+                f"{row['unknown']} tokens of {row['text']} are unknown ones to {row['model']}: its bits flatter it"
             )
     return table
 
@@ -240,15 +243,6 @@ def _scores_table(scores: list[dict[str, Any]]) -> Table:
             "" if error is None else f"{error:.4f}",
         )
     return table
-
-
-def _check_torch(command: str) -> None:
-    try:
-        import torch  # noqa: F401
-        import transformers.utils.logging as logging
-    except ImportError:
-        raise MissingPackage(command, "torch", "train") from None
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _model_files(folder: Path) -> list[Path]:

@@ -2,29 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from zhllama.commands.common import (
     AsJson,
     Config,
+    Field,
     Force,
     Out,
     Seed,
     options_of,
     print_json,
     progress,
+    say,
     screen,
 )
 from zhllama.errors import OptionError
-from zhllama.resources import shipped
+from zhllama.resources import SAMPLES, sample_files
 from zhllama.run import Run
 
-if TYPE_CHECKING:
-    from zhllama.efficiency.report import Text
-
-MB = 1_000_000
 _UNTELLING = ("tokenizer", "tekken", "spiece", "model", "vocab")  # names of files that name no tokenizer
 
 
@@ -47,12 +45,12 @@ def report(
             show_default=False,
         ),
     ] = None,
-    sample: Annotated[
-        float | None,
+    sample_bytes: Annotated[
+        int | None,
         typer.Option(
-            "--sample",
-            min=0.001,
-            help="Megabytes drawn evenly from each text; without it all of it is read.",
+            "--sample-bytes",
+            min=1,
+            help="How much to draw, evenly, from each text; without it all of it is read.",
             show_default=False,
         ),
     ] = None,
@@ -66,9 +64,7 @@ def report(
         int, typer.Option("--hidden", min=1, help="Hidden size of the model that costs are told for.")
     ] = 4096,
     layers: Annotated[int, typer.Option("--layers", min=1, help="Its layers.")] = 32,
-    field: Annotated[
-        str, typer.Option("--field", help="Field of .jsonl and .parquet that holds the text.")
-    ] = "text",
+    field: Field = "text",
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
@@ -86,14 +82,14 @@ def report(
 
     named = _labelled(tokenizer, "TOKENIZER")
     texts = [Text(label, find_files([name])) for label, name in _labelled(text or [], "--text").items()]
-    texts = texts or _sample_texts()
+    texts = texts or [Text(label, sample_files(label)) for label in SAMPLES]
     files = {label: tokenizer_file(name) for label, name in named.items()}
     inputs = [*files.values(), *(file for one in texts for file in one.files)]
     with Run(out, "report", options_of(context), inputs, force, seed=seed) as run:
         vocabularies = [
             Vocabulary(label, name, load_tokenizer(files[label])) for label, name in named.items()
         ]
-        source = Source(field, None if sample is None else int(sample * MB), seed)
+        source = Source(field, sample_bytes, seed)
         size = sum(file.stat().st_size for one in texts for file in one.files)
         with progress("counting", total=size) as bar:
             found = measured(vocabularies, texts, source, Shape(hidden, layers), sentence or [], bar)
@@ -108,7 +104,7 @@ def report(
         print_json({"out": str(out), **result})
         return
     _draw(result)
-    screen.print(f"Written to {out}: report.html, report.md, report.json", style="bold")
+    say(f"Written to {out}: report.html, report.md, report.json", "bold")
 
 
 def _labelled(given: Sequence[str], where: str) -> dict[str, str]:
@@ -137,13 +133,6 @@ def _own_label(name: str) -> str:
     stem = path.name.split(".")[0] if path.is_file() else path.name
     stem = stem or path.name or path.resolve().name
     return path.resolve().parent.name if path.is_file() and stem in _UNTELLING else stem
-
-
-def _sample_texts() -> list["Text"]:
-    from zhllama.efficiency.report import Text
-
-    folder = shipped("corpora", "sample")
-    return [Text(label, sorted(folder.glob(f"{label}_*.txt"))) for label in ("zh", "zhtw", "en", "code")]
 
 
 def _draw(result: dict[str, Any]) -> None:

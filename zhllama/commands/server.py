@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from zhllama.commands.common import warn
 from zhllama.errors import OptionError
 
 if TYPE_CHECKING:
@@ -155,6 +156,11 @@ def ask_all(
         if not len(journal) and not (run.out / BATCHES).exists():
             run.resume = None  # nothing was paid for: the folder goes, and the command can be given as it was
         raise
+
+
+def warn_of_budget() -> None:
+    """What is said where the budget ended a run before its end."""
+    warn("stopped by its budget. Go on with --resume and a larger one.")
 
 
 def _object(text: str | None) -> Mapping[str, Any]:

@@ -8,15 +8,16 @@ import typer
 from zhllama.commands.common import (
     AsJson,
     Config,
+    Field,
     Force,
     Out,
     Resume,
     Seed,
-    notes,
+    check_torch,
     options_of,
     print_json,
     progress,
-    screen,
+    say,
 )
 from zhllama.commands.training_options import (
     LEARNING,
@@ -47,19 +48,15 @@ from zhllama.commands.training_options import (
     WeightDecay,
     WhichMatrices,
     WhichSchedule,
-    check_torch,
+    hooks_for,
     recorded_options,
     show_plan,
     show_result,
-    show_step,
+    steps_told,
 )  # fmt: skip
 from zhllama.errors import OptionError
 from zhllama.run import Run
-from zhllama.training.options import (
-    Fit,
-    Lora,
-    Options,
-)
+from zhllama.training.options import Fit, Lora, Options
 
 if TYPE_CHECKING:
     from zhllama.training.plan import Plan
@@ -101,9 +98,7 @@ def pretrain(
         bool,
         typer.Option("--stream", help="Encode as it goes, keep no packed blocks.", rich_help_panel=LENGTH),
     ] = False,
-    field: Annotated[
-        str, typer.Option("--field", help="Of JSON lines or Parquet.", rich_help_panel=LENGTH)
-    ] = "text",
+    field: Field = "text",
     rows: Rows = "new",
     matrices: WhichMatrices = "both",
     old_rows: OldRows = None,
@@ -170,7 +165,6 @@ def pretrain(
         raise OptionError("--out", "is missing", "Give a folder for the run")
     from zhllama.training.ground import Job, survey
     from zhllama.training.mixture import Source, default_cache
-    from zhllama.training.pretrain import Hooks
     from zhllama.training.pretrain import pretrain as train
 
     job = Job(
@@ -182,16 +176,11 @@ def pretrain(
     files = [path for source in (*job.sources, *job.heldout) for path in source.files]
     run = Run(out, "pretrain", recorded, [*files, *ground.inputs()], force, resume, seed)
     with progress(f"stage {stage}", None, "steps") as bar:
-        hooks = Hooks(
-            planned=lambda plan: None if as_json else show_plan(plan, as_json, to_notes=True),
-            step=lambda line: show_step(bar, line),
-            note=lambda told: notes.print(f"zhllama: {told}", style="yellow", soft_wrap=True),
-            read=lambda count: bar.note("encoding"),
-        )
-        manifest = train(job, options, ground, run, hooks)
+        manifest = train(job, options, ground, run, hooks_for(bar, "encoding", as_json))
     if manifest is None:
         return
-    print_json(manifest["figures"]) if as_json else show_result(out, manifest["figures"])
+    figures = manifest["figures"]
+    print_json(figures) if as_json else show_result(steps_told(out, figures), figures)
 
 
 def pack(
@@ -205,7 +194,7 @@ def pack(
     fit: Annotated[
         Fit, typer.Option("--fit", help="concatenate cuts documents; best-fit keeps them whole, for tuning.")
     ] = "concatenate",
-    field: Annotated[str, typer.Option("--field", help="Of JSON lines or Parquet.")] = "text",
+    field: Field = "text",
     force: Force = False,
     as_json: AsJson = False,
     config: Config = None,
@@ -236,7 +225,7 @@ def pack(
         print_json(figures)
     else:
         told = f"{meta.blocks:,} blocks of {meta.size}: {meta.documents:,} documents, {meta.tokens:,} tokens"
-        screen.print(f"{told}, {100 * meta.filled:.1f} % of positions used\n{out / 'blocks'}")
+        say(f"{told}, {100 * meta.filled:.1f} % of positions used\n{out / 'blocks'}")
 
 
 def _planned(

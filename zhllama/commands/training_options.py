@@ -1,18 +1,19 @@
-"""The options that pretrain and sft share, and the plan, the steps and the result as both draw them."""
+"""The options that the training commands share, and the plan, the steps and the result as they draw them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from zhllama.commands.common import Bar, notes, options_of, print_json, screen
-from zhllama.errors import MissingPackage
+from zhllama.commands.common import Bar, note, notes, options_of, print_json, say, screen, warn
 from zhllama.training import options as training
 
 if TYPE_CHECKING:
     from zhllama.training.ground import Ground
     from zhllama.training.plan import Plan
+    from zhllama.training.pretrain import Hooks
 
 LENGTH = "Length"
 LEARNING = "What learns, and how"
@@ -89,15 +90,6 @@ PlannedMachine = Annotated[
 ]
 
 
-def check_torch(command: str) -> None:
-    """MissingPackage where what trains is not installed."""
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError:
-        raise MissingPackage(command, "torch", "train") from None
-
-
 def recorded_options(context: typer.Context, ground: "Ground", out: Path) -> dict[str, Any]:
     """What a training run's config and manifest say: the options that change what is trained, and the model's own place."""
     chain = ground.chain
@@ -109,6 +101,18 @@ def recorded_options(context: typer.Context, ground: "Ground", out: Path) -> dic
     recorded["model"] = str(chain.runs[-1] if chain.runs else chain.base)
     recorded["base_model"] = str(out.resolve() / "grown" if ground.grows else chain.base)
     return recorded
+
+
+def hooks_for(bar: Bar, reading: str, as_json: bool) -> "Hooks":
+    """What a run tells while it works: its plan, each step, what is to be known; `reading` says what comes first."""
+    from zhllama.training.pretrain import Hooks
+
+    return Hooks(
+        planned=lambda plan: None if as_json else show_plan(plan, as_json, to_notes=True),
+        step=lambda line: show_step(bar, line),
+        note=warn,
+        read=lambda count: bar.note(reading),
+    )
 
 
 def show_plan(plan: "Plan", as_json: bool, to_notes: bool = False) -> None:
@@ -126,8 +130,8 @@ def show_plan(plan: "Plan", as_json: bool, to_notes: bool = False) -> None:
         drawn.add_row(
             "length", f"{plan.steps:,} steps, {plan.tokens:,} tokens, about {_duration(plan.seconds)}"
         )
-    for note in plan.notes:
-        drawn.add_row("note", note)
+    for told in plan.notes:
+        drawn.add_row("note", told)
     (notes if to_notes else screen).print(drawn)
 
 
@@ -142,27 +146,34 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def show_step(bar: Bar, line: dict[str, Any]) -> None:
-    """A step done, a loss, or bits."""
+def show_step(bar: Bar, line: Mapping[str, Any]) -> None:
+    """A step done, a loss, or what was measured on what is kept aside."""
     bar.at(line["step"], line["steps"])
     if "loss" in line:
         bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
-    elif any("_bits_per_" in key for key in line):
-        told = ", ".join(f"{_bits_name(k)} {v:.4f}" for k, v in line.items() if "_bits_per_" in k)
-        notes.print(f"step {line['step']:,}: {told}", soft_wrap=True)
+    elif told := ", ".join(f"{name} {v:.4f}" for k, v in line.items() if (name := measured_name(k))):
+        note(f"step {line['step']:,}: {told}")
 
 
-def _bits_name(key: str) -> str:
-    label, _, unit = key.partition("_bits_per_")
-    return f"{label} bits/{'char' if unit == 'character' else unit}"
+def measured_name(key: str) -> str | None:
+    """How a figure on text or pairs kept aside is called on the screen; None for other figures."""
+    label, found, unit = key.partition("_bits_per_")
+    if found:
+        return f"{label} bits/{'char' if unit == 'character' else unit}"
+    return key.removesuffix("_aside") if key.endswith("_aside") else None
 
 
-def show_result(out: Path, figures: dict[str, Any]) -> None:
-    """Bits before and after."""
-    drawn = Table("", "before", "after", box=None, padding=(0, 2, 0, 0))
+def show_result(told: str, figures: Mapping[str, Any], head: str = "") -> None:
+    """What was measured, before and after, and a last line."""
+    drawn = Table(head, "before", "after", box=None, padding=(0, 2, 0, 0))
     for key, value in figures.items():
-        if "_bits_per_" in key:
-            drawn.add_row(_bits_name(key), f"{value['before']:.4f}", f"{value['after']:.4f}")
+        if isinstance(value, Mapping) and "before" in value and (name := measured_name(key)):
+            drawn.add_row(name, f"{value['before']:.4f}", f"{value['after']:.4f}")
     if drawn.row_count:
         screen.print(drawn)
-    screen.print(f"{figures['steps']:,} steps, {figures['tokens']:,} tokens: {out}")
+    say(told)
+
+
+def steps_told(out: Path, figures: Mapping[str, Any]) -> str:
+    """How much was trained, and where it is."""
+    return f"{figures['steps']:,} steps, {figures['tokens']:,} tokens: {out}"

@@ -14,9 +14,10 @@ from zhllama.commands.common import (
     Force,
     Resume,
     Seed,
-    notes,
+    check_torch,
     print_json,
     progress,
+    warn,
 )
 from zhllama.commands.training_options import (
     LEARNING,
@@ -46,11 +47,11 @@ from zhllama.commands.training_options import (
     WeightDecay,
     WhichMatrices,
     WhichSchedule,
-    check_torch,
+    hooks_for,
     recorded_options,
     show_plan,
     show_result,
-    show_step,
+    steps_told,
 )  # fmt: skip
 from zhllama.errors import OptionError
 from zhllama.run import Run
@@ -165,7 +166,6 @@ def sft(
         raise OptionError("--out", "is missing", "Give a folder for the run")
     from zhllama.text import find_files
     from zhllama.training.mixture import default_cache
-    from zhllama.training.pretrain import Hooks
     from zhllama.training.pretrain import pretrain as train
     from zhllama.training.tuning import Tuning
 
@@ -174,23 +174,14 @@ def sft(
         recorded = recorded_options(context, found.ground, out)
         files = [path for source in sources for path in source.files]
         run = Run(out, "sft", recorded, [*files, *heldout, *found.ground.inputs()], force, resume, seed)
-
-        def told(text: str) -> None:
-            notes.print(f"zhllama: {text}", style="yellow", soft_wrap=True, markup=False)
-
         job = Tuning(
-            sources, heldout, found.encoder, cache or default_cache(), skip_bad=skip_bad, alone=found.alone, note=told
+            sources, heldout, found.encoder, cache or default_cache(), skip_bad=skip_bad, alone=found.alone, note=warn
         )  # fmt: skip
-        hooks = Hooks(
-            planned=lambda plan: None if as_json else show_plan(plan, as_json, to_notes=True),
-            step=lambda line: show_step(bar, line),
-            note=told,
-            read=lambda count: bar.note("encoding"),
-        )
-        manifest = train(job, options, found.ground, run, hooks)
+        manifest = train(job, options, found.ground, run, hooks_for(bar, "encoding", as_json))
     if manifest is None:
         return
-    print_json(manifest["figures"]) if as_json else show_result(out, manifest["figures"])
+    figures = manifest["figures"]
+    print_json(figures) if as_json else show_result(steps_told(out, figures), figures)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zhllama.commands.common import AsJson, Config, notes, print_json
+from zhllama.commands.common import AsJson, Config, check_torch, note, notes, print_json, warn
 from zhllama.errors import InputError, MissingPackage, OptionError, ZhllamaError
 
 if TYPE_CHECKING:
@@ -122,9 +122,8 @@ def serve(
         if served.assumed:
             _tell_assumed(model, served.template.name)
         if served.folded:
-            notes.print(
-                f"zhllama: {served.folded} run{'s' * (served.folded > 1)} folded for now; zhllama export keeps the result.",
-                markup=False,
+            warn(
+                f"{served.folded} run{'s' * (served.folded > 1)} folded for now; zhllama export keeps the result."
             )
         status.update("loading")
         with Server(served.name, Path(home), host, port) as server:
@@ -163,7 +162,7 @@ def _converse(talk: "Chat") -> None:
     if keyboard:
         import readline  # noqa: F401  # gives input() its line editing and history
 
-        notes.print("/help tells what there is besides talking; /quit leaves.")
+        note("/help tells what there is besides talking; /quit leaves.")
     saved: set[Path] = set()
     with _interrupts() as stop:
         while (said := _read_turn(keyboard)) is not None:
@@ -177,7 +176,7 @@ def _converse(talk: "Chat") -> None:
             except ZhllamaError as error:
                 if not keyboard:
                     raise
-                notes.print(f"zhllama: {error}", markup=False)
+                warn(str(error))
 
 
 def _read_turn(keyboard: bool) -> str | None:
@@ -187,7 +186,7 @@ def _read_turn(keyboard: bool) -> str | None:
     except EOFError:
         return None
     except KeyboardInterrupt:
-        notes.print("\n/quit or Ctrl-D leaves.")
+        note("\n/quit or Ctrl-D leaves.")
         return ""
     except UnicodeDecodeError as error:
         raise InputError("stdin", f"is not UTF-8 ({error})", "Convert it first") from error
@@ -217,10 +216,7 @@ def _say(talk: "Chat", text: str, stop: Event) -> None:
     pieces = talk.say(text, stop)
     if talk.forgotten > forgotten:
         count = (talk.forgotten - forgotten) // 2
-        notes.print(
-            f"(the conversation is long: the oldest {count} exchange{'s' * (count > 1)} forgotten)",
-            markup=False,
-        )
+        note(f"(the conversation is long: the oldest {count} exchange{'s' * (count > 1)} forgotten)")
     for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
@@ -246,16 +242,14 @@ def _command(talk: "Chat", given: str, saved: set[Path]) -> bool:
         told = HELP
     else:
         told = f"no command {name}; /help lists them"
-    notes.print(told, markup=False)
+    note(told)
     return False
 
 
 def _save(talk: "Chat", name: str, saved: set[Path]) -> Path:
     """Write the conversation; a file that was there before this conversation is never overwritten."""
-    import json
-
     from zhllama.conversation.sharegpt import sharegpt_row
-    from zhllama.files import write_whole
+    from zhllama.files import json_line, write_whole
 
     if not name:
         raise InputError("/save", "names no file", "Write /save FILE")
@@ -263,7 +257,7 @@ def _save(talk: "Chat", name: str, saved: set[Path]) -> Path:
     if path.exists() and path not in saved:
         raise InputError(path, "is there already", "Choose another name")
     try:
-        write_whole(path, json.dumps(sharegpt_row(talk.conversation()), ensure_ascii=False) + "\n")
+        write_whole(path, json_line(sharegpt_row(talk.conversation())))
     except OSError as error:
         raise InputError(
             path, f"cannot be written ({error.strerror or error})", "Choose another place"
@@ -277,14 +271,12 @@ def _speaker(model: str, template: str | None) -> "Speaker":
 
     if is_gguf(model):
         return LlamaCppSpeaker(Path(model), _jinja(template))
-    try:
-        import torch  # noqa: F401
-        import transformers.utils.logging as logging
-    except ImportError:
-        raise MissingPackage("chat", "torch", "train") from None
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    check_torch("chat")
+    from transformers.utils import logging
+
     from zhllama.use.speaker import open_speaker
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
     speaker = open_speaker(model, template)
     if speaker.assumed:
@@ -305,19 +297,14 @@ def _jinja(template: str | None) -> str | None:
 
 
 def _tell_assumed(model: str, template: str) -> None:
-    notes.print(
-        f"zhllama: {model} has no chat template, so it may never have learned to answer; it is asked by {template}'s. "
-        "--template names another.",
-        markup=False,
-        soft_wrap=True,
+    warn(
+        f"{model} has no chat template, so it may never have learned to answer; it is asked by {template}'s. "
+        "--template names another."
     )
 
 
 def _check_serving() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingPackage("serve", "torch", "train") from None
+    check_torch("serve")
     from transformers.utils.import_utils import is_serve_available
 
     if not is_serve_available():

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from zhllama.commands.audit import Field, Recipe, sample_texts
+from zhllama.commands.audit import Recipe, sample_texts
 from zhllama.commands.common import (
     AsJson,
     Config,
+    Field,
     Force,
     Out,
     Seed,
-    notes,
+    note,
     options_of,
     print_json,
     progress,
+    say,
     screen,
 )
 from zhllama.errors import InputError, OptionError
@@ -89,7 +91,7 @@ def train_vocab(
         sample = _draw(files, field, sample_bytes, seed) if files else None
         if sample is not None:
             seconds, memory = (rate * sample.size for rate in COST[model_type])
-            notes.print(
+            note(
                 f"Training on {sample.size / MB:.1f} of {sample.seen / MB:.1f} MB: about {seconds:.0f} CPU seconds "
                 f"and {memory / MB + 100:.0f} MB of memory."
             )
@@ -105,11 +107,11 @@ def train_vocab(
     if as_json:
         print_json({"out": str(out), **manifest["figures"]})
         return
-    screen.print(
+    say(
         f"{figures['pieces']:,} pieces from {'jieba’s word list' if sample is None else _told(sample)} in "
         f"{manifest['seconds']:.0f} s: {out / 'zh.model'}"
     )
-    screen.print(f"Next: zhllama merge-vocab --zh {out / 'zh.model'} --recipe safe --out VOCAB")
+    say(f"Next: zhllama merge-vocab --zh {out / 'zh.model'} --recipe safe --out VOCAB")
 
 
 def merge_vocab(
@@ -268,13 +270,9 @@ def merge_vocab(
     draw(screen, found, f"{out}", str(named))
     added = ", ".join(f"{n:,} {why}" for why, n in merge.counts().items()) or "0"
     less = f", {found.pruned:,} of the base pruned (id_map.json)" if merge.dropped else ""
-    screen.print(
-        f"{added} added{less}, {len(merge.left_out):,} of the list left out. Written to {out}", style="bold"
-    )
+    say(f"{added} added{less}, {len(merge.left_out):,} of the list left out. Written to {out}", "bold")
     if recipe == "chinese-llama" and merge.added:
-        screen.print(
-            "--recipe safe adds the same Chinese pieces without the drift, the dead pieces and the ties."
-        )
+        say("--recipe safe adds the same Chinese pieces without the drift, the dead pieces and the ties.")
 
 
 def _merge_list(base: "Vocabulary", zh: Path | None, recipe: Recipe, pad: bool) -> "Merge | ByteMerge":

@@ -15,7 +15,6 @@ from zhllama.generate.methods import Sampling
 from zhllama.generate.prompts import Prompts
 
 ROUND = 1024  # requests; with 32 under way, the end of a round leaves few of them idle
-Mode = Literal["pair", "score"]
 References = Literal["exact", "all", "none"]
 # Parts of the names of categories whose questions have one right answer; MT-Bench hands references to the judge in these.
 EXACT = ("数学", "计算", "算术", "编程", "代码", "程序", "推理", "逻辑", "math", "cod", "program", "reason")

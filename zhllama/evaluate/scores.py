@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 
 Outcome = Literal["win", "tie", "loss"]  # of the left contestant
-POINTS: dict[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 Z = 1.959963984540054  # 97.5 % of the normal distribution lie below
 RESAMPLES = 2000
 

@@ -45,11 +45,9 @@ class Rewrite:
     def requests(self, round: int) -> list[Request]:
         if self._pending:
             return [self._answer(round, index, name) for index, name in enumerate(self._pending)]
-        while self._next < len(self.given):
-            chunk = self.given[self._next : self._next + ROUND]
-            self._next += len(chunk)
-            return [self._rewrite(round, index, given) for index, given in enumerate(chunk)]
-        return []
+        chunk = self.given[self._next : self._next + ROUND]
+        self._next += len(chunk)
+        return [self._rewrite(round, index, given) for index, given in enumerate(chunk)]
 
     def _rewrite(self, round: int, index: int, given: Seed) -> Request:
         about = {"id": given.id, "way": "translate"}
@@ -146,11 +144,10 @@ class Rank:
         return ("answer", "rank")
 
     def requests(self, round: int) -> list[Request]:
-        ready = [(name, contest) for name, contest in self._open.items()]
-        if ready:
+        if self._open:
             return [
                 self._ranking(round, 2 * n + order, name, contest, order)
-                for n, (name, contest) in enumerate(ready)
+                for n, (name, contest) in enumerate(self._open.items())
                 for order in (0, 1)
             ]
         chunk = self.given[self._next : self._next + max(1, ROUND // self.answers)]

@@ -31,10 +31,6 @@ class Bits:
     def per_character(self) -> float:
         return self.bits / self.characters
 
-    @property
-    def per_token(self) -> float:
-        return self.bits / self.tokens
-
 
 def measure(
     model: Any,

@@ -10,17 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zhllama.resources import shipped
+from zhllama.resources import sample_files
 from zhllama.text import read_documents
 from zhllama.training.blocks import Example, examples
 from zhllama.training.packing import Sample, best_fit, pack_samples
 from zhllama.training.tokens import Tokens
 
 LIMIT = 64_000  # characters of a label that are measured
-SAMPLES = {
-    "zh": "zh_*.txt",
-    "en": "en_*.txt",
-}  # of corpora/sample, where the run's own text leaves none aside
 
 
 @dataclass(frozen=True)
@@ -77,8 +73,7 @@ def _pieces(texts: Sequence[str], tokens: Tokens, size: int) -> Iterator[NDArray
 
 def sample_texts(label: str) -> list[str]:
     """The shipped sample in a language; empty for labels that it has none for."""
-    pattern = SAMPLES.get(label)
-    return list(read_documents(sorted(shipped("corpora", "sample").glob(pattern)))) if pattern else []
+    return list(read_documents(sample_files(label)))
 
 
 def measure(model: Any, held: HeldOut, micro_batch: int, device: torch.device) -> Bits:

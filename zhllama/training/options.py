@@ -1,6 +1,5 @@
 """What a pre-training run is asked to do, checked before anything is read."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,7 +88,7 @@ class Options:
         if self.lora is not None:
             _require(self.lora.rank >= 1, "lora_rank", "is below 1", "Give 8 or so")
             _require(0 <= self.lora.dropout < 1, "lora_dropout", "is not between 0 and 1", "Give 0 or 0.05")
-            _require(bool(self.lora.modules), "lora_modules", "names no layer", "Give q_proj and others")
+            _require(bool(self.lora.modules), "lora_module", "names no layer", "Give q_proj and others")
 
     @property
     def stage(self) -> int:
@@ -113,9 +112,3 @@ class Options:
 def _require(holds: bool, name: str, what: str, remedy: str) -> None:
     if not holds:
         raise OptionError(f"--{name.replace('_', '-')}", what, remedy)
-
-
-def one_of(name: str, given: str, known: Sequence[str]) -> None:
-    """OptionError unless `given` is among `known`."""
-    if given not in known:
-        raise OptionError(name, f"{given!r} is not known", f"Give one of {', '.join(known)}")

@@ -83,7 +83,7 @@ def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
     unknown = sorted(set(modules) - known)
     if unknown:
         told = f"the model has no linear layer {unknown[0]!r}"
-        raise OptionError("--lora-modules", told, f"Its layers are {', '.join(sorted(known))}")
+        raise OptionError("--lora-module", told, f"Its layers are {', '.join(sorted(known))}")
     return [module for name, module in linear.items() if name.rpartition(".")[2] in modules]
 
 

@@ -30,7 +30,7 @@ class Ready:
 
 def make_ready(
     chain: Chain, layout: Layout, matrices: Matrices, lora: Lora | None, precision: Precision, device: torch.device,
-    *, full: bool = False, four_bit: bool = False, checkpointing: bool = False, trust_remote_code: bool = False,
+    *, full: bool = False, four_bit: bool = False, checkpointing: bool = False,
 ) -> Ready:  # fmt: skip
     """Opens the chain, folds in what was trained before, and lets the given rows and adapters learn, or with `full` everything.
 
