@@ -1,5 +1,6 @@
 """The command line's manners: quick help, one-line errors, exit codes, recipes, JSON."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -203,3 +204,36 @@ def test_killed_merge_leaves_a_folder_that_force_clears(zhllama: Zhllama, inputs
     line = ("merge-vocab", "--recipe", "safe", "--zh", "small.txt", "--fuzz", "50", "--out", "o")
     assert "holds an unfinished run. Give --force to start over" in zhllama(*line).stderr
     assert zhllama(*line, "--force").returncode == 0
+
+
+def test_a_path_is_neither_folded_nor_taken_for_markup(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(inputs)
+    out = f"[/red]{'很长的名字' * 30}"[:80]
+    line = ("merge-vocab", "--recipe", "safe", "--zh", "small.txt", "--fuzz", "50", "--out", out)
+    with pytest.raises(SystemExit) as left:
+        main(list(line))
+    assert left.value.code == 0 and f"Written to {out}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("datatrove.data", "datatrove.data: is needed for this and not installed. pip install 'zhllama[corpus]'."),
+        ("numba", "numba: is needed for this and not installed. pip install 'zhllama[fast]'."),
+        ("nobody_knows", "nobody_knows: is needed for this and not installed. pip install 'zhllama[all]'."),
+    ],
+)  # fmt: skip
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: str, told: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # as good as not installed
+
+    def needs_it(*_: object, **__: object) -> None:
+        importlib.import_module(module)
+
+    monkeypatch.setattr("zhllama.cli.app", needs_it)
+    with pytest.raises(SystemExit) as left:
+        main(["corpus", "clean"])
+    assert left.value.code == 1 and capsys.readouterr().err == f"zhllama: {told}\n"

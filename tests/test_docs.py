@@ -104,7 +104,7 @@ RULES: tuple[tuple[str, Run | Skip], ...] = (
     ("merge-vocab .*continued.* --text", Run("--fuzz 20 --prior 0 --add 400")),
     ("merge-vocab", Run("--fuzz 20")),
     ("audit", Run("--fuzz 20")),
-    ("report", Run("--sample 0.01")),
+    ("report", Run("--sample-bytes 10000")),
     ("advise", Run("--most 1000 --prior 0")),
     ("grow .*distill", Run("--steps 1")),
     ("pretrain --config cpu-.*--model", Run(f"{TINY} {MEASURED} --block-size 32 --old-rows 700")),

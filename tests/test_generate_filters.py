@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from zhllama.corpus.filters import read_words
 from zhllama.errors import InputError, OptionError
-from zhllama.generate.filters import Rules, in_simplified, personal_data, read_blacklist, reason_against
+from zhllama.generate.filters import Rules, black_listed, in_simplified, personal_data, reason_against
 from zhllama.generate.shelf import Origin, Shelf
 from zhllama.generate.tasks import Seed, Task, read_seeds
 from zhllama.resources import shipped
 
-RULES = Rules(blacklist=read_blacklist([shipped("prompts_zh", "blacklist.txt")]))
+RULES = Rules(blacklist=read_words([shipped("prompts_zh", "blacklist.txt")])[0][1])
 GOOD = "春天来了，河边的柳树发了新芽，孩子们在草地上放风筝。"
 
 
@@ -95,7 +96,9 @@ def test_personal_data() -> None:
         "telephone",
     ]
     assert personal_data(Task("查", "110101199003077758", "")) == ["identity card"]
+    assert personal_data(Task("查", "110101199003077759", "")) == []  # whose check digit is wrong
     assert personal_data(Task("算", "", "答案是 13812345678901。")) == []
+    assert personal_data(Task("填写 [邮箱] 一栏", "", "好")) == []
 
 
 @pytest.mark.parametrize(
@@ -113,10 +116,14 @@ def test_options_that_make_no_sense(options: dict[str, Any], where: str) -> None
 
 
 def test_blacklist_file(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("# 注释\n股票\n\n", encoding="utf-8")
-    assert read_blacklist([tmp_path / "mine"]) == ("股票",)
-    with pytest.raises(InputError):
-        read_blacklist([tmp_path / "none"])
+    (tmp_path / "mine").write_text("# 注释\n股票\nGPT\n\n", encoding="utf-8")
+    words = read_words([tmp_path / "mine"])[0][1]
+    assert words == ("股票", "gpt")
+    assert black_listed(Task("gpt 是什么", "", "好"), Rules(blacklist=words)) == "gpt"
+    (tmp_path / "mine").write_text("# 注释\n", encoding="utf-8")
+    for name in ("mine", "none"):
+        with pytest.raises(InputError):
+            read_words([tmp_path / name])
 
 
 def shelf(wanted: int = 10, **rules: Any) -> tuple[Shelf, list[dict[str, Any]]]:

@@ -14,9 +14,10 @@ from typer.core import TyperGroup
 
 from tests.conftest import Zhllama
 from zhllama.cli import app
+from zhllama.commands.line import _draw
 from zhllama.errors import InputError, OptionError
-from zhllama.line import Line, read_line
-from zhllama.lineage import lineage
+from zhllama.line import Line, Record, read_line
+from zhllama.lineage import Ancestor, lineage
 
 LINE = """\
 out: made
@@ -142,3 +143,23 @@ def test_ctrl_c_ends_the_step_too(tmp_path: Path) -> None:
     assert process.wait(30) == 143
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+@pytest.mark.parametrize("held", ["", "[]", "{", '{"list": 1}', '{"list": {"line": []}}'])
+def test_a_record_that_is_none_is_told(tmp_path: Path, held: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "line.json").write_text(held, encoding="utf-8")
+    with pytest.raises(InputError, match="is broken"):
+        Record(read(tmp_path, LINE))
+
+
+def test_no_path_of_a_tree_is_folded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    far = tmp_path / "/".join(["a folder of a long name"] * 8)
+    base = Ancestor(far, "grow", {"rows": 7}, 1.0, (), (far / "text.txt",), (far / "text.txt",))
+    _draw(Ancestor(far / "two", "pretrain", {}, 2.0, (base,), (), ()))
+    shown = [row.strip("│├└─ ") for row in capsys.readouterr().out.splitlines()]
+    assert shown == [
+        f"pretrain  {far / 'two'}  2 s", f"grow  {far}  rows 7, 1 s", f"{far / 'text.txt'}",
+        f"{far / 'text.txt'} has changed since, or is gone",
+    ]  # fmt: skip

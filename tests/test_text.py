@@ -98,3 +98,29 @@ def test_find_files(tmp_path: Path) -> None:
     for wrong, what in ((tmp_path / "nope", "no such file"), (tmp_path / "empty.txt", "is empty")):
         with pytest.raises(InputError, match=what):
             find_files([wrong])
+
+
+@pytest.mark.parametrize(
+    ("kept", "beside"),
+    [
+        ("documents/00000.jsonl", "rejected/length/00000.jsonl"),
+        ("conversations.jsonl", "rejected.jsonl"),
+        ("instructions.jsonl", "journal.jsonl"),
+    ],
+)
+def test_of_a_run_what_it_kept_is_taken_and_nothing_else(tmp_path: Path, kept: str, beside: str) -> None:
+    for name in ("config.yaml", "manifest.json", kept, beside):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    assert find_files([tmp_path]) == [tmp_path / kept]
+    assert find_files([tmp_path], [beside]) == [tmp_path / beside]
+
+
+def test_the_rows_of_parquet_are_told_as_they_are_read(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    path, told = tmp_path / "a.parquet", list[int]()
+    parquet.write_table(pyarrow.Table.from_pylist([{"text": "好"}] * 1000), path)
+    assert len(list(read_lines([path], advance=told.append))) == 1000
+    assert sum(told) == pytest.approx(path.stat().st_size, abs=len(told))

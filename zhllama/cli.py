@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import sys
 import warnings
@@ -123,10 +124,33 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         remedy = "Free some room" if error.errno == errno.ENOSPC else "Check the path and its rights"
         return f"{error.filename2 or error.filename or 'file'}: {error.strerror}. {remedy}."
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("zhllama"):
+        return f"{error.name}: is needed for this and not installed. pip install 'zhllama[{_extra_of(error.name)}]'."
     if isinstance(error, MemoryError):
         return "memory: ran out. Give less at once."
     told = " ".join(f"{type(error).__name__}: {error}".split())
     return f"internal error: {told[:300]}. Run it again with --debug and report what it shows."
+
+
+def _extra_of(module: str) -> str:
+    """The extra of ours that brings a module's package; `all` where none is told by its name."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        named = requires("zhllama") or []
+    except PackageNotFoundError:
+        return "all"
+    package = module.partition(".")[0].replace("_", "-")
+    for told in named:
+        needed, _, condition = told.partition(";")
+        found = re.search(r"extra == ['\"](\w+)", condition)
+        if (
+            found
+            and found[1] != "all"
+            and re.match(rf"{re.escape(package)}(?![\w-])", needed.strip(), re.IGNORECASE)
+        ):
+            return found[1]
+    return "all"
 
 
 def _say(line: str) -> None:

@@ -210,14 +210,17 @@ class Record:
 
     def __init__(self, line: Line) -> None:
         self.path = line.out / "line.json"
+        self._held: dict[str, Any] = {}
         try:
-            self._held: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            held = json.loads(self.path.read_text(encoding="utf-8"))
+            self._held = {
+                name: {"line": one["line"], "finished": one["finished"]} for name, one in held.items()
+            }
         except FileNotFoundError:
-            self._held = {}
-        except ValueError as error:
-            raise InputError(
-                self.path, f"is broken ({error})", "Remove it; finished steps are then made anew"
-            ) from error
+            pass
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            told = f"is broken ({type(error).__name__}: {error})"
+            raise InputError(self.path, told, "Remove it; finished steps are then made anew") from error
 
     def state(self, step: Step, remade: set[str]) -> State:
         """Whether a step stands as its line now says it; `remade` are steps that were made anew just now."""

@@ -10,25 +10,27 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from zhllama.errors import InputError, MissingPackage
+from zhllama.run import CONFIG
 
 FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".tsv")
 PACKED = (".gz", ".xz", ".zst")
 CHUNK = 1 << 20
+# What a run of ours keeps of texts, conversations or tasks: documents, sharegpt's conversations, gen-zh's instructions.
+KEPT = ("documents", "conversations.jsonl", "instructions.jsonl")
 Advance = Callable[[int], None]  # told how many bytes of the file, as it lies on disk, were read
 
 
-def find_files(given: Sequence[str | Path]) -> list[Path]:
+def find_files(given: Sequence[str | Path], kept: Sequence[str] = KEPT) -> list[Path]:
     """Every text file that the given files, folders and globs name, sorted within each, none twice.
 
-    Of a run of `corpus clean` or `corpus fetch` the documents are taken, not what was rejected.
-
+    Of a run of ours only the first of `kept` that it has is taken: neither what it rejected nor its journal is text.
     Errors: InputError for a name that matches nothing, and for an empty file.
     """
     found: dict[Path, None] = {}
     for name in given:
         path = Path(name).expanduser()
-        if (path / "config.yaml").is_file() and (path / "documents").is_dir():
-            path = path / "documents"
+        if (path / CONFIG).is_file():
+            path = next((path / own for own in kept if (path / own).exists()), path)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and _format(p) is not None)
             if not inside:
@@ -83,7 +85,7 @@ def _records(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
     """Lines of plain text, blank ones included, or the records' texts."""
     kind = _format(path)
     if kind == ".parquet":
-        yield from _parquet(path, field)
+        yield from _parquet(path, field, advance)
     elif kind in (".jsonl", ".json"):
         for number, line in enumerate(decoded_lines(path, advance), 1):
             if line.strip():
@@ -107,7 +109,7 @@ def _field(path: Path, number: int, line: str, field: str) -> str:
     return text
 
 
-def _parquet(path: Path, field: str) -> Iterator[str]:
+def _parquet(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -121,8 +123,11 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
                 f"has no column {field!r} but {', '.join(file.schema_arrow.names)}",
                 "Name the field with --field",
             )
+        a_row = path.stat().st_size / max(1, file.metadata.num_rows)
         for batch in file.iter_batches(columns=[field]):
             yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
+            if advance is not None:
+                advance(round(batch.num_rows * a_row))
     except ArrowException as error:
         raise InputError(path, f"is not a readable Parquet file ({error})", "Check the file") from error
 

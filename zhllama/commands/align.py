@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 Work = Callable[["Task", Options, "Surveyed", Run, "Hooks"], dict[str, Any]]
 
+RANKED = ("comparisons.json",)  # what of a gen-zh run is ranked
 PairFiles = Annotated[
     list[str],
     typer.Option(
@@ -233,7 +234,7 @@ def _align(context: typer.Context, command: str, base: str, options: Options, wo
     from zhllama.training.align import Task, surveyed
 
     given = context.params
-    files, heldout = find_files(given["pairs"]), find_files(given["eval_pairs"] or [])
+    files, heldout = (find_files(named or [], RANKED) for named in (given["pairs"], given["eval_pairs"]))
     with surveyed(given["model"], given["template"], given["max_length"]) as found:
         chain = found.ground.chain
         recorded = {**options_of(context), "base_model": str(chain.base)}

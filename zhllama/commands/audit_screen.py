@@ -20,7 +20,7 @@ _CHARSETS = {
 
 def draw(screen: Console, found: Audit, name: str, base: str) -> None:
     """Print what was promised and kept, what was found beside it, and what the extension gained."""
-    title = f"[bold]{name}[/]  {found.size:,} pieces, against {base}, {found.base_size:,}"
+    title = Text.assemble((name, "bold"), f"  {found.size:,} pieces, against {base}, {found.base_size:,}")
     screen.print(
         Panel(Group(_promises(found), _findings(found), _texts(found), _sentence(found)), title=title)
     )
@@ -30,7 +30,7 @@ def _promises(found: Audit) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for promise in found.promises:
         mark = Text("✓", "bold green") if promise.kept else Text("✗", "bold red")
-        table.add_row(mark, Text(promise.name, "bold"), promise.told)
+        table.add_row(mark, Text(promise.name, "bold"), Text(promise.told))
     return table
 
 
@@ -39,28 +39,24 @@ def _findings(found: Audit) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     promised = {p.name for p in found.promises}
     if "no English drift" not in promised:
-        table.add_row(
-            "English drift",
-            f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are cut "
-            f"differently{_first(found.drift)}",
-        )
+        told = f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are cut differently"
+        table.add_row("English drift", Text(told + _first(found.drift)))
     if found.kind == "byte-level":
         table.add_row(
             "parts of characters", f"{found.fragments:,} of the added tokens, on the way to whole ones"
         )
     if "no dead pieces" not in promised:
         shown = f", as {' '.join(found.dead[:4])}" if found.dead else ""
-        table.add_row(
-            "dead pieces",
-            f"{len(found.dead):,} of {found.added:,} added pieces can never occur{shown}",
-        )
+        told = f"{len(found.dead):,} of {found.added:,} added pieces can never occur"
+        table.add_row("dead pieces", Text(told + shown))
     if found.kind == "sentencepiece" and "exact fast tokenizer" not in promised:
-        table.add_row(
-            "tokenizer.json",
+        differ, texts = found.parity.differ + found.fuzz.differ, found.parity.lines + found.fuzz.lines
+        told = (
             f"none can be exact: {found.no_twin}"
             if found.no_twin
-            else f"{found.parity.differ + found.fuzz.differ:,} of {found.parity.lines + found.fuzz.lines:,} texts differ",
+            else f"{differ:,} of {texts:,} texts differ"
         )
+        table.add_row("tokenizer.json", Text(told))
     covered = "   ".join(f"{_CHARSETS[name]} {n:,}/{of:,}" for name, (n, of) in found.charsets.items())
     table.add_row("single pieces", covered)
     table.add_row("duplicates", Text(" ".join(found.duplicates[:SPECIALS]) or "none"))
@@ -80,7 +76,7 @@ def _texts(found: Audit) -> Table:
         share, was = text.bytes / max(1, text.tokens), text.base_bytes / max(1, text.base_tokens)
         gain = Text.assemble(f"{after / before:.2f} ", ("█" * min(16, round(after / before * 4)), "cyan"))
         table.add_row(
-            label,
+            Text(label),
             f"{text.base_tokens:,} → {text.tokens:,}",
             f"{before:.3f} → {after:.3f}",
             gain,

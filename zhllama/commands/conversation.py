@@ -19,7 +19,7 @@ from zhllama.commands.common import (
 )
 from zhllama.errors import OptionError
 from zhllama.files import JsonLines
-from zhllama.run import Run
+from zhllama.run import CONFIG, Run
 
 if TYPE_CHECKING:
     from zhllama.conversation.split import Length
@@ -81,8 +81,9 @@ def clean(
     from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.corpus.filters import read_words
     from zhllama.jsonrows import NotJson, read_rows_or_faults
+    from zhllama.text import find_files
 
-    paths = _conversation_files(files)
+    paths = find_files(files)
     languages: Any = () if keep == "any" else tuple(keep.split("+"))
     words = read_words(word_list or [])
     cleaner = Cleaner(Cleaning(languages, min_share, min_chars, words, word_hits, drop_ai, exact, near))
@@ -151,9 +152,10 @@ def split(
     from zhllama.conversation.read import Bad, disorder, read_conversations
     from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.conversation.split import split as parts_of
+    from zhllama.text import find_files
 
     length = _length(tokenizer, template)
-    paths = _conversation_files(files)
+    paths = find_files(files)
     kept, parts, long, cut, reasons = 0, 0, 0, 0, Counter[str]()
     with (
         Run(out, "sharegpt split", options_of(context), paths, force) as run,
@@ -188,21 +190,13 @@ def split(
         warn("counted without a template; give --template as sft will, or parts may be too long.")
 
 
-def _conversation_files(given: list[str]) -> list[Path]:
-    """The files that are named; of a run of ours what was kept, never what was rejected."""
-    from zhllama.text import find_files
-
-    inside = (Path(name) / KEPT for name in given)
-    return find_files([path if path.is_file() else name for path, name in zip(inside, given, strict=True)])
-
-
 def _length(tokenizer: str, template: str | None) -> "Length":
     from zhllama.conversation.split import template_length, text_length
     from zhllama.model.load import load_tokenizer, resolve_chain
     from zhllama.vocab.load import load_tokenizer as load_any
 
     path = Path(tokenizer)
-    if (path / "config.yaml").is_file() and not (path / "tokenizer.json").is_file():
+    if (path / CONFIG).is_file() and not (path / "tokenizer.json").is_file():
         path = resolve_chain(path).tokenizer
     if template is None:
         return text_length(load_any(path if path.exists() else tokenizer))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.segment import Segment, Segments
 from rich.tree import Tree
 from typer.core import TyperGroup
 
@@ -21,6 +22,7 @@ from zhllama.lineage import Ancestor
 from zhllama.lineage import lineage as trace
 from zhllama.run import read_manifest
 
+WIDE = 10_000  # columns of a tree: more than any path has
 LINES = Path(__file__).parent.parent / "recipes" / "lines"
 
 
@@ -159,8 +161,8 @@ def _draw(found: Ancestor) -> None:
     """The tree on stdout; a path is longer than a line often enough, and is not folded."""
     tree = Tree(_told(found))
     _grow(tree, found)
-    widest = screen.measure(tree).maximum
-    screen.print(tree, width=max(screen.width, widest), crop=False, soft_wrap=True)
+    for row in screen.render_lines(tree, screen.options.update(width=WIDE), pad=False):
+        screen.print(Segments([*row, Segment.line()]), crop=False)
 
 
 def _grow(tree: Tree, found: Ancestor) -> None:

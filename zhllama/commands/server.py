@@ -133,7 +133,7 @@ def ask_all(
     screen: Callable[["Rounds", "Client | None"], AbstractContextManager[None]],
 ) -> tuple[bool, dict[str, Any]]:
     """Ask until nothing is left (True) or the budget is (False), and tell of the servers; `screen` shows it meanwhile."""
-    from zhllama.generate.api import Client
+    from zhllama.generate.api import Client, ServerError
     from zhllama.generate.batch import BATCHES, BatchClient
     from zhllama.generate.rounds import Rounds
 
@@ -152,9 +152,11 @@ def ask_all(
 
     try:
         return asyncio.run(work())
-    except BaseException:
+    except BaseException as error:
         if not len(journal) and not (run.out / BATCHES).exists():
             run.resume = None  # nothing was paid for: the folder goes, and the command can be given as it was
+            if isinstance(error, ServerError):
+                raise error.before_all() from error
         raise
 
 

@@ -13,7 +13,6 @@ from zhllama.vocab.load import Tokenizer
 
 CONTEXT = 2048  # tokens
 ALPHA = 2.5  # of the Rényi efficiency (Zouhar et al., arXiv:2306.16842)
-CHARSETS: tuple[Charset, ...] = ("gb2312-1", "gb2312-2", "big5-1", "big5-2")
 
 Length = Literal["part", "1", "2", "3", "4", "5-8", "9+"]
 LENGTHS: Mapping[Length, tuple[int, int]] = {

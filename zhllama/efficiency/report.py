@@ -10,11 +10,12 @@ import numpy as np
 
 from zhllama.efficiency.count import Chunk, Counts, Tally, chunks, counting
 from zhllama.efficiency.kinds import KINDS, Kind
-from zhllama.efficiency.measure import ALPHA, CHARSETS, CONTEXT, Figures, Shape, Vocabulary, figures
+from zhllama.efficiency.measure import ALPHA, CONTEXT, Figures, Shape, Vocabulary, figures
 from zhllama.efficiency.sentences import SENTENCES, Drawn, cut
 from zhllama.encode import WORTH_LOADING, Encoder
 from zhllama.errors import InputError
 from zhllama.text import Advance, read_lines
+from zhllama.vocab.characters import LEVELS
 from zhllama.vocab.sample import sample_lines
 
 SCHEMA = "zhllama.report/1"
@@ -119,7 +120,7 @@ class Report:
             "source": vocabulary.source,
             "size": vocabulary.size,
             "embedding_parameters": {"tied": rows, "untied": 2 * rows},
-            "single_characters": {name: list(vocabulary.covered(name)) for name in CHARSETS},
+            "single_characters": {name: list(vocabulary.covered(name)) for name in LEVELS},
             "extends": None if base is None else self.vocabularies[base].label,
             "added": None if base is None else vocabulary.size - self.vocabularies[base].size,
         }

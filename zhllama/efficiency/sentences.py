@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable, Iterator
 from random import Random
 
+from zhllama.vocab.audit import SENTENCE
 from zhllama.vocab.characters import han
 from zhllama.vocab.load import Tokenizer
 
 SENTENCES = (
-    "人工智能是计算机科学、心理学、哲学等学科融合的交叉学科。",  # arXiv:2304.08177, table 1
+    SENTENCE,
     "中华人民共和国的首都是北京，常住人口两千多万。",
     "他说：“明天下午三点，老地方见，不见不散！”",
     "白日依山尽，黄河入海流。欲穷千里目，更上一层楼。",

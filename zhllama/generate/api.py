@@ -32,7 +32,18 @@ FILTERED = {"content_filter", "content_policy_violation", "data_inspection_faile
 
 
 class ServerError(ZhllamaError):
-    """The server, the key, the quota or the model: the run ends, and goes on with --resume once it is mended."""
+    """The server, the key, the quota or the model: the run ends, and goes on with --resume once `mend` is done.
+
+    `resumes` is false where there is nothing to go on with: no reply came yet, or an option must change.
+    """
+
+    def __init__(self, where: object, what: str, mend: str, resumes: bool = True) -> None:
+        self.mend = mend
+        super().__init__(where, what, f"{mend}, then --resume" if resumes else mend)
+
+    def before_all(self) -> "ServerError":
+        """The same for a run that is left as if it had never begun."""
+        return ServerError(self.where, self.what, self.mend, resumes=False)
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,7 @@ class Client:
                     raise ServerError(
                         server.url,
                         f"gives no reply ({got.what})",
-                        "Check the URL and the server, then --resume",
+                        "Check the URL and the server",
                     )
                 return Reply(text=None, refusal=f"no reply after {tries} tries ({got.what})")
             if got.wait is None:
@@ -228,30 +239,29 @@ class Client:
                 if self.to.key
                 else ("asks for a key", "Set OPENAI_API_KEY")
             )
-            raise ServerError(server.url, f"{what} ({said})", f"{name}, then --resume")
+            raise ServerError(server.url, f"{what} ({said})", name)
         if status == 402 or codes & QUOTA:
-            raise ServerError(
-                server.url, f"has no quota left for this key ({said})", "Top it up, then --resume"
-            )
+            raise ServerError(server.url, f"has no quota left for this key ({said})", "Top it up")
         if codes & FILTERED:
             return _Trouble(f"refused: {said}", refusal=True)
         if status == 403:
             raise ServerError(
                 server.url,
                 f"forbids this key the model {self.to.model!r} ({said})",
-                "Check both, then --resume",
+                "Check both",
             )
         if status == 404:
             raise ServerError(
                 server.url,
                 f"knows no model {self.to.model!r}, or is not the right URL ({said})",
                 "Check --model, and that --base-url ends as the server's does, mostly in /v1",
+                resumes=False,
             )
         if status == 429 or status == 503:
             wait = _retry_after(error.response.headers)
             if (wait or 0) > PATIENCE or self._clock() - self._last_success > PATIENCE:
                 raise ServerError(
-                    server.url, f"asks to wait {wait or PATIENCE:.0f} s ({said})", "Go on later with --resume"
+                    server.url, f"asks to wait {wait or PATIENCE:.0f} s ({said})", "Wait so long"
                 )
             self.busy += status == 429
             server.gate.refused(wait or 0.0)
@@ -263,6 +273,7 @@ class Client:
                 server.url,
                 f"refuses the request ({said})",
                 "Check --extra-body, --api and the reply's length",
+                resumes=False,
             )
         return _Trouble(f"HTTP {status}: {said}", refusal=True)
 

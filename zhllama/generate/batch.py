@@ -83,7 +83,7 @@ class BatchClient:
             told: Exception = error
             if isinstance(error, OpenAIError | ValueError | LookupError):
                 said = without_key(" ".join(str(error).split())[:300], self.to.key)
-                remedy = "Check the key and that the server has a Batch API, then --resume"
+                remedy = "Check the key and that the server has a Batch API"
                 told = ServerError(self.url, f"batch failed ({said})", remedy)
             for _, future in [*together.values(), *self._waiting.values()]:
                 if not future.done():
@@ -106,7 +106,7 @@ class BatchClient:
             raise ServerError(
                 self.url,
                 f"batch {name} left {len(missing):,} requests unanswered ({told})",
-                "Send those again with --resume",
+                "Read why at the provider's",
             )
 
     async def _create(self, requests: list[Request]) -> str:

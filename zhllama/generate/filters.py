@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from zhllama.errors import InputError, OptionError
+from zhllama.corpus.edits import EMAIL, ID, PHONE, masked
+from zhllama.errors import OptionError
 from zhllama.generate.similarity import simplified
 from zhllama.generate.tasks import Task
+from zhllama.vocab.characters import han
 
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 _LETTER = re.compile(r"[^\W\d_]")
 _OTHER_SCRIPT = re.compile(
     r"翻译|译成|译为|译作|英译|[英日韩法德俄西]文|[英日韩法德俄]语|西班牙语|拼音|单词|代码|编程|编写.{0,8}(?:程序|脚本|函数)|程序|函数|脚本|正则"
@@ -31,13 +31,7 @@ _REFERS = re.compile(
     r"(?:(?<![字岁度元个米级人分年天])以下|下面|下列|给定|所给|如下)(?:的|这|几|一|两|三|四|五|些|段|篇|个|句|组|条|首|则)*\w"
 )
 _CARRIES = re.compile(r"[：:“「『《\"\n（(]|——")
-_PERSONAL = {
-    "e-mail": re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}\.[A-Za-z]{2,}"),
-    "telephone": re.compile(r"(?<!\d)1[3-9]\d[- ]?\d{4}[- ]?\d{4}(?!\d)"),
-    "identity card": re.compile(
-        r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx](?!\d)"
-    ),
-}
+_PERSONAL = {EMAIL: "e-mail", PHONE: "telephone", ID: "identity card"}
 GRAM = 8  # characters; more than `most_repeats` of them seen before is a loop
 FEW = 10  # letters: a shorter answer is too short for a share of Han to mean anything
 
@@ -125,7 +119,7 @@ def needs_what_is_not_there(task: Task, rules: Rules) -> str | None:
 
 def too_little_chinese(task: Task, rules: Rules) -> str | None:
     """Whether instruction or output have too few Han among their letters; code and other languages are let be."""
-    if not _HAN.search(task.instruction):
+    if not han.search(task.instruction):
         return "instruction without Chinese"
     if _OTHER_SCRIPT.search(task.instruction):
         return None
@@ -140,7 +134,7 @@ def too_little_chinese(task: Task, rules: Rules) -> str | None:
 def _han_share(text: str, least: int) -> float:
     """Share of Han among the letters; 1 where they are fewer than `least`."""
     letters = len(_LETTER.findall(text))
-    return len(_HAN.findall(text)) / letters if letters >= least else 1.0
+    return len(han.findall(text)) / letters if letters >= least else 1.0
 
 
 def repeats(task: Task, rules: Rules) -> str | None:
@@ -172,9 +166,10 @@ REASONS = (*FILTERS, "same input, other output", "duplicate", "near duplicate")
 
 
 def personal_data(task: Task) -> list[str]:
-    """Kinds of personal data that a task seems to hold; flagged, and the user decides."""
+    """Kinds of personal data that a task seems to hold, by what a corpus would be masked for; the user decides."""
     text = f"{task.instruction}\n{task.input}\n{task.output}"
-    return [kind for kind, pattern in _PERSONAL.items() if pattern.search(text)]
+    without = masked(text)
+    return [kind for mask, kind in _PERSONAL.items() if without.count(mask) > text.count(mask)]
 
 
 def in_simplified(task: Task) -> Task:
@@ -189,22 +184,8 @@ def in_simplified(task: Task) -> Task:
     turned = simplified(text)
     if turned == text:
         return task
-    han = len(_HAN.findall(text))
+    count = len(han.findall(text))
     changed = sum(a != b for a, b in zip(text, turned, strict=False)) + abs(len(text) - len(turned))
-    if changed < min(2, han) or changed * 50 < han:
+    if changed < min(2, count) or changed * 50 < count:
         return task
     return Task(simplified(task.instruction), simplified(task.input), simplified(task.output))
-
-
-def read_blacklist(paths: list[Path]) -> tuple[str, ...]:
-    """Words of black lists, one a line; # begins a comment."""
-    words: dict[str, None] = {}
-    for path in paths:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise InputError(
-                path, f"cannot be read ({error})", "Give a text file in UTF-8, one word a line"
-            ) from error
-        words.update(dict.fromkeys(w for line in lines if (w := line.strip()) and not w.startswith("#")))
-    return tuple(words)

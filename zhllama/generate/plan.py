@@ -5,8 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from zhllama.corpus.filters import read_words
 from zhllama.errors import OptionError
-from zhllama.generate.filters import Rules, read_blacklist
+from zhllama.generate.filters import Rules
 from zhllama.generate.given import Rank, Rewrite
 from zhllama.generate.methods import Alpaca, Method
 from zhllama.generate.prompts import Prompts
@@ -50,13 +51,14 @@ class Plan:
         if options.get("structured") and (name != "alpaca" or options.get("api") != "chat"):
             raise OptionError("--structured", "is for --method alpaca and --api chat alone", "Leave it out")
         own = [Path(p) for p in options.get("blacklist") or ()]
+        lists = [shipped("prompts_zh", "blacklist.txt"), *own]
         seeds_file = Path(options.get("seeds") or shipped("seeds_zh", "seed_tasks.jsonl"))
         given_file = Path(options["given"]) if from_given else None
         folder = Path(options.get("prompts") or shipped("prompts_zh"))
         rules = Rules(
             **{f.name: options[f.name] for f in fields(Rules) if f.name in options and f.name not in LISTS},
             without=frozenset(options.get("without") or ()),
-            blacklist=read_blacklist([shipped("prompts_zh", "blacklist.txt"), *own]),
+            blacklist=tuple(dict.fromkeys(word for _, words in read_words(lists) for word in words)),
         )
         plan = cls(
             options,

@@ -18,13 +18,13 @@ from zhllama.model.matrices import Matrices, find_matrices
 from zhllama.model.subpieces import check_extends, cut_inside
 from zhllama.model.weights import Change, Weights, read_weights, rewrite
 from zhllama.run import MANIFEST
+from zhllama.vocab.folder import ID_MAP, kept_of
 from zhllama.vocab.load import Tokenizer
 from zhllama.vocab.load import load_tokenizer as load_vocabulary
 
 if TYPE_CHECKING:
     import torch
 
-ID_MAP = "id_map.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -109,7 +109,8 @@ def plan(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Plan:
         raise InputError(
             folder, f"has {old.size:,} ids and only {held:,} rows", "Put the tokenizer there that fits"
         )
-    kept, pruned = _kept(tokenizer, old)
+    found = kept_of(tokenizer, old.size)
+    kept, pruned = (range(old.size), False) if found is None else (found, True)
     check_extends(old, new, kept, tokenizer)
     if pad_rows_to < 1:
         raise OptionError("--pad-rows-to", f"cannot be {pad_rows_to}", "Give 1 or more, e.g. 64")
@@ -117,25 +118,6 @@ def plan(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Plan:
     rows = new.size if pruned else max(new.size, held)
     rows += -rows % pad_rows_to
     return Plan(folder, tokenizer, weights, matrices, old, new, kept, pruned, rows)
-
-
-def _kept(tokenizer: Path, old: Tokenizer) -> tuple[Sequence[int], bool]:
-    """Old ids in the new order, and whether a pruned vocabulary's id map told them."""
-    path = tokenizer / ID_MAP
-    if not path.is_file():
-        return range(old.size), False
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))["kept"]
-        known = all(type(id) is int and 0 <= id < old.size for id in kept)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(path, f"is no id map ({error})", "Make the tokenizer again") from error
-    if not known or len(set(kept)) != len(kept):
-        raise InputError(
-            path,
-            f"names an id twice, or one beyond the model's {old.size:,}",
-            "Give the tokenizer that was pruned from this model's own",
-        )
-    return kept, True
 
 
 def grow(

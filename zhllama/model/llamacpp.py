@@ -1,18 +1,18 @@
 """Writes a plain LLaMA-type folder as one GGUF file for llama.cpp, a tensor in memory at a time."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from zhllama.errors import InputError, MissingPackage, OutputError
 from zhllama.model.load import load_tokenizer, read_model_config
 from zhllama.model.weights import Weights, read_weights
 from zhllama.vocab.model import Kind, SentencePieceModel
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Quantised = Literal["f16", "q8_0", "q4_0"]
 ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3"}
@@ -76,8 +76,8 @@ def write_gguf(folder: Path, out: Path, kind: Quantised) -> None:
             writer.add_tensor_info(
                 name,
                 length,
-                _numpy_type("uint8"),
-                _product(length),
+                np.dtype("uint8"),
+                math.prod(length),
                 raw_dtype=gguf.GGMLQuantizationType[type],
             )
         writer.write_header_to_file()
@@ -86,7 +86,7 @@ def write_gguf(folder: Path, out: Path, kind: Quantised) -> None:
         for stored, _, type in tensors:
             numbers = _numbers(weights, stored, config)
             made = gguf.quants.quantize(numbers, gguf.GGMLQuantizationType[type])
-            if type == "F16" and not _finite(made):
+            if type == "F16" and not np.isfinite(made).all():
                 raise InputError(
                     folder, f"holds in {stored} numbers too large for float16", "Give --gguf q8_0"
                 )
@@ -119,7 +119,7 @@ def _tensors(weights: Weights, names: Any, kind: Quantised, tied: bool) -> Itera
         yield stored, name, type
 
 
-def _numbers(weights: Weights, stored: str, config: Any) -> "np.ndarray[Any, Any]":
+def _numbers(weights: Weights, stored: str, config: Any) -> np.ndarray[Any, Any]:
     """One tensor in float32; queries and keys of LLaMA with their halves interleaved, as llama.cpp rotates them."""
     numbers: np.ndarray[Any, Any] = weights.tensor(stored).float().numpy()
     if ARCHITECTURES[config.model_type] == "LLAMA" and (".q_proj." in stored or ".k_proj." in stored):
@@ -222,22 +222,3 @@ def _split(pre: dict[str, Any]) -> str | None:
     if kinds == ["Split", "ByteLevel"] and not steps[1].get("use_regex", True):
         return SPLITS.get(steps[0]["pattern"].get("Regex"))
     return None
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
-
-
-def _numpy_type(name: str) -> Any:
-    import numpy as np
-
-    return np.dtype(name)
-
-
-def _finite(numbers: "np.ndarray[Any, Any]") -> bool:
-    import numpy as np
-
-    return bool(np.isfinite(numbers).all())

@@ -1,6 +1,7 @@
 """A model's weights as files: headers read, tensors mapped, single ones changed, every other byte passed on."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -116,7 +117,7 @@ def _stored(file: str, entry: Any, begin: int) -> Stored:
     (first, last), dtype, shape = entry["data_offsets"], str(entry["dtype"]), tuple(map(int, entry["shape"]))
     digits = re.search(r"\d+", dtype)
     bits = int(digits[0]) if digits else 8  # BOOL
-    if first < 0 or min(shape, default=0) < 0 or (last - first) * 8 != _numbers(shape) * bits:
+    if first < 0 or min(shape, default=0) < 0 or (last - first) * 8 != math.prod(shape) * bits:
         raise ValueError(f"{dtype} {list(shape)} in bytes {first} to {last}")
     return Stored(file, dtype, shape, begin + first, begin + last)
 
@@ -180,7 +181,7 @@ def _rewrite_safetensors(weights: Weights, file: str, part: Path, changes: Mappi
     at = 0
     for name, stored in here.items():
         shape = changes[name].shape if name in changes else stored.shape
-        old, new = _numbers(stored.shape), _numbers(shape)
+        old, new = math.prod(stored.shape), math.prod(shape)
         length = (stored.end - stored.start) // old * new if old else 0
         header[name] = {"dtype": stored.dtype, "shape": list(shape), "data_offsets": [at, at + length]}
         at += length
@@ -240,13 +241,13 @@ def _write_index(weights: Weights, out: Path) -> None:
         index = json.loads(path.read_text(encoding="utf-8"))
         if set(index.get("weight_map", {}).values()) != set(weights.files):
             continue
-        written = read_weights_of(out, weights.files)
+        written = _bytes_in(out, weights.files)
         index.setdefault("metadata", {})["total_size"] = written
         (out / path.name).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def read_weights_of(folder: Path, files: tuple[str, ...]) -> int:
-    """Bytes of all tensors in some weight files."""
+def _bytes_in(folder: Path, files: tuple[str, ...]) -> int:
+    """Of all tensors in some weight files."""
     total = 0
     for file in files:
         if file.endswith(".safetensors"):
@@ -254,13 +255,6 @@ def read_weights_of(folder: Path, files: tuple[str, ...]) -> int:
         else:
             total += sum(t.nbytes for t in _read_bin(folder / file).values())
     return total
-
-
-def _numbers(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count
 
 
 def _dtype(name: str) -> "torch.dtype":

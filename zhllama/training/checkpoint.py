@@ -19,8 +19,13 @@ TRAINED = "trained.safetensors"
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint."""
-    found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return max(found, key=step_of, default=None)
+    return next(iter(reversed(_checkpoints(folder))), None)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All whole checkpoints, oldest first."""
+    found = (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name))
+    return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -95,8 +100,7 @@ def _remove(part: Path) -> None:
 
 def keep_newest(folder: Path, count: int = 1) -> None:
     """Remove all but the newest checkpoints."""
-    found = sorted((p for p in folder.glob("checkpoint-*") if p.name[11:].isdigit()), key=step_of)
-    for old in found[:-count]:
+    for old in _checkpoints(folder)[:-count]:
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer as Inner
 
-from zhllama.vocab.characters import Charset, charset, chinese
+from zhllama.vocab.characters import LEVELS, charset, chinese
 from zhllama.vocab.fuzz import fuzzed
 from zhllama.vocab.huggingface import tied_pieces, why_no_twin
 from zhllama.vocab.merge import Recipe
@@ -17,7 +17,6 @@ from zhllama.vocab.model import SentencePieceModel
 
 # The paper's sentence (arXiv:2304.08177, table 1): 35 tokens of LLaMA, 16 of Chinese-LLaMA.
 SENTENCE = "人工智能是计算机科学、心理学、哲学等学科融合的交叉学科。"
-CHARSETS: tuple[Charset, ...] = ("gb2312-1", "gb2312-2", "big5-1", "big5-2")
 SHOWN = 10  # examples of each kind of difference
 BATCH = 4096  # lines
 
@@ -155,9 +154,7 @@ def audit(
         parity=parity,
         fuzz=strange,
         round_trip=round_trip,
-        charsets={
-            name: (sum(c in model.ids for c in charset(name)), len(charset(name))) for name in CHARSETS
-        },
+        charsets={name: (sum(c in model.ids for c in charset(name)), len(charset(name))) for name in LEVELS},
         texts=figures,
         sentence=(
             base.processor.encode(SENTENCE, out_type=str),

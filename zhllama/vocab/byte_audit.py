@@ -6,9 +6,9 @@ from itertools import chain
 
 from tokenizers import Tokenizer as Inner
 
-from zhllama.vocab.audit import CHARSETS, SENTENCE, Audit, Tally, TextFigures, batches, repeated
+from zhllama.vocab.audit import SENTENCE, Audit, Tally, TextFigures, batches, repeated
 from zhllama.vocab.bytelevel import ByteLevel, readable
-from zhllama.vocab.characters import charset, chinese
+from zhllama.vocab.characters import LEVELS, charset, chinese
 from zhllama.vocab.fuzz import fuzzed_pieces
 from zhllama.vocab.merge import Recipe
 from zhllama.vocab.ranks import BYTE_OF, spelled
@@ -62,7 +62,7 @@ def byte_audit(
         round_trip=compare.round_trip,
         charsets={
             name: (sum(spelled(c.encode()) in model.ids for c in charset(name)), len(charset(name)))
-            for name in CHARSETS
+            for name in LEVELS
         },
         texts=figures,
         sentence=(_cut(base), _cut(model)),

@@ -18,6 +18,7 @@ han = re.compile(f"[{HAN}]")
 ascii_word = re.compile("[A-Za-z0-9]")
 
 Charset = Literal["gb2312", "gb2312-1", "gb2312-2", "big5", "big5-1", "big5-2"]
+LEVELS: tuple[Charset, ...] = ("gb2312-1", "gb2312-2", "big5-1", "big5-2")
 
 # Rows of the tables, as lead bytes and trail bytes: GB 2312-1980 rows 16-55 and 56-87; Big5 A440-C67E and C940-F9D5.
 _GB = range(0xA1, 0xFF)
