@@ -178,3 +178,19 @@ def write_run(
     manifest = {"command": "pretrain", "options": options, "inputs": [], "figures": {"loss": 1.5}}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
+
+
+def write_chain(
+    tmp_path: Path, tied: bool = False, dtype: torch.dtype = torch.float32, kind: str = "llama"
+) -> Path:
+    """Base, grown, then three runs: rows; rows and LoRA; LoRA on other modules, by another scale."""
+    from zhllama.model.grow import grow
+
+    base = write_model(tmp_path / "base", kind, tied, dtype)
+    larger = write_tokenizer(larger_vocabulary(), tmp_path / "larger")
+    grown = grow(base, larger, tmp_path / "grown-model")
+    new = range(grown.n_old, grown.rows)
+    one = write_run(tmp_path / "one", tmp_path / "grown-model", new, tied)
+    two = write_run(tmp_path / "two", one, new, tied, lora=True, seed=2)
+    return write_run(tmp_path / "three", two, lora=True, seed=3, target_modules=["q_proj", "down_proj"], r=2,
+                     use_rslora=True)  # fmt: skip

@@ -251,3 +251,19 @@ def test_a_cache_that_was_cut_off_says_so(tmp_path: Path, tokenizer: Path, text:
     (blocks.folder / "ids.bin").write_bytes(b"12")
     with pytest.raises(InputError, match="Pack the text again"):
         cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
+
+
+def test_the_end_of_text_that_only_the_older_file_names(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    Tokenizer(WordLevel({"<end>": 0, "好": 1}, unk_token="<end>")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match="names no end of text"):
+        Tokens.open(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text(
+        json.dumps({"eos_token": {"content": "<end>"}}), encoding="utf-8"
+    )
+    assert Tokens.open(tmp_path).end == 0
+    (tmp_path / "tokenizer_config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(InputError, match="is not a mapping"):
+        Tokens.open(tmp_path)

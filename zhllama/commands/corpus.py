@@ -1,7 +1,7 @@
 """corpus list, fetch, clean, show."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -20,6 +20,32 @@ from zhllama.commands.common import (
     say,
     screen,
 )
+from zhllama.commands.corpus_options import (
+    Boilerplate,
+    Convert,
+    Encoding,
+    Exact,
+    Executor,
+    Fields,
+    Languages,
+    Markup,
+    Mask,
+    MaxChars,
+    MaxRepeated,
+    MemoryGb,
+    MinChars,
+    MinHan,
+    Near,
+    Partition,
+    Script,
+    Time,
+    Unit,
+    UrlList,
+    Width,
+    WordHits,
+    WordList,
+    Workers,
+)
 from zhllama.errors import InputError, OptionError
 from zhllama.run import CONFIG, MANIFEST, Run, read_manifest
 
@@ -29,9 +55,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Find, fetch and clean text for training.", no_args_is_help=True)
 
 MACHINES = ("executor", "workers", "memory_gb", "partition", "time")  # how it runs, not what comes out
-KEPT = "Files"
-STEPS = "Steps"
-WHERE = "Machines"
 
 
 @app.command("list")
@@ -131,145 +154,30 @@ def clean(
         ),
     ],
     out: Out,
-    field: Annotated[
-        list[str],
-        typer.Option("--field", help="Field that holds the text; several are joined.", rich_help_panel=KEPT),
-    ] = ["text"],  # noqa: B006
-    unit: Annotated[
-        Literal["blank-line", "line", "file"],
-        typer.Option("--unit", help="Where a document of plain text ends.", rich_help_panel=KEPT),
-    ] = "blank-line",
-    encoding: Annotated[
-        str | None,
-        typer.Option(
-            "--encoding",
-            help="Encoding of all files, taken strictly. Without it each file's is detected.",
-            show_default=False,
-            rich_help_panel=KEPT,
-        ),
-    ] = None,
-    markup: Annotated[
-        Literal["keep", "html", "all"],
-        typer.Option(
-            "--markup", help="Remains to take out: of HTML, or of Markdown too.", rich_help_panel=STEPS
-        ),
-    ] = "all",
-    width: Annotated[
-        Literal["keep", "letters", "all"],
-        typer.Option(
-            "--width",
-            help="Full-width letters and digits to ASCII; all: also , ; : ? ! after Han to full width.",
-            rich_help_panel=STEPS,
-        ),
-    ] = "letters",
-    boilerplate: Annotated[
-        bool,
-        typer.Option(
-            "--boilerplate/--no-boilerplate",
-            help="Take out lines of navigation and copyright.",
-            rich_help_panel=STEPS,
-        ),
-    ] = True,
-    convert: Annotated[
-        Literal["t2s", "s2t", "tw2s", "s2tw", "hk2s", "s2hk"] | None,
-        typer.Option(
-            "--convert", help="Into the other script by OpenCC.", show_default=False, rich_help_panel=STEPS
-        ),
-    ] = None,
-    mask: Annotated[
-        bool,
-        typer.Option(
-            "--mask/--no-mask",
-            help="Mask e-mail addresses, phone and identity numbers.",
-            rich_help_panel=STEPS,
-        ),
-    ] = True,
-    language: Annotated[
-        Literal["zh+en", "zh", "en", "any"],
-        typer.Option("--language", help="Languages that stay.", rich_help_panel=STEPS),
-    ] = "zh+en",
-    min_han: Annotated[
-        float,
-        typer.Option(
-            "--min-han", min=0, max=1, help="Share of Han in the letters of Chinese.", rich_help_panel=STEPS
-        ),
-    ] = 0.3,
-    script: Annotated[
-        Literal["any", "simplified", "traditional"],
-        typer.Option("--script", help="The Chinese script that stays.", rich_help_panel=STEPS),
-    ] = "any",
-    min_chars: Annotated[
-        int, typer.Option("--min-chars", min=1, help="Characters at least.", rich_help_panel=STEPS)
-    ] = 20,
-    max_chars: Annotated[
-        int, typer.Option("--max-chars", min=1, help="Characters at most.", rich_help_panel=STEPS)
-    ] = 5_000_000,
-    max_repeated: Annotated[
-        float,
-        typer.Option(
-            "--max-repeated",
-            min=0,
-            max=1,
-            help="Share of repeated runs of 10 characters; 1: all stay.",
-            rich_help_panel=STEPS,
-        ),
-    ] = 0.3,
-    word_list: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--word-list",
-            help="File of words, one a line: advertising, adult ...",
-            show_default=False,
-            rich_help_panel=STEPS,
-        ),
-    ] = None,
-    word_hits: Annotated[
-        int,
-        typer.Option(
-            "--word-hits", min=1, help="Words of one list that drop a document.", rich_help_panel=STEPS
-        ),
-    ] = 3,
-    url_list: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--url-list",
-            help="File of sites or addresses, one a line, to drop.",
-            show_default=False,
-            rich_help_panel=STEPS,
-        ),
-    ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact/--no-exact", help="Drop exact duplicates.", rich_help_panel=STEPS)
-    ] = True,
-    near: Annotated[
-        bool,
-        typer.Option(
-            "--near/--no-near", help="Drop near duplicates (Jaccard about .7 up).", rich_help_panel=STEPS
-        ),
-    ] = True,
-    executor: Annotated[
-        Literal["local", "ray", "slurm"],
-        typer.Option("--executor", help="Where the tasks run.", rich_help_panel=WHERE),
-    ] = "local",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            min=1,
-            help="Tasks at a time. By default the cores here.",
-            show_default=False,
-            rich_help_panel=WHERE,
-        ),
-    ] = None,
-    memory_gb: Annotated[
-        int, typer.Option("--memory-gb", min=1, help="Memory of a task (Ray, Slurm).", rich_help_panel=WHERE)
-    ] = 2,
-    partition: Annotated[
-        str, typer.Option("--partition", help="Slurm partition.", show_default=False, rich_help_panel=WHERE)
-    ] = "",
-    time: Annotated[
-        str, typer.Option("--time", help="Slurm time limit of a task.", rich_help_panel=WHERE)
-    ] = "24:00:00",
+    field: Fields = ["text"],  # noqa: B006
+    unit: Unit = "blank-line",
+    encoding: Encoding = None,
+    markup: Markup = "all",
+    width: Width = "letters",
+    boilerplate: Boilerplate = True,
+    convert: Convert = None,
+    mask: Mask = True,
+    language: Languages = "zh+en",
+    min_han: MinHan = 0.3,
+    script: Script = "any",
+    min_chars: MinChars = 20,
+    max_chars: MaxChars = 5_000_000,
+    max_repeated: MaxRepeated = 0.3,
+    word_list: WordList = None,
+    word_hits: WordHits = 3,
+    url_list: UrlList = None,
+    exact: Exact = True,
+    near: Near = True,
+    executor: Executor = "local",
+    workers: Workers = None,
+    memory_gb: MemoryGb = 2,
+    partition: Partition = "",
+    time: Time = "24:00:00",
     force: Force = False,
     resume: Resume = False,
     as_json: AsJson = False,

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -27,9 +27,6 @@ from zhllama.commands.common import (
 from zhllama.errors import OptionError
 from zhllama.resources import shipped
 from zhllama.run import Run
-
-if TYPE_CHECKING:
-    from zhllama.model.load import Chain
 
 Init = Literal["mean", "weighted", "random", "hf-mean", "focus", "distill"]
 PROOF = (("zh_news.txt", 500), ("en_essay.txt", 600), ("code_python.txt", 200))  # characters of each
@@ -62,13 +59,13 @@ def grow(
     check_torch("grow")
     from zhllama.model.distill import Distilling
     from zhllama.model.grow import grow as grown
-    from zhllama.model.load import local_folder
+    from zhllama.model.load import local_folder, model_files
     from zhllama.text import find_files, read_documents
 
     texts = list(read_documents(find_files(text))) if text else []
     folder = local_folder(model)
     inputs = [
-        *_model_files(folder),
+        *model_files(folder),
         *_tokenizer_files(tokenizer),
         *([vectors] if vectors else []),
         *find_files(text or []),
@@ -117,11 +114,11 @@ def export(
     check_torch("export")
     from zhllama.model.export import fold, generation_config, prove, write_card
     from zhllama.model.llamacpp import write_gguf
-    from zhllama.model.load import resolve_chain
+    from zhllama.model.load import made_of, resolve_chain
 
     chain = resolve_chain(run_folder)
     with (
-        Run(out, "export", options_of(context), _chain_files(chain), force) as run,
+        Run(out, "export", options_of(context), made_of(chain), force) as run,
         notes.status("folding") as status,
     ):
         changed = fold(chain, run.out)
@@ -244,29 +241,9 @@ def _scores_table(scores: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _model_files(folder: Path) -> list[Path]:
-    return sorted(
-        p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json"
-    )
-
-
 def _tokenizer_files(folder: Path) -> list[Path]:
     return sorted(
         folder / name
         for name in ("tokenizer.json", "tokenizer.model", "id_map.json")
         if (folder / name).is_file()
     )
-
-
-def _chain_files(chain: "Chain") -> list[Path]:
-    files = [
-        p
-        for run in chain.runs
-        for p in (
-            run / "manifest.json",
-            run / "rows.safetensors",
-            run / "adapter" / "adapter_model.safetensors",
-        )
-        if p.is_file()
-    ]
-    return [*_model_files(chain.base), *_tokenizer_files(chain.tokenizer), *files]

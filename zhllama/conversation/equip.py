@@ -9,14 +9,15 @@ from zhllama.conversation.template import Template, special_tokens, template_for
 from zhllama.errors import InputError
 from zhllama.files import to_json, write_whole
 from zhllama.model.load import load_tokenizer
+from zhllama.vocab.bytelevel import special_token
 from zhllama.vocab.huggingface import Specials, transformers_files, why_no_twin
 from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer
 from zhllama.vocab.load import load_tokenizer as load_vocabulary
 from zhllama.vocab.merge import PAD
 from zhllama.vocab.model import Piece, SentencePieceModel
+from zhllama.vocab.settings import CONFIG, TEMPLATE, named_token, read_settings
 
-CONFIG, TEMPLATE, JSON = "tokenizer_config.json", "chat_template.jinja", "tokenizer.json"
-NAMED = "special_tokens_map.json"  # what older folders name their special tokens in, beside the config or instead of it
+JSON = "tokenizer.json"
 
 
 def equip(source: Path, name: str, out: Path) -> Template:
@@ -37,7 +38,7 @@ def equip(source: Path, name: str, out: Path) -> Template:
     tokenizer = load_tokenizer(out)
     template = template_for(name, tokenizer)
     write_whole(out / TEMPLATE, template.jinja)
-    settings = {key: value for key, value in _settings(out).items() if key != "chat_template"}
+    settings = {key: value for key, value in read_settings(out).items() if key != "chat_template"}
     if tokenizer.eos_token != template.stop and name != "own":
         settings["eos_token"] = template.stop
     write_whole(out / CONFIG, to_json(settings))
@@ -46,9 +47,9 @@ def equip(source: Path, name: str, out: Path) -> Template:
 
 def _sentencepiece(model: SentencePieceModel, source: Path, tokens: Sequence[str], out: Path) -> None:
     """The .model goes on: where scores tie, as in the published one, `[PAD]` is the ordinary piece it was there."""
-    settings = _settings(source)
+    settings = read_settings(source)
     _refuse_added(model, settings, source)
-    pad = _named(settings, "pad_token") or (PAD if PAD in model.ids else None)
+    pad = named_token(settings, "pad_token") or (PAD if PAD in model.ids else None)
     kind: Any = "control" if why_no_twin(model) is None else "normal"
     added = [] if pad in model.ids else [Piece(PAD, 0.0, kind)]
     controls = [Piece(token, 0.0, "control") for token in tokens if token not in model.ids]
@@ -79,21 +80,19 @@ def _refuse_added(model: SentencePieceModel, settings: dict[str, Any], source: P
 
 def _json(inner: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) -> None:
     """tokenizer.json goes on by special tokens of its own kind."""
-    settings = _settings(source)
+    settings = read_settings(source)
     raw = json.loads((source / JSON).read_text(encoding="utf-8"))
     known = inner.inner.get_vocab(with_added_tokens=True)
-    pad = _named(settings, "pad_token")
+    pad = named_token(settings, "pad_token")
     lacking = [PAD] if pad not in known and PAD not in known else []
     lacking += [token for token in tokens if token not in known]
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    raw["added_tokens"] += [
-        {"id": inner.size + number, "content": token, **flags} for number, token in enumerate(lacking)
-    ]
+    added = [special_token(inner.size + number, token) for number, token in enumerate(lacking)]
+    raw["added_tokens"] += added
     if pad not in known:
         settings["pad_token"] = PAD
     if "added_tokens_decoder" in settings:
         settings["added_tokens_decoder"] |= {
-            str(inner.size + number): {"content": token, **flags} for number, token in enumerate(lacking)
+            str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added
         }
     # Other classes rebuild the splitting of text by themselves (transformers 5.23), and cut it otherwise.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -101,23 +100,3 @@ def _json(inner: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) 
         write_whole(out / TEMPLATE, (source / TEMPLATE).read_bytes())
     write_whole(out / JSON, json.dumps(raw, ensure_ascii=False))
     write_whole(out / CONFIG, to_json(settings))
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """The config, with the names of special tokens that only the older file holds."""
-    found: dict[str, Any] = {}
-    for path in (folder / NAMED, folder / CONFIG):
-        if path.is_file():
-            try:
-                loaded = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(path, f"is not JSON ({error})", "Make the tokenizer again") from error
-            found |= loaded if isinstance(loaded, dict) else {}
-    return found
-
-
-def _named(settings: dict[str, Any], role: str) -> str | None:
-    """The text of a special token, which stands as itself or with its flags."""
-    token = settings.get(role)
-    found = token.get("content") if isinstance(token, dict) else token
-    return found if isinstance(found, str) else None

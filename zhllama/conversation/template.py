@@ -112,6 +112,15 @@ def template_for(name: str, tokenizer: Any) -> Template:
     return Template(name, begin + PLAIN[name], str(tokenizer.eos_token))
 
 
+def refuse_lacking(template: Template, tokenizer: Any, remedy: str) -> None:
+    """InputError for a template whose special tokens the tokenizer does not have."""
+    known = tokenizer.get_vocab()
+    for token in template.tokens:
+        if token not in known:
+            told = f"needs the special token {token}, which this model does not know"
+            raise InputError(f"--template {template.name}", told, remedy)
+
+
 def begins_with_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer puts its begin of text before every text."""
     ids = tokenizer("a").input_ids

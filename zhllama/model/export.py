@@ -22,6 +22,7 @@ from zhllama.model.load import (
 )  # fmt: skip
 from zhllama.model.matrices import find_matrices
 from zhllama.model.weights import Change, read_weights, rewrite
+from zhllama.run import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -228,8 +229,8 @@ def write_card(chain: Chain, out: Path, proof: Proof) -> None:
         "|---|---|---|",
     ]
     for step in (chain.base, *chain.runs):
-        manifest = _manifest(step)
-        if manifest:
+        if (step / MANIFEST).is_file():
+            manifest = read_manifest(step)
             told = [
                 "; ".join(
                     f"{k} {v}" for k, v in manifest.get(part, {}).items() if isinstance(v, int | float | str)
@@ -247,11 +248,6 @@ def write_card(chain: Chain, out: Path, proof: Proof) -> None:
         "",
     ]
     (out / "README.md").write_text("\n".join(lines), encoding="utf-8")
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def generation_config(out: Path) -> None:

@@ -63,6 +63,11 @@ def model_files(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".bin", ".json", ".model")]
 
 
+def made_of(chain: Chain) -> list[Path]:
+    """What a manifest is to name of a chain: the base's files, and the manifests of the runs that trained it."""
+    return [*model_files(chain.base), *(run / MANIFEST for run in chain.runs)]
+
+
 def _base_of(run: Path) -> Path:
     if not (run / CONFIG).is_file() and not (run / MANIFEST).is_file():
         raise InputError(

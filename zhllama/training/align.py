@@ -1,6 +1,5 @@
 """What a reward model and DPO share: a model and its template, pairs in their order, a trl trainer that measures and resumes."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,25 +15,25 @@ from transformers import PrinterCallback
 from transformers.utils import logging
 
 from zhllama.conversation.encode import ConversationEncoder
-from zhllama.conversation.equip import TEMPLATE
-from zhllama.conversation.template import template_for
-from zhllama.errors import InputError, MissingPackage, OptionError
-from zhllama.files import to_json
+from zhllama.conversation.template import refuse_lacking, template_for
+from zhllama.errors import MissingPackage, OptionError
+from zhllama.files import json_lines, to_json
 from zhllama.model.grow import copy_tokenizer
 from zhllama.model.load import TOKENIZER, load_tokenizer, open_model, read_model_config, resolve_chain
 from zhllama.run import Run
 from zhllama.training import checkpoint, products
 from zhllama.training.checkpoint import whole_folder
-from zhllama.training.ground import Ground
+from zhllama.training.ground import Ground, check_length
 from zhllama.training.machine import this_machine
 from zhllama.training.options import Options
 from zhllama.training.pairs import Pair, Pairs, as_rows, read_pairs
 from zhllama.training.plan import Plan
 from zhllama.training.pretrain import Arguments, Hooks, arguments_of, plan_run
 from zhllama.training.products import CHECKPOINTS, FIGURES
-from zhllama.training.setup import DTYPES
+from zhllama.training.setup import DTYPES, adapters_of, norms_in_fp32
 from zhllama.training.tokens import Tokens
 from zhllama.training.trainer import LOG, Journal, WholeTrainer, read_log
+from zhllama.vocab.settings import TEMPLATE
 
 REJECTED = "rejected.jsonl"
 
@@ -67,19 +66,13 @@ def surveyed(model: str, template: str | None, length: int) -> Iterator[Surveyed
     chain = resolve_chain(model)
     config = read_model_config(chain.base)
     rows = int(config.get_text_config().vocab_size)
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and length > longest:
-        told = f"is {length:,} and the model was made for {longest:,} tokens"
-        raise OptionError("--max-length", told, "Give fewer")
+    check_length(config, length)
     with TemporaryDirectory(prefix="zhllama-") as name:
         folder = Path(name)
         copy_tokenizer(chain.tokenizer, folder)
         tokenizer = load_tokenizer(folder)
         found = template_for(template or ("own" if tokenizer.chat_template else "alpaca"), tokenizer)
-        lacking = [token for token in found.tokens if token not in tokenizer.get_vocab()]
-        if lacking:
-            told = f"needs the special token {lacking[0]}, which this model does not know"
-            raise InputError(f"--template {found.name}", told, "Tune the model with it first (zhllama sft)")
+        refuse_lacking(found, tokenizer, "Tune the model with it first (zhllama sft)")
         (folder / TEMPLATE).write_text(found.jinja, encoding="utf-8")
         ground = Ground(chain, config, Tokens.open(folder), rows, None, grows=False)
         yield Surveyed(ground, ConversationEncoder(tokenizer, found))
@@ -176,8 +169,7 @@ def align(
     hooks.planned(planned)
     with run:
         if pairs.left_out:
-            lines = [json.dumps(asdict(bad), ensure_ascii=False) + "\n" for bad in pairs.left_out]
-            run.write(REJECTED, "".join(lines))
+            run.write(REJECTED, json_lines(map(asdict, pairs.left_out)))
             hooks.note(f"{len(pairs.left_out):,} pairs were left out: {run.out / REJECTED} says why")
         trainer = _trainer(options, found, planned, pairs, run.out, hooks, whole, build)
         before = trainer.measure() if pairs.aside else {}
@@ -202,9 +194,7 @@ def open_for_training(found: Surveyed, options: Options, planned: Plan) -> Any:
     chain = found.ground.chain
     dtype = torch.float32 if options.full else DTYPES[planned.precision]
     model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype).model
-    for module in model.modules():
-        if isinstance(module, torch.nn.LayerNorm):  # on processors it takes no fp32 input beside bf16 weights
-            module.float()
+    norms_in_fp32(model)
     return model.requires_grad_(options.full)
 
 
@@ -217,15 +207,7 @@ def arguments(kind: type[Arguments], options: Options, planned: Plan, out: Path,
 
 def lora_config(options: Options, kind: str, **more: Any) -> Any:
     """PEFT's config of the adapters; None where all of the model learns."""
-    if options.lora is None:
-        return None
-    from peft import LoraConfig
-
-    lora = options.lora
-    return LoraConfig(
-        task_type=kind, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
-        target_modules=list(lora.modules), **more,
-    )  # fmt: skip
+    return None if options.lora is None else adapters_of(options.lora, kind, **more)
 
 
 def _planned(options: Options, ground: Ground) -> Plan:

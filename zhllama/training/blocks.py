@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhllama.errors import InputError, OutputError
-from zhllama.files import to_json, write_whole
+from zhllama.files import json_lines, to_json, write_whole
 from zhllama.training.options import Fit
 from zhllama.training.packing import Packed
 
@@ -191,8 +191,7 @@ def write_blocks(
         if not answered:
             (part / ANSWERS).unlink()
         for name, values in beside.items():
-            lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values())
-            if lines:
+            if lines := json_lines(values()):
                 write_whole(part / name, lines)
         write_whole(part / META, to_json(asdict(meta)))
         if blocks:

@@ -5,15 +5,13 @@ from typing import Any
 
 import torch
 
-from zhllama.model.grow import copy_tokenizer
 from zhllama.model.load import ADAPTER, TUNED
 from zhllama.run import Run
 from zhllama.training.align import PairTrainer, Surveyed, Task, accuracy, align, arguments, lora_config
-from zhllama.training.checkpoint import whole_folder
 from zhllama.training.options import Options
 from zhllama.training.plan import Plan
 from zhllama.training.pretrain import Hooks
-from zhllama.training.products import write_tuned
+from zhllama.training.products import write_adapter, write_tuned
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,9 @@ def dpo(
 
     def write(trainer: PairTrainer, run: Run) -> None:
         if options.full:
-            with whole_folder(run.out / TUNED) as folder:
-                write_tuned(trainer.model, found.ground.chain.base, folder, None)
-                copy_tokenizer(found.ground.tokens.folder, folder)
-            return
-        with whole_folder(run.out / ADAPTER) as folder:
-            model: Any = trainer.model
-            model.save_pretrained(str(folder), save_embedding_layers=False)
-            (folder / "README.md").unlink(missing_ok=True)
+            write_tuned(trainer.model, found.ground.chain.base, found.ground.tokens, run.out / TUNED)
+        else:
+            write_adapter(trainer.model, run.out / ADAPTER)
 
     return align(task, options, found, run, hooks, False, build, write)
 

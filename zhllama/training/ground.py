@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from zhllama.errors import InputError, OptionError
 from zhllama.model.grow import Grown, grow
 from zhllama.model.grow import plan as plan_growth
-from zhllama.model.load import Chain, model_files, read_model_config, resolve_chain
+from zhllama.model.load import Chain, made_of, read_model_config, resolve_chain
 from zhllama.run import MANIFEST, Run, read_manifest
 from zhllama.text import read_documents
 from zhllama.training.blocks import Blocks
@@ -99,7 +99,7 @@ class Ground:
 
     def inputs(self) -> list[Path]:
         """Files of the base, and manifests of the runs between, that this run's manifest names."""
-        return model_files(self.chain.base) + [run / MANIFEST for run in self.chain.runs]
+        return made_of(self.chain)
 
 
 def survey(job: Job, options: Options) -> Ground:
@@ -127,6 +127,14 @@ def check_old_rows(options: Options, rows: int) -> None:
     if options.old_rows is not None and not 0 <= options.old_rows <= rows:
         told = f"{options.old_rows:,} is not among the model's {rows:,} rows"
         raise OptionError("--old-rows", told, "Give fewer")
+
+
+def check_length(config: Any, length: int) -> None:
+    """OptionError for more tokens than the model was made for."""
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and length > longest:
+        told = f"is {length:,} and the model was made for {longest:,} tokens"
+        raise OptionError("--max-length", told, "Give fewer")
 
 
 def told_by_manifests(chain: Chain) -> int | None:

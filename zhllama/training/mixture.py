@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zhllama.errors import InputError, OptionError
 from zhllama.files import sha256
 from zhllama.text import Advance, find_files, read_documents
-from zhllama.training.blocks import ASIDE, Blocks, Counts, Example, Origin, examples, write_blocks
+from zhllama.training.blocks import ASIDE, META, Blocks, Counts, Example, Origin, examples, write_blocks
 from zhllama.training.packing import concatenate, pack
 from zhllama.training.tokens import Tokens
 
@@ -87,7 +87,7 @@ def cached_blocks(
     text = source.hash() if field == "text" else f"{source.hash()} {field}"
     origin = Origin(text, tokens.hash, size, "concatenate", kept_aside=True)
     folder = cache / origin.key()
-    if (folder / "blocks.json").is_file():
+    if (folder / META).is_file():
         return Blocks.open(folder)
     return pack_source(source, tokens, origin, folder, field=field, advance=advance)
 

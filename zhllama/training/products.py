@@ -45,15 +45,11 @@ def write(
     `whole`: the folder of the model that all of was trained; then the trained one is written, else what learned.
     """
     if whole is not None:
-        with whole_folder(run.out / TUNED) as folder:
-            write_tuned(ready.model, whole, folder, state)
-            copy_tokenizer(tokens.folder, folder)
+        write_tuned(ready.model, whole, tokens, run.out / TUNED, state)
     elif trained := ready.rows.trained(state):
         save_whole(run.out / ROWS, trained)
     if planned.shape.lora:
-        with whole_folder(run.out / ADAPTER) as folder:
-            ready.model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
-            (folder / "README.md").unlink(missing_ok=True)  # an empty form
+        write_adapter(ready.model, run.out / ADAPTER, state)
     with whole_folder(run.out / TOKENIZER) as folder:
         save_tokenizer(tokens, folder)
     lines = read_log(run.out / LOG)
@@ -72,7 +68,23 @@ def finish(run: Run) -> dict[str, Any]:
     return run.finish(figures)
 
 
-def write_tuned(model: Any, base: Path, out: Path, state: Mapping[str, Tensor] | None) -> None:
+def write_adapter(model: Any, out: Path, state: Mapping[str, Tensor] | None = None) -> None:
+    """The adapters of a PEFT model, as a whole folder; `state` where parameters are cut up over processes."""
+    with whole_folder(out) as folder:
+        model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
+        (folder / "README.md").unlink(missing_ok=True)  # an empty form
+
+
+def write_tuned(
+    model: Any, base: Path, tokens: Tokens, out: Path, state: Mapping[str, Tensor] | None = None
+) -> None:
+    """A model that was trained as a whole, and its tokenizer, as a whole folder that loads."""
+    with whole_folder(out) as folder:
+        _write_trained(model, base, folder, state)
+        copy_tokenizer(tokens.folder, folder)
+
+
+def _write_trained(model: Any, base: Path, out: Path, state: Mapping[str, Tensor] | None) -> None:
     """The base's files with every weight that was trained, each in the type it was stored in; the config comes last."""
     learned = dict(model.named_parameters(remove_duplicate=False)) if state is None else state
     trained = {name.replace(".rows", ".weight"): tensor.detach() for name, tensor in learned.items()}

@@ -13,10 +13,10 @@ from zhllama.errors import InputError
 from zhllama.model.load import TOKENIZER, load_tokenizer, open_model
 from zhllama.run import Run, read_config, read_manifest
 from zhllama.training.align import PairTrainer, Surveyed, Task, accuracy, align, arguments, lora_config
-from zhllama.training.checkpoint import whole_folder
 from zhllama.training.options import Options
 from zhllama.training.plan import Plan
 from zhllama.training.pretrain import Hooks
+from zhllama.training.products import write_adapter
 
 REWARD = "reward"  # not `adapter`: what opens a language model must not take this for one
 HEAD = "score"
@@ -34,10 +34,7 @@ def reward(task: Task, options: Options, found: Surveyed, run: Run, hooks: Hooks
         return _trainer(with_score(model), options, planned, run, given)
 
     def write(trainer: PairTrainer, run: Run) -> None:
-        with whole_folder(run.out / REWARD) as folder:
-            model: Any = trainer.model
-            model.save_pretrained(str(folder), save_embedding_layers=False)
-            (folder / "README.md").unlink(missing_ok=True)
+        write_adapter(trainer.model, run.out / REWARD)
 
     return align(task, options, found, run, hooks, True, build, write)
 

@@ -40,9 +40,7 @@ def make_ready(
     loading = four_bit_loading(dtype, device) if four_bit else None
     model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype, loading=loading).model
     refuse_other_heads(model)
-    for module in model.modules():
-        if isinstance(module, torch.nn.LayerNorm):  # on processors it takes no fp32 input beside bf16 weights
-            module.float()
+    norms_in_fp32(model)
     if layout.first < model.get_input_embeddings().num_embeddings:
         _widen(model, chain.runs, matrices)
     (model if four_bit else model.to(device)).requires_grad_(full)
@@ -52,6 +50,13 @@ def make_ready(
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     apart = "position_ids" in inspect.signature(model.forward).parameters
     return Ready(trained, rows, apart)
+
+
+def norms_in_fp32(model: Any) -> None:
+    """Layer norms that on processors take no fp32 input beside bf16 weights."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.float()
 
 
 def _widen(model: Any, runs: Sequence[Path], matrices: Matrices) -> None:
@@ -70,14 +75,21 @@ def _widen(model: Any, runs: Sequence[Path], matrices: Matrices) -> None:
 def add_adapters(model: Any, lora: Lora) -> Any:
     """A PEFT model around `model` whose adapters alone learn; OptionError for modules that it does not have."""
     adapted_layers(model, lora.modules)
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise MissingPackage("--stage 2", "peft", "train") from None
-    config = LoraConfig(
-        task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
-        target_modules=list(lora.modules),
-    )  # fmt: skip
+    config = adapters_of(lora, "CAUSAL_LM")
+    from peft import get_peft_model
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5.23 by names that v6 drops
         return get_peft_model(model, config)
+
+
+def adapters_of(lora: Lora, kind: str, **more: Any) -> Any:
+    """PEFT's config of adapters for a kind of task; MissingPackage."""
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise MissingPackage("training adapters", "peft", "train") from None
+    return LoraConfig(
+        task_type=kind, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        target_modules=list(lora.modules), **more,
+    )  # fmt: skip

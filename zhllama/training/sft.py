@@ -10,7 +10,7 @@ from zhllama.conversation.equip import equip
 from zhllama.conversation.template import Template
 from zhllama.errors import InputError, OptionError
 from zhllama.model.load import load_tokenizer, read_model_config, resolve_chain
-from zhllama.training.ground import Ground, check_old_rows, told_by_manifests
+from zhllama.training.ground import Ground, check_length, check_old_rows, told_by_manifests
 from zhllama.training.options import Options
 from zhllama.training.plan import shape_of
 from zhllama.training.tokens import Tokens
@@ -35,10 +35,7 @@ def survey(model: str, template: str, options: Options, folder: Path) -> Surveye
     config = read_model_config(chain.base)
     rows = int(config.get_text_config().vocab_size)
     check_old_rows(options, rows)
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and options.block_size > longest:
-        told = f"is {options.block_size:,} and the model was made for {longest:,} tokens"
-        raise OptionError("--max-length", told, "Give fewer")
+    check_length(config, options.block_size)
     shape_of(config, options.lora)  # refuses adapters for layers that the model does not have
     had = load_vocabulary(chain.tokenizer).size
     if had > rows:

@@ -1,7 +1,6 @@
 """A tokenizer as training needs it: documents to ids between their begin and end of text, and a hash that names it."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from zhllama.encode import Encoder
 from zhllama.errors import InputError
 from zhllama.files import sha256
 from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer, load_tokenizer, tokenizer_file
+from zhllama.vocab.settings import named_token, read_settings
 
 BATCH = 4 << 20  # characters encoded in one call
 
@@ -34,7 +34,7 @@ class Tokens:
         """From a folder, a `.model` or a `tokenizer.json`; InputError where it names no end of text."""
         path = tokenizer_file(name)
         inner = load_tokenizer(path)
-        settings = _settings(path)
+        settings = read_settings(path.parent)
         if isinstance(inner, SentencePieceTokenizer):
             processor = inner.model.processor
             end, first = processor.eos_id(), processor.bos_id()
@@ -47,7 +47,7 @@ class Tokens:
                 path, "names no end of text (eos_token)", "Name one in its tokenizer_config.json"
             )
         named = hashlib.sha256(f"{sha256(path)} {begin} {end}".encode()).hexdigest()
-        size = max(inner.size, _added(path) + 1)
+        size = max(inner.size, _added(settings) + 1)
         return cls(Path(name), Encoder.open(path), size, begin, end, named)
 
     @property
@@ -83,24 +83,12 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield held
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    file = path.parent / "tokenizer_config.json"
-    if not file.is_file():
-        return {}
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(file, f"is not JSON ({error})", "Make the tokenizer again") from error
-    return settings if isinstance(settings, dict) else {}
-
-
 def _ends_of_json(inner: Any, settings: dict[str, Any]) -> tuple[int | None, int]:
     """Begin, where the tokenizer's own template sets one before a text, and end."""
 
     def id_of(name: str) -> int | None:
-        token = settings.get(name)
-        token = token.get("content") if isinstance(token, dict) else token
-        found: int | None = inner.token_to_id(token) if isinstance(token, str) else None
+        token = named_token(settings, name)
+        found: int | None = None if token is None else inner.token_to_id(token)
         return found
 
     begin, end = id_of("bos_token"), id_of("eos_token")
@@ -109,7 +97,7 @@ def _ends_of_json(inner: Any, settings: dict[str, Any]) -> tuple[int | None, int
     return begin if shown else None, -1 if end is None else end
 
 
-def _added(path: Path) -> int:
+def _added(settings: dict[str, Any]) -> int:
     """The largest id among tokens that tokenizer_config.json adds beside a `.model`; -1 where it adds none."""
-    added = _settings(path).get("added_tokens_decoder", {})
+    added = settings.get("added_tokens_decoder", {})
     return max((int(id) for id in added), default=-1) if isinstance(added, dict) else -1

@@ -1,7 +1,6 @@
 """Tuning on conversations: rows of files into samples, samples into blocks, and how a model is made ready for them."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +13,11 @@ from zhllama.conversation.encode import ConversationEncoder, Encoded
 from zhllama.conversation.read import Bad, answered, read_conversations, refuse
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.errors import InputError
+from zhllama.files import json_lines
 from zhllama.model.export import fold
 from zhllama.model.grow import Grown, grow
 from zhllama.run import Run
-from zhllama.training.blocks import ASIDE, Blocks, Counts, Origin, write_blocks
+from zhllama.training.blocks import ASIDE, META, Blocks, Counts, Origin, write_blocks
 from zhllama.training.ground import Ground
 from zhllama.training.heldout import HeldOut
 from zhllama.training.mixture import KEPT_CHARACTERS, KEPT_EVERY, Mixture, Source
@@ -59,7 +59,7 @@ class Tuning:
         how = f"{source.hash()} {names} {template} {self.encoder.template.stop} {self.alone} {self.skip_bad}"
         origin = Origin(how, tokens.hash, size, "best-fit", kept_aside=not self.heldout)
         folder = self.cache / origin.key()
-        if (folder / "blocks.json").is_file():
+        if (folder / META).is_file():
             return Blocks.open(folder)
         counts, shelf = Counts(), _Shelf()
         samples = self._samples(source.files, size, shelf, read, origin.kept_aside, counts)
@@ -152,8 +152,7 @@ class Tuning:
         """Write the rows that were left out, and count what was learnt from."""
         rejected = [row for some in blocks for row in some.beside(REJECTED)]
         if rejected:
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rejected]
-            run.write(REJECTED, "".join(lines))
+            run.write(REJECTED, json_lines(rejected))
         shortened = sum(len(some.beside(SHORTENED)) for some in blocks)
         if rejected or shortened:
             self.note(

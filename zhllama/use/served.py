@@ -11,8 +11,9 @@ from zhllama.files import to_json
 from zhllama.model.export import fold, generation_config
 from zhllama.model.load import load_tokenizer, read_model_config, resolve_chain
 from zhllama.use.speaker import PLAIN, context_of, ends_of_answer, find_template
+from zhllama.vocab.settings import TEMPLATE
 
-GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
+GENERATION = "generation_config.json"
 
 
 class Served(NamedTuple):

@@ -11,7 +11,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from zhllama.conversation.records import Turn
-from zhllama.conversation.template import Template, template_for
+from zhllama.conversation.template import Template, refuse_lacking, template_for
 from zhllama.errors import InputError
 from zhllama.model.load import open_model
 from zhllama.training.machine import has_amx
@@ -82,16 +82,11 @@ def find_template(tokenizer: Any, name: str | None) -> Template:
     if name in (None, "own") and isinstance(own, str) and own.strip():
         try:
             return template_for("own", tokenizer)
-        except (
-            InputError
-        ):  # one that writes no end is no use for training, and yet its model may know when to end
+        except InputError:
+            # One that writes no end is no use for training, and yet its model may know when to end.
             return Template("own", own, "")
     template = template_for(name or PLAIN, tokenizer)
-    known = tokenizer.get_vocab()
-    lacking = [token for token in template.tokens if token not in known]
-    if lacking:
-        told = f"needs the special token {lacking[0]}, which this model does not know"
-        raise InputError(f"--template {template.name}", told, "Give the one it was trained with")
+    refuse_lacking(template, tokenizer, "Give the one it was trained with")
     return template
 
 

@@ -1,6 +1,5 @@
 """The folder of an extended byte-level vocabulary: its tokenizer.json, and what the base's folder holds beside it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +11,9 @@ from zhllama.errors import InputError
 from zhllama.files import to_json
 from zhllama.vocab.byte_merge import ByteMerge
 from zhllama.vocab.merge import PAD
+from zhllama.vocab.settings import CONFIG, NAMED, TEMPLATE, read_object
 
-CONFIG = "tokenizer_config.json"
-CARRIED = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json", "LICENSE", "NOTICE")
+CARRIED = (NAMED, TEMPLATE, "chat_template.json", "LICENSE", "NOTICE")
 
 
 def transformers_files(merge: ByteMerge, source: Path) -> dict[str, bytes]:
@@ -25,16 +24,16 @@ def transformers_files(merge: ByteMerge, source: Path) -> dict[str, bytes]:
     """
     folder = source.parent
     files = {name: (folder / name).read_bytes() for name in CARRIED if (folder / name).is_file()}
-    config = _read(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    config = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     config = {k: v for k, v in config.items() if k not in ("auto_map", "tokenizer_file", "backend")}
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if "added_tokens_decoder" in config:
         config["added_tokens_decoder"] = _moved(config["added_tokens_decoder"], merge)
     if PAD in merge.special:
         config["pad_token"] = PAD
-        if "special_tokens_map.json" in files:
-            named = _read(folder / "special_tokens_map.json") | {"pad_token": PAD}
-            files["special_tokens_map.json"] = to_json(named).encode()
+        if NAMED in files:
+            named = read_object(folder / NAMED) | {"pad_token": PAD}
+            files[NAMED] = to_json(named).encode()
     files[CONFIG] = to_json(config).encode()
     files["tokenizer.json"] = (merge.model.content + "\n").encode()
     return files
@@ -65,13 +64,3 @@ def _moved(decoder: Mapping[str, Any], merge: ByteMerge) -> dict[str, Any]:
     """The tokens that the config lists by their ids, under the ids that they have now."""
     now = {was: id for id, was in enumerate(merge.kept)} if merge.dropped else None
     return {str(now[int(id)] if now else id): token for id, token in decoder.items()}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(path, f"is not readable JSON ({error})", "Mend the file, or remove it") from error
-    if not isinstance(loaded, dict):
-        raise InputError(path, "is not a mapping", "Mend the file, or remove it")
-    return loaded

@@ -176,7 +176,7 @@ class ByteLevel:
         raw["model"]["merges"] += [list(pair) for pair in merges]
         for number, text in enumerate(special, self.size + len(merges)):
             vocabulary[text] = number
-            raw["added_tokens"].append(_special(number, text))
+            raw["added_tokens"].append(special_token(number, text))
         return ByteLevel(_dumped(raw))
 
     def without(self, ids: Iterable[int]) -> "ByteLevel":
@@ -217,7 +217,8 @@ def _dumped(raw: Mapping[str, Any]) -> str:
     return json.dumps(raw, ensure_ascii=False)
 
 
-def _special(id: int, text: str) -> dict[str, Any]:
+def special_token(id: int, text: str) -> dict[str, Any]:
+    """An entry of `added_tokens` in tokenizer.json that is matched as it stands."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": id, "content": text, **flags, "special": True}
 

@@ -13,6 +13,7 @@ from zhllama.vocab.folder import kept_of, recipe_of, vocabulary_files
 from zhllama.vocab.kinds import Vocabulary, read_vocabulary, size_of
 from zhllama.vocab.load import JsonTokenizer
 from zhllama.vocab.merge import PAD, Merge, Recipe
+from zhllama.vocab.settings import CONFIG
 
 Texts = Mapping[str, Iterable[str]]
 Advance = Callable[[int], None]
@@ -63,7 +64,7 @@ def audit_file(
     recipe = recipe or recipe_of(folder)
     kept = kept_of(folder, size_of(base))
     if isinstance(model, ByteLevel) and isinstance(base, ByteLevel):
-        loads = (folder / byte_folder.CONFIG).is_file() and file.name == "tokenizer.json"
+        loads = (folder / CONFIG).is_file() and file.name == "tokenizer.json"
         reloaded = byte_folder.auto_tokenizer(folder) if loads else None
         return byte_audit(model, base, texts, recipe, reloaded, fuzz, seed, advance, kept)
     if isinstance(model, ByteLevel) or isinstance(base, ByteLevel):

@@ -1,0 +1,40 @@
+"""What lies beside a tokenizer's own file: its settings, and the names of its special tokens."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zhllama.errors import InputError
+
+CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+NAMED = "special_tokens_map.json"  # what older folders name their special tokens in, beside the config or instead of it
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The config, with the names of special tokens that only the older file holds; empty where there is neither.
+
+    Errors: InputError for a file that is no JSON object.
+    """
+    found: dict[str, Any] = {}
+    for path in (folder / NAMED, folder / CONFIG):
+        if path.is_file():
+            found |= read_object(path)
+    return found
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in one file."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(path, f"is not readable JSON ({error})", "Mend the file, or remove it") from error
+    if not isinstance(loaded, dict):
+        raise InputError(path, "is not a mapping", "Mend the file, or remove it")
+    return loaded
+
+
+def named_token(settings: dict[str, Any], role: str) -> str | None:
+    """The text of a special token such as `eos_token`, which stands as itself or with its flags."""
+    token = settings.get(role)
+    found = token.get("content") if isinstance(token, dict) else token
+    return found if isinstance(found, str) else None
