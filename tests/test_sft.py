@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.llamacpp import Llama
 from tests.model_toys import WORDS, larger_vocabulary, line, write_model, write_tokenizer
-from tests.test_export import Llama
 from tests.test_training_run import killed_at, losses
 from zhllama.conversation.encode import ConversationEncoder
 from zhllama.conversation.equip import equip
