@@ -22,6 +22,14 @@ ROOT = Path(__file__).parent.parent
 Zhllama = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    for told in (
+        "ignore:invalid escape sequence:DeprecationWarning",  # jieba's patterns, when they are compiled first
+        "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",  # peft asks transformers by that name
+    ):
+        config.addinivalue_line("filterwarnings", told)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew")
 

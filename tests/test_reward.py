@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,11 @@ def test_a_reward_model_learns_and_scores(ground: Path) -> None:
     assert [row["step"] for row in log if "accuracy_aside" in row] == [5, 10]
     assert log[0]["loss"] == pytest.approx(0.69, abs=0.1) and log[-1]["loss"] < 0.3
     assert sorted(p.name for p in (ground / "learnt").iterdir() if p.is_dir()) == ["reward", "tokenizer"]
+    page = (ground / "learnt" / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Accuracy, pairs kept aside</h2>" in page and "<h2>Loss (nats a pair)</h2>" in page
+    assert (
+        f"<td>accuracy, pairs kept aside</td><td>{made['accuracy_aside']['before']:.4f} → 1.0000</td>" in page
+    )
 
     from zhllama.conversation.records import Conversation, Turn
     from zhllama.training.reward import RewardModel
@@ -212,3 +219,51 @@ def test_errors_are_one_line_and_leave_nothing(
         assert told.code == 1 and told.out == "", told.err
         assert told.err.splitlines()[-1].startswith(f"zhllama: {wanted}"), told.err
         assert not (ground / "bad").exists()
+
+
+@pytest.mark.parametrize("command", ["reward", "dpo"])
+def test_a_plan_without_a_run(ground: Path, command: str) -> None:
+    found = figures(ground, *train(command, "--dry-run", "--epochs", 2, "--aside", 0.1))
+    assert found["steps"] == 14, "54 of 60 pairs, twice, eight a step"
+    assert found["tokens"] == 14 * 8 * 2 * 256 and 0 < found["trained"] < found["parameters"] / 10
+    alone = figures(ground, command, "--dry-run", "--shape", "llama-7b", "--machine", "A100", "--json")
+    assert alone["trained"] == 19_988_480 and alone["steps"] is None and alone["machine"] == "A100"
+    for more, wanted in (
+        (("--dry-run",), "--model: is missing"),
+        (("--model", "base", "--out", "bad"), "--pairs: is missing"),
+        (("--model", "base", "--pairs", "pairs.jsonl"), "--out: is missing"),
+    ):
+        told = line(ground, command, *more)
+        assert told.code == 1 and told.err.startswith(f"zhllama: {wanted}"), told.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["reward", "dpo"])
+def test_two_processes_learn_as_one_does(ground: Path, tmp_path: Path, command: str) -> None:
+    arguments = [*train(command, "--steps", 6, "--micro-batch", 2, "--eval-every", 3, "--lr", 1e-3)]
+    assert line(ground, *arguments, "--out", tmp_path / "one").code == 0
+    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "zhllama")
+    words = [*launch, *map(str, arguments), "--out", str(tmp_path / "two")]
+    done = subprocess.run(words, cwd=ground, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        [json.loads(row) for row in (tmp_path / out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        for out in ("one", "two")
+    )
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for key in ("loss", "accuracy_aside", "margin_aside"):
+        wanted = [row[key] for row in one if key in row]
+        assert [row[key] for row in two if key in row] == pytest.approx(wanted, abs=1e-5)
+    assert done.stdout.count("pairs kept aside") == 1, "the first process alone speaks"
+
+
+def test_what_several_processes_cannot_do(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    told = line(ground, *train("dpo", "--full", "--out", "bad"))
+    assert told.err.endswith(
+        "--full: goes with one process alone. Leave it out, or start without torchrun.\n"
+    )
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    told = line(ground, *train("reward", "--out", "bad"))
+    assert told.err.endswith("FSDP and ZeRO: do not go with this command. Start it with torchrun.\n")
+    assert not (ground / "bad").exists()

@@ -10,8 +10,8 @@ from zhllama.commands.common import (
     AsJson,
     Config,
     Force,
-    Model,
-    Out,
+    MaybeModel,
+    MaybeOut,
     Resume,
     Seed,
     check_torch,
@@ -23,6 +23,7 @@ from zhllama.commands.training_options import (
     LEARNING,
     LENGTH,
     WATCHING,
+    DryRun,
     EvalEvery,
     GradientCheckpointing,
     LogEvery,
@@ -30,26 +31,31 @@ from zhllama.commands.training_options import (
     LoraRank,
     Lr,
     Numbers,
+    PlannedMachine,
+    PlannedShape,
     SaveEvery,
     Steps,
     Warmup,
     WeightDecay,
     WhichSchedule,
     hooks_for,
+    show_plan,
     show_result,
 )
+from zhllama.errors import OptionError
 from zhllama.run import Run
 from zhllama.training.options import Lora, Options
 
 if TYPE_CHECKING:
     from zhllama.training.align import Surveyed, Task
+    from zhllama.training.plan import Plan
     from zhllama.training.pretrain import Hooks
 
-Work = Callable[["Task", Options, "Surveyed", Run, "Hooks"], dict[str, Any]]
+Work = Callable[["Task", Options, "Surveyed", Run, "Hooks"], dict[str, Any] | None]
 
 RANKED = ("comparisons.json",)  # what of a gen-zh run is ranked
 PairFiles = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--pairs",
         help="Ranked answers: chosen and rejected, ranked_outputs, responses_and_scores, completion_a and _b; .gz, .xz too.",
@@ -98,9 +104,9 @@ LoraModules = Annotated[
 
 def reward(
     context: typer.Context,
-    model: Model,
-    pairs: PairFiles,
-    out: Out,
+    model: MaybeModel = None,
+    pairs: PairFiles = None,
+    out: MaybeOut = None,
     eval_pairs: EvalPairs = None,
     aside: Aside = 0.1,
     template: Template = None,
@@ -122,6 +128,9 @@ def reward(
     log_every: LogEvery = 10,
     precision: Numbers = None,
     gradient_checkpointing: GradientCheckpointing = "auto",
+    dry_run: DryRun = False,
+    shape: PlannedShape = None,
+    machine: PlannedMachine = None,
     seed: Seed = 0,
     resume: Resume = False,
     force: Force = False,
@@ -131,7 +140,9 @@ def reward(
     """Teach a reward model which of two answers is better; zhllama judge --reward scores with it."""
     check_torch("reward")
 
-    def work(task: "Task", options: Options, found: "Surveyed", run: Run, hooks: "Hooks") -> dict[str, Any]:
+    def work(
+        task: "Task", options: Options, found: "Surveyed", run: Run, hooks: "Hooks"
+    ) -> dict[str, Any] | None:
         from zhllama.training.reward import reward as train
 
         return train(task, options, found, run, hooks)
@@ -142,9 +153,9 @@ def reward(
 
 def dpo(
     context: typer.Context,
-    model: Model,
-    pairs: PairFiles,
-    out: Out,
+    model: MaybeModel = None,
+    pairs: PairFiles = None,
+    out: MaybeOut = None,
     beta: Annotated[
         float,
         typer.Option(
@@ -192,6 +203,9 @@ def dpo(
     log_every: LogEvery = 10,
     precision: Numbers = None,
     gradient_checkpointing: GradientCheckpointing = "auto",
+    dry_run: DryRun = False,
+    shape: PlannedShape = None,
+    machine: PlannedMachine = None,
     seed: Seed = 0,
     resume: Resume = False,
     force: Force = False,
@@ -202,7 +216,9 @@ def dpo(
     check_torch("dpo")
     rate = lr if lr is not None else 1e-6 if full else 5e-5
 
-    def work(task: "Task", options: Options, found: "Surveyed", run: Run, hooks: "Hooks") -> dict[str, Any]:
+    def work(
+        task: "Task", options: Options, found: "Surveyed", run: Run, hooks: "Hooks"
+    ) -> dict[str, Any] | None:
         from zhllama.training.dpo import Preference
         from zhllama.training.dpo import dpo as train
 
@@ -215,9 +231,13 @@ def _options(given: Mapping[str, Any], full: bool) -> Options:
     from zhllama.training.ground import read_shape
     from zhllama.training.plan import linear_names
 
+    if given["model"] is None and not (given["dry_run"] and given["shape"]):
+        raise OptionError(
+            "--model", "is missing", "Give a folder, a hub name or a run; or --dry-run --shape llama-7b"
+        )
     modules = tuple(given["lora_module"] or ())
     if not full and not modules:
-        modules = linear_names(read_shape(given["model"], None))
+        modules = linear_names(read_shape(given["model"], given["shape"]))
     return Options(
         lora=None if full else Lora(given["lora_rank"], given["lora_alpha"], 0.0, modules),
         full=full, rows="all" if full else "none", steps=given["steps"], epochs=given["epochs"], batch=given["batch"],
@@ -234,19 +254,50 @@ def _align(context: typer.Context, command: str, base: str, options: Options, wo
     from zhllama.training.align import Task, surveyed
 
     given = context.params
+    if given["dry_run"]:
+        show_plan(_planned(given, options), given["as_json"])
+        return
+    for name, example in (("pairs", "a file of ranked answers"), ("out", "a folder for the run")):
+        if not given[name]:
+            raise OptionError(f"--{name}", "is missing", f"Give {example}")
     files, heldout = (find_files(named or [], RANKED) for named in (given["pairs"], given["eval_pairs"]))
     with surveyed(given["model"], given["template"], given["max_length"]) as found:
         chain = found.ground.chain
-        recorded = {**options_of(context), "base_model": str(chain.base)}
-        recorded.pop("model")
+        planning = ("model", "dry_run", "shape", "machine")
+        recorded = {key: value for key, value in options_of(context).items() if key not in planning}
+        recorded["base_model"] = str(chain.base)
         recorded[base] = str(chain.runs[-1] if chain.runs else chain.base)
         inputs = [*files, *heldout, *found.ground.inputs()]
         run = Run(given["out"], command, recorded, inputs, given["force"], given["resume"], given["seed"])
         task = Task(tuple(files), tuple(heldout), given["aside"], given["skip_bad"])
         with progress(command, None, "steps") as bar:
             manifest = work(task, options, found, run, hooks_for(bar, "reading pairs", given["as_json"]))
+    if manifest is None:
+        return
     figures = manifest["figures"]
     print_json({"out": str(given["out"]), **figures}) if given["as_json"] else _show(given["out"], figures)
+
+
+def _planned(given: Mapping[str, Any], options: Options) -> "Plan":
+    """The plan alone; with pairs it tells how many steps they are."""
+    from zhllama.text import find_files
+    from zhllama.training.align import plan_pairs, surveyed
+    from zhllama.training.ground import read_shape
+    from zhllama.training.machine import named_machine, this_machine
+    from zhllama.training.pairs import read_pairs
+    from zhllama.training.plan import shape_of
+
+    count = None
+    if given["model"] is not None and given["pairs"]:
+        aside = find_files(given["eval_pairs"] or [], RANKED)
+        with surveyed(given["model"], given["template"], given["max_length"]) as found:
+            count = len(read_pairs(
+                find_files(given["pairs"], RANKED), found.encoder, given["max_length"], aside=given["aside"],
+                given_aside=aside, seed=given["seed"], skip_bad=given["skip_bad"],
+            ).learnt)  # fmt: skip
+    devices = named_machine(given["machine"]) if given["machine"] else this_machine()
+    config = read_shape(given["model"], given["shape"])
+    return plan_pairs(options, shape_of(config, options.lora), devices, count)
 
 
 def _show(out: Path, figures: Mapping[str, Any]) -> None:

@@ -81,6 +81,10 @@ Out = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that holds an earlier run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)]
+MaybeModel = Annotated[
+    str | None, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)
+]
+MaybeOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
 Field = Annotated[
     str, typer.Option("--field", help="Field of .json, .jsonl and .parquet that holds the text.")
 ]

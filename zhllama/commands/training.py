@@ -10,6 +10,8 @@ from zhllama.commands.common import (
     Config,
     Field,
     Force,
+    MaybeModel,
+    MaybeOut,
     Out,
     Resume,
     Seed,
@@ -65,9 +67,7 @@ if TYPE_CHECKING:
 def pretrain(
     context: typer.Context,
     stage: Annotated[int, typer.Option("--stage", min=1, max=2, help="1: rows alone. 2: adapters and rows.")],
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)
-    ] = None,
+    model: MaybeModel = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -84,9 +84,7 @@ def pretrain(
             "--eval-text", help="LABEL=PATH to measure; else 1 % of the text, or the shipped sample."
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)
-    ] = None,
+    out: MaybeOut = None,
     steps: Steps = None,
     epochs: Epochs = 1.0,
     batch: Batch = 64,

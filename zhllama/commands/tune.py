@@ -12,6 +12,8 @@ from zhllama.commands.common import (
     AsJson,
     Config,
     Force,
+    MaybeModel,
+    MaybeOut,
     Resume,
     Seed,
     check_torch,
@@ -65,9 +67,7 @@ if TYPE_CHECKING:
 
 def sft(
     context: typer.Context,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)
-    ] = None,
+    model: MaybeModel = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,9 +82,7 @@ def sft(
             "--eval-data", help="FILE whose answers are measured; else 1 % of the data.", show_default=False
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)
-    ] = None,
+    out: MaybeOut = None,
     template: Annotated[
         str,
         typer.Option(

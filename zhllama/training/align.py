@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback
-from transformers.utils import logging
 
 from zhllama.conversation.encode import ConversationEncoder
 from zhllama.conversation.template import refuse_lacking, template_for
@@ -24,12 +23,13 @@ from zhllama.run import Run
 from zhllama.training import checkpoint, products
 from zhllama.training.checkpoint import whole_folder
 from zhllama.training.ground import Ground, check_length
-from zhllama.training.machine import this_machine
+from zhllama.training.machine import Machine, this_machine
 from zhllama.training.options import Options
+from zhllama.training.page import draw_page
 from zhllama.training.pairs import Pair, Pairs, as_rows, read_pairs
-from zhllama.training.plan import Plan
-from zhllama.training.pretrain import Arguments, Hooks, arguments_of, plan_run
-from zhllama.training.products import CHECKPOINTS, FIGURES
+from zhllama.training.plan import Plan, Shape, plan, shape_of
+from zhllama.training.pretrain import Arguments, Hooks, arguments_of, is_sharded
+from zhllama.training.products import CHECKPOINTS, FIGURES, PAGE
 from zhllama.training.setup import DTYPES, adapters_of, norms_in_fp32
 from zhllama.training.tokens import Tokens
 from zhllama.training.trainer import LOG, Journal, WholeTrainer, read_log
@@ -145,46 +145,56 @@ Product = Callable[[PairTrainer, Run], None]
 
 def align(
     task: Task, options: Options, found: Surveyed, run: Run, hooks: Hooks, whole: bool, build: Build, write: Product
-) -> dict[str, Any]:  # fmt: skip
-    """Train on pairs into the folder of `run` and return the manifest; goes on from the last whole checkpoint.
+) -> dict[str, Any] | None:  # fmt: skip
+    """Train on pairs into the folder of `run` and return the manifest; None in processes other than the first.
 
-    `options.batch` and `micro_batch` count pairs. Errors: ZhllamaError of all kinds.
+    Goes on from the last whole checkpoint. `options.batch` and `micro_batch` count pairs; under torchrun every process
+    calls this alike. Errors: ZhllamaError of all kinds.
     """
     if find_spec("trl") is None:
         raise MissingPackage("learning from pairs", "trl", "align")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise OptionError("torchrun", "is not for this command", "Start it as one process, on one device")
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    run.check()
+    if is_sharded():
+        raise OptionError("FSDP and ZeRO", "do not go with this command", "Start it with torchrun")
+    processes, first = int(os.environ.get("WORLD_SIZE", 1)), os.environ.get("RANK", "0") == "0"
+    if first:
+        run.check()
+    else:
+        hooks = Hooks()
     if run.resume and (run.out / FIGURES).is_file():  # only the manifest is missing
-        with run:
-            return products.finish(run)
+        with run if first else nullcontext():
+            return products.finish(run) if first else None
     pairs = read_pairs(
         task.files, found.encoder, options.block_size, aside=task.aside, given_aside=task.given_aside,
         seed=options.seed, skip_bad=task.skip_bad, advance=hooks.read,
     )  # fmt: skip
-    steps = options.steps or max(1, -int(-len(pairs.learnt) * options.epochs // options.batch))
-    options = replace(options, steps=steps)
-    planned = _planned(options, found.ground)
+    shape = shape_of(found.ground.config, options.lora, found.ground.rows)
+    planned = plan_pairs(options, shape, this_machine(processes), len(pairs.learnt))
+    options = replace(options, steps=planned.steps)
+    options.accumulation(processes)  # refuses a batch that does not divide, before a folder is made
     hooks.planned(planned)
-    with run:
-        if pairs.left_out:
+    with run if first else nullcontext():
+        if pairs.left_out and first:
             run.write(REJECTED, json_lines(map(asdict, pairs.left_out)))
             hooks.note(f"{len(pairs.left_out):,} pairs were left out: {run.out / REJECTED} says why")
         trainer = _trainer(options, found, planned, pairs, run.out, hooks, whole, build)
-        before = trainer.measure() if pairs.aside else {}
+        measures = bool(pairs.aside) and first
+        before = trainer.measure() if measures else {}
         since = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
         trainer.train(resume_from_checkpoint=None if since is None else str(since))
-        after = trainer.measure() if pairs.aside else {}
+        if not first:
+            return None
+        after = trainer.measure() if measures else {}
         write(trainer, run)
         with whole_folder(run.out / TOKENIZER) as folder:
             products.save_tokenizer(found.ground.tokens, folder)
-        measured = {key: {"before": before[key], "after": after[key]} for key in after}
-        losses = [line["loss"] for line in read_log(run.out / LOG) if "loss" in line]
+        log = read_log(run.out / LOG)
         figures = {
-            **pairs.figures(), **planned.figures(), **measured, "loss": losses[-1] if losses else None,
+            **pairs.figures(), **planned.figures(), **products.learned(log),
+            **{key: {"before": before[key], "after": after[key]} for key in after},
             "template": found.encoder.template.name,
         }  # fmt: skip
+        lines = [{"step": 0, **before}, *log, {"step": options.steps, **after}]
+        run.write(PAGE, draw_page(run.out.name, figures, lines))
         run.write(FIGURES, to_json(figures))
         return products.finish(run)
 
@@ -210,10 +220,10 @@ def lora_config(options: Options, kind: str, **more: Any) -> Any:
     return None if options.lora is None else adapters_of(options.lora, kind, **more)
 
 
-def _planned(options: Options, ground: Ground) -> Plan:
-    """A pair is two sequences."""
+def plan_pairs(options: Options, shape: Shape, machine: Machine, pairs: int | None) -> Plan:
+    """The plan of a run on so many pairs, each of them two sequences; steps unknown where their number is."""
     doubled = replace(options, batch=2 * options.batch, micro_batch=2 * options.micro_batch)
-    return plan_run(doubled, ground, this_machine())
+    return plan(doubled, shape, 0, machine, blocks=None if pairs is None else 2.0 * pairs)
 
 
 def _trainer(
@@ -236,6 +246,8 @@ def _trainer(
         "callbacks": [journal],
     })  # fmt: skip
     trainer.remove_callback(PrinterCallback)
+    if not trainer.is_world_process_zero():
+        trainer.remove_callback(journal)
     journal.measure = trainer.measure if pairs.aside else None
     return trainer
 

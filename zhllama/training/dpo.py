@@ -1,10 +1,12 @@
 """Direct preference optimisation (arXiv:2305.18290): a model learns to prefer the better answers, by trl's trainer."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from zhllama.errors import OptionError
 from zhllama.model.load import ADAPTER, TUNED
 from zhllama.run import Run
 from zhllama.training.align import PairTrainer, Surveyed, Task, accuracy, align, arguments, lora_config
@@ -24,13 +26,17 @@ class Preference:
 
 def dpo(
     task: Task, options: Options, preference: Preference, found: Surveyed, run: Run, hooks: Hooks
-) -> dict[str, Any]:
-    """Train and return the manifest; the run holds an adapter, or with `options.full` the whole model.
+) -> dict[str, Any] | None:
+    """Train and return the manifest, None in processes other than the first; the run holds an adapter, or with `options.full` the whole model.
 
     Figures on pairs kept aside, before and after: `accuracy_aside`, the share whose better answer gained more probability
     against the model begun with (.5 before, by nature); `margin_aside`, by how much, times beta; `likelier_aside`, the
     share whose better answer is the likelier one, which long answers seldom are.
     """
+    if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        # trl writes what the model begun with thought of the answers into a file of the first process's own.
+        told = "goes with one process alone"
+        raise OptionError("--full", told, "Leave it out, or start without torchrun")
 
     def build(model: Any, planned: Plan, given: dict[str, Any]) -> PairTrainer:
         return _trainer(model, options, preference, planned, run, given)

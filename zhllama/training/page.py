@@ -27,11 +27,12 @@ COLOURS = ("var(--a)", "var(--b)", "var(--c)")
 def draw_page(name: str, figures: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:
     """The page of a run from its figures and its log."""
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    kept = sorted({k for line in lines for k in line if "_bits_per_" in k})
+    kept = sorted({k for line in lines for k in line if "_bits_per_" in k or k.endswith("_aside")})
     measured = {k: [(line["step"], line[k]) for line in lines if k in line] for k in kept}
     body = [f"<h1>{escape(name)}</h1>", _summary(figures)]
     if losses:
-        body.append(_section("Loss (nats a token)", {"training": losses}))
+        told = "Loss (nats a pair)" if "pairs" in figures else "Loss (nats a token)"
+        body.append(_section(told, {"training": losses}))
     for unit, told in (
         ("character", "Bits a character, text kept aside"),
         ("byte", "Bits a byte, text kept aside"),
@@ -39,6 +40,10 @@ def draw_page(name: str, figures: Mapping[str, Any], lines: Sequence[Mapping[str
         curves = {k.split("_bits_")[0]: v for k, v in measured.items() if k.endswith(unit)}
         if curves:
             body.append(_section(told, curves))
+    for key, curve in measured.items():
+        if key.endswith("_aside"):
+            label = key.removesuffix("_aside")
+            body.append(_section(f"{label.capitalize()}, pairs kept aside", {label: curve}))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(name)}</title>\n'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
@@ -61,10 +66,11 @@ def _summary(figures: Mapping[str, Any]) -> str:
     )
     rows = [f"<tr><td>{told}</td><td>{value}</td></tr>" for told, value in known]
     for key, value in figures.items():
-        if "_bits_per_" in key:
-            label, _, unit = key.partition("_bits_per_")
+        if isinstance(value, Mapping) and "before" in value:
+            label, found, unit = key.partition("_bits_per_")
+            told = f"{label}, bits a {unit}" if found else f"{key.removesuffix('_aside')}, pairs kept aside"
             went = f"{value['before']:.4f} → {value['after']:.4f}"
-            rows.append(f"<tr><td>{escape(label)}, bits a {unit}</td><td>{went}</td></tr>")
+            rows.append(f"<tr><td>{escape(told)}</td><td>{went}</td></tr>")
     return f"<table>{''.join(rows)}</table>"
 
 

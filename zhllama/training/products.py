@@ -53,7 +53,7 @@ def write(
     with whole_folder(run.out / TOKENIZER) as folder:
         save_tokenizer(tokens, folder)
     lines = read_log(run.out / LOG)
-    figures = {**known, **planned.figures(), **_learned(lines)}
+    figures = {**known, **planned.figures(), **learned(lines)}
     run.write(PAGE, draw_page(run.out.name, figures, lines))
     run.write(FIGURES, to_json(figures))
     return finish(run)
@@ -109,7 +109,7 @@ def save_tokenizer(tokens: Tokens, folder: Path) -> None:
         shutil.copyfile(tokens.path, folder / f"tokenizer{tokens.path.suffix}")
 
 
-def _learned(lines: list[dict[str, Any]]) -> dict[str, Any]:
+def learned(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Last loss, median speed, and bits before the first step and after the last."""
     figures: dict[str, Any] = {}
     losses = [line for line in lines if "loss" in line]

@@ -22,8 +22,8 @@ REWARD = "reward"  # not `adapter`: what opens a language model must not take th
 HEAD = "score"
 
 
-def reward(task: Task, options: Options, found: Surveyed, run: Run, hooks: Hooks) -> dict[str, Any]:
-    """Train and return the manifest; the run holds the adapter and the head in `reward/`.
+def reward(task: Task, options: Options, found: Surveyed, run: Run, hooks: Hooks) -> dict[str, Any] | None:
+    """Train and return the manifest, None in processes other than the first; the run holds the adapter and the head in `reward/`.
 
     Figures on pairs kept aside, before (a random head) and after: `accuracy_aside`, the share whose better answer scores
     higher, and `margin_aside`, by how much.
