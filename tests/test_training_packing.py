@@ -249,7 +249,7 @@ def test_text_shorter_than_a_block(tmp_path: Path, tokenizer: Path) -> None:
 def test_a_cache_that_was_cut_off_says_so(tmp_path: Path, tokenizer: Path, text: Path) -> None:
     blocks = cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
     (blocks.folder / "ids.bin").write_bytes(b"12")
-    with pytest.raises(InputError, match="Pack the text again"):
+    with pytest.raises(InputError, match="and pack the text again"):
         cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
 
 

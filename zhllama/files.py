@@ -84,6 +84,28 @@ class JsonLines:
         self._part.unlink(missing_ok=True)
 
 
+SEAL = "sha256.json"
+
+
+def seal(folder: Path) -> None:
+    """Write down the hash of every file that lies in a folder, as the last one into it."""
+    write_whole(folder / SEAL, to_json({p.name: sha256(p) for p in sorted(folder.iterdir()) if p.is_file()}))
+
+
+def unsealed(folder: Path) -> Path | None:
+    """The first file of a sealed folder that is gone or other than it was; the seal itself where that cannot be read."""
+    try:
+        sums = dict(json.loads((folder / SEAL).read_text(encoding="utf-8")))
+        found = (folder / name for name, sum in sums.items() if _sum_of(folder / name) != sum)
+        return next(found, None)
+    except (OSError, ValueError, TypeError):
+        return folder / SEAL
+
+
+def _sum_of(path: Path) -> str | None:
+    return sha256(path) if path.is_file() else None
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file of any size."""
     with path.open("rb") as file:

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhllama.errors import InputError, OutputError
-from zhllama.files import json_lines, to_json, write_whole
+from zhllama.files import json_lines, seal, to_json, unsealed, write_whole
 from zhllama.training.options import Fit
 from zhllama.training.packing import Packed
 
 IDS, STARTS, USED, ANSWERS, META = "ids.bin", "starts.bin", "used.bin", "answers.bin", "blocks.json"
 ASIDE = "aside.jsonl"
-FORMAT = 1  # a change of what is written here makes every older cache stale
+FORMAT = 2  # a change of what is written here makes every older cache stale
 Example = dict[str, NDArray[np.int64]]
 
 
@@ -57,7 +57,9 @@ class Blocks:
 
     @classmethod
     def open(cls, folder: Path) -> "Blocks":
-        """Maps a folder into memory; InputError where its files are missing or cut off."""
+        """Maps a folder into memory; InputError where a file is missing, cut off or other than it was written."""
+        if changed := unsealed(folder):
+            raise InputError(changed, "is not as it was packed", f"Remove {folder}, and pack the text again")
         try:
             meta = Meta(**json.loads((folder / META).read_text(encoding="utf-8")))
             shape = (meta.blocks, meta.size)
@@ -194,6 +196,7 @@ def write_blocks(
             if lines := json_lines(values()):
                 write_whole(part / name, lines)
         write_whole(part / META, to_json(asdict(meta)))
+        seal(part)
         if blocks:
             _rename(part, folder)
     except OSError as error:

@@ -13,13 +13,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zhllama.errors import InputError, OutputError
+from zhllama.files import seal, unsealed
 
 TRAINED = "trained.safetensors"
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint."""
-    return next(iter(reversed(_checkpoints(folder))), None)
+    """The newest checkpoint; InputError where a file of it is not as it was written."""
+    newest = next(iter(reversed(_checkpoints(folder))), None)
+    if newest and (changed := unsealed(newest)):
+        remedy = f"Remove {newest}; --resume then goes on from before it"
+        raise InputError(changed, "is not as the checkpoint was written", remedy)
+    return newest
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -42,6 +47,12 @@ def begin(part: Path) -> None:
     """An empty folder to write into."""
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+
+
+def finish_checkpoint(part: Path, folder: Path) -> None:
+    """Name a checkpoint once the hash of each file lies in it, by which one that the disk has spoiled is known."""
+    seal(part)
+    finish(part, folder)
 
 
 def finish(part: Path, folder: Path) -> None:

@@ -61,7 +61,7 @@ class WholeTrainer(Trainer):
             self._write_state(part)
             wait()
             if first:
-                checkpoint.finish(part, name)
+                checkpoint.finish_checkpoint(part, name)
                 checkpoint.keep_newest(folder)
         wait()
 
