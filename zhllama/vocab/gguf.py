@@ -66,7 +66,7 @@ def read_gguf(path: Path) -> SentencePieceModel | Tokenizer:
         told = " ".join(str(error).split())[:120]
         raise InputError(path, f"has a broken tokenizer ({told})", "Convert the model again") from None
     known = "llama (SentencePiece BPE) and gpt2 (byte-level BPE)"
-    told = "holds no tokenizer" if kind is None else f"holds a tokenizer of the kind {kind!r}"
+    told = "holds no tokenizer" if kind is None else f"holds a tokenizer of the kind {str(kind)[:40]!r}"
     raise InputError(path, told, f"Known are {known}; give its tokenizer.json")
 
 

@@ -44,6 +44,7 @@ class SentencePieceModel:
         try:
             model = cls(content)
             if len(model._message.pieces):
+                model._refuse_bytes()
                 model.processor  # noqa: B018 - SentencePiece's own checks are the last word
                 return model
         except (DecodeError, RuntimeError, UnicodeDecodeError) as error:
@@ -56,6 +57,12 @@ class SentencePieceModel:
     @cached_property
     def _message(self) -> Any:
         return proto.ModelProto.FromString(self.content)
+
+    def _refuse_bytes(self) -> None:
+        """Text that is no UTF-8 comes out of protobuf as bytes, and fails in SentencePiece only when it is decoded."""
+        for text in (*self.texts, self._message.trainer_spec.unk_surface):
+            if isinstance(text, bytes):
+                text.decode()  # the error that `read` tells of
 
     @cached_property
     def pieces(self) -> tuple[Piece, ...]:
