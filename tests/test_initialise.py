@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.model_toys import CHINESE, WORDS, base_vocabulary, larger_vocabulary, write_model, write_tokenizer
-from zhllama.errors import InputError
+from zhllama.errors import InputError, OptionError
 from zhllama.model.distill import Distilling, align, distill, snippets
+from zhllama.model.fitted import fitted, log_shares
 from zhllama.model.grow import grow
 from zhllama.model.initialise import (
     Blend,
@@ -124,8 +125,10 @@ def test_vectors_are_read_as_word2vec_writes_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("init", ["mean", "weighted", "random", "hf-mean", "focus", "distill"])
+@pytest.mark.parametrize("init", ["mean", "weighted", "random", "hf-mean", "focus", "fitted", "distill"])
 def test_each_way_through_grow(tmp_path: Path, init: str, tied: bool) -> None:
+    if init == "fitted" and tied:
+        pytest.skip("refused: see test_fitted_needs_a_head_of_its_own")
     base = write_model(tmp_path / "base", tied=tied)
     larger = write_tokenizer(larger_vocabulary(), tmp_path / "larger")
     dice = np.random.default_rng(0)
@@ -173,3 +176,35 @@ def test_distilling_brings_the_hidden_states_nearer(tmp_path: Path, tied: bool) 
     unseen = sorted(set(range(new.size - N_OLD)) - {i - N_OLD for i in used})
     assert unseen and torch.equal(rows[unseen], start[unseen])  # rows the text never shows stay as they began
     assert (heads is None) == tied
+
+
+def test_fitted_rows_promise_the_first_piece_by_its_share(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", tied=False)
+    old, new = (
+        load_tokenizer(base),
+        load_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger")),
+    )
+    texts = ["".join(np.random.default_rng(n).choice(WORDS[:20], 60)) for n in range(8)]
+    cuts = [*cut_inside(old, [new.surface(id) for id in range(N_OLD, new.size)])]
+    model = load_base(base)
+    rows = fitted(model, old, new, cuts, texts)
+    firsts = [cut[0] for cut in cuts]
+    shares = torch.from_numpy(log_shares(new, firsts, texts)).float()
+    assert float(shares.exp().min()) > 0 and float(shares.max()) < 0
+    head = model.get_output_embeddings().weight.detach()
+    with torch.no_grad():
+        ids = torch.tensor([old.encode([texts[0]])[0]])
+        states = model.base_model(input_ids=ids).last_hidden_state[0]
+    more = states @ (rows - head[firsts]).T  # over the first pieces' logits
+    assert float((more / shares - 1).abs().mean()) < 0.2
+    together = np.bincount(firsts, weights=shares.exp().numpy())
+    assert together.max() < 1  # what is left is the first piece's own
+
+
+def test_fitted_needs_a_head_of_its_own(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", tied=True)
+    larger = write_tokenizer(larger_vocabulary(), tmp_path / "larger")
+    with pytest.raises(OptionError, match="needs a head of its own"):
+        grow(base, larger, tmp_path / "out", init="fitted", texts=[CHINESE])
+    with pytest.raises(OptionError, match="needs text"):
+        grow(write_model(tmp_path / "other", tied=False), larger, tmp_path / "out", init="fitted")

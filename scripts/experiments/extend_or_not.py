@@ -41,12 +41,12 @@ RATES = {"small": (7e-4, 2e-3), "half": (7e-4, 2e-3), "smollm2": (1e-4, 4e-4)}
 SWEPT = {"small": 8000, "half": 8000, "smollm2": 2000}  # the size whose best rate all extended curves take
 SWEEP = 60  # CPU seconds after which the rates are compared; the best run goes on as the curve
 SMALL = [Variant(0), *(Variant(n) for n in (8000, 1000, 18_000, 4000)),
-         *(Variant(n, "distill") for n in (8000, 1000, 18_000, 4000)), Variant(8000, learn="faster"), Variant(8000, learn="rows")]  # fmt: skip
+         *(Variant(n, "distill") for n in (8000, 1000, 18_000, 4000)), Variant(8000, "fitted"), Variant(8000, learn="faster"), Variant(8000, "fitted", "faster"), Variant(8000, learn="rows")]  # fmt: skip
 FIRST = {
     "small": SMALL,
     "half": SMALL,
     "smollm2": [Variant(0), Variant(2000), Variant(2000, "distill", untied=True), Variant(8000), Variant(2000, learn="faster"),
-                Variant(8000, learn="faster"), Variant(2000, "distill", "faster", untied=True), Variant(8000, "distill", untied=True),
+                Variant(8000, learn="faster"), Variant(2000, "fitted", "faster", untied=True), Variant(8000, "distill", untied=True),
                 Variant(2000, "distill"), Variant(0, untied=True)],
 }  # fmt: skip
 
@@ -185,9 +185,8 @@ def main() -> None:
     if given.only_base:
         return
     variants = [v for v in FIRST[base.name] if not given.only or v.name in given.only]
-    seconds = calibrate(
-        base, [*variants, Variant(SWEPT[base.name])], texts, 2 if base.name == "smollm2" else 4
-    )
+    swept = [] if given.rate else [Variant(SWEPT[base.name])]
+    seconds = calibrate(base, [*variants, *swept], texts, 3 if base.name == "smollm2" else 4)
     rates = {added: given.rate or best_rate(base, added, texts, seconds) for added in (0, SWEPT[base.name])}
     print("rates", rates, flush=True)
     for variant in variants:

@@ -28,7 +28,7 @@ from zhllama.errors import OptionError
 from zhllama.resources import shipped
 from zhllama.run import Run
 
-Init = Literal["mean", "weighted", "random", "hf-mean", "focus", "distill"]
+Init = Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "distill"]
 PROOF = (("zh_news.txt", 500), ("en_essay.txt", 600), ("code_python.txt", 200))  # characters of each
 
 
@@ -47,7 +47,7 @@ def grow(
         Path | None, typer.Option("--vectors", help="For focus: word vectors of the pieces.")
     ] = None,
     text: Annotated[
-        list[Path] | None, typer.Option("--text", help="For distill: text in the new language.")
+        list[Path] | None, typer.Option("--text", help="For fitted and distill: text in the new language.")
     ] = None,
     steps: Annotated[int, typer.Option("--steps", help="For distill: how many.")] = 200,
     seed: Seed = 0,

@@ -12,6 +12,7 @@ from zhllama.errors import InputError, OptionError
 from zhllama.files import to_json
 from zhllama.model import initialise
 from zhllama.model.distill import Distilling, distill, snippets
+from zhllama.model.fitted import fitted
 from zhllama.model.initialise import Init, Side
 from zhllama.model.load import load_base, load_tokenizer, local_folder
 from zhllama.model.matrices import Matrices, find_matrices
@@ -135,7 +136,7 @@ def grow(
 ) -> Grown:
     """Write to the folder `out` the model with one row for each id of `tokenizer`, old rows unchanged to the byte.
 
-    `focus` needs `vectors`, `distill` some `texts` in the new language and the whole model in memory.
+    `focus` needs `vectors`, `fitted` and `distill` some `texts` in the new language and the whole model in memory.
     The config comes last, so that a folder without one was not finished. Errors: InputError, OptionError, OutputError.
     """
     todo = plan(model, tokenizer, pad_rows_to)
@@ -190,18 +191,37 @@ def _fresh_rows(
         known = initialise.read_vectors(vectors, map(initialise.vector_key, surfaces))
         blend = initialise.focus(todo.cuts, todo.old, todo.surfaces, known)
         return lambda matrix, side: blend.rows(matrix)
+    if init == "fitted":
+        return _fitted(todo, texts, advance)
     if init == "distill":
         return _distilled(todo, texts, distilling or Distilling(seed=seed), advance)
     return lambda matrix, side: initialise.mean(todo.cuts).rows(matrix)
 
 
+def _check_texts(init: Init, todo: Plan, texts: Sequence[str]) -> None:
+    if todo.pruned:
+        raise OptionError(f"--init {init}", "cannot follow a pruned vocabulary", "Take --init mean")
+    if not texts:
+        raise OptionError(f"--init {init}", "needs text in the new language", "Give --text FILE")
+
+
+def _fitted(todo: Plan, texts: Sequence[str], advance: Callable[[float], None] | None) -> Fresh:
+    """Means on the way in, fitted rows on the way out."""
+    _check_texts("fitted", todo, texts)
+    if todo.matrices.output is None:
+        raise OptionError(
+            "--init fitted",
+            "needs a head of its own, and this model's is its embedding",
+            "Take --init mean or distill",
+        )
+    outputs = fitted(load_base(todo.model), todo.old, todo.new, todo.cuts, texts, advance)
+    return lambda matrix, side: outputs if side == "output" else initialise.mean(todo.cuts).rows(matrix)
+
+
 def _distilled(
     todo: Plan, texts: Sequence[str], how: Distilling, advance: Callable[[float], None] | None
 ) -> Fresh:
-    if todo.pruned:
-        raise OptionError("--init distill", "cannot follow a pruned vocabulary", "Take --init mean")
-    if not texts:
-        raise OptionError("--init distill", "needs text in the new language", "Give --text FILE")
+    _check_texts("distill", todo, texts)
     taught = snippets(todo.old, todo.new, texts, todo.n_old, how.length)
     if not taught:
         raise InputError("--text", "holds none of the new pieces", "Give text in the new language")

@@ -12,7 +12,7 @@ from zhllama.vocab.model import SPACE
 if TYPE_CHECKING:
     import torch
 
-Init = Literal["mean", "weighted", "random", "hf-mean", "focus", "distill"]
+Init = Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "distill"]
 Side = Literal["input", "output"]
 CHUNK = 1024  # new rows made at once
 HF_SPREAD = 1e-9  # transformers' own resizing scales the covariance by this (modeling_utils.py, 5.23)

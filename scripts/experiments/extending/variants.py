@@ -98,7 +98,7 @@ class Base:
             tokenizer = self.tokenizer(variant.added, texts)
             begun = time.process_time()
             grow(base, tokenizer, folder, init=variant.init, texts=texts.zh[:400], distilling=self.distilling)
-            taught = time.process_time() - begun if variant.init == "distill" else 0.0
+            taught = time.process_time() - begun if variant.init in ("distill", "fitted") else 0.0
             told.write_text(json.dumps(round(taught, 1)), encoding="utf-8")
         return folder, float(json.loads(told.read_text(encoding="utf-8")))
 
