@@ -23,14 +23,14 @@ from zhllama.run import Run
 from zhllama.training import checkpoint, products
 from zhllama.training.checkpoint import whole_folder
 from zhllama.training.ground import Ground, check_length
-from zhllama.training.machine import Machine, this_machine
+from zhllama.training.machine import DTYPES, Machine, this_machine
 from zhllama.training.options import Options
 from zhllama.training.page import draw_page
 from zhllama.training.pairs import Pair, Pairs, as_rows, read_pairs
 from zhllama.training.plan import Plan, Shape, plan, shape_of
 from zhllama.training.pretrain import Arguments, Hooks, arguments_of, is_sharded
 from zhllama.training.products import CHECKPOINTS, FIGURES, PAGE
-from zhllama.training.setup import DTYPES, adapters_of, norms_in_fp32
+from zhllama.training.setup import adapters_of, norms_in_fp32
 from zhllama.training.tokens import Tokens
 from zhllama.training.trainer import LOG, Journal, WholeTrainer, read_log
 from zhllama.vocab.settings import TEMPLATE

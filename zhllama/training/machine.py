@@ -3,7 +3,9 @@
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,15 +22,29 @@ GPUS = {
 UTILISATION = 0.4  # share of the peak that training reaches; nanoGPT and PaLM report 0.4-0.5
 
 
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 @dataclass(frozen=True)
 class Machine:
-    """`count` equal devices; memory in bytes of one, speed in operations a second of all, for dense products."""
+    """`count` equal devices; memory in bytes of one. `speed`: operations a second of all in dense products of 16 bits,
+    what else a training does counted in; None on processors, where both are measured when they are asked for."""
 
     name: str
     count: int
     memory: int
-    speed: float
+    speed: float | None
     precision: Precision
+
+    def products(self, precision: Precision) -> float:
+        """Operations a second in dense products."""
+        if self.speed is None:
+            return _product_speed(precision) * self.count
+        return self.speed / (8 if precision == "fp32" else 1)
+
+    def softmax(self) -> float | None:
+        """Numbers a second that go through a softmax; None where `speed` tells all."""
+        return _softmax_speed() * self.count if self.speed is None else None
 
     @property
     def told(self) -> str:
@@ -50,7 +66,7 @@ def named_machine(given: str) -> Machine:
 
 
 def this_machine(processes: int = 1) -> Machine:
-    """The GPUs here, or the processor, its speed measured by a product or two."""
+    """The GPUs here, or the processor."""
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
         known = next((g for g in GPUS if g in name.replace(" ", "")), None)
@@ -59,7 +75,7 @@ def this_machine(processes: int = 1) -> Machine:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Machine(known or name, processes, memory, speed * processes, "bf16" if native else "fp16")
     precision: Precision = "bf16" if has_amx() else "fp32"
-    return Machine("CPU", processes, _free_memory() // processes, _product_speed() * processes, precision)
+    return Machine("CPU", processes, _free_memory() // processes, None, precision)
 
 
 def has_amx() -> bool:
@@ -79,13 +95,25 @@ def _free_memory() -> int:
     return int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _product_speed() -> float:
-    a = torch.ones(512, 1024)
-    b = torch.ones(1024, 1024)
-    a @ b
+@cache
+def _product_speed(precision: Precision) -> float:
+    a = torch.ones(512, 1024, dtype=DTYPES[precision])
+    b = torch.ones(1024, 1024, dtype=DTYPES[precision])
+    return 2 * 512 * 1024 * 1024 / _seconds(lambda: a @ b)
+
+
+@cache
+def _softmax_speed() -> float:
+    logits = torch.zeros(256, 8192)
+    return logits.numel() / _seconds(lambda: torch.log_softmax(logits, 1).exp_())
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The median of a few times: a process that was put aside for a moment is not slow."""
+    work()
     taken = []
-    for _ in range(5):  # the median: a process that was put aside for a moment is not slow
+    for _ in range(5):
         started = time.perf_counter()
-        a @ b
+        work()
         taken.append(time.perf_counter() - started)
-    return 2 * 512 * 1024 * 1024 / sorted(taken)[2]
+    return sorted(taken)[2]

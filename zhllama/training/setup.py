@@ -12,11 +12,10 @@ import torch
 from zhllama.errors import MissingPackage
 from zhllama.model.load import Chain, open_model, put_rows
 from zhllama.training.four_bit import loading as four_bit_loading
+from zhllama.training.machine import DTYPES
 from zhllama.training.options import Lora, Matrices, Precision
 from zhllama.training.plan import adapted_layers
 from zhllama.training.rows import Layout, Rows, refuse_other_heads, train_rows
-
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
