@@ -1,9 +1,14 @@
 """The Python API: every name is there, documented, and only imported when it is used."""
 
+import doctest
 import subprocess
 import sys
+from contextlib import chdir
+from pathlib import Path
 
 import zhllama
+from tests.conftest import ROOT
+from tests.model_toys import write_model, write_tokenizer
 from zhllama.vocab.model import SentencePieceModel
 
 
@@ -18,6 +23,19 @@ def test_importing_it_costs_nothing() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "1\n"
     )
+
+
+def test_the_page_names_all_and_its_examples_run(tmp_path: Path, embedded: SentencePieceModel) -> None:
+    page = ROOT / "docs" / "reference" / "api.md"
+    text = page.read_text(encoding="utf-8")
+    assert len(zhllama.__all__) == 12
+    for name in zhllama.__all__:
+        assert f"`{name}" in text and f"zhllama.{name}" in text, name
+    (tmp_path / "llama.model").write_bytes(embedded.content)
+    write_tokenizer(embedded, write_model(tmp_path / "LLAMA", rows=len(embedded.pieces), tokenizer=False))
+    with chdir(tmp_path):
+        told = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert told.attempted > 20 and told.failed == 0
 
 
 def test_the_docstrings_example(embedded: SentencePieceModel) -> None:

@@ -1,7 +1,7 @@
 """Give a language model Chinese, and prove every step.
 
-The names below are the Python API, the same functions that the command line calls; each is imported when it is first
-used, so that `import zhllama` costs nothing.
+The names below are the Python API, the same functions that the command line calls (docs/reference/api.md); each is
+imported when it is first used, so that `import zhllama` costs nothing.
 
     >>> from pathlib import Path
     >>> import zhllama
@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zhllama.encode import Encoder as Encoder
     from zhllama.errors import ZhllamaError as ZhllamaError
+    from zhllama.model.bits import measure as measure
+    from zhllama.model.grow import grow as grow
+    from zhllama.model.load import open_model as open_model
     from zhllama.vocab.audit import audit as audit
     from zhllama.vocab.continued import continued as continued
+    from zhllama.vocab.huggingface import transformers_files as transformers_files
     from zhllama.vocab.load import load_tokenizer as load_tokenizer
     from zhllama.vocab.merge import chinese_llama as chinese_llama
     from zhllama.vocab.merge import safe as safe
@@ -31,8 +35,12 @@ _HOMES = {
     "audit": "zhllama.vocab.audit",
     "chinese_llama": "zhllama.vocab.merge",
     "continued": "zhllama.vocab.continued",
+    "grow": "zhllama.model.grow",
     "load_tokenizer": "zhllama.vocab.load",
+    "measure": "zhllama.model.bits",
+    "open_model": "zhllama.model.load",
     "safe": "zhllama.vocab.merge",
+    "transformers_files": "zhllama.vocab.huggingface",
 }
 __all__ = sorted(_HOMES)
 
