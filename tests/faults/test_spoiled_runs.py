@@ -1,0 +1,269 @@
+"""What a run leaves, spoiled by the disk: cut off anywhere, emptied, a bit flipped, gone. The command that reads it gives
+the right result, or one line that names what is spoiled; what it asks for then mends it."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.world import COMMANDS, Command, make, products
+from tests.model_toys import Told, line
+from tests.serving import served
+from tests.test_generate_command import gen_zh, imported
+from zhllama.errors import InputError
+from zhllama.model.load import resolve_chain
+from zhllama.training import trainer
+from zhllama.training.blocks import Blocks
+from zhllama.training.checkpoint import last_checkpoint
+
+__all__ = ["imported", "served"]
+Spoil = Callable[[bytes], bytes | None]
+
+
+def cut(share: float) -> Spoil:
+    return lambda good: good[: int(len(good) * share)]
+
+
+def flipped(seed: int) -> Spoil:
+    """One bit, anywhere."""
+
+    def flip(good: bytes) -> bytes:
+        made, chance = bytearray(good), random.Random(seed)
+        made[chance.randrange(len(made))] ^= 1 << chance.randrange(8)
+        return bytes(made)
+
+    return flip
+
+
+WAYS: dict[str, Spoil] = {
+    "gone": lambda good: None, "emptied": lambda good: b"", "cut in half": cut(0.5), "without its last byte": lambda good: good[:-1],
+    "a bit": flipped(0), "longer": lambda good: good + b"\0",
+}  # fmt: skip
+
+
+def spoil(path: Path, way: Spoil) -> None:
+    made = way(path.read_bytes())
+    path.unlink()
+    if made is not None:
+        path.write_bytes(made)
+
+
+def refused(told: Told, named: Path) -> bool:
+    """Exit 1 with one last line of ours that names the file and says what to do; False where all went well."""
+    if told.code == 0:
+        return False
+    last = told.err.splitlines()[-1]
+    assert told.code == 1 and last.startswith("zhllama: ") and "internal error" not in last, told.err
+    assert str(named) in last and last.count(". ") >= 1 and "Traceback" not in told.err, told.err
+    return True
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def half(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training run that was stopped behind its checkpoint of step 4 of 6."""
+
+    def stop(self: trainer.Journal, arguments: object, state: object, *rest: object, **more: object) -> None:
+        if getattr(state, "global_step", 0) == 5:
+            raise KeyboardInterrupt
+
+    folder = tmp_path_factory.mktemp("half")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Journal, "on_step_end", stop, raising=False)
+        told = line(world, *training(folder / "cache").line(folder / "run"))
+    assert told.code == 130, told.err
+    assert [p.name for p in (folder / "run" / "checkpoints").iterdir()] == ["checkpoint-4"]
+    return folder
+
+
+def training(cache: Path) -> Command:
+    return Command((*COMMANDS["pretrain"].words, "--cache", str(cache)), resumes=True)
+
+
+FILES = (
+    "trained.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+    "sha256.json",
+)
+
+
+def check_folder(folder: Path, name: str, read: Callable[[], object], flips: int = 100) -> None:
+    """Whatever befalls one file of a folder, reading the folder tells of it."""
+    whole = (folder / name).read_bytes()
+    for way in (*WAYS.values(), *map(cut, (0.01, 0.3, 0.99)), *map(flipped, range(flips))):
+        spoil(folder / name, way)
+        try:
+            read()
+        except InputError as error:
+            assert str(folder) in str(error)
+        else:  # only the end of its last line is gone, so that it says the same as before
+            assert name == "sha256.json" and json.loads((folder / name).read_bytes()) == json.loads(whole)
+        (folder / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_checkpoint(half: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(half / "run" / "checkpoints", tmp_path / "c")
+    assert {p.name for p in (tmp_path / "c" / "checkpoint-4").iterdir()} >= set(FILES)
+    check_folder(tmp_path / "c" / "checkpoint-4", name, lambda: last_checkpoint(tmp_path / "c"))
+
+
+def test_resuming_from_a_spoiled_checkpoint(world: Path, half: Path, tmp_path: Path) -> None:
+    again = training(half / "cache").again(tmp_path / "run")
+    shutil.copytree(half / "run", tmp_path / "run")
+    file = tmp_path / "run" / "checkpoints" / "checkpoint-4" / "optimizer.pt"
+    spoil(file, flipped(0))
+    assert refused(line(world, *again), file)
+    shutil.rmtree(file.parent)  # as the line says
+    told = line(world, *again)
+    assert told.code == 0, told.err
+    assert products(tmp_path / "run") == products(world / "trained")
+
+
+def test_a_config(world: Path, half: Path, tmp_path: Path) -> None:
+    again = training(half / "cache").again(tmp_path / "run")
+    shutil.copytree(half / "run", tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    whole = config.read_bytes()
+    lines = [n + 1 for n, byte in enumerate(whole) if byte == 10][:-1]
+    for at in (0, *lines[:: len(lines) // 3], len(whole) - 2):
+        config.write_bytes(whole[:at])
+        assert refused(line(world, *again), tmp_path / "run"), at
+    config.unlink()
+    assert refused(line(world, *again), tmp_path / "run")
+    config.write_bytes(whole)
+    assert line(world, *again).code == 0
+
+
+@pytest.mark.parametrize("name", ["ids.bin", "starts.bin", "used.bin", "blocks.json", "sha256.json"])
+def test_packed_blocks(half: Path, tmp_path: Path, name: str) -> None:
+    (packed,) = (half / "cache").iterdir()
+    shutil.copytree(packed, tmp_path / "packed")
+    check_folder(tmp_path / "packed", name, lambda: Blocks.open(tmp_path / "packed"))
+
+
+def test_training_on_spoiled_blocks(world: Path, half: Path, tmp_path: Path) -> None:
+    again = training(tmp_path / "cache")
+    shutil.copytree(half / "cache", tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*/ids.bin")
+    spoil(file, flipped(0))
+    assert refused(line(world, *again.line(tmp_path / "run")), file)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    shutil.rmtree(file.parent)  # as the line says
+    told = line(world, *again.line(tmp_path / "run", "--force"))
+    assert told.code == 0, told.err
+    assert products(tmp_path / "run") == products(world / "trained")
+
+
+def positions(length: int, count: int) -> Iterator[int]:
+    """Every place of a short file, `count` of a long one."""
+    return iter(range(0, length, max(1, length // count)))
+
+
+def manifests(world: Path, tmp_path: Path, cuts: int, flips: int) -> int:
+    """Reads a manifest that was cut at so many places and flipped so often; how many were refused."""
+    reference = tmp_path / "whole"
+    assert line(world, "export", "trained", "--out", reference).code == 0
+    shutil.copytree(world / "trained", tmp_path / "run")
+    manifest = tmp_path / "run" / "manifest.json"
+    whole = manifest.read_bytes()
+    for at in positions(len(whole) - 1, cuts):
+        manifest.write_bytes(whole[:at])
+        for reader in (("lineage",), ("export", "--out", tmp_path / "out"), ("eval", "--text", "text.txt")):
+            assert refused(line(world, reader[0], tmp_path / "run", *reader[1:]), tmp_path / "run"), at
+        assert not (tmp_path / "out").exists()
+    refusals = 0
+    for seed in range(flips):
+        manifest.write_bytes(flipped(seed)(whole) or b"")
+        assert line(world, "lineage", tmp_path / "run").code in (0, 1)
+        if refused(line(world, "export", tmp_path / "run", "--out", tmp_path / "out"), tmp_path / "run"):
+            refusals += 1
+        else:
+            assert products(tmp_path / "out") == products(reference), seed
+            shutil.rmtree(tmp_path / "out")
+    return refusals
+
+
+def test_a_manifest(world: Path, tmp_path: Path) -> None:
+    manifests(world, tmp_path, cuts=5, flips=6)
+
+
+@pytest.mark.slow
+def test_a_manifest_cut_a_thousand_times(world: Path, tmp_path: Path) -> None:
+    assert manifests(world, tmp_path, cuts=1000, flips=300) > 0
+
+
+def test_a_finished_run_whose_manifest_is_gone(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "trained", tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").unlink()
+    assert refused(line(world, "export", tmp_path / "run", "--out", tmp_path / "out"), tmp_path / "run")
+    told = line(world, *COMMANDS["pretrain"].again(tmp_path / "run"))
+    assert told.code == 0, told.err
+    assert products(tmp_path / "run") == products(world / "trained")
+
+
+@pytest.mark.parametrize(
+    "name", ["rows.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
+)
+def test_what_a_run_learnt(world: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(world / "trained", tmp_path / "run")
+    check_folder(tmp_path / "run", name, lambda: resolve_chain(tmp_path / "run"))
+    spoil(tmp_path / "run" / name, flipped(0))
+    assert refused(
+        line(world, "export", tmp_path / "run", "--out", tmp_path / "out"), tmp_path / "run" / name
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server, and a gen-zh run that it answered whole."""
+    started = served.__wrapped__() if hasattr(served, "__wrapped__") else served()  # type: ignore[call-arg, operator]
+    url = next(started)(tasks=3, messy=True)
+    out = tmp_path_factory.mktemp("generated") / "run"
+    code, _, said = gen_zh(url, out, "--n", 40)
+    assert code == 0, said
+    yield url, out
+    started.close()
+
+
+DATA = ("instructions.json", "instructions.jsonl", "rejected.jsonl")
+
+
+@pytest.mark.parametrize("at", [0.0, 0.02, 0.31, 0.77, 1.0])
+def test_a_torn_journal_loses_its_last_row(generated: tuple[str, Path], tmp_path: Path, at: float) -> None:
+    url, whole = generated
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "manifest.json").unlink()
+    journal = run / "journal.jsonl"
+    content = journal.read_bytes()
+    journal.write_bytes(content[: round((len(content) - 1) * at)])
+    code, _, said = gen_zh(url, run, "--n", 40, "--resume")
+    assert code == 0, said
+    assert all((run / name).read_bytes() == (whole / name).read_bytes() for name in DATA)
+    kept = journal.read_bytes()
+    ends = content.rfind(b"\n", 0, round((len(content) - 1) * at)) + 1
+    assert kept.startswith(content[:ends]), "whole rows were paid for, and stay"
+
+
+def test_a_journal_spoiled_in_the_middle_is_refused(generated: tuple[str, Path], tmp_path: Path) -> None:
+    url, whole = generated
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "manifest.json").unlink()
+    rows = (run / "journal.jsonl").read_bytes().split(b"\n")
+    rows[1] = rows[1].replace(b'"print"', b'"pront"')
+    (run / "journal.jsonl").write_bytes(b"\n".join(rows))
+    code, _, said = gen_zh(url, run, "--n", 40, "--resume")
+    assert code == 1 and f"{run}/journal.jsonl:2: is broken" in said.splitlines()[-1], said
