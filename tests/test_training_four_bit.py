@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from tests.model_toys import line, write_model, write_run
 from tests.test_training_run import cache, ground, losses, stage
-from zhllama.errors import OptionError
+from zhllama.errors import MissingPackage, OptionError
 from zhllama.model.load import open_model, resolve_chain
 from zhllama.training import four_bit
 from zhllama.training.machine import named_machine
@@ -64,7 +64,9 @@ def test_refused_in_one_line(ground: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(four_bit, "find_spec", lambda name: None)
-    with pytest.raises(OptionError, match="needs the package bitsandbytes"):
+    with pytest.raises(
+        MissingPackage, match=r"needs the package bitsandbytes\. pip install 'zhllama\[cuda\]'"
+    ):
         four_bit.refuse_four_bit(resolve_chain(ground / "base"), sharded=False)
     monkeypatch.setattr(four_bit, "find_spec", lambda name: name)
     four_bit.refuse_four_bit(resolve_chain(ground / "base"), sharded=False)
@@ -95,7 +97,7 @@ def test_what_transformers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def on_a_processor(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("bitsandbytes", reason="no bitsandbytes: pip install bitsandbytes")
+    pytest.importorskip("bitsandbytes", reason="no bitsandbytes: pip install 'zhllama[cuda]'")
     from zhllama.training import pretrain
 
     monkeypatch.setattr(pretrain, "refuse_four_bit", lambda chain, sharded: None)

@@ -64,7 +64,7 @@ LoadIn4bit = Annotated[
     bool,
     typer.Option(
         "--load-in-4bit",
-        help="The frozen layers in 4 bits, beside adapters; needs a CUDA GPU and bitsandbytes.",
+        help="The frozen layers in 4 bits, beside adapters; needs a CUDA GPU and the extra cuda.",
         rich_help_panel=MACHINE,
     ),
 ]

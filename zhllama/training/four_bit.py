@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from zhllama.errors import OptionError
+from zhllama.errors import MissingPackage, OptionError
 from zhllama.model.load import ADAPTER, Chain
 
 # A weight: half a byte, a byte for the scale of 64 of them, and four for the scale of 256 such scales.
@@ -18,7 +18,7 @@ def refuse_four_bit(chain: Chain, sharded: bool) -> None:
         remedy = "Leave it out; to plan for one, give --dry-run --machine 4090"
         raise OptionError("--load-in-4bit", "needs a CUDA GPU, and here is none", remedy)
     if find_spec("bitsandbytes") is None:
-        raise OptionError("--load-in-4bit", "needs the package bitsandbytes", "pip install bitsandbytes")
+        raise MissingPackage("--load-in-4bit", "bitsandbytes", "cuda")
     if sharded:
         told = "does not go with parameters that are cut up (FSDP, ZeRO)"
         raise OptionError("--load-in-4bit", told, "Start it with torchrun")
