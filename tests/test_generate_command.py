@@ -207,20 +207,6 @@ def test_without_a_server_or_sense(served: Served, tmp_path: Path) -> None:
         assert not out.exists()
 
 
-def test_the_key_is_written_nowhere(served: Served, tmp_path: Path) -> None:
-    key = "sk-very-secret-0123456789"
-    url = served(
-        key=key, text=f"1. 指令：介绍一下长城的历史\n1. 输出：您的密钥是 {key}，长城始建于春秋战国时期。"
-    )
-    (tmp_path / ".env").write_text(f"OPENAI_API_KEY={key}\n", encoding="utf-8")
-    code, told, said = gen_zh(url, tmp_path / "run", "--n", 1, "--json")
-    assert code == 0 and json.loads(told)["kept"] == 1 and key not in told + said
-    assert not [
-        path for path in (tmp_path / "run").rglob("*") if path.is_file() and key.encode() in path.read_bytes()
-    ]
-    assert "[key]" in (tmp_path / "run" / "instructions.json").read_text(encoding="utf-8")
-
-
 def test_resumed_with_other_options_or_run_twice(served: Served, tmp_path: Path) -> None:
     url, out = served(), tmp_path / "run"
     code, told, said = gen_zh(url, out, "--n", 200, "--max-tokens", 14_000, "--json")
