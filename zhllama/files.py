@@ -89,7 +89,8 @@ SEAL = "sha256.json"
 
 def seal(folder: Path) -> None:
     """Write down the hash of every file that lies in a folder, as the last one into it."""
-    write_whole(folder / SEAL, to_json({p.name: sha256(p) for p in sorted(folder.iterdir()) if p.is_file()}))
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    write_whole(folder / SEAL, to_json({str(p.relative_to(folder)): sha256(p) for p in files}))
 
 
 def unsealed(folder: Path) -> Path | None:
