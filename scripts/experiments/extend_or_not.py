@@ -37,7 +37,7 @@ from zhllama.files import to_json, write_whole  # noqa: E402
 from zhllama.training.tokens import Tokens  # noqa: E402
 
 MARKS = (15, 30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
-RATES = {"small": (7e-4, 2e-3), "half": (7e-4, 2e-3), "smollm2": (1e-4, 4e-4)}
+RATES = {"small": (7e-4, 2e-3), "half": (2e-4, 7e-4), "smollm2": (1e-4, 4e-4)}
 SWEPT = {"small": 8000, "half": 8000, "smollm2": 2000}  # the size whose best rate all extended curves take
 SWEEP = 60  # CPU seconds after which the rates are compared; the best run goes on as the curve
 SMALL = [Variant(0), *(Variant(n) for n in (8000, 1000, 18_000, 4000)),
@@ -45,9 +45,9 @@ SMALL = [Variant(0), *(Variant(n) for n in (8000, 1000, 18_000, 4000)),
 FIRST = {
     "small": SMALL,
     "half": SMALL,
-    "smollm2": [Variant(0), Variant(2000), Variant(2000, "distill", untied=True), Variant(8000), Variant(2000, learn="faster"),
-                Variant(8000, learn="faster"), Variant(2000, "fitted", "faster", untied=True), Variant(8000, "distill", untied=True),
-                Variant(2000, "distill"), Variant(0, untied=True)],
+    "smollm2": [Variant(0), Variant(2000), Variant(2000, learn="faster"), Variant(2000, "fitted", "faster", untied=True),
+                Variant(8000, learn="faster"), Variant(8000, "fitted", "faster", untied=True), Variant(2000, "distill", untied=True),
+                Variant(8000), Variant(0, untied=True)],
 }  # fmt: skip
 
 

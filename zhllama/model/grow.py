@@ -206,7 +206,7 @@ def _check_texts(init: Init, todo: Plan, texts: Sequence[str]) -> None:
 
 
 def _fitted(todo: Plan, texts: Sequence[str], advance: Callable[[float], None] | None) -> Fresh:
-    """Means on the way in, fitted rows on the way out."""
+    """Weighted means on the way in, where they do better beside these (docs/model.md), fitted rows on the way out."""
     _check_texts("fitted", todo, texts)
     if todo.matrices.output is None:
         raise OptionError(
@@ -215,7 +215,9 @@ def _fitted(todo: Plan, texts: Sequence[str], advance: Callable[[float], None] |
             "Take --init mean or distill",
         )
     outputs = fitted(load_base(todo.model), todo.old, todo.new, todo.cuts, texts, advance)
-    return lambda matrix, side: outputs if side == "output" else initialise.mean(todo.cuts).rows(matrix)
+    return lambda matrix, side: (
+        outputs if side == "output" else initialise.weighted(todo.cuts, side).rows(matrix)
+    )
 
 
 def _distilled(
