@@ -40,8 +40,8 @@ MARKS = (15, 30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minut
 RATES = {"small": (7e-4, 2e-3), "half": (2e-4, 7e-4), "smollm2": (1e-4, 4e-4)}
 SWEPT = {"small": 8000, "half": 8000, "smollm2": 2000}  # the size whose best rate all extended curves take
 SWEEP = 60  # CPU seconds after which the rates are compared; the best run goes on as the curve
-SMALL = [Variant(0), *(Variant(n) for n in (8000, 1000, 18_000, 4000)),
-         *(Variant(n, "distill") for n in (8000, 1000, 18_000, 4000)), Variant(8000, "fitted"), Variant(8000, learn="faster"), Variant(8000, "fitted", "faster"), Variant(8000, learn="rows")]  # fmt: skip
+SMALL = [Variant(0), *(Variant(n, init) for init in ("mean", "fitted") for n in (8000, 1000, 18_000, 4000)),
+         Variant(8000, "distill"), Variant(8000, learn="faster"), Variant(8000, "fitted", "faster"), Variant(8000, learn="rows")]  # fmt: skip
 FIRST = {
     "small": SMALL,
     "half": SMALL,

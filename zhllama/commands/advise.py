@@ -14,6 +14,7 @@ from zhllama.commands.common import (
     options_of,
     print_json,
     progress,
+    say,
     screen,
 )
 from zhllama.errors import OptionError
@@ -52,6 +53,16 @@ def advise(
     train_tokens: Annotated[
         float, typer.Option("--train-tokens", min=1, help="Tokens of such text you will train on, e.g. 2e9.")
     ] = 2e9,
+    bits: Annotated[
+        float | None,
+        typer.Option(
+            "--bits",
+            min=0.1,
+            help="Bits per character of the model on Chinese before any training, from `zhllama eval`: the better it reads, "
+            "the more training new rows need to catch up.",
+            show_default=False,
+        ),
+    ] = None,
     most: Annotated[
         int, typer.Option("--most", min=1000, help="The largest number of pieces to look at.")
     ] = 32_000,
@@ -94,7 +105,7 @@ def advise(
     with progress(f"up to {most:,} pieces", total=1.0) as bar:
         found = extend(vocabulary, train, aside, most, prior, bar.at)
     model = Model(hidden, layers, tied)
-    advice = advised(found.first, found.parts, found.domains, found.training, model, train_tokens)
+    advice = advised(found.first, found.parts, found.domains, found.training, model, train_tokens, bits)
     if run is not None:
         with run:
             run.write("advice.json", to_json(advice.to_dict()))
@@ -105,7 +116,7 @@ def advise(
         return
     draw(advice, str(named))
     if out is not None:
-        screen.print(f"Written to {out}: advice.html, advice.json")
+        say(f"Written to {out}: advice.html, advice.json")
 
 
 def _samples(files: list[Path], field: str, size: int, seed: int) -> dict[str, list[str]]:
@@ -130,7 +141,7 @@ def draw(advice: "Advice", base: str) -> None:
     from zhllama.efficiency.advise import SEEN, shown_steps
 
     table = Table(
-        box=None, padding=(0, 1, 0, 0), header_style="dim", title=f"[bold]{base}[/]", title_justify="left"
+        box=None, padding=(0, 1, 0, 0), header_style="dim", title=Text(base, "bold"), title_justify="left"
     )
     headings = (
         "added",
@@ -161,7 +172,7 @@ def draw(advice: "Advice", base: str) -> None:
             style="bold" if best else "",
         )
     screen.print(table)
-    screen.print(advice.sentence, style="bold")
+    say(advice.sentence, "bold")
     for line in (advice.repaid, advice.caution):
         if line:
-            screen.print(line)
+            say(line)

@@ -18,6 +18,9 @@ WORTH = 0.005  # share of tokens that the next thousand pieces must save; at LLa
 SEEN = 100  # times a new piece must stand in the training text: a rule of thumb, see docs/advise.md
 NINE_IN_TEN = 0.9
 PAYS, HARDLY = 0.25, 0.15  # share of tokens saved
+# How many bits a character cost two bases, and how often the mean new row had been met when the extended vocabulary had caught up:
+# seen for the second, for the first carried on from where its curve ended (docs/extending.md).
+CAUGHT_UP = ((6.1, 900.0), (7.9, 0.5))
 BYTES = 2  # of a parameter in 16 bits
 
 Verdict = Literal["yes", "hardly", "no"]
@@ -63,6 +66,7 @@ class Step:
     head_share: float
     compute: float  # operations for the same text, against the base
     seen: float  # share of the new pieces that stand SEEN times in the training text
+    met: float  # times that the mean new piece stands there
 
 
 @dataclass(frozen=True)
@@ -99,20 +103,38 @@ def savings(counts: Counts, parts: Sequence[Sequence[int]], first: int) -> Count
     return merge_uses(counts, parts, first) * np.array([len(joined) - 1 for joined in parts], np.float64)
 
 
-def seen_shares(
+@dataclass(frozen=True)
+class Seen:
+    """How often new pieces stand in a training text: the share of them with SEEN times, and their mean."""
+
+    share: float
+    mean: float
+
+
+def seen_pieces(
     training: Counts, parts: Sequence[Sequence[int]], first: int, tokens: float
-) -> dict[int, float]:
-    """For each point of the curve the share of its new pieces that stand SEEN times in `tokens` of training text."""
-    counts, shares = training.copy(), {0: 1.0}
+) -> dict[int, Seen]:
+    """For each point of the curve how often its new pieces stand in `tokens` of training text."""
+    counts, found = training.copy(), {0: Seen(1.0, 0.0)}
     for added in range(len(parts), 0, -1):
         if added % STEP == 0 or added == len(parts):
             often = counts[first : first + added] * (tokens / max(1.0, counts.sum()))
-            shares[added] = float((often >= SEEN).mean())
+            found[added] = Seen(float((often >= SEEN).mean()), float(often.mean()))
         id = first + added - 1
         for part in parts[added - 1]:
             counts[part] += counts[id]
         counts[id] = 0.0
-    return shares
+    return found
+
+
+def meetings(bits: float) -> float:
+    """How often the mean new row must be met until it pays, for a base that needs so many bits a character of Chinese.
+
+    Evenly in the logarithm between the two bases measured, and no further: beyond them it is the nearer one's.
+    """
+    (low, many), (high, few) = CAUGHT_UP
+    share = (min(max(bits, low), high) - low) / (high - low)
+    return float(many ** (1 - share) * few**share)
 
 
 def advise(
@@ -122,18 +144,20 @@ def advise(
     training: Counts,
     model: Model,
     train_tokens: float,
+    bits: float | None = None,
 ) -> Advice:
     """From the pieces in their order (`parts[i]` are the ids that id `base_size + i` is joined from) the advice.
 
-    `domains` are texts kept aside, `training` the counts of the text that was trained on.
+    `domains` are texts kept aside, `training` the counts of the text that was trained on, `bits` what a character of Chinese
+    costs the base before any training.
     """
     after = {
         label: m.counts.sum() + _behind(savings(m.counts, parts, base_size)) for label, m in domains.items()
     }
     tokens = sum(after.values())
     characters = sum(m.characters for m in domains.values())
-    shares = seen_shares(training, parts, base_size, train_tokens)
-    points = sorted(shares)
+    found = seen_pieces(training, parts, base_size, train_tokens)
+    points = sorted(found)
     base_cost = tokens[0] / (1 - model.head_share(base_size))
     steps = tuple(
         Step(
@@ -146,11 +170,12 @@ def advise(
             memory_mb=n * model.hidden * (1 if model.tied else 2) * BYTES / 1e6,
             head_share=model.head_share(base_size + n),
             compute=tokens[n] / (1 - model.head_share(base_size + n)) / base_cost,
-            seen=shares[n],
+            seen=found[n].share,
+            met=found[n].mean,
         )
         for n, following in zip(points, [*points[1:], points[-1]], strict=True)
     )
-    best = recommended(steps)
+    best = recommended(steps, None if bits is None else meetings(bits))
     verdict: Verdict = "yes" if best.saved >= PAYS else "hardly" if best.saved >= HARDLY else "no"
     fewer = (1 / steps[0].characters_per_token) - (1 / best.characters_per_token)
     return Advice(
@@ -161,7 +186,7 @@ def advise(
         recommended=best,
         verdict=verdict,
         sentence=_sentence(verdict, steps[0], best),
-        caution=_caution(verdict, train_tokens),
+        caution=_caution(verdict, train_tokens) if bits is None else _law(verdict, bits, best),
         repaid_after=3 * train_tokens / fewer if fewer > 0 else None,
     )
 
@@ -171,11 +196,15 @@ def _behind(saved: Counts) -> Counts:
     return np.concatenate([np.cumsum(saved[::-1])[::-1], [0.0]])
 
 
-def recommended(steps: Sequence[Step]) -> Step:
-    """The last step up to which each thousand saved enough, nine new pieces in ten are seen enough, and compute falls."""
+def recommended(steps: Sequence[Step], needed: float | None = None) -> Step:
+    """The last step up to which each thousand saved enough, the new pieces are seen enough, and compute falls.
+
+    Enough is `needed` times for the mean piece; None: SEEN times for nine in ten.
+    """
     best = steps[0]
     for before, step in pairwise(steps):
-        if before.next_saves < WORTH or step.seen < NINE_IN_TEN or step.compute > before.compute:
+        enough = step.seen >= NINE_IN_TEN if needed is None else step.met >= needed
+        if before.next_saves < WORTH or not enough or step.compute > before.compute:
             break
         best = step
     return best
@@ -202,6 +231,17 @@ def _caution(verdict: Verdict, tokens: float) -> str:
     return (
         f"{tokens / 1e9:g} billion training tokens are few: with 0.5 billion LLaMA's own vocabulary did better than an "
         "extended one (arXiv:2401.01055), and the gains that others report took 2 billion and more (arXiv:2402.14714)."
+    )
+
+
+def _law(verdict: Verdict, bits: float, best: Step) -> str:
+    if verdict == "no":
+        return ""
+    (low, _), (high, _) = CAUGHT_UP
+    outside = "" if low <= bits <= high else ", which lies outside of what was measured"
+    return (
+        f"For a base at {bits:g} bits a character{outside}, each new piece has to be met about {meetings(bits):,.1f} times until "
+        f"the larger vocabulary has caught up; this text gives {best.met:,.0f} (two small bases, docs/extending.md)."
     )
 
 
