@@ -20,7 +20,7 @@ NINE_IN_TEN = 0.9
 PAYS, HARDLY = 0.25, 0.15  # share of tokens saved
 # How many bits a character cost two bases, and how often the mean new row had been met when the extended vocabulary had caught up:
 # seen for the second, for the first carried on from where its curve ended (docs/extending.md).
-CAUGHT_UP = ((6.1, 900.0), (7.9, 0.5))
+CAUGHT_UP = ((6.1, 470.0), (7.9, 0.5))
 BYTES = 2  # of a parameter in 16 bits
 
 Verdict = Literal["yes", "hardly", "no"]

@@ -76,7 +76,11 @@ def picture(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> st
 def _look(label: str, added: int, sizes: Sequence[int]) -> str:
     """Colour by added tokens, dashes by how the rows began or learn."""
     kind = (
-        "dashed" if "distill" in label else "dotted" if label.count("-") > 1 or label == "old-untied" else ""
+        "dashed"
+        if "distill" in label or "fitted" in label
+        else "dotted"
+        if label.count("-") > 1 or label == "old-untied"
+        else ""
     )
     if not added:
         return f'class="old {kind}"'
