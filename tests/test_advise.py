@@ -15,13 +15,12 @@ from zhllama.efficiency.advise import (
     CAUGHT_UP,
     Measured,
     Model,
-    Seen,
     Step,
     advise,
-    meetings,
+    catching_up,
     recommended,
     savings,
-    seen_pieces,
+    seen_shares,
 )
 from zhllama.efficiency.advise_page import page
 from zhllama.efficiency.extension import Extension, extend, kept_aside
@@ -106,9 +105,9 @@ def test_a_base_that_cuts_chinese_well_is_told_no() -> None:
 
 def test_shares_of_pieces_that_are_seen() -> None:
     # 2 = 0+1 stands 30 times, 3 = 2+0 once; without 3 its parts come back.
-    counts, parts = np.array([60.0, 9.0, 30.0, 1.0]), [(0, 1), (2, 0)]
-    assert seen_pieces(counts, parts, 2, 100 * 100) == {0: Seen(1.0, 0.0), 2: Seen(1.0, 1550.0)}
-    assert seen_pieces(counts, parts, 2, 50 * 100)[2] == Seen(0.5, 775.0)
+    shares = seen_shares(np.array([60.0, 9.0, 30.0, 1.0]), [(0, 1), (2, 0)], 2, 100 * 100)
+    assert shares == {0: 1.0, 2: 1.0}
+    assert seen_shares(np.array([60.0, 9.0, 30.0, 1.0]), [(0, 1), (2, 0)], 2, 50 * 100)[2] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -122,24 +121,17 @@ def test_shares_of_pieces_that_are_seen() -> None:
 )
 def test_where_to_stop(steps: list[tuple[float, float, float]], expected: int) -> None:
     made = [
-        Step(n * 1000, 1.0, {}, 0.0, saves, 0, 0.0, 0.0, compute, seen, 50.0 - 20 * n)
+        Step(n * 1000, 1.0, {}, 0.0, saves, 0, 0.0, 0.0, compute, seen)
         for n, (saves, compute, seen) in enumerate(steps)
     ]
     assert recommended(made).added == expected
 
 
-@pytest.mark.parametrize(("needed", "expected"), [(5.0, 2000), (10.0, 2000), (11.0, 1000), (31.0, 0)])
-def test_a_measured_need_takes_the_place_of_the_rule_of_thumb(needed: float, expected: int) -> None:
-    steps = [Step(n * 1000, 1.0, {}, 0.0, 0.2, 0, 0.0, 0.0, 1.0, 0.0, 50.0 - 20 * n) for n in range(3)]
-    assert recommended(steps).added == 0
-    assert recommended(steps, needed).added == expected
-
-
-def test_a_base_that_reads_better_needs_more_meetings() -> None:
+def test_a_base_that_reads_better_takes_more_text() -> None:
     (low, many), (high, few) = CAUGHT_UP
-    assert meetings(low) == meetings(low - 1) == pytest.approx(many)
-    assert meetings(high) == meetings(high + 3) == pytest.approx(few)
-    assert meetings((low + high) / 2) == pytest.approx((many * few) ** 0.5)
+    assert catching_up(low) == catching_up(low - 1) == pytest.approx(many)
+    assert catching_up(high) == catching_up(high + 3) == pytest.approx(few)
+    assert catching_up((low + high) / 2) == pytest.approx((many * few) ** 0.5)
 
 
 def test_costs_of_a_model() -> None:
@@ -210,9 +202,9 @@ def test_command_line(zhllama: Zhllama, base: ByteLevel, tmp_path: Path) -> None
     manifest = json.loads((tmp_path / "o" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["figures"] == {"recommended": 1000, "verdict": "yes"}
     told = zhllama(*line, "--bits", 7.9)
-    assert "caught up" in told.stdout and "bits a character" in told.stdout
-    beyond = zhllama(*line, "--bits", 9)
-    assert "outside of what was measured" in " ".join(beyond.stdout.split())
+    assert "caught up after about 16,500 characters" in told.stdout and "Extending pays" in told.stdout
+    beyond = zhllama(*line, "--bits", 5, "--train-tokens", 1_800_000)
+    assert "outside of what was measured" in beyond.stdout and "ends before the larger" in beyond.stdout
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ WORTH = 0.005  # share of tokens that the next thousand pieces must save; at LLa
 SEEN = 100  # times a new piece must stand in the training text: a rule of thumb, see docs/advise.md
 NINE_IN_TEN = 0.9
 PAYS, HARDLY = 0.25, 0.15  # share of tokens saved
-# How many bits a character cost two bases, and how often the mean new row had been met when the extended vocabulary had caught up:
+# What a character of Chinese cost two bases in bits, and how many characters had been read when the extended vocabulary had caught up:
 # seen for the second, for the first carried on from where its curve ended (docs/extending.md).
-CAUGHT_UP = ((6.1, 470.0), (7.9, 0.5))
+CAUGHT_UP = ((6.1, 3.2e6), (7.9, 1.65e4))
 BYTES = 2  # of a parameter in 16 bits
 
 Verdict = Literal["yes", "hardly", "no"]
@@ -66,7 +66,6 @@ class Step:
     head_share: float
     compute: float  # operations for the same text, against the base
     seen: float  # share of the new pieces that stand SEEN times in the training text
-    met: float  # times that the mean new piece stands there
 
 
 @dataclass(frozen=True)
@@ -103,32 +102,24 @@ def savings(counts: Counts, parts: Sequence[Sequence[int]], first: int) -> Count
     return merge_uses(counts, parts, first) * np.array([len(joined) - 1 for joined in parts], np.float64)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """How often new pieces stand in a training text: the share of them with SEEN times, and their mean."""
-
-    share: float
-    mean: float
-
-
-def seen_pieces(
+def seen_shares(
     training: Counts, parts: Sequence[Sequence[int]], first: int, tokens: float
-) -> dict[int, Seen]:
-    """For each point of the curve how often its new pieces stand in `tokens` of training text."""
-    counts, found = training.copy(), {0: Seen(1.0, 0.0)}
+) -> dict[int, float]:
+    """For each point of the curve the share of its new pieces that stand SEEN times in `tokens` of training text."""
+    counts, shares = training.copy(), {0: 1.0}
     for added in range(len(parts), 0, -1):
         if added % STEP == 0 or added == len(parts):
             often = counts[first : first + added] * (tokens / max(1.0, counts.sum()))
-            found[added] = Seen(float((often >= SEEN).mean()), float(often.mean()))
+            shares[added] = float((often >= SEEN).mean())
         id = first + added - 1
         for part in parts[added - 1]:
             counts[part] += counts[id]
         counts[id] = 0.0
-    return found
+    return shares
 
 
-def meetings(bits: float) -> float:
-    """How often the mean new row must be met until it pays, for a base that needs so many bits a character of Chinese.
+def catching_up(bits: float) -> float:
+    """Characters of training text until extending has caught up, for a base that needs so many bits a character of Chinese.
 
     Evenly in the logarithm between the two bases measured, and no further: beyond them it is the nearer one's.
     """
@@ -149,15 +140,15 @@ def advise(
     """From the pieces in their order (`parts[i]` are the ids that id `base_size + i` is joined from) the advice.
 
     `domains` are texts kept aside, `training` the counts of the text that was trained on, `bits` what a character of Chinese
-    costs the base before any training.
+    costs the base before any training: with it, text too short for extending to catch up turns the advice to no.
     """
     after = {
         label: m.counts.sum() + _behind(savings(m.counts, parts, base_size)) for label, m in domains.items()
     }
     tokens = sum(after.values())
     characters = sum(m.characters for m in domains.values())
-    found = seen_pieces(training, parts, base_size, train_tokens)
-    points = sorted(found)
+    shares = seen_shares(training, parts, base_size, train_tokens)
+    points = sorted(shares)
     base_cost = tokens[0] / (1 - model.head_share(base_size))
     steps = tuple(
         Step(
@@ -170,13 +161,16 @@ def advise(
             memory_mb=n * model.hidden * (1 if model.tied else 2) * BYTES / 1e6,
             head_share=model.head_share(base_size + n),
             compute=tokens[n] / (1 - model.head_share(base_size + n)) / base_cost,
-            seen=found[n].share,
-            met=found[n].mean,
+            seen=shares[n],
         )
         for n, following in zip(points, [*points[1:], points[-1]], strict=True)
     )
-    best = recommended(steps, None if bits is None else meetings(bits))
+    best = recommended(steps)
     verdict: Verdict = "yes" if best.saved >= PAYS else "hardly" if best.saved >= HARDLY else "no"
+    read = train_tokens * best.characters_per_token
+    late = bits is not None and best.added > 0 and read < catching_up(bits)
+    if late:
+        verdict = "no"
     fewer = (1 / steps[0].characters_per_token) - (1 / best.characters_per_token)
     return Advice(
         base_size=base_size,
@@ -185,8 +179,8 @@ def advise(
         steps=steps,
         recommended=best,
         verdict=verdict,
-        sentence=_sentence(verdict, steps[0], best),
-        caution=_caution(verdict, train_tokens) if bits is None else _law(verdict, bits, best),
+        sentence=LATE if late else _sentence(verdict, steps[0], best),
+        caution=_caution(verdict, train_tokens) if bits is None else _law(bits, read),
         repaid_after=3 * train_tokens / fewer if fewer > 0 else None,
     )
 
@@ -196,15 +190,11 @@ def _behind(saved: Counts) -> Counts:
     return np.concatenate([np.cumsum(saved[::-1])[::-1], [0.0]])
 
 
-def recommended(steps: Sequence[Step], needed: float | None = None) -> Step:
-    """The last step up to which each thousand saved enough, the new pieces are seen enough, and compute falls.
-
-    Enough is `needed` times for the mean piece; None: SEEN times for nine in ten.
-    """
+def recommended(steps: Sequence[Step]) -> Step:
+    """The last step up to which each thousand saved enough, nine new pieces in ten are seen enough, and compute falls."""
     best = steps[0]
     for before, step in pairwise(steps):
-        enough = step.seen >= NINE_IN_TEN if needed is None else step.met >= needed
-        if before.next_saves < WORTH or not enough or step.compute > before.compute:
+        if before.next_saves < WORTH or step.seen < NINE_IN_TEN or step.compute > before.compute:
             break
         best = step
     return best
@@ -225,23 +215,24 @@ def _sentence(verdict: Verdict, base: Step, best: Step) -> str:
     }[verdict]
 
 
+LATE = "Extending does not pay: this text ends before the larger vocabulary has caught up with the old one."
+
+
+def _law(bits: float, read: float) -> str:
+    (low, _), (high, _) = CAUGHT_UP
+    outside = "" if low <= bits <= high else ", which lies outside of what was measured"
+    return (
+        f"A base at {bits:g} bits a character{outside}: extended, it has caught up after about {catching_up(bits):,.0f} characters of text, "
+        f"and yours has {read:,.0f} (two small bases, docs/extending.md)."
+    )
+
+
 def _caution(verdict: Verdict, tokens: float) -> str:
     if verdict == "no" or tokens >= 2e9:
         return ""
     return (
         f"{tokens / 1e9:g} billion training tokens are few: with 0.5 billion LLaMA's own vocabulary did better than an "
         "extended one (arXiv:2401.01055), and the gains that others report took 2 billion and more (arXiv:2402.14714)."
-    )
-
-
-def _law(verdict: Verdict, bits: float, best: Step) -> str:
-    if verdict == "no":
-        return ""
-    (low, _), (high, _) = CAUGHT_UP
-    outside = "" if low <= bits <= high else ", which lies outside of what was measured"
-    return (
-        f"For a base at {bits:g} bits a character{outside}, each new piece has to be met about {meetings(bits):,.1f} times until "
-        f"the larger vocabulary has caught up; this text gives {best.met:,.0f} (two small bases, docs/extending.md)."
     )
 
 

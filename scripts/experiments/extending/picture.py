@@ -6,7 +6,7 @@ from math import log
 
 from extending.curve import Point
 
-WIDTH, LEFT, RIGHT, TOP, GAP = 860, 64, 170, 34, 46
+WIDTH, LEFT, RIGHT, TOP, GAP = 910, 64, 220, 34, 46
 HEIGHTS = (330, 150)  # of the two panels
 VALUES = ("zh_bits_per_character", "en_bits_per_byte")
 TITLES = ("held-out Chinese, bits per character", "held-out English, bits per byte")
@@ -79,7 +79,7 @@ def _look(label: str, added: int, sizes: Sequence[int]) -> str:
         "dashed"
         if "distill" in label or "fitted" in label
         else "dotted"
-        if label.count("-") > 1 or label == "old-untied"
+        if label.count("-") > 1 or label.startswith("old-")
         else ""
     )
     if not added:
