@@ -72,7 +72,7 @@ def grow(
     ]
     with (
         Run(out, "grow", options_of(context), inputs, force, seed=seed) as run,
-        progress("grow", steps, "steps") as bar,
+        progress("grow", steps if init == "distill" else 1) as bar,
     ):
         made = grown(
             folder,

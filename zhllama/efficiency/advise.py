@@ -21,6 +21,7 @@ PAYS, HARDLY = 0.25, 0.15  # share of tokens saved
 # What a character of Chinese cost two bases in bits, and how many characters had been read when the extended vocabulary had caught up:
 # seen for the second, for the first carried on from where its curve ended (docs/extending.md).
 CAUGHT_UP = ((6.1, 3.2e6), (7.9, 1.65e4))
+LATE = "Extending does not pay: this text ends before the larger vocabulary has caught up with the old one."
 BYTES = 2  # of a parameter in 16 bits
 
 Verdict = Literal["yes", "hardly", "no"]
@@ -169,6 +170,7 @@ def advise(
     verdict: Verdict = "yes" if best.saved >= PAYS else "hardly" if best.saved >= HARDLY else "no"
     read = train_tokens * best.characters_per_token
     late = bits is not None and best.added > 0 and read < catching_up(bits)
+    law = "" if bits is None or (verdict == "no" and not late) else _law(bits, read)
     if late:
         verdict = "no"
     fewer = (1 / steps[0].characters_per_token) - (1 / best.characters_per_token)
@@ -180,7 +182,7 @@ def advise(
         recommended=best,
         verdict=verdict,
         sentence=LATE if late else _sentence(verdict, steps[0], best),
-        caution=_caution(verdict, train_tokens) if bits is None else _law(bits, read),
+        caution=f"{law} {_caution(verdict, train_tokens)}".strip(),
         repaid_after=3 * train_tokens / fewer if fewer > 0 else None,
     )
 
@@ -213,9 +215,6 @@ def _sentence(verdict: Verdict, base: Step, best: Step) -> str:
         "hardly": f"Extending hardly pays: {gain}, against new rows that all have to be trained.",
         "no": f"Extending does not pay: this base cuts Chinese well enough already; {gain}.",
     }[verdict]
-
-
-LATE = "Extending does not pay: this text ends before the larger vocabulary has caught up with the old one."
 
 
 def _law(bits: float, read: float) -> str:

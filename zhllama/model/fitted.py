@@ -13,6 +13,7 @@ import numpy as np
 
 from zhllama.model import initialise
 from zhllama.vocab.load import Tokenizer
+from zhllama.vocab.usage import Counts, token_counts
 
 if TYPE_CHECKING:
     import torch
@@ -44,15 +45,13 @@ def fitted(
     return rows
 
 
-def log_shares(new: Tokenizer, firsts: Sequence[int], texts: Sequence[str]) -> "np.ndarray[Any, Any]":
+def log_shares(new: Tokenizer, firsts: Sequence[int], texts: Sequence[str]) -> Counts:
     """Of all tokens of the text that begin with the same old piece the share that each new one has, as a logarithm; [n]."""
     n_old = new.size - len(firsts)
-    counts = np.full(new.size, 0.1)  # none is impossible
-    for ids in new.encode(list(texts)):
-        counts += np.bincount(ids, minlength=new.size)
+    counts = token_counts(new.encode, ((text, 1.0) for text in texts), new.size) + 0.1  # none is impossible
     first = np.concatenate([np.arange(n_old), np.maximum(firsts, 0)])
     together = np.bincount(first, weights=counts, minlength=n_old)
-    shares: np.ndarray[Any, Any] = np.log(counts / together[first])[n_old:]
+    shares: Counts = np.log(counts / together[first])[n_old:]
     return shares
 
 

@@ -66,10 +66,10 @@ class Trained:
             model.requires_grad_(False)
         train_rows(model, lay_out(range(n_old if learn in ("new", "faster") else 0, size), size))
         self.model, self.rate, self.settings = model, rate, settings
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.parameters = [p for _, p in named]
         fast = [p for name, p in named if learn == "faster" and name.endswith(".rows")]
-        slow = [p for name, p in named if all(p is not f for f in fast)]
+        slow = [p for name, p in named if learn != "faster" or not name.endswith(".rows")]
         self.groups = [(some, scale) for some, scale in ((slow, 1), (fast, FASTER)) if some]
         self.optimiser = torch.optim.AdamW(
             [{"params": some} for some, _ in self.groups],

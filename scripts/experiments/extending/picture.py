@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from math import log
 
 from extending.curve import Point
+from extending.report import logarithm
 
 WIDTH, LEFT, RIGHT, TOP, GAP = 910, 64, 220, 34, 46
 HEIGHTS = (330, 150)  # of the two panels
@@ -93,9 +93,9 @@ def _linear(a: float, b: float, left: float, right: float):  # type: ignore[no-u
 
 
 def _scale(last: float, left: float, right: float):  # type: ignore[no-untyped-def]
-    """Logarithmic from 10 seconds before the first step, as curves are read in the report."""
-    line = _linear(log(10), log(10 + last), left, right)
-    return lambda seconds: line(log(10 + seconds))
+    """Logarithmic, as curves are read in the report."""
+    line = _linear(logarithm(0), logarithm(last), left, right)
+    return lambda seconds: line(logarithm(seconds))
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -37,7 +37,7 @@ class Verdict:
 
 def at(points: Sequence[Point], seconds: float, value: str) -> float:
     """A measured value at any second: bits between two points by the logarithm of the seconds, counts evenly."""
-    scale = _log if "bits" in value else float
+    scale = logarithm if "bits" in value else float
     for before, after in pairwise(points):
         if before.seconds <= seconds <= after.seconds:
             share = (scale(seconds) - scale(before.seconds)) / (scale(after.seconds) - scale(before.seconds))
@@ -45,7 +45,8 @@ def at(points: Sequence[Point], seconds: float, value: str) -> float:
     raise ValueError(f"{seconds} s lie outside the curve")
 
 
-def _log(seconds: float) -> float:
+def logarithm(seconds: float) -> float:
+    """Of seconds on the axis, which begins ten of them before the first step."""
     return math.log(10 + seconds)
 
 
@@ -74,7 +75,7 @@ def _crossing(added: int, old: Sequence[Point], extended: Sequence[Point], end: 
     begin = extended[0].seconds
     if _ahead(old, extended, end) <= 0:
         return None
-    low, high, steps = _log(begin), _log(end), 400
+    low, high, steps = logarithm(begin), logarithm(end), 400
     grid = [math.exp(low + (high - low) * i / steps) - 10 for i in range(steps + 1)]
     grid = [min(max(second, begin), end) for second in grid]
     behind = [second for second in grid if _ahead(old, extended, second) < 0]
