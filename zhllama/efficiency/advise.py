@@ -221,9 +221,14 @@ def _law(bits: float, read: float) -> str:
     (low, _), (high, _) = CAUGHT_UP
     outside = "" if low <= bits <= high else ", which lies outside of what was measured"
     return (
-        f"A base at {bits:g} bits a character{outside}: extended, it has caught up after about {catching_up(bits):,.0f} characters of text, "
-        f"and yours has {read:,.0f} (two small bases, docs/extending.md)."
+        f"A base at {bits:g} bits a character{outside}: extended, it has caught up after about {_rounded(catching_up(bits))} characters of text, "
+        f"and yours has {_rounded(read)} (two small bases, docs/extending.md)."
     )
+
+
+def _rounded(number: float) -> str:
+    """To three digits, which is more than a line through two points knows."""
+    return f"{float(f'{number:.3g}'):,.0f}"
 
 
 def _caution(verdict: Verdict, tokens: float) -> str:
