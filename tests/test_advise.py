@@ -203,7 +203,7 @@ def test_command_line(zhllama: Zhllama, base: ByteLevel, tmp_path: Path) -> None
     assert manifest["figures"] == {"recommended": 1000, "verdict": "yes"}
     told = zhllama(*line, "--bits", 7.9)
     assert "caught up after about 16,500 characters" in told.stdout and "Extending pays" in told.stdout
-    beyond = zhllama(*line, "--bits", 5, "--train-tokens", 1_800_000)
+    beyond = zhllama(*line, "--bits", 5, "--train-tokens", 900_000)
     assert "outside of what was measured" in beyond.stdout and "ends before the larger" in beyond.stdout
 
 
