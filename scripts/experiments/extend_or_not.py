@@ -46,7 +46,7 @@ FIRST = {
     "small": SMALL,
     "half": SMALL,
     "smollm2": [Variant(0), Variant(2000), Variant(2000, learn="faster"), Variant(2000, "fitted", "faster", untied=True),
-                Variant(8000, learn="faster"), Variant(8000, "fitted", "faster", untied=True), Variant(2000, "distill", untied=True),
+                Variant(8000, learn="faster"), Variant(8000, "fitted", "faster", untied=True), Variant(2000, "distill", "faster", untied=True),
                 Variant(8000, learn="faster", rate=3e-4), Variant(18_000, learn="faster"), Variant(8000), Variant(0, untied=True)],
 }  # fmt: skip
 
@@ -172,7 +172,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="CPU seconds of each curve")
     parser.add_argument("--only", action="append", default=[], help="names of curves, e.g. old, 2000-mean")
     parser.add_argument("--rate", type=float, help="one learning rate for all curves, and no sweep")
-    parser.add_argument("--threads", type=int, default=1, help="more end sooner; the seconds stay those of one")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="more end sooner; the seconds stay those of one"
+    )
     parser.add_argument("--only-base", action="store_true", help="make the base and stop")
     parser.add_argument("--show", action="store_true", help="print what stands and draw it, train nothing")
     given = parser.parse_args()
