@@ -17,6 +17,7 @@ import torch
 
 from benches import Row, paired, tell
 from benches.training import OLD, ROWS, model
+from zhllama.training.attention import within_documents
 from zhllama.training.blocks import examples
 from zhllama.training.heldout import collate
 from zhllama.training.options import Lora
@@ -69,6 +70,7 @@ def samples() -> list[Sample]:
 def ours(some: list[Sample], first: int, dropout: float = 0.05) -> Work:
     """Steps over packed blocks, MICRO at a time."""
     inner = model().requires_grad_(False).train()
+    within_documents(inner)
     trained = add_adapters(inner, Lora(dropout=dropout, modules=LAYERS))
     train_rows(inner, lay_out(range(first, ROWS), ROWS))
     blocks = [block for packed in pack_samples(some, SIZE, 2) for block in examples(packed)]

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from benches import Row, paired, tell
+from zhllama.training.attention import within_documents
 from zhllama.training.blocks import example
 from zhllama.training.heldout import collate
 from zhllama.training.options import Lora
@@ -91,6 +92,7 @@ def blocks(documents: int = 2, count: int = BLOCKS) -> dict[str, torch.Tensor]:
 def ours(case: str, batch: dict[str, torch.Tensor], checkpointing: bool = False) -> Step:
     """The rows that are new, and in stage 2 LoRA."""
     inner = model().requires_grad_(False).train()
+    within_documents(inner)
     trained = add_adapters(inner, Lora()) if case == "stage2" else inner
     train_rows(inner, lay_out(range(OLD, ROWS), ROWS), "input" if case == "stage1-input" else "both")
     if checkpointing:

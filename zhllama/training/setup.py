@@ -11,6 +11,7 @@ import torch
 
 from zhllama.errors import MissingPackage
 from zhllama.model.load import Chain, open_model, put_rows
+from zhllama.training.attention import within_documents
 from zhllama.training.four_bit import loading as four_bit_loading
 from zhllama.training.machine import DTYPES
 from zhllama.training.options import Lora, Matrices, Precision
@@ -43,6 +44,7 @@ def make_ready(
     if layout.first < model.get_input_embeddings().num_embeddings:
         _widen(model, chain.runs, matrices)
     (model if four_bit else model.to(device)).requires_grad_(full)
+    within_documents(model)
     trained = add_adapters(model, lora) if lora is not None else model
     rows = train_rows(model, layout, matrices)
     if checkpointing:

@@ -1,0 +1,77 @@
+"""Attention document by document, held to transformers' own under its mask."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from tests.training_toys import toy_batch, toy_model
+from zhllama.training.attention import FAMILIES, NAME, lengths_of, within_documents
+from zhllama.training.rows import lay_out, train_rows
+
+SHAPE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": None}  # fmt: skip
+
+
+def of_family(family: str, **changed: Any) -> Any:
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**{**SHAPE, **changed}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0, 0.2)
+    return model
+
+
+def trained(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and every gradient, as a run makes them."""
+    train_rows(model, lay_out(range(97), 97))
+    loss = model(**batch).loss
+    loss.backward()
+    return loss.item(), {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_are_those_of_the_mask(family: str, checkpointing: bool) -> None:
+    windowless = {"sliding_window": None}
+    masked, ours = of_family(family, **windowless), of_family(family, **windowless)
+    assert within_documents(ours) and ours.config._attn_implementation == NAME
+    if checkpointing:
+        ours.train().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    (loss, gradients), (wanted, plain) = trained(ours, toy_batch()), trained(masked, toy_batch())
+    assert loss == pytest.approx(wanted, abs=1e-6)
+    for name, gradient in gradients.items():
+        assert (gradient - plain[name]).abs().max() < 1e-6, name
+
+
+def test_blocks_of_one_document_and_no_positions_at_all() -> None:
+    masked, ours = toy_model(), toy_model()
+    assert within_documents(ours)
+    ids = toy_batch()["input_ids"]
+    positions = torch.arange(40)[None]
+    for given in ({"input_ids": ids}, {"input_ids": ids, "position_ids": positions}):
+        assert torch.equal(ours(**given, use_cache=False).logits, masked(**given, use_cache=False).logits)
+
+
+@pytest.mark.parametrize(
+    ("family", "changed"),
+    [
+        ("mistral", {"sliding_window": 16}),
+        ("qwen3", {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 16}),
+        ("gemma2", {"head_dim": 8}),
+        ("llama", {"attn_implementation": "eager"}),
+    ],
+)
+def test_a_mask_that_says_more_is_left_alone(family: str, changed: dict[str, Any]) -> None:
+    model = of_family(family, **changed)
+    before = model.config._attn_implementation
+    assert not within_documents(model) and model.config._attn_implementation == before
+
+
+def test_lengths() -> None:
+    assert lengths_of(torch.tensor([0, 1, 2, 0, 0, 1])) == [3, 1, 2]
+    assert lengths_of(torch.tensor([5, 6, 0, 1])) == [2, 2]
+    assert lengths_of(torch.tensor([0])) == [1]
