@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -133,6 +134,8 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
         trainer = _trainer(job, options, ground, ready, planned, blocks, heldout, arguments, run.out, hooks)
         since = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
         arguments.eval_on_start = bool(heldout) and since is None
+        if is_sharded():  # of hidden states handed on as the view that they are; nothing writes into them
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
         trainer.train(resume_from_checkpoint=None if since is None else str(since))
         state = products.gather(trainer)
         if not first:

@@ -1,0 +1,72 @@
+"""Parameters cut up over two processes by the shipped FSDP file: what one process computes, killed or not."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.model_toys import line
+from tests.test_training_run import cache, ground, losses, rows_of, stage
+
+__all__ = ["cache", "ground"]
+HERE = Path(__file__).parent
+LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--mixed_precision", "no",
+          "--config_file", str(HERE.parent / "scripts" / "launch" / "fsdp.yaml"), "--main_process_port", "29741",
+          str(HERE / "gloo_as_gpus.py"))  # fmt: skip
+
+
+def start(ground: Path, *arguments: object) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*LAUNCH, *map(str, arguments)],
+        cwd=ground, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "more"), [pytest.param(1, (), marks=pytest.mark.slow), (2, ("--lora-dropout", 0))]
+)
+def test_two_processes_compute_what_one_does(ground: Path, number: int, more: tuple[object, ...]) -> None:
+    settings = ("--tokenizer", "tok", "--steps", 4, *more)
+    assert line(ground, *stage(number, "base", "one", *settings)).code == 0
+    running = start(ground, *stage(number, "base", "two", *settings))
+    _, told = running.communicate(timeout=200)
+    assert running.returncode == 0, told[-3000:]
+    assert "Warning" not in told
+    assert "whole matrices with the gradient of old rows masked" in told
+    assert losses(ground / "two") == pytest.approx(losses(ground / "one"), abs=1e-5)
+    one, two = rows_of(ground / "one"), rows_of(ground / "two")
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name].float(), two[name].float(), atol=1e-4) for name in one)
+
+
+@pytest.mark.slow
+def test_a_killed_one_goes_on(ground: Path) -> None:
+    settings = ("--tokenizer", "tok", "--steps", 12, "--lora-dropout", 0, "--save-every", 2)
+    whole = start(ground, *stage(2, "base", "whole", *settings))
+    assert whole.wait(timeout=200) == 0
+    arguments = stage(2, "base", "killed", *settings, "--resume")
+    running = start(ground, *arguments)
+    while len(losses(ground / "killed") if (ground / "killed" / "log.jsonl").exists() else []) < 5:
+        time.sleep(0.02)
+        assert running.poll() is None
+    for process in (
+        *psutil.Process(running.pid).children(recursive=True),
+        running,
+    ):  # workers have sessions of their own
+        process.kill()
+    running.wait()
+    assert not (ground / "killed" / "manifest.json").exists()
+    again = start(ground, *arguments)
+    _, told = again.communicate(timeout=200)
+    assert again.returncode == 0, told[-3000:]
+    assert losses(ground / "killed") == losses(ground / "whole")
+    assert all(
+        torch.equal(rows, rows_of(ground / "whole")[name])
+        for name, rows in rows_of(ground / "killed").items()
+    )
