@@ -22,12 +22,7 @@ def within_documents(model: Any) -> bool:
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     windows = getattr(config, "sliding_window", None) is not None or kinds != {"full_attention"}
-    if (
-        model.device.type != "cpu"
-        or config.model_type not in FAMILIES
-        or windows
-        or config._attn_implementation != "sdpa"
-    ):
+    if config.model_type not in FAMILIES or windows or config._attn_implementation != "sdpa":
         return False
     AttentionInterface.register(NAME, attend)  # no mask stands under this name, so transformers makes none
     model.set_attn_implementation(NAME)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
 
 from zhllama.errors import OptionError
@@ -124,7 +125,7 @@ def pretrain(job: Lesson, options: Options, ground: Ground, run: Run, hooks: Hoo
         set_seed(options.seed)
         ready = make_ready(
             ground.chain, layout, options.matrices, options.lora, planned.precision, arguments.device,
-            full=options.full, four_bit=options.four_bit, checkpointing=planned.checkpointing,
+            full=options.full, four_bit=options.four_bit, checkpointing=planned.checkpointing, sharded=is_sharded(),
         )  # fmt: skip
         if not ready.keeps_documents_apart:
             how = (
@@ -189,6 +190,9 @@ def arguments_of(kind: type[Arguments], options: Options, out: Path, **more: Any
         **more,
     )
     arguments.gradient_accumulation_steps = options.accumulation(arguments.world_size)
+    # Else transformers cuts up every model that it makes under ZeRO-3, in all processes at once. Ours is opened whole,
+    # gets its rows and adapters, and the Trainer cuts it up.
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     return arguments
 
 

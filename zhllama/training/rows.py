@@ -37,6 +37,10 @@ class Layout:
             return ids
         return torch.where(ids < 0, ids, self.place[ids.clamp(min=0)])
 
+    def on(self, device: torch.device) -> "Layout":
+        """The same for ids that come on a device."""
+        return self if self.place is None else replace(self, place=self.place.to(device))
+
     def trained_ids(self, size: int) -> Tensor:
         """The ids whose rows learn, in the order of the Parameter."""
         return torch.arange(self.first, size) if self.order is None else self.order[self.first :].cpu()
@@ -163,7 +167,7 @@ def named_rows(name: str, rows: Tensor, layout: Layout) -> dict[str, Tensor]:
 
 
 def train_rows(model: Any, layout: Layout, matrices: Matrices = "both") -> Rows:
-    """Put learning rows into a transformers model (already on its device), in place of its embedding and head.
+    """Put learning rows into a transformers model, in place of its embedding and head.
 
     With `input` an untied head stays frozen. From here on the model gives losses, no logits.
     Errors: InputError for a head that is not a plain product.
@@ -171,8 +175,6 @@ def train_rows(model: Any, layout: Layout, matrices: Matrices = "both") -> Rows:
     refuse_other_heads(model)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head.weight is embedding.weight
-    if layout.place is not None:
-        layout = replace(layout, place=layout.place.to(embedding.weight.device))
     inputs = _arranged(embedding.weight.data, layout)
     rows = nn.Parameter(inputs[layout.start :], requires_grad=layout.first < len(inputs))
     held = [inputs]

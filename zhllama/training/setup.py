@@ -30,7 +30,7 @@ class Ready:
 
 def make_ready(
     chain: Chain, layout: Layout, matrices: Matrices, lora: Lora | None, precision: Precision, device: torch.device,
-    *, full: bool = False, four_bit: bool = False, checkpointing: bool = False,
+    *, full: bool = False, four_bit: bool = False, checkpointing: bool = False, sharded: bool = False,
 ) -> Ready:  # fmt: skip
     """Opens the chain, folds in what was trained before, and lets the given rows and adapters learn, or with `full` everything.
 
@@ -43,10 +43,13 @@ def make_ready(
     norms_in_fp32(model)
     if layout.first < model.get_input_embeddings().num_embeddings:
         _widen(model, chain.runs, matrices)
-    (model if four_bit else model.to(device)).requires_grad_(full)
-    within_documents(model)
+    if not (four_bit or sharded):  # what is cut up is moved part by part, for it may not fit as a whole
+        model.to(device)
+    model.requires_grad_(full)
+    if device.type == "cpu":
+        within_documents(model)
     trained = add_adapters(model, lora) if lora is not None else model
-    rows = train_rows(model, layout, matrices)
+    rows = train_rows(model, layout.on(device), matrices)
     if checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     apart = "position_ids" in inspect.signature(model.forward).parameters
