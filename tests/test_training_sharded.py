@@ -4,6 +4,7 @@ ZeRO's two are skipped where deepspeed is not installed, as in `scripts/test.sh`
 pytest -m slow tests/test_training_sharded.py
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.model_toys import line
 from tests.test_training_run import cache, ground, losses, rows_of, stage
@@ -86,3 +88,22 @@ def test_a_killed_one_goes_on(ground: Path, how: str) -> None:
         torch.equal(rows, rows_of(ground / "whole")[name])
         for name, rows in rows_of(ground / "killed").items()
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fsdp", *ZERO])
+def test_a_model_trained_as_a_whole_is_written_as_a_whole(ground: Path, how: str) -> None:
+    samples = [
+        {"instruction": f"说说{name}", "output": f"{name}，常见而有用。"} for name in "山水火木金土日月星云"
+    ]
+    (ground / "data.json").write_text(json.dumps(samples, ensure_ascii=False), encoding="utf-8")
+    settings = ("sft", "--model", "base", "--data", "data.json", "--full", "--max-length", 256, "--batch", 4, "--micro-batch", 2,
+                "--steps", 4, "--log-every", 1, "--precision", "fp32")  # fmt: skip
+    assert line(ground, *settings, "--out", "one").code == 0
+    running = start(ground, how, *settings, "--out", "two")
+    _, told = running.communicate(timeout=200)
+    assert running.returncode == 0, told[-3000:]
+    assert losses(ground / "two") == pytest.approx(losses(ground / "one"), abs=1e-5)
+    one, two = (load_file(ground / name / "tuned" / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
