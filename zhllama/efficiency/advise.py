@@ -19,8 +19,8 @@ SEEN = 100  # times a new piece must stand in the training text: a rule of thumb
 NINE_IN_TEN = 0.9
 PAYS, HARDLY = 0.25, 0.15  # share of tokens saved
 # What a character of Chinese cost two bases in bits, and how many characters had been read when the extended vocabulary had caught up:
-# seen for the second, for the first carried on from where its curve ended (docs/extending.md).
-CAUGHT_UP = ((6.1, 1.9e6), (7.9, 1.65e4))
+# seen for the second; the first had not by then, so that the law is a lower bound (docs/extending.md).
+CAUGHT_UP = ((6.1, 2.15e6), (7.9, 1.65e4))
 LATE = "Extending does not pay: this text ends before the larger vocabulary has caught up with the old one."
 BYTES = 2  # of a parameter in 16 bits
 
@@ -120,7 +120,7 @@ def seen_shares(
 
 
 def catching_up(bits: float) -> float:
-    """Characters of training text until extending has caught up, for a base that needs so many bits a character of Chinese.
+    """Characters of training text that extending needs at least to catch up, for a base that needs so many bits a character of Chinese.
 
     Evenly in the logarithm between the two bases measured, and no further: beyond them it is the nearer one's.
     """
@@ -221,7 +221,7 @@ def _law(bits: float, read: float) -> str:
     (low, _), (high, _) = CAUGHT_UP
     outside = "" if low <= bits <= high else ", which lies outside of what was measured"
     return (
-        f"A base at {bits:g} bits a character{outside}: extended, it has caught up after about {_rounded(catching_up(bits))} characters of text, "
+        f"A base at {bits:g} bits a character{outside}: extended, it has caught up after about {_rounded(catching_up(bits))} characters of text at the earliest, "
         f"and yours has {_rounded(read)} (two small bases, docs/extending.md)."
     )
 

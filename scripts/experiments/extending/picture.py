@@ -11,7 +11,7 @@ HEIGHTS = (330, 150)  # of the two panels
 VALUES = ("zh_bits_per_character", "en_bits_per_byte")
 TITLES = ("held-out Chinese, bits per character", "held-out English, bits per byte")
 SETTLED = 30  # seconds
-TICKS = (0, 15, 30, 60, 120, 240, 480, 1000, 2000, 4000)
+TICKS = (0, 15, 30, 60, 120, 240, 480, 1000, 2000, 4000, 8000)
 STYLE = """
 svg{font:12px system-ui,sans-serif;--ink:#1c1b19;--soft:#6b6862;--line:#e3e0da;--card:#fffefb;--l:42%}
 @media(prefers-color-scheme:dark){svg{--ink:#f1eee8;--soft:#a5a199;--line:#3a3833;--card:#1b1a18;--l:66%}}
