@@ -4,25 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tests.training_toys import toy_batch, toy_model
 from zhllama.training.attention import FAMILIES, NAME, lengths_of, within_documents
 from zhllama.training.rows import lay_out, train_rows
-
-SHAPE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": None}  # fmt: skip
-
-
-def of_family(family: str, **changed: Any) -> Any:
-    torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**{**SHAPE, **changed}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(0, 0.2)
-    return model
 
 
 def trained(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
@@ -36,8 +21,7 @@ def trained(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, dict[str
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_are_those_of_the_mask(family: str, checkpointing: bool) -> None:
-    windowless = {"sliding_window": None}
-    masked, ours = of_family(family, **windowless), of_family(family, **windowless)
+    masked, ours = (toy_model(family=family, sliding_window=None) for _ in range(2))
     assert within_documents(ours) and ours.config._attn_implementation == NAME
     if checkpointing:
         ours.train().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
@@ -66,7 +50,7 @@ def test_blocks_of_one_document_and_no_positions_at_all() -> None:
     ],
 )
 def test_a_mask_that_says_more_is_left_alone(family: str, changed: dict[str, Any]) -> None:
-    model = of_family(family, **changed)
+    model = toy_model(family=family, **changed)
     before = model.config._attn_implementation
     assert not within_documents(model) and model.config._attn_implementation == before
 

@@ -6,21 +6,22 @@ from typing import Any
 import torch
 
 
-def toy_config(vocabulary: int = 97, tied: bool = False, **changed: Any) -> Any:
-    from transformers import LlamaConfig
+def toy_config(vocabulary: int = 97, tied: bool = False, family: str = "llama", **changed: Any) -> Any:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     settings = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
                 "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": None, "bos_token_id": 1,
                 "eos_token_id": 2}  # fmt: skip
-    return LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=tied, **{**settings, **changed})
+    return CONFIG_MAPPING[family](vocab_size=vocabulary, tie_word_embeddings=tied, **{**settings, **changed})
 
 
 def toy_model(vocabulary: int = 97, tied: bool = False, **changed: Any) -> Any:
-    """A two-layer LLaMA with weights large enough that losses differ from uniform."""
-    from transformers import LlamaForCausalLM
+    """A two-layer model, a LLaMA where no `family` is given, with weights large enough that losses differ from uniform."""
+    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = LlamaForCausalLM(toy_config(vocabulary, tied, **changed))
+    build: Any = AutoModelForCausalLM
+    model = build.from_config(toy_config(vocabulary, tied, **changed))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:

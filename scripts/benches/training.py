@@ -11,14 +11,16 @@ import os
 import re
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from benches import Row, paired, tell
-from zhllama.training.attention import within_documents
+from zhllama.training.attention import attend, within_documents
 from zhllama.training.blocks import example
 from zhllama.training.heldout import collate
 from zhllama.training.options import Lora
@@ -33,11 +35,11 @@ Step = Callable[[], float]
 def run(rounds: int) -> list[Row]:
     """Both stages, memory before speed: what a process has freed it fills again unseen."""
     torch.set_num_threads(1)
-    cases = [(memory, case, 1) for case in ("stage1", "stage2")]
-    cases += [(speed, case, rounds) for case in ("stage1", "stage1-input", "stage2")]
+    measures = [partial(memory, case, 1) for case in ("stage1", "stage2")]
+    measures += [partial(speed, case, rounds) for case in ("stage1", "stage1-input", "stage2")]
     rows = []
-    for measure, case, times in cases:
-        row = measure(case, times)
+    for measure in (*measures, partial(attention, rounds)):
+        row = measure()
         tell(
             f"training: {row.case} {row.ours:,.1f} {row.theirs:,.1f} {row.unit}",
             *(f"{x:.2f}" for x in row.ratios),
@@ -45,6 +47,31 @@ def run(rounds: int) -> list[Row]:
         )
         rows.append(row)
     return rows
+
+
+def attention(rounds: int) -> Row:
+    """Forward and back over one block of 2,048 positions, documents of 128 in it: each within itself, and all under a mask."""
+    size, each, heads, width = 2048, 128, 8, 64
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, size, width, requires_grad=True) for _ in range(3))
+    positions, document = torch.arange(size)[None] % each, torch.arange(size) // each
+    mask = (document[:, None] == document) & torch.ones(size, size, dtype=torch.bool).tril()
+    layer = torch.nn.Module()  # of as many keys as queries, which is all that is asked of it
+
+    def step(how: Callable[[], torch.Tensor]) -> torch.Tensor:
+        found = how()
+        found.sum().backward()
+        return found
+
+    def mine() -> torch.Tensor:
+        return step(lambda: attend(layer, query, key, value, None, position_ids=positions)[0])
+
+    def theirs() -> torch.Tensor:
+        return step(lambda: sdpa(query, key, value, attn_mask=mask[None, None]).transpose(1, 2).contiguous())
+
+    same = bool((mine() - theirs()).abs().max() < 1e-5)
+    a, b, ratios = paired(mine, theirs, rounds)
+    return Row("training", "attention", "SDPA under a mask", size / a, size / b, "tokens/s", ratios, same)
 
 
 def speed(case: str, rounds: int) -> Row:
