@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zhllama.text import read_lines
+from zhllama.io.text import read_lines
 from zhllama.vocab.lists import base_file, listed_pieces
 from zhllama.vocab.merge import safe
 from zhllama.vocab.model import SentencePieceModel

@@ -25,8 +25,8 @@ from zhllama.efficiency.advise import (
 from zhllama.efficiency.advise_page import page
 from zhllama.efficiency.extension import Extension, extend, kept_aside
 from zhllama.errors import InputError
+from zhllama.io.text import read_lines
 from zhllama.resources import shipped
-from zhllama.text import read_lines
 from zhllama.vocab.byte_merge import continued, count_runs
 from zhllama.vocab.bytelevel import ByteLevel
 from zhllama.vocab.model import SentencePieceModel

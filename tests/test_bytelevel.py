@@ -14,8 +14,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from zhllama.errors import InputError, OptionError
+from zhllama.io.text import read_lines
 from zhllama.resources import shipped
-from zhllama.text import read_lines
 from zhllama.vocab.byte_audit import byte_audit
 from zhllama.vocab.byte_folder import reloaded, transformers_files
 from zhllama.vocab.byte_merge import ByteMerge, continued, count_runs, safe

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from zhllama.errors import InputError, OptionError
+from zhllama.io.text import read_lines
 from zhllama.resources import shipped
-from zhllama.text import read_lines
 from zhllama.vocab.characters import charset, chinese
 from zhllama.vocab.continued import characters, continued, count_runs, with_prior
 from zhllama.vocab.lists import jieba_words

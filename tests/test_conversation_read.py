@@ -12,7 +12,7 @@ from zhllama.conversation.ranked import read_comparisons
 from zhllama.conversation.read import Bad, answered, asked, kept, read_conversations, refuse
 from zhllama.conversation.records import Comparison, Conversation, Turn
 from zhllama.errors import InputError
-from zhllama.jsonrows import read_rows
+from zhllama.io.rows import read_rows
 
 ASKED, TOLD = Turn("user", "问？"), Turn("assistant", "答。")
 

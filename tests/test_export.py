@@ -23,7 +23,7 @@ from tests.model_toys import (
     write_tokenizer,
 )
 from zhllama.errors import BrokenPromise
-from zhllama.files import sha256
+from zhllama.io.files import sha256
 from zhllama.model import export
 from zhllama.model.export import fold, prove
 from zhllama.model.grow import grow

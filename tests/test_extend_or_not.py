@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import scripts.experiments.extend_or_not as experiment
+from zhllama.io.text import read_lines
 from zhllama.model.distill import Distilling
 from zhllama.resources import shipped
-from zhllama.text import read_lines
 from zhllama.training.tokens import Tokens
 
 from .model_toys import base_vocabulary, write_model

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from zhllama.errors import InputError, OptionError
+from zhllama.io.text import read_lines
 from zhllama.resources import shipped
-from zhllama.text import read_lines
 from zhllama.vocab.audit import audit
 from zhllama.vocab.byte_audit import byte_audit
 from zhllama.vocab.byte_merge import ByteMerge

@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from zhllama.errors import InputError
-from zhllama.text import find_files, read_documents, read_lines
+from zhllama.io.text import find_files, read_documents, read_lines
 
 TEXT = "第一段。\n第二行。\r\n\n第二篇。\n"
 
@@ -48,7 +48,7 @@ def test_jsonl_and_parquet(tmp_path: Path) -> None:
 
 
 def test_lines_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zhllama.text.CHUNK", 7)
+    monkeypatch.setattr("zhllama.io.text.CHUNK", 7)
     path = tmp_path / "a.txt"
     path.write_text("一二三四五六七八九十\n短\n", encoding="utf-8")
     assert list(read_lines([path])) == ["一二三四五六七八九十", "短"]

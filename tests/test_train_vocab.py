@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from zhllama.errors import InputError
+from zhllama.io.text import read_lines
 from zhllama.resources import shipped
-from zhllama.text import read_lines
 from zhllama.vocab.characters import charset
 from zhllama.vocab.lists import jieba_words, listed_pieces
 from zhllama.vocab.sample import LONGEST, sample_lines, shortened

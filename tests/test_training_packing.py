@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.model_toys import base_vocabulary, larger_vocabulary, line, write_tokenizer
 from zhllama.errors import InputError, OptionError
-from zhllama.text import read_documents
+from zhllama.io.text import read_documents
 from zhllama.training.blocks import Blocks, example
 from zhllama.training.mixture import Mixture, Source, cached_blocks, frequent_ids, stream
 from zhllama.training.packing import best_fit, best_fit_decreasing, concatenate

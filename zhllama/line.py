@@ -22,10 +22,10 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.exceptions import TyperException
 
 from zhllama.errors import InputError, OptionError
-from zhllama.files import to_json, write_whole
+from zhllama.io.files import to_json, write_whole
+from zhllama.io.yaml import read_with_lines
 from zhllama.resources import Folder, shipped
 from zhllama.run import CONFIG, MANIFEST, changed_inputs, read_manifest
-from zhllama.yaml_file import read_with_lines
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 PREVIOUS = "previous"

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from zhllama.errors import InputError, OutputError
-from zhllama.files import leftovers, sha256, to_json, write_whole
+from zhllama.io.files import leftovers, sha256, to_json, write_whole
 
 CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
 HASHED = 64 << 20  # bytes: smaller inputs are held against their hash, larger ones against their size

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from zhllama.text import read_lines
+from zhllama.io.text import read_lines
 from zhllama.vocab import byte_merge
 from zhllama.vocab.audit import Audit
 from zhllama.vocab.byte_audit import byte_audit

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zhllama.text import read_lines
+from zhllama.io.text import read_lines
 from zhllama.vocab.audit import audit
 from zhllama.vocab.continued import continued, count_runs
 from zhllama.vocab.huggingface import Specials, fast_tokenizer, why_no_twin

@@ -33,7 +33,7 @@ from extending.report import table  # noqa: E402
 from extending.texts import Texts, draw  # noqa: E402
 from extending.variants import Base, Variant, open_base, texts_of  # noqa: E402
 
-from zhllama.files import to_json, write_whole  # noqa: E402
+from zhllama.io.files import to_json, write_whole  # noqa: E402
 from zhllama.training.tokens import Tokens  # noqa: E402
 
 MARKS = (15, 30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from zhllama.io.text import read_documents, read_lines
 from zhllama.model.bits import measure
 from zhllama.model.distill import Distilling
 from zhllama.model.grow import grow
 from zhllama.model.initialise import vector_key
 from zhllama.model.load import open_model
 from zhllama.resources import shipped
-from zhllama.text import read_documents, read_lines
 from zhllama.vocab.load import load_tokenizer
 
 WAYS = ("mean", "weighted", "focus", "hf-mean", "random", "distill")

@@ -16,13 +16,13 @@ from tests.model_toys import base_vocabulary, write_model
 from zhllama.commands.common import read_recipe
 from zhllama.corpus.sources import read_source
 from zhllama.errors import ZhllamaError
+from zhllama.io.yaml import read_yaml
 from zhllama.lineage import lineage
 from zhllama.model.grow import plan as plan_growth
 from zhllama.model.load import resolve_chain
 from zhllama.model.weights import read_weights
 from zhllama.run import MANIFEST, Run, changed_inputs, read_manifest
 from zhllama.vocab.load import load_tokenizer
-from zhllama.yaml_file import read_yaml
 
 EXAMPLES = settings(
     max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

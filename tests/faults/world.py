@@ -12,7 +12,7 @@ from tests.model_toys import (
     write_model,
     write_tokenizer,
 )
-from zhllama.files import sha256, to_json
+from zhllama.io.files import sha256, to_json
 from zhllama.resources import shipped
 
 # Products that hold seconds, speeds or the folder's own name.

@@ -89,8 +89,8 @@ def advise(
     from zhllama.efficiency.advise import advise as advised
     from zhllama.efficiency.advise_page import page
     from zhllama.efficiency.extension import extend, kept_aside
-    from zhllama.files import to_json
-    from zhllama.text import find_files
+    from zhllama.io.files import to_json
+    from zhllama.io.text import find_files
     from zhllama.vocab.kinds import read_vocabulary
     from zhllama.vocab.lists import base_file
 
@@ -121,7 +121,7 @@ def advise(
 
 def _samples(files: list[Path], field: str, size: int, seed: int) -> dict[str, list[str]]:
     """Lines of each file by its name, or by its path where names are the same; as many bytes of each where they have them."""
-    from zhllama.text import read_lines
+    from zhllama.io.text import read_lines
     from zhllama.vocab.sample import sample_lines
 
     names = [f.name.split(".")[0] for f in files]

@@ -250,7 +250,7 @@ def _options(given: Mapping[str, Any], full: bool) -> Options:
 
 def _align(context: typer.Context, command: str, base: str, options: Options, work: Work) -> None:
     """One run from its options to what is drawn; `base` is the name under which it records the model."""
-    from zhllama.text import find_files
+    from zhllama.io.text import find_files
     from zhllama.training.align import Task, surveyed
 
     given = context.params
@@ -280,7 +280,7 @@ def _align(context: typer.Context, command: str, base: str, options: Options, wo
 
 def _planned(given: Mapping[str, Any], options: Options) -> "Plan":
     """The plan alone; with pairs it tells how many steps they are."""
-    from zhllama.text import find_files
+    from zhllama.io.text import find_files
     from zhllama.training.align import plan_pairs, surveyed
     from zhllama.training.ground import read_shape
     from zhllama.training.machine import named_machine, this_machine

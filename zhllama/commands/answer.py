@@ -38,7 +38,7 @@ from zhllama.commands.server import (
     warn_of_budget,
 )
 from zhllama.errors import OptionError
-from zhllama.files import json_lines
+from zhllama.io.files import json_lines
 from zhllama.run import MANIFEST, Run
 
 if TYPE_CHECKING:

@@ -49,8 +49,8 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Prove what an extension changed and what it did not; exit 1 where a promise of its recipe is broken."""
-    from zhllama.files import to_json, write_whole
-    from zhllama.text import find_files, read_lines
+    from zhllama.io.files import to_json, write_whole
+    from zhllama.io.text import find_files, read_lines
     from zhllama.vocab.folder import base_of
     from zhllama.vocab.kinds import read_vocabulary
     from zhllama.vocab.lists import base_file
@@ -78,6 +78,6 @@ def audit(
 
 def sample_texts() -> dict[str, Iterator[str]]:
     """The lines of corpora/sample by language."""
-    from zhllama.text import read_lines
+    from zhllama.io.text import read_lines
 
     return {label: read_lines(sample_files(label)) for label in SAMPLES}

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zhllama.errors import InputError, MissingPackage, OptionError
-from zhllama.yaml_file import read_yaml
+from zhllama.io.yaml import read_yaml
 
 screen = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)

@@ -18,7 +18,7 @@ from zhllama.commands.common import (
     warn,
 )
 from zhllama.errors import OptionError
-from zhllama.files import JsonLines
+from zhllama.io.files import JsonLines
 from zhllama.run import CONFIG, Run
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def clean(
     from zhllama.conversation.clean import Cleaner, Cleaning, Rejected
     from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.corpus.filters import read_words
-    from zhllama.jsonrows import NotJson, read_rows_or_faults
-    from zhllama.text import find_files
+    from zhllama.io.rows import NotJson, read_rows_or_faults
+    from zhllama.io.text import find_files
 
     paths = find_files(files)
     languages: Any = () if keep == "any" else tuple(keep.split("+"))
@@ -152,7 +152,7 @@ def split(
     from zhllama.conversation.read import Bad, disorder, read_conversations
     from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.conversation.split import split as parts_of
-    from zhllama.text import find_files
+    from zhllama.io.text import find_files
 
     length = _length(tokenizer, template)
     paths = find_files(files)

@@ -53,7 +53,7 @@ from zhllama.commands.server import (
     warn_of_budget,
 )
 from zhllama.errors import InputError
-from zhllama.files import JsonLines
+from zhllama.io.files import JsonLines
 from zhllama.run import Run, read_config
 
 MethodName = Literal["alpaca", "self-instruct", "translate", "rank", "evolve"]

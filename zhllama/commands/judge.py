@@ -42,7 +42,7 @@ from zhllama.commands.server import (
     warn_of_budget,
 )
 from zhllama.errors import OptionError
-from zhllama.files import json_lines, to_json
+from zhllama.io.files import json_lines, to_json
 from zhllama.run import MANIFEST, Run
 
 if TYPE_CHECKING:

@@ -57,10 +57,10 @@ def grow(
 ) -> None:
     """Give a model one row for each id of a larger vocabulary, its old rows unchanged to the byte."""
     check_torch("grow")
+    from zhllama.io.text import find_files, read_documents
     from zhllama.model.distill import Distilling
     from zhllama.model.grow import grow as grown
     from zhllama.model.load import local_folder, model_files
-    from zhllama.text import find_files, read_documents
 
     texts = list(read_documents(find_files(text))) if text else []
     folder = local_folder(model)
@@ -168,10 +168,10 @@ def evaluate(
 ) -> None:
     """Bits per byte and per character of texts under models, whatever their vocabularies; and tasks."""
     check_torch("eval")
+    from zhllama.io.text import find_files
     from zhllama.model.bits import measure, read_text
     from zhllama.model.load import open_model, resolve_chain
     from zhllama.model.tasks import run_tasks
-    from zhllama.text import find_files
     from zhllama.vocab.load import load_tokenizer
 
     if not text and not tasks:

@@ -76,8 +76,8 @@ def report(
     from zhllama.efficiency.report import Source, Text
     from zhllama.efficiency.report import report as measured
     from zhllama.efficiency.table import tables
-    from zhllama.files import to_json
-    from zhllama.text import find_files
+    from zhllama.io.files import to_json
+    from zhllama.io.text import find_files
     from zhllama.vocab.load import load_tokenizer, tokenizer_file
 
     named = _labelled(tokenizer, "TOKENIZER")

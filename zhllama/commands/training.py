@@ -198,7 +198,7 @@ def pack(
     config: Config = None,
 ) -> None:
     """Encode documents into memory-mapped blocks of one length, an end of text after each."""
-    from zhllama.text import find_files
+    from zhllama.io.text import find_files
     from zhllama.training.blocks import Origin
     from zhllama.training.mixture import Source, pack_source
     from zhllama.training.tokens import Tokens

@@ -162,7 +162,7 @@ def sft(
         raise OptionError("--data", "is missing", "Give a file of conversations, e.g. --data alpaca.json")
     if out is None:
         raise OptionError("--out", "is missing", "Give a folder for the run")
-    from zhllama.text import find_files
+    from zhllama.io.text import find_files
     from zhllama.training.mixture import default_cache
     from zhllama.training.pretrain import pretrain as train
     from zhllama.training.tuning import Tuning
@@ -192,7 +192,7 @@ def _surveyed(model: str, template: str, options: Options) -> Iterator["Surveyed
 
 
 def _source(given: str) -> "Source":
-    from zhllama.text import find_files
+    from zhllama.io.text import find_files
     from zhllama.training.mixture import Source, weighted
 
     path, weight = weighted(given, "--data")

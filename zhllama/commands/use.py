@@ -249,7 +249,7 @@ def _command(talk: "Chat", given: str, saved: set[Path]) -> bool:
 def _save(talk: "Chat", name: str, saved: set[Path]) -> Path:
     """Write the conversation; a file that was there before this conversation is never overwritten."""
     from zhllama.conversation.sharegpt import sharegpt_row
-    from zhllama.files import json_line, write_whole
+    from zhllama.io.files import json_line, write_whole
 
     if not name:
         raise InputError("/save", "names no file", "Write /save FILE")

@@ -80,7 +80,7 @@ def train_vocab(
     config: Config = None,
 ) -> None:
     """Train a Chinese SentencePiece model: zh.model, for merge-vocab --zh."""
-    from zhllama.text import find_files
+    from zhllama.io.text import find_files
     from zhllama.vocab.characters import charsets
     from zhllama.vocab.lists import jieba_file
     from zhllama.vocab.train import COST, train_on_text, train_on_words
@@ -331,14 +331,14 @@ def _continue(
 
 def _read(text: list[Path], field: str, sample_bytes: int, seed: int) -> tuple["Sample | None", list[Path]]:
     """A sample of the text and the files that it is from; None without any."""
-    from zhllama.text import find_files
+    from zhllama.io.text import find_files
 
     files = find_files(text)
     return (_draw(files, field, sample_bytes, seed) if files else None), files
 
 
 def _draw(files: list[Path], field: str, sample_bytes: int, seed: int) -> "Sample":
-    from zhllama.text import read_lines
+    from zhllama.io.text import read_lines
     from zhllama.vocab.sample import sample_lines
 
     with progress("reading", total=sum(f.stat().st_size for f in files)) as bar:

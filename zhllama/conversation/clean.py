@@ -15,7 +15,7 @@ from zhllama.corpus.filters import InLanguages, Language, WithoutWords, broken_t
 from zhllama.errors import InputError, MissingPackage
 from zhllama.generate.filters import Rules, says_it_is_an_ai
 from zhllama.generate.tasks import Task
-from zhllama.jsonrows import NotJson
+from zhllama.io.rows import NotJson
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.S)
 _SURROGATE = re.compile("[\ud800-\udfff]")

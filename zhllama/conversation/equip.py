@@ -7,7 +7,7 @@ from typing import Any
 
 from zhllama.conversation.template import Template, special_tokens, template_for
 from zhllama.errors import InputError
-from zhllama.files import to_json, write_whole
+from zhllama.io.files import to_json, write_whole
 from zhllama.model.load import load_tokenizer
 from zhllama.vocab.bytelevel import special_token
 from zhllama.vocab.huggingface import Specials, transformers_files, why_no_twin

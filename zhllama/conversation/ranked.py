@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from zhllama.conversation.read import Bad, Message, Said, Text, asked, id_of, read_each, turns_of, turns_said
 from zhllama.conversation.records import Comparison, Conversation, Turn
 from zhllama.errors import InputError
-from zhllama.jsonrows import MEND, checked
-from zhllama.text import Advance
+from zhllama.io.rows import MEND, checked
+from zhllama.io.text import Advance
 
 
 def read_comparisons(path: Path, advance: Advance | None = None) -> Iterator[Comparison | Bad]:

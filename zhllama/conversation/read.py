@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from zhllama.conversation.records import Comparison, Conversation, Role, Turn
 from zhllama.errors import InputError
-from zhllama.jsonrows import MEND, NotJson, checked, read_rows_or_faults
-from zhllama.text import Advance
+from zhllama.io.rows import MEND, NotJson, checked, read_rows_or_faults
+from zhllama.io.text import Advance
 
 ROLES: dict[str, Role] = {
     "system": "system", "human": "user", "user": "user", "prompter": "user", "gpt": "assistant",

@@ -52,7 +52,7 @@ class Found:
 def find_inputs(given: Sequence[str | Path]) -> list[Path]:
     """Every file that is named or lies in a named folder, sorted within each, none twice; of a run of ours its documents.
 
-    Unlike zhllama.text.find_files it passes over nothing, since what is not text shall be told. Errors: InputError.
+    Unlike zhllama.io.text.find_files it passes over nothing, since what is not text shall be told. Errors: InputError.
     """
     found: dict[Path, None] = {}
     for name in given:

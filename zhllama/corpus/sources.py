@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from zhllama.errors import InputError
+from zhllama.io.yaml import read_yaml
 from zhllama.resources import shipped
-from zhllama.yaml_file import read_yaml
 
 Fields = tuple[str, ...]
 

@@ -14,7 +14,7 @@ from zhllama.efficiency.measure import ALPHA, CONTEXT, Figures, Shape, Vocabular
 from zhllama.efficiency.sentences import SENTENCES, Drawn, cut
 from zhllama.encode import WORTH_LOADING, Encoder
 from zhllama.errors import InputError
-from zhllama.text import Advance, read_lines
+from zhllama.io.text import Advance, read_lines
 from zhllama.vocab.characters import LEVELS
 from zhllama.vocab.sample import sample_lines
 

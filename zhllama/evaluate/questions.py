@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from zhllama.errors import InputError, OptionError
 from zhllama.generate.tasks import Task, Text
-from zhllama.jsonrows import checked, read_rows
+from zhllama.io.rows import checked, read_rows
 
 ANSWERS = "answers.jsonl"
 GIVE_QUESTIONS = "Give one JSON object a line: {id, instruction, input?, category?, reference?}"

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from zhllama.errors import OutputError
-from zhllama.files import write_whole
 from zhllama.generate.api import Connection, ServerError, body_of, read_reply, without_key
 from zhllama.generate.journal import Key, Reply, Request
+from zhllama.io.files import write_whole
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 GATHER = 0.2  # seconds without a further request, after which those waiting go off together

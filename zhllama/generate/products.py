@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from zhllama.files import JsonLines, json_lines, to_json
 from zhllama.generate.methods import Method
 from zhllama.generate.page import page
+from zhllama.io.files import JsonLines, json_lines, to_json
 from zhllama.run import Run
 
 JOURNAL, REJECTED = "journal.jsonl", "rejected.jsonl"

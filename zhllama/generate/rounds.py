@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from zhllama.errors import InputError, OptionError
 from zhllama.generate.journal import Journal, Key, Record, Reply, Request
 from zhllama.generate.methods import Asking, Method
-from zhllama.yaml_file import read_yaml
+from zhllama.io.yaml import read_yaml
 
 
 class Asker(Protocol):

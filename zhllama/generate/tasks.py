@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, StringConstraints
 
 from zhllama.errors import InputError
-from zhllama.jsonrows import checked, read_rows
+from zhllama.io.rows import checked, read_rows
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.errors import InputError, OptionError
-from zhllama.text import read_documents
+from zhllama.io.text import read_documents
 from zhllama.vocab.load import Tokenizer
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import BrokenPromise, InputError
-from zhllama.files import to_json
+from zhllama.io.files import to_json
 from zhllama.model.grow import BESIDE, copy_tokenizer
 from zhllama.model.load import (
     ADAPTER,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import InputError, OptionError
-from zhllama.files import to_json
+from zhllama.io.files import to_json
 from zhllama.model import initialise
 from zhllama.model.distill import Distilling, distill, snippets
 from zhllama.model.fitted import fitted

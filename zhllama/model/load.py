@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zhllama.errors import InputError, MissingPackage
-from zhllama.files import sha256
 from zhllama.hub import is_hub_name, require_network
+from zhllama.io.files import sha256
 from zhllama.run import CONFIG, MANIFEST, as_it_was, read_config, read_manifest
 
 if TYPE_CHECKING:

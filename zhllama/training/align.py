@@ -16,7 +16,7 @@ from transformers import PrinterCallback
 from zhllama.conversation.encode import ConversationEncoder
 from zhllama.conversation.template import refuse_lacking, template_for
 from zhllama.errors import MissingPackage, OptionError
-from zhllama.files import json_lines, to_json
+from zhllama.io.files import json_lines, to_json
 from zhllama.model.grow import copy_tokenizer
 from zhllama.model.load import TOKENIZER, load_tokenizer, open_model, read_model_config, resolve_chain
 from zhllama.run import Run

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhllama.errors import InputError, OutputError
-from zhllama.files import json_lines, seal, to_json, unsealed, write_whole
+from zhllama.io.files import json_lines, seal, to_json, unsealed, write_whole
 from zhllama.training.options import Fit
 from zhllama.training.packing import Packed
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zhllama.errors import InputError, OutputError
-from zhllama.files import seal, unsealed
+from zhllama.io.files import seal, unsealed
 
 TRAINED = "trained.safetensors"
 

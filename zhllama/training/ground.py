@@ -9,11 +9,11 @@ from typing import Any
 from transformers import AutoConfig
 
 from zhllama.errors import InputError, OptionError
+from zhllama.io.text import read_documents
 from zhllama.model.grow import Grown, grow
 from zhllama.model.grow import plan as plan_growth
 from zhllama.model.load import Chain, made_of, read_model_config, resolve_chain
 from zhllama.run import MANIFEST, Run, read_manifest
-from zhllama.text import read_documents
 from zhllama.training.blocks import Blocks
 from zhllama.training.heldout import HeldOut, sample_texts
 from zhllama.training.mixture import Mixture, Source, Stream, cached_blocks

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zhllama.io.text import read_documents
 from zhllama.resources import sample_files
-from zhllama.text import read_documents
 from zhllama.training.blocks import Example, examples
 from zhllama.training.packing import Sample, best_fit, pack_samples
 from zhllama.training.tokens import Tokens

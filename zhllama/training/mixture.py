@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from zhllama.errors import InputError, OptionError
-from zhllama.files import sha256
-from zhllama.text import Advance, find_files, read_documents
+from zhllama.io.files import sha256
+from zhllama.io.text import Advance, find_files, read_documents
 from zhllama.training.blocks import ASIDE, META, Blocks, Counts, Example, Origin, examples, write_blocks
 from zhllama.training.packing import concatenate, pack
 from zhllama.training.tokens import Tokens

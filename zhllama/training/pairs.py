@@ -11,7 +11,7 @@ from zhllama.conversation.ranked import read_comparisons
 from zhllama.conversation.read import Bad, refuse
 from zhllama.conversation.records import Comparison, Conversation, Turn
 from zhllama.errors import InputError, OptionError
-from zhllama.text import Advance
+from zhllama.io.text import Advance
 
 MOST_ASIDE = 200  # prompts at most; their pairs are measured before and after
 

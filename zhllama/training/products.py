@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zhllama.files import to_json
+from zhllama.io.files import to_json
 from zhllama.model.grow import BESIDE, copy_tokenizer
 from zhllama.model.load import ADAPTER, GROWN, ROWS, TOKENIZER, TUNED
 from zhllama.model.weights import Change, read_weights, rewrite

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from zhllama.encode import Encoder
 from zhllama.errors import InputError
-from zhllama.files import sha256
+from zhllama.io.files import sha256
 from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer, load_tokenizer, tokenizer_file
 from zhllama.vocab.settings import named_token, read_settings
 

@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from zhllama.errors import BrokenPromise, ZhllamaError
-from zhllama.files import to_json, write_whole
+from zhllama.io.files import to_json, write_whole
 from zhllama.training import checkpoint
 from zhllama.training.heldout import Bits, HeldOut, collate, measure
 

@@ -13,7 +13,7 @@ from zhllama.conversation.encode import ConversationEncoder, Encoded
 from zhllama.conversation.read import Bad, answered, read_conversations, refuse
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.errors import InputError
-from zhllama.files import json_lines
+from zhllama.io.files import json_lines
 from zhllama.model.export import fold
 from zhllama.model.grow import Grown, grow
 from zhllama.run import Run

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from zhllama.conversation.template import Template
 from zhllama.errors import InputError
-from zhllama.files import to_json
+from zhllama.io.files import to_json
 from zhllama.model.export import fold, generation_config
 from zhllama.model.load import load_tokenizer, read_model_config, resolve_chain
 from zhllama.use.speaker import PLAIN, context_of, ends_of_answer, find_template

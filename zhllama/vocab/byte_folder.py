@@ -8,7 +8,7 @@ from typing import Any, cast
 from tokenizers import Tokenizer as Inner
 
 from zhllama.errors import InputError
-from zhllama.files import to_json
+from zhllama.io.files import to_json
 from zhllama.vocab.byte_merge import ByteMerge
 from zhllama.vocab.merge import PAD
 from zhllama.vocab.settings import CONFIG, NAMED, TEMPLATE, read_object

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from zhllama.errors import InputError
-from zhllama.files import sha256, to_json
+from zhllama.io.files import sha256, to_json
 from zhllama.run import MANIFEST, read_manifest
 from zhllama.vocab.audit import Audit
 from zhllama.vocab.byte_merge import ByteMerge

@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 
-from zhllama.files import to_json
+from zhllama.io.files import to_json
 from zhllama.vocab.model import SPACE, SentencePieceModel
 
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from zhllama.errors import InputError, MissingPackage
-from zhllama.text import read_lines
+from zhllama.io.text import read_lines
 from zhllama.vocab.load import tokenizer_file
 from zhllama.vocab.model import SPACE, SentencePieceModel
 

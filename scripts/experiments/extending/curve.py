@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from extending.texts import Texts, mixture
-from zhllama.files import write_whole
+from zhllama.io.files import write_whole
 from zhllama.training.blocks import Example, examples
 from zhllama.training.heldout import HeldOut, collate, measure
 from zhllama.training.machine import has_amx

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
-from zhllama.files import to_json, write_whole
-from zhllama.text import read_documents
+from zhllama.io.files import to_json, write_whole
+from zhllama.io.text import read_documents
 
 PASSAGE = 1200  # characters of one passage: long books are cut at line ends, so that every stretch of training is a mixture
 OF_A_FILE = 400_000  # characters of Chinese that one file gives, so that no domain drowns the others

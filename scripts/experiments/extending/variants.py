@@ -15,7 +15,7 @@ from extending.curve import Settings, Trained, train
 from extending.texts import Texts
 from zhllama.efficiency.advise import savings
 from zhllama.efficiency.extension import joined_from
-from zhllama.files import write_whole
+from zhllama.io.files import write_whole
 from zhllama.model.distill import Distilling
 from zhllama.model.grow import grow
 from zhllama.model.initialise import Init

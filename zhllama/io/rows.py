@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from zhllama.errors import InputError
-from zhllama.text import Advance, decoded_lines
+from zhllama.io.text import Advance, decoded_lines
 
 Row = TypeVar("Row", bound=BaseModel)
 MEND = "Mend this row"
