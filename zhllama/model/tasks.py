@@ -31,7 +31,7 @@ def run_tasks(
         raise InputError(
             "--tasks", f"lm-eval knows no {unknown[0]!r}", "See lm-eval ls tasks, or give --task-path"
         )
-    model = HFLM(pretrained=opened.model, tokenizer=opened.tokenizer)
+    model = HFLM(pretrained=opened.model, tokenizer=opened.tokenizer, trust_remote_code=False)
     try:
         told: Any = lm_eval.simple_evaluate(
             model,

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from zhllama.errors import InputError, OptionError
 from zhllama.io.text import read_documents
 from zhllama.model.grow import Grown, grow
 from zhllama.model.grow import plan as plan_growth
 from zhllama.model.load import Chain, made_of, read_model_config, resolve_chain
+from zhllama.pretrained import config_of
 from zhllama.run import MANIFEST, Run, read_manifest
 from zhllama.training.blocks import Blocks
 from zhllama.training.heldout import HeldOut, sample_texts
@@ -172,7 +171,7 @@ def read_shape(model: str | None, shape: str | None) -> Any:
         raise InputError(str(shape), "is neither a config.json nor a shipped shape", f"Shipped are: {known}")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-        return AutoConfig.for_model(settings.pop("model_type"), **settings)
+        return config_of(settings, path)
     except (ValueError, KeyError) as error:
         told = f"is not a model's config ({error})"
         raise InputError(path, told, "Give a transformers config.json") from error

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from zhllama.errors import InputError, OptionError
+from zhllama.pretrained import build_causal
 from zhllama.training.four_bit import BYTES_A_WEIGHT
 from zhllama.training.loss import CHUNK, kernel
 from zhllama.training.machine import Machine
@@ -47,12 +48,9 @@ def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> 
 
     Errors: OptionError for adapter modules that the model does not have.
     """
-    from transformers import AutoModelForCausalLM
-
     text = config.get_text_config()
     with torch.device("meta"):
-        build: Any = AutoModelForCausalLM
-        model = build.from_config(config)
+        model = build_causal(config)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None:
         raise InputError(config.model_type, "has no language model head", "Name a causal language model")
@@ -91,11 +89,8 @@ def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
 
 def linear_names(config: Any) -> tuple[str, ...]:
     """The last names of the linear layers that a model of this config has: q_proj and the others of LLaMA's."""
-    from transformers import AutoModelForCausalLM
-
     with torch.device("meta"):
-        build: Any = AutoModelForCausalLM
-        model = build.from_config(config)
+        model = build_causal(config)
     return tuple(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(model)))
 
 

@@ -11,6 +11,7 @@ from zhllama.conversation.records import Conversation
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError
 from zhllama.model.load import TOKENIZER, load_tokenizer, open_model
+from zhllama.pretrained import build_scoring, open_adapter
 from zhllama.run import Run, read_config, read_manifest
 from zhllama.training.align import PairTrainer, Surveyed, Task, accuracy, align, arguments, lora_config
 from zhllama.training.options import Options
@@ -44,14 +45,11 @@ def with_score(model: Any) -> Any:
 
     Errors: InputError for kinds of models that transformers has no such form of.
     """
-    from transformers import AutoModelForSequenceClassification
-
     config = copy.deepcopy(model.config)
     config.num_labels = 1
-    build: Any = AutoModelForSequenceClassification
     try:
         with torch.device("meta"):
-            scoring = build.from_config(config)
+            scoring = build_scoring(config)
     except ValueError:
         scoring = None
     prefix = model.base_model_prefix
@@ -91,8 +89,6 @@ class RewardModel:
     """A finished reward run, opened to score answers."""
 
     def __init__(self, run: Path) -> None:
-        from peft import PeftModel
-
         if not (run / REWARD).is_dir():
             raise InputError(run, "is no run of zhllama reward", "Name the folder of one")
         read_manifest(run)
@@ -102,7 +98,7 @@ class RewardModel:
         tokenizer = load_tokenizer(run / TOKENIZER)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         model.config.get_text_config().pad_token_id = self._pad = pad
-        self._model = PeftModel.from_pretrained(model, str(run / REWARD)).eval()
+        self._model = open_adapter(model, run / REWARD).eval()
         self._encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
 
     def score(self, conversation: Conversation) -> float:

@@ -14,6 +14,7 @@ from zhllama.conversation.records import Turn
 from zhllama.conversation.template import Template, refuse_lacking, template_for
 from zhllama.errors import InputError
 from zhllama.model.load import open_model
+from zhllama.pretrained import refuse_generation_code
 from zhllama.training.machine import has_amx
 from zhllama.use.chat import Sampling
 from zhllama.use.pieces import Pieces, spoken
@@ -93,6 +94,7 @@ def find_template(tokenizer: Any, name: str | None) -> Template:
 def open_speaker(model: str | Path, template: str | None = None) -> TransformersSpeaker:
     """A model or run, ready to talk, on the GPU where there is one. Errors: InputError, OptionError."""
     opened = open_model(model, dtype=dtype_here())
+    refuse_generation_code(opened.model, model)
     if torch.cuda.is_available():
         opened.model.to("cuda")
     found = find_template(opened.tokenizer, template)

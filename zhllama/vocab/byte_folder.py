@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from tokenizers import Tokenizer as Inner
 
-from zhllama.errors import InputError
+from zhllama.errors import InputError, ZhllamaError
 from zhllama.io.files import to_json
+from zhllama.pretrained import open_tokenizer
 from zhllama.vocab.byte_merge import ByteMerge
 from zhllama.vocab.merge import PAD
 from zhllama.vocab.settings import CONFIG, NAMED, TEMPLATE, read_object
@@ -49,10 +50,10 @@ def reloaded(files: Mapping[str, bytes]) -> Inner:
 
 def auto_tokenizer(folder: Path) -> Inner:
     """What AutoTokenizer makes of a folder, reading no special token from a text; InputError where it refuses it."""
-    from transformers import AutoTokenizer
-
     try:
-        inner = cast(Inner, AutoTokenizer.from_pretrained(folder)._tokenizer)
+        inner = cast(Inner, open_tokenizer(folder)._tokenizer)
+    except ZhllamaError:
+        raise
     except Exception as error:  # whatever a folder that others made can hold
         told = " ".join(str(error).split())[:160]
         raise InputError(folder, f"is not loaded by AutoTokenizer ({told})", "Check the folder") from error

@@ -1,0 +1,183 @@
+"""The only place that opens configs, tokenizers, models and adapters with transformers and PEFT: no code from their files runs.
+
+A folder can name Python code in `auto_map`, compiled code on a hub in `attn_implementation`, and other modules or models in an
+adapter's config. All are refused, without a question: transformers would ask on standard input. Code that a folder names
+beside a type which transformers itself has is left alone, and transformers' own class is used.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from zhllama.errors import InputError, MissingPackage
+
+CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
+# What transformers itself has for these settings; any other value names a repository of compiled code on a hub.
+IMPLEMENTATIONS = {
+    "attn_implementation": (
+        "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4",
+    ),
+    "experts_implementation": ("eager", "batched_mm", "grouped_mm"),
+}  # fmt: skip
+# Fields of an adapter's config through which PEFT imports a module by its name or opens further adapters.
+ADAPTER_CODE = ("megatron_config", "arrow_config")
+# Settings of generation for which transformers fetches code from a hub.
+GENERATION_CODE = ("penalty_alpha", "dola_layers", "constraints", "force_words_ids")
+
+
+def open_config(folder: Path) -> Any:
+    """The transformers config of a folder.
+
+    Errors: InputError for an unknown model type and one that needs code of its own, MissingPackage; whatever transformers raises.
+    """
+    try:
+        from transformers import AutoConfig
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    except ImportError:
+        raise MissingPackage(str(folder), "transformers with torch", "train") from None
+    _never_ask()
+    settings = _settings(folder / CONFIG)
+    kind = settings.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        if settings.get("auto_map"):
+            told = f"needs remote code for its model type {kind!r}, which is never run here"
+            raise InputError(folder / CONFIG, told, "Use a model type that transformers itself has")
+        told = f"names no model type that transformers knows ({kind!r})"
+        raise InputError(folder / CONFIG, told, "Update transformers")
+    _refuse_kernels(settings, folder / CONFIG)
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def config_of(settings: Mapping[str, Any], where: object) -> Any:
+    """The transformers config of settings as a config.json contains them.
+
+    Errors: InputError for one that names code on a hub, KeyError without a model type; whatever transformers raises.
+    """
+    from transformers import AutoConfig
+
+    _refuse_kernels(settings, where)
+    return AutoConfig.for_model(
+        settings["model_type"], **{k: v for k, v in settings.items() if k != "model_type"}
+    )
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder as transformers loads it.
+
+    Errors: InputError for one that needs code of its own; whatever transformers raises.
+    """
+    from transformers import AutoTokenizer
+
+    _never_ask()
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        path = folder / TOKENIZER_CONFIG
+        if not _settings(path).get("auto_map") or "trust_remote_code" not in str(error):
+            raise
+        told = "names custom code for its tokenizer (auto_map), which is never run here"
+        raise InputError(path, told, "Use a tokenizer.json and a tokenizer_class of transformers") from error
+
+
+def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
+    """The causal language model of a folder; with `output_loading_info` a pair of it and what is missing.
+
+    Errors: InputError for a folder with an adapter beside its weights; whatever transformers raises.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _never_ask()
+    if (folder / ADAPTER_CONFIG).is_file():
+        # transformers would load it into the model without a word, and through it whatever its config names.
+        told = "is an adapter beside a whole model, which would change the model unseen"
+        raise InputError(folder / ADAPTER_CONFIG, told, "Merge it into the model, or remove it")
+    return AutoModelForCausalLM.from_pretrained(folder, config=config, trust_remote_code=False, **loading)
+
+
+def build_causal(config: Any) -> Any:
+    """A causal language model of a config with new weights; whatever transformers raises."""
+    from transformers import AutoModelForCausalLM
+
+    return _build(AutoModelForCausalLM, config)
+
+
+def build_scoring(config: Any) -> Any:
+    """A model of a config with a head for scores and new weights; ValueError for a kind that has no such form."""
+    from transformers import AutoModelForSequenceClassification
+
+    return _build(AutoModelForSequenceClassification, config)
+
+
+def _build(auto: Any, config: Any) -> Any:
+    _never_ask()
+    return auto.from_config(config, trust_remote_code=False)
+
+
+def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
+    """A PEFT model of `model` and the LoRA adapter in a folder; where `model` is one already, the adapter is added to it.
+
+    Errors: InputError for an adapter of another type and one that names code, MissingPackage; whatever PEFT raises.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingPackage(str(folder), "peft", "train") from None
+    path = folder / ADAPTER_CONFIG
+    settings = _settings(path)
+    if settings.get("peft_type") != "LORA":
+        told = f"is an adapter of type {settings.get('peft_type')!r}, not LORA"
+        raise InputError(path, told, "Merge it with the program that made it")
+    if code := next((key for key in ADAPTER_CODE if settings.get(key)), None):
+        told = f"sets {code}, by which code or models that it names would be loaded"
+        raise InputError(path, told, "Merge it with the program that made it")
+    if isinstance(model, PeftModel):
+        model.load_adapter(str(folder), adapter_name=name)
+        return model
+    return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+
+
+def refuse_generation_code(model: Any, where: object) -> None:
+    """InputError for a generation config by which transformers would fetch code from a hub to generate text."""
+    settings = model.generation_config
+    named = [key for key in GENERATION_CODE if getattr(settings, key, None)]
+    if (getattr(settings, "num_beam_groups", None) or 1) > 1:
+        named.append("num_beam_groups")
+    if named:
+        told = f"sets {named[0]} in its generation config, for which code would be fetched from a hub; it is never run here"
+        raise InputError(where, told, f"Remove {named[0]} from generation_config.json")
+
+
+def _never_ask() -> None:
+    """Let transformers refuse where a library under us opens something without naming `trust_remote_code`, instead of asking."""
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    """The object in a JSON file; empty where it cannot be read, which the library that opens it next reports."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _refuse_kernels(settings: Mapping[str, Any], where: object) -> None:
+    for key, value in _named(settings):
+        told = f"names {value!r} as its {key}, which would be code fetched from a hub and is never run here"
+        raise InputError(where, told, f"Remove {key} from the file")
+
+
+def _named(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every implementation that a config, or a part of it, names and transformers does not have, after its key."""
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            setting = str(name).strip("_").removesuffix("_internal")
+            yield from _named(value, setting if setting in IMPLEMENTATIONS else key)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _named(value, key)
+    elif key and isinstance(settings, str) and settings not in IMPLEMENTATIONS[key]:
+        yield key, settings
