@@ -1,16 +1,20 @@
 """A run folder is finished, unfinished or gone, and never a stranger's."""
 
+import fcntl
 import json
 import multiprocessing
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from zhllama.errors import InputError, OutputError
-from zhllama.run import Run, read_config, read_manifest
+from zhllama.manifest import read_config, read_manifest
+from zhllama.run import Run
 
 OPTIONS = {"size": 3, "text": [Path("a")]}
 
@@ -91,29 +95,234 @@ def test_killed_while_its_config_was_written_it_can_be_begun_again(tmp_path: Pat
         finish(tmp_path / "other")
 
 
-def test_killed_while_force_emptied_it_the_folder_is_still_known(
+Tree = dict[str, bytes]
+
+
+def tree(folder: Path) -> Tree:
+    """Every file of a folder but the lock, by its content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def unfinished(out: Path) -> Tree:
+    """A run that was stopped with something to resume from."""
+    with pytest.raises(KeyError), Run(out, "demo", OPTIONS, resume=False) as run:
+        run.write("journal.jsonl", "paid for")
+        run.write("checkpoints/checkpoint-2/trained", "weights")
+        raise KeyError
+    return tree(out)
+
+
+def test_a_failed_run_puts_back_what_force_set_aside(tmp_path: Path) -> None:
+    finish(tmp_path)
+    before = tree(tmp_path)
+    with pytest.raises(KeyError), Run(tmp_path, "demo", OPTIONS, force=True) as run:
+        assert not (
+            tmp_path / "manifest.json"
+        ).exists()  # nobody takes what is half written for a finished run
+        run.write("other.txt", "half")
+        raise KeyError
+    assert tree(tmp_path) == before
+    with pytest.raises(KeyError), Run(tmp_path, "demo", OPTIONS, force=True, resume=False):
+        raise KeyError  # one that could resume, if it had written anything
+    assert tree(tmp_path) == before
+
+
+def test_a_run_that_replaces_another_keeps_it_until_it_is_finished(tmp_path: Path) -> None:
+    old = unfinished(tmp_path)
+    with (
+        pytest.raises(KeyError),
+        Run(tmp_path, "demo", OPTIONS | {"size": 4}, force=True, resume=False) as run,
+    ):
+        run.write("journal.jsonl", "new")
+        raise KeyError
+    assert tree(tmp_path / ".replaced") == old
+    with Run(tmp_path, "demo", OPTIONS | {"size": 4}, resume=True) as run:
+        assert (tmp_path / "journal.jsonl").read_text(encoding="utf-8") == "new"
+        manifest = run.finish()
+    assert sorted(manifest["outputs"]) == ["config.yaml", "journal.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml", "journal.jsonl", "manifest.json"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: what is left is what was there when it was raised."""
+
+
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the process die before its `step`-th change of a name in a file system; the changes that it made."""
+    made: list[str] = []
+
+    def patched(name: str) -> None:
+        real = getattr(Path, name)
+
+        def change(path: Path, *rest: object, **more: object) -> object:
+            if len(made) >= step:
+                raise Killed
+            made.append(f"{name} {path.name}")
+            return real(path, *rest, **more)
+
+        monkeypatch.setattr(Path, name, change)
+
+    for name in ("unlink", "rename", "mkdir", "rmdir", "replace"):
+        patched(name)
+    return made
+
+
+@pytest.mark.parametrize("flags", [{"force": True}, {"force": True, "resume": False}])
+def test_killed_at_any_step_of_a_start_with_force_the_old_run_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool]
+) -> None:
+    for step in range(100):
+        out = tmp_path / str(step)
+        old = unfinished(out)
+        with monkeypatch.context() as patch:
+            made = killed_at(step, patch)
+            try:
+                with Run(out, "demo", OPTIONS | {"size": 9}, **flags):  # type: ignore[arg-type]
+                    made.append("entered")
+                    raise Killed
+            except Killed:
+                pass
+        # Whoever comes next finds the old run, and is refused for what it is.
+        with pytest.raises(OutputError, match="size was 3 and is 5"):
+            Run(out, "demo", OPTIONS | {"size": 5}, resume=True).__enter__()
+        assert tree(out) == old, made
+        if "entered" in made and step > len(made) + 20:
+            return
+    raise AssertionError("it was never entered")
+
+
+def test_killed_at_any_step_of_putting_back_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Run(tmp_path, "demo", OPTIONS) as run:
-        for name in "abcdefgh":
-            run.write(name, name)
+    """The run that is put back was itself begun by --force, and holds the one before it."""
+    for step in range(60):
+        out = tmp_path / str(step)
+        unfinished(out)
+        with pytest.raises(KeyError), Run(out, "demo", OPTIONS, force=True, resume=False) as run:
+            run.write("journal.jsonl", "second")
+            raise KeyError
+        old = tree(out)
+        assert ".replaced/journal.jsonl" in old
+        with monkeypatch.context() as patch:
+            made = killed_at(step, patch)
+            with pytest.raises((Killed, OutputError)), Run(out, "demo", OPTIONS, force=True, resume=False):
+                raise OutputError(out, "failed")
+        with pytest.raises(OutputError, match="size was 3 and is 5"):
+            Run(out, "demo", OPTIONS | {"size": 5}, resume=True).__enter__()
+        assert tree(out) == old, made
+    assert len(made) < step, "every step was tried"
+
+
+def test_a_start_that_force_began_and_that_was_killed_can_be_resumed(tmp_path: Path) -> None:
+    unfinished(tmp_path)
+    run = Run(tmp_path, "demo", OPTIONS | {"size": 4}, force=True, resume=False)
+    run.__enter__()
+    assert run._lock is not None
+    run._lock.release(remove=False)  # as by SIGKILL
+    with Run(tmp_path, "demo", OPTIONS | {"size": 4}, resume=True) as again:
+        again.finish()
+    assert sorted(tree(tmp_path)) == ["config.yaml", "manifest.json"]
+
+
+def test_resuming_on_a_full_disk_loses_nothing(tiny_disk: Path) -> None:
+    old = unfinished(tiny_disk / "out")
+    (tiny_disk / "filler").write_bytes(b"")
+    with suppress(OSError), (tiny_disk / "filler").open("wb", buffering=0) as filler:
+        while filler.write(b"x" * 4096):
+            pass
+    for flags in ({"resume": True}, {"force": True, "resume": False}, {"force": True}):
+        with pytest.raises(OutputError), Run(tiny_disk / "out", "demo", OPTIONS, **flags) as run:  # type: ignore[arg-type]
+            run.write("more", "x" * 100_000)
+        assert tree(tiny_disk / "out") == old, flags
+
+
+@pytest.mark.parametrize("name", ["mkdir", "write_whole", "set_aside", "_check_folder"])
+@pytest.mark.parametrize("flags", [{"resume": True}, {"force": True}, {"force": True, "resume": False}])
+def test_ctrl_c_during_a_start_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool], name: str
+) -> None:
+    out = tmp_path / "run"
+    old = unfinished(out)
+    (out / "config.yaml").write_bytes(old["config.yaml"])
+
+    def stopped(*_: object, **__: object) -> None:
+        raise SystemExit(130)
+
+    with monkeypatch.context() as patch:
+        if name == "mkdir":
+            patch.setattr(Path, "mkdir", stopped)
+        elif name == "_check_folder":
+            patch.setattr(f"zhllama.run.Run.{name}", stopped)
+        else:
+            patch.setattr(f"zhllama.run.{name}", stopped)
+        with suppress(SystemExit), Run(out, "demo", OPTIONS, **flags):  # type: ignore[arg-type]
+            raise SystemExit(130)
+    assert tree(out) == old
+
+
+def test_a_folder_removed_while_its_run_is_at_work_is_not_made_again(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for resume in (None, False):
+        with (
+            pytest.raises(OutputError, match="was removed while the run was at work"),
+            Run(out, "demo", OPTIONS, resume=resume) as run,
+        ):
+            shutil.rmtree(out)
+            run.write("product.txt", "x")
+        assert not out.exists()
+    with pytest.raises(OutputError, match="was removed"), Run(out, "demo", OPTIONS) as run:
+        shutil.rmtree(out)
+        with Run(out, "demo", OPTIONS) as second:
+            second.write("product.txt", "second")
+            second.finish()
+        run.finish()  # another run has this place now
+    assert (out / "product.txt").read_text(encoding="utf-8") == "second"
+
+
+def test_a_lock_that_was_removed_keeps_nobody_out(tmp_path: Path) -> None:
+    """Removed between opening and locking, as its holder does on its way out: the lock is taken on the new file."""
+    out = tmp_path / "run"
+    first = Run(out, "demo", OPTIONS, resume=False)
+    first.__enter__()
+    opened = (out / ".lock").open("rb")
+    first.write("part", "x")
+    first.__exit__(None, None, None)
+    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a lock on the removed file
+    with Run(out, "demo", OPTIONS, resume=True) as second:
+        with pytest.raises(OutputError, match="another run is writing here"):
+            finish(out, resume=True)
+        second.finish()
+    opened.close()
+
+
+def test_the_lock_of_another_program_stays(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("theirs", encoding="utf-8")
+    (tmp_path / "data.bin").touch()
+    for flags in ({}, {"force": True}, {"resume": True}):
+        with pytest.raises(OutputError, match="not of a zhllama run"):
+            finish(tmp_path, **flags)
+    assert (tmp_path / ".lock").read_text(encoding="utf-8") == "theirs"
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"force": True}, {"force": True, "resume": False}])
+def test_a_second_start_on_a_folder_at_work_changes_nothing(tmp_path: Path, flags: dict[str, bool]) -> None:
+    out = tmp_path / "run"
+    with Run(out, "demo", OPTIONS, resume=False) as run:
+        run.write("journal.jsonl", "paid for")
+        run.write("checkpoints/checkpoint-2/trained", "weights")
+        (out / ".instructions.jsonl.abcd1234").write_text("being written", encoding="utf-8")
+        before = tree(out)
+        for options in (OPTIONS, {"size": 9}):
+            with pytest.raises(OutputError, match="another run is writing here"):
+                Run(out, "demo", options, **flags).__enter__()  # type: ignore[arg-type]
+            with pytest.raises(OutputError, match="another run is writing here"):
+                Run(out, "demo", options, **flags).check()  # type: ignore[arg-type]
+        assert tree(out) == before and (out / ".lock").exists()
         run.finish()
-    gone: list[str] = []
-    unlink = Path.unlink
-
-    def killed(path: Path, missing_ok: bool = False) -> None:
-        if len(gone) == 5:
-            raise KeyboardInterrupt
-        gone.append(path.name)
-        unlink(path, missing_ok)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", killed)
-        patched.setattr("zhllama.run.Run._leave_nothing", lambda run: None)  # as after SIGKILL
-        with pytest.raises(KeyboardInterrupt):
-            finish(tmp_path, force=True)
-    assert gone[0] == "manifest.json" and (tmp_path / "config.yaml").exists()
-    finish(tmp_path, force=True)
 
 
 def _hold(out: Path) -> None:

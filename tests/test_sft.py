@@ -18,9 +18,9 @@ from zhllama.conversation.encode import ConversationEncoder
 from zhllama.conversation.equip import equip
 from zhllama.conversation.read import answered, kept, read_conversations
 from zhllama.conversation.template import template_for
+from zhllama.manifest import read_manifest
 from zhllama.model.load import load_tokenizer, open_model, read_model_config, resolve_chain
 from zhllama.resources import shipped
-from zhllama.run import read_manifest
 from zhllama.training.blocks import examples
 from zhllama.training.heldout import collate
 from zhllama.training.options import Lora

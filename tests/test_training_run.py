@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.model_toys import larger_vocabulary, line, write_model, write_tokenizer
+from zhllama.manifest import read_manifest
 from zhllama.model.load import open_model
 from zhllama.resources import shipped
-from zhllama.run import read_manifest
 
 COMMON = ("--block-size", 64, "--batch", 8, "--micro-batch", 4, "--lr", 0.01, "--log-every", 1, "--save-every", 3,
           "--eval-every", 100, "--precision", "fp32")  # fmt: skip

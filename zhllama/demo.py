@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zhllama.errors import OutputError
 from zhllama.training.checkpoint import whole_folder
 from zhllama.vocab.huggingface import transformers_files
 from zhllama.vocab.lists import base_file
@@ -16,6 +17,8 @@ def two_layer_model(folder: Path, seed: int = 0) -> Path:
     """A LLaMA of two layers and 4.2 million parameters with weights of chance, over the embedded 32,000 pieces."""
     if (folder / "config.json").is_file():
         return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(folder, "is not of the demo", "Choose another --out")
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging

@@ -22,10 +22,11 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.exceptions import TyperException
 
 from zhllama.errors import InputError, OptionError
+from zhllama.folder import MANIFEST, begun, is_bare, replaces
 from zhllama.io.files import to_json, write_whole
 from zhllama.io.yaml import read_with_lines
+from zhllama.manifest import changed_inputs, read_manifest
 from zhllama.resources import Folder, shipped
-from zhllama.run import CONFIG, MANIFEST, changed_inputs, read_manifest
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 PREVIOUS = "previous"
@@ -225,8 +226,7 @@ class Record:
     def state(self, step: Step, remade: set[str]) -> State:
         """Whether a step stands as its line now says it; `remade` are steps that were made anew just now."""
         noted = self._held.get(step.name)
-        begun = noted is not None or (step.out is not None and (step.out / CONFIG).exists())
-        if not begun:
+        if noted is None and not (step.out is not None and begun(step.out)):
             return "new"
         if noted is None or noted["line"] != step.command_line() or remade & set(step.needs):
             return "changed"
@@ -238,9 +238,11 @@ class Record:
 
     def steering(self, step: Step, state: State) -> tuple[str, ...]:
         """The flag with which to make a step that is not done: go on where that is possible, else anew."""
-        if step.out is None or not (step.out / CONFIG).exists():
+        if step.out is None or not begun(step.out):
             return ()
-        return ("--resume",) if state == "unfinished" and step.resumes else ("--force",)
+        # Killed before it wrote anything, a run that --force began has nothing to resume from.
+        lost = replaces(step.out) and is_bare(step.out)
+        return ("--resume",) if state == "unfinished" and step.resumes and not lost else ("--force",)
 
     def note(self, step: Step, finished: bool) -> None:
         """Write down that a step is begun, or done."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zhllama.run import MANIFEST, changed_inputs, read_manifest
+from zhllama.folder import MANIFEST
+from zhllama.manifest import changed_inputs, read_manifest
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,38 @@
 """A run folder: config first, products as whole files, the manifest last; where it stands, the run is finished."""
 
-import fcntl
-import json
 import platform
 import resource
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
 
 from zhllama.errors import InputError, OutputError
-from zhllama.io.files import leftovers, sha256, to_json, write_whole
+from zhllama.folder import (
+    CONFIG,
+    LOCK,
+    MANIFEST,
+    MOVING,
+    REPLACED,
+    Lock,
+    clear,
+    drop_replaced,
+    entries,
+    is_bare,
+    refuse_at_work,
+    replaces,
+    restore,
+    set_aside,
+)
+from zhllama.io.files import leftovers, to_json, write_whole
+from zhllama.manifest import HASHED_OUTPUT, check_outputs, digest, read_config
 
-CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
-HASHED = 64 << 20  # bytes: smaller inputs are held against their hash, larger ones against their size
 PACKAGES = (
     "zhllama",
     "sentencepiece",
@@ -40,9 +52,11 @@ class Run:
     one with nothing to go on from.
 
     `options` must be plain YAML values. `inputs` are files whose sha256 goes into the manifest; an input inside a
-    finished run folder makes that run a parent. `force` overwrites a folder of ours, never a stranger's.
+    finished run folder makes that run a parent. `force` replaces a folder of ours, never a stranger's: the old run is set
+    aside, removed when the new one is finished, and put back when that fails with nothing to go on from.
     `resume` goes on with an unfinished one whose options are equal; None means that this command cannot resume.
-    Errors: OutputError.
+    Nothing is touched without the folder's lock, and a failed start removes only what it made itself.
+    Errors: OutputError, InputError.
     """
 
     out: Path
@@ -52,17 +66,31 @@ class Run:
     force: bool = False
     resume: bool | None = None
     seed: int | None = None
-    _made: list[Path] = field(default_factory=list, init=False)
-    _lock: IO[bytes] | None = field(default=None, init=False)
+    _made: list[Path] = field(
+        default_factory=list, init=False
+    )  # folders that were not there, innermost first
+    _before: set[str] = field(default_factory=set, init=False)  # what was in the folder
+    _lock: Lock | None = field(default=None, init=False)
+    _ours: bool = field(
+        default=False, init=False
+    )  # locked and checked: what appears from then on is of this run
+    _set_aside: bool = field(default=False, init=False)
     _started: float = field(default=0.0, init=False)
 
     def check(self) -> None:
-        """Refuse a folder that is taken, before any work is done."""
+        """Refuse a folder that is taken, and inputs that are not as their runs wrote them, before any work is done."""
+        check_outputs(self.inputs)
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(self.out, "is a file", "Choose a folder for --out")
-        held = set(self.out.iterdir()) if self.out.is_dir() else set()
+        refuse_at_work(self.out)
+        # A run that --force set aside comes back first, under the lock, and is checked there.
+        if not replaces(self.out):
+            self._check_folder()
+
+    def _check_folder(self) -> None:
         # Killed before its config stood, a run leaves nothing but the beginning of it.
-        if not held - {self.out / LOCK, *leftovers(self.out, CONFIG)}:
+        found = set(entries(self.out)) if self.out.is_dir() else set()
+        if not found - set(leftovers(self.out, CONFIG)):
             return
         if not (self.out / CONFIG).exists():
             raise OutputError(
@@ -83,62 +111,80 @@ class Run:
                 else "--force to start over"
             )
             raise OutputError(self.out, "holds an unfinished run", f"Give {way}")
-        else:
-            self._check_options()
+        elif changed := self._changed_options():
+            told = ", ".join(f"{k} was {then!r} and is {now!r}" for k, (then, now) in changed.items())
+            raise OutputError(
+                self.out, f"was begun with other options: {told}", "Give the same ones, or --force"
+            )
 
     def finished(self) -> bool:
         """Whether the manifest stands."""
         return (self.out / MANIFEST).exists()
 
-    def _check_options(self) -> None:
-        then = read_config(self.out)
-        now = {"command": self.command, **_plain(self.options)}
-        changed = sorted(k for k in then.keys() | now.keys() if then.get(k) != now.get(k))
-        if changed:
-            told = ", ".join(f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in changed)
-            raise OutputError(
-                self.out, f"was begun with other options: {told}", "Give the same ones, or --force"
-            )
+    def _changed_options(self) -> dict[str, tuple[Any, Any]]:
+        then, now = read_config(self.out), self._config()
+        return {
+            k: (then.get(k), now.get(k))
+            for k in sorted(then.keys() | now.keys())
+            if then.get(k) != now.get(k)
+        }
+
+    def _config(self) -> dict[str, Any]:
+        return {"command": self.command, **_plain(self.options)}
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
         self.check()
-        missing = [p for p in (self.out, *self.out.parents) if not p.exists()]
+        self._made = [p for p in (self.out, *self.out.parents) if not p.exists()]
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            self._made = missing
-            self._take_lock()
-            if self.force and (self.out / CONFIG).exists():
-                _empty(self.out)
+            self._lock = Lock(self.out)
+            self._bring_back()
+            self._check_folder()
+            self._before = {path.name for path in entries(self.out)}
+            self._ours = True
+            if self.force and self._before:
+                set_aside(self.out)
+                self._set_aside = True
             for path in leftovers(self.out):
-                path.unlink()
-            write_whole(
-                self.out / CONFIG,
-                yaml.safe_dump(
-                    {"command": self.command, **_plain(self.options)}, allow_unicode=True, sort_keys=False
-                ),
-            )
+                path.unlink(missing_ok=True)
+            if not (self.out / CONFIG).exists():
+                config = yaml.safe_dump(self._config(), allow_unicode=True, sort_keys=False)
+                write_whole(self.out / CONFIG, config)
         except BaseException as error:
-            self._leave_nothing()
+            self._leave(undo=self._ours)
             if isinstance(error, OSError):
                 raise _no_room(self.out, error) from error
             raise
         return self
 
-    def _take_lock(self) -> None:
-        self._lock = (self.out / LOCK).open("ab")
+    def _bring_back(self) -> None:
+        """Where a run that was to replace another one was killed: put that one back, unless the new one has something to keep."""
+        if (self.out / MOVING).is_dir():  # killed while it was set aside, or put back
+            restore(self.out)
+        if not replaces(self.out):
+            return
+        if self.finished():
+            drop_replaced(self.out)
+        elif not self._continues() and (is_bare(self.out) or self._wrote_in_vain()):
+            restore(self.out)
+
+    def _continues(self) -> bool:
+        return bool(self.resume) and (self.out / CONFIG).exists() and not self._changed_options()
+
+    def _wrote_in_vain(self) -> bool:
+        """Whether the killed run was of this command, which cannot resume: then what it wrote is of no use."""
+        if self.resume is not None:
+            return False
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            self._lock, self._made = None, []
-            raise OutputError(
-                self.out, "another run is writing here", "Wait for it, or choose another --out"
-            ) from None
+            return bool(read_config(self.out).get("command") == self.command)
+        except InputError:
+            return False
 
     def write(self, name: str, content: bytes | str) -> Path:
         """Write one product as a whole file and return its path."""
         path = self.out / name
+        self._check_lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
@@ -148,21 +194,28 @@ class Run:
 
     def finish(self, figures: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Hash inputs and products, write the manifest, and return it: from here on the run is finished."""
+        self._check_lock()
         peak = (
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         )
-        products = sorted(p for p in self.out.rglob("*") if p.is_file() and p.name not in (LOCK, MANIFEST))
+        files = (p for top in entries(self.out) for p in ([top] if top.is_file() else top.rglob("*")))
+        products = sorted(p for p in files if p.is_file() and p.name not in (LOCK, MANIFEST))
         manifest = {
             "command": self.command,
             "options": _plain(self.options),
             "seed": self.seed,
             "inputs": [
-                {"path": str(p.resolve()), "bytes": p.stat().st_size, "sha256": sha256(p)}
+                {"path": str(p.resolve()), "bytes": p.stat().st_size, "sha256": digest(p)}
                 for p in self.inputs
             ],
             "parents": [str(p) for p in _parents(self.inputs)],
-            "outputs": {str(p.relative_to(self.out)): sha256(p) for p in products},
+            "outputs": {str(p.relative_to(self.out)): digest(p) for p in products},
+            "output_bytes": {
+                str(p.relative_to(self.out)): p.stat().st_size
+                for p in products
+                if p.stat().st_size > HASHED_OUTPUT
+            },
             "figures": dict(figures or {}),
             "packages": _versions(),
             "python": platform.python_version(),
@@ -171,91 +224,41 @@ class Run:
             "peak_memory_mb": round(peak / 1024),
         }
         self.write(MANIFEST, to_json(manifest))
+        drop_replaced(self.out)
         return manifest
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and not self.finished() and (self.resume is None or self._bare()):
-            self._leave_nothing()
-        if self._lock is not None:
-            self._lock.close()
-            (self.out / LOCK).unlink(missing_ok=True)
+        assert self._lock is not None
+        here = self._lock.held()
+        failed = kind is not None and not self.finished()
+        self._leave(undo=here and failed and (self.resume is None or is_bare(self.out)))
+        if isinstance(error, Exception) and not here:
+            raise self._removed() from error
 
-    def _bare(self) -> bool:
-        """Whether nothing was written that a later run could go on from."""
-        return all(p.is_dir() or p.name in (CONFIG, LOCK) for p in self.out.rglob("*"))
+    def _leave(self, undo: bool) -> None:
+        """Release the lock; with `undo` the folder is first as it was before, whatever this run wrote or set aside."""
+        try:
+            if undo and (self._set_aside or (self.out / MOVING).is_dir()):
+                restore(self.out)
+            elif undo:
+                clear(self.out, {*self._before, REPLACED})
+        finally:
+            if self._lock is not None:
+                self._lock.release(remove=self._ours or self._lock.created)
+            self._lock = None
+            for folder in self._made:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    with suppress(OSError):  # another process has begun to write there
+                        folder.rmdir()
 
-    def _leave_nothing(self) -> None:
-        """Remove what this run wrote, and the folders that it made for it."""
-        if self.out in self._made or (self.out / CONFIG).exists():
-            _empty(self.out)
-        for path in self._made:
-            shutil.rmtree(path, ignore_errors=True) if path == self.out else _remove_if_empty(path)
+    def _check_lock(self) -> None:
+        if self._lock is not None and not self._lock.held():
+            raise self._removed()
 
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The command and options that a run folder was begun with."""
-    try:
-        loaded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(
-            folder / CONFIG, f"cannot be read ({error})", "Give --force to start over"
-        ) from error
-    if not isinstance(loaded, dict):
-        raise InputError(folder / CONFIG, "is not a mapping", "Give --force to start over")
-    return loaded
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished run; InputError where there is none or it is broken."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(folder, "is not a finished run of zhllama", "Finish it with --resume") from None
-    except ValueError as error:
-        raise InputError(
-            folder / MANIFEST, f"is broken ({error})", "Make the run again with --force"
-        ) from error
-    try:
-        return _Manifest.model_validate(manifest).model_dump()
-    except ValidationError as error:
-        first = error.errors()[0]
-        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(".: ")
-        raise InputError(
-            folder / MANIFEST, f"is not a manifest ({told})", "Make the run again with --force"
-        ) from None
-
-
-class _Input(BaseModel):
-    path: str = Field(pattern=r"^[^\x00]+$")
-    bytes: int
-    sha256: str
-
-
-class _Manifest(BaseModel, extra="allow"):
-    """What readers of a manifest rely on."""
-
-    command: str = "?"
-    options: dict[str, Any] = {}
-    inputs: list[_Input] = []
-    parents: list[str] = []
-    outputs: dict[str, str] = {}
-    figures: dict[str, Any] = {}
-    seconds: float = 0.0
-
-
-def changed_inputs(manifest: Mapping[str, Any]) -> list[Path]:
-    """Inputs of a finished run that are gone or other than they were; beyond 64 MB their size tells."""
-    return [Path(recorded["path"]) for recorded in manifest.get("inputs", []) if not as_it_was(recorded)]
-
-
-def as_it_was(recorded: Mapping[str, Any]) -> bool:
-    """Whether an input that a manifest recorded still stands with the same content."""
-    path = Path(recorded["path"])
-    if not path.is_file() or path.stat().st_size != recorded["bytes"]:
-        return False
-    return path.stat().st_size > HASHED or sha256(path) == str(recorded["sha256"])
+    def _removed(self) -> OutputError:
+        return OutputError(self.out, "was removed while the run was at work", "Start the run again")
 
 
 def _parents(inputs: Sequence[Path]) -> list[Path]:
@@ -282,21 +285,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _empty(folder: Path) -> None:
-    # The manifest goes first: from then on nobody takes what is left for a finished run. The config goes last: killed
-    # on the way, what is left is still known to be ours.
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if path.name not in (LOCK, CONFIG):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    (folder / CONFIG).unlink(missing_ok=True)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _no_room(path: Path, error: OSError) -> OutputError:

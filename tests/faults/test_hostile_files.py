@@ -16,12 +16,14 @@ from tests.model_toys import base_vocabulary, write_model
 from zhllama.commands.common import read_recipe
 from zhllama.corpus.sources import read_source
 from zhllama.errors import ZhllamaError
+from zhllama.folder import MANIFEST
 from zhllama.io.yaml import read_yaml
 from zhllama.lineage import lineage
+from zhllama.manifest import changed_inputs, read_manifest
 from zhllama.model.grow import plan as plan_growth
 from zhllama.model.load import resolve_chain
 from zhllama.model.weights import read_weights
-from zhllama.run import MANIFEST, Run, changed_inputs, read_manifest
+from zhllama.run import Run
 from zhllama.vocab.load import load_tokenizer
 
 EXAMPLES = settings(

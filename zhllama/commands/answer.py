@@ -38,8 +38,9 @@ from zhllama.commands.server import (
     warn_of_budget,
 )
 from zhllama.errors import OptionError
+from zhllama.folder import MANIFEST
 from zhllama.io.files import json_lines
-from zhllama.run import MANIFEST, Run
+from zhllama.run import Run
 
 if TYPE_CHECKING:
     from zhllama.evaluate.answering import Answering

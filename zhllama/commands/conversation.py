@@ -18,8 +18,9 @@ from zhllama.commands.common import (
     warn,
 )
 from zhllama.errors import OptionError
+from zhllama.folder import CONFIG
 from zhllama.io.files import JsonLines
-from zhllama.run import CONFIG, Run
+from zhllama.run import Run
 
 if TYPE_CHECKING:
     from zhllama.conversation.split import Length
@@ -153,12 +154,15 @@ def split(
     from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.conversation.split import split as parts_of
     from zhllama.io.text import find_files
+    from zhllama.vocab.load import tokenizer_file
 
-    length = _length(tokenizer, template)
+    place = _place(tokenizer)
+    length = _length(tokenizer, place, template)
     paths = find_files(files)
+    inputs = [*paths, *([tokenizer_file(place)] if place.exists() else [])]
     kept, parts, long, cut, reasons = 0, 0, 0, 0, Counter[str]()
     with (
-        Run(out, "sharegpt split", options_of(context), paths, force) as run,
+        Run(out, "sharegpt split", options_of(context), inputs, force) as run,
         JsonLines(out / KEPT) as good,
         JsonLines(out / REJECTED) as bad,
         progress("Splitting", sum(path.stat().st_size for path in paths)) as bar,
@@ -190,14 +194,21 @@ def split(
         warn("counted without a template; give --template as sft will, or parts may be too long.")
 
 
-def _length(tokenizer: str, template: str | None) -> "Length":
-    from zhllama.conversation.split import template_length, text_length
-    from zhllama.model.load import load_tokenizer, resolve_chain
-    from zhllama.vocab.load import load_tokenizer as load_any
+def _place(tokenizer: str) -> Path:
+    """Where a tokenizer lies: of a run, that of its model."""
+    from zhllama.model.load import TOKENIZER_FILES, resolve_chain
 
     path = Path(tokenizer)
-    if (path / CONFIG).is_file() and not (path / "tokenizer.json").is_file():
-        path = resolve_chain(path).tokenizer
+    if (path / CONFIG).is_file() and not any((path / name).is_file() for name in TOKENIZER_FILES):
+        return resolve_chain(path).tokenizer
+    return path
+
+
+def _length(tokenizer: str, path: Path, template: str | None) -> "Length":
+    from zhllama.conversation.split import template_length, text_length
+    from zhllama.model.load import load_tokenizer
+    from zhllama.vocab.load import load_tokenizer as load_any
+
     if template is None:
         return text_length(load_any(path if path.exists() else tokenizer))
     if not path.is_dir():

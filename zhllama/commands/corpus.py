@@ -47,7 +47,9 @@ from zhllama.commands.corpus_options import (
     Workers,
 )
 from zhllama.errors import InputError, OptionError
-from zhllama.run import CONFIG, MANIFEST, Run, read_manifest
+from zhllama.folder import CONFIG, MANIFEST
+from zhllama.manifest import read_manifest
+from zhllama.run import Run
 
 if TYPE_CHECKING:
     from zhllama.corpus.clean import Cleaning
@@ -199,7 +201,8 @@ def clean(
     how = _cleaning(context.params)
     machines.check()
     options = {key: value for key, value in options_of(context).items() if key not in MACHINES}
-    figures = _clean(text, reading, how, machines, options, out, force, resume)
+    lists = [*(word_list or []), *(url_list or [])]
+    figures = _clean(text, lists, reading, how, machines, options, out, force, resume)
     if figures is None:
         say("The phases are queued. When squeue shows none, give the same command with --resume.")
     elif as_json:
@@ -227,6 +230,7 @@ def _cleaning(given: dict[str, Any]) -> "Cleaning":
 
 def _clean(
     text: list[str],
+    lists: list[Path],
     reading: Any,
     how: "Cleaning",
     machines: Any,
@@ -245,7 +249,7 @@ def _clean(
     inputs = find_inputs([_place(name) for name in text])
     shards = pipeline.shard(cut(inputs, reading))
     pipeline.check_out(out)
-    with Run(out, "corpus clean", options, _lineage(text, inputs), force, resume) as run:
+    with Run(out, "corpus clean", options, [*_lineage(text, inputs), *lists], force, resume) as run:
         phases = pipeline.phases(shards, reading, how, out)
         pipeline.keep_plan(run, shards)
         with progress("Cleaning", sum(phase.tasks for phase in phases), "tasks") as bar:

@@ -54,7 +54,8 @@ from zhllama.commands.server import (
 )
 from zhllama.errors import InputError
 from zhllama.io.files import JsonLines
-from zhllama.run import Run, read_config
+from zhllama.manifest import read_config
+from zhllama.run import Run
 
 MethodName = Literal["alpaca", "self-instruct", "translate", "rank", "evolve"]
 

@@ -42,8 +42,9 @@ from zhllama.commands.server import (
     warn_of_budget,
 )
 from zhllama.errors import OptionError
+from zhllama.folder import MANIFEST
 from zhllama.io.files import json_lines, to_json
-from zhllama.run import MANIFEST, Run
+from zhllama.run import Run
 
 if TYPE_CHECKING:
     from zhllama.evaluate.judging import Judging, Pair

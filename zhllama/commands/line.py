@@ -20,7 +20,7 @@ from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.line import Line, Record, Step, plan, read_line
 from zhllama.lineage import Ancestor
 from zhllama.lineage import lineage as trace
-from zhllama.run import read_manifest
+from zhllama.manifest import read_manifest
 
 WIDE = 10_000  # columns of a tree: more than any path has
 LINES = Path(__file__).parent.parent / "recipes" / "lines"

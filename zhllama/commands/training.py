@@ -172,7 +172,8 @@ def pretrain(
     ground = survey(job, options)
     recorded = recorded_options(context, ground, out)
     files = [path for source in (*job.sources, *job.heldout) for path in source.files]
-    run = Run(out, "pretrain", recorded, [*files, *ground.inputs()], force, resume, seed)
+    read = [*files, *ground.inputs(), *(ground.tokens.files() if tokenizer else [])]
+    run = Run(out, "pretrain", recorded, list(dict.fromkeys(read)), force, resume, seed)
     with progress(f"stage {stage}", None, "steps") as bar:
         manifest = train(job, options, ground, run, hooks_for(bar, "encoding", as_json))
     if manifest is None:
@@ -208,7 +209,7 @@ def pack(
     source = Source("text", tuple(find_files(text)))
     tokens = Tokens.open(tokenizer)
     with (
-        Run(out, "pack", options_of(context), source.files, force) as run,
+        Run(out, "pack", options_of(context), [*source.files, *tokens.files()], force) as run,
         progress("pack", sum(path.stat().st_size for path in source.files)) as bar,
     ):
         origin = Origin(source.hash(), tokens.hash, block_size, fit, kept_aside=False)

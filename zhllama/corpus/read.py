@@ -12,7 +12,8 @@ from typing import IO, Literal, cast
 from zhllama.corpus.decode import SAMPLE, WIDE, Broken, decode, detect
 from zhllama.corpus.sources import Fields, text_of
 from zhllama.errors import InputError
-from zhllama.run import CONFIG, MANIFEST
+from zhllama.folder import CONFIG, MANIFEST
+from zhllama.manifest import check_outputs
 
 Unit = Literal["blank-line", "line", "file"]
 DOCUMENTS = "documents"  # where a run of ours keeps its text
@@ -61,6 +62,7 @@ def find_inputs(given: Sequence[str | Path]) -> list[Path]:
             ours = (path / CONFIG).exists()
             if ours and not (path / MANIFEST).exists():
                 raise InputError(path, "is an unfinished run", "Finish it with --resume")
+            check_outputs([path], DOCUMENTS) if (path / DOCUMENTS).is_dir() else check_outputs([path])
             root = path / DOCUMENTS if ours and (path / DOCUMENTS).is_dir() else path
             files = sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
         elif path.is_file():

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from zhllama.errors import InputError, MissingPackage
-from zhllama.run import CONFIG
+from zhllama.folder import CONFIG
+from zhllama.manifest import check_outputs
 
 FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".tsv")
 PACKED = (".gz", ".xz", ".zst")
@@ -30,7 +31,10 @@ def find_files(given: Sequence[str | Path], kept: Sequence[str] = KEPT) -> list[
     for name in given:
         path = Path(name).expanduser()
         if (path / CONFIG).is_file():
+            check_outputs([path], *kept)
             path = next((path / own for own in kept if (path / own).exists()), path)
+        else:
+            check_outputs([path])
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and _format(p) is not None)
             if not inside:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import BrokenPromise, InputError
+from zhllama.folder import MANIFEST
 from zhllama.io.files import to_json
+from zhllama.manifest import read_manifest
 from zhllama.model.grow import BESIDE, copy_tokenizer
 from zhllama.model.load import (
     ADAPTER,
@@ -22,7 +24,6 @@ from zhllama.model.load import (
 )  # fmt: skip
 from zhllama.model.matrices import find_matrices
 from zhllama.model.weights import Change, read_weights, rewrite
-from zhllama.run import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     import torch

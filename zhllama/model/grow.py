@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import InputError, OptionError
+from zhllama.folder import MANIFEST
 from zhllama.io.files import to_json
+from zhllama.manifest import check_outputs
 from zhllama.model import initialise
 from zhllama.model.distill import Distilling, distill, snippets
 from zhllama.model.fitted import fitted
 from zhllama.model.initialise import Init, Side
-from zhllama.model.load import load_base, load_tokenizer, local_folder
+from zhllama.model.load import MODEL_FILES, load_base, load_tokenizer, local_folder
 from zhllama.model.matrices import Matrices, find_matrices
 from zhllama.model.subpieces import check_extends, cut_inside
 from zhllama.model.weights import Change, Weights, read_weights, rewrite
-from zhllama.run import MANIFEST
 from zhllama.vocab.folder import ID_MAP, kept_of
 from zhllama.vocab.load import Tokenizer
 from zhllama.vocab.load import load_tokenizer as load_vocabulary
@@ -102,6 +103,7 @@ def plan(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Plan:
         raise InputError(folder, "is a run, and only a plain model grows", "Export it first: zhllama export")
     if not tokenizer.is_dir():
         raise InputError(tokenizer, "is not a tokenizer's folder", "Give one that merge-vocab wrote")
+    check_outputs([folder], *MODEL_FILES)
     weights = read_weights(folder)
     matrices = find_matrices(weights)
     held = weights.tensors[matrices.input].shape[0]

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zhllama.errors import InputError, ZhllamaError
+from zhllama.folder import CONFIG, MANIFEST
 from zhllama.hub import is_hub_name, require_network
-from zhllama.io.files import sha256
+from zhllama.manifest import as_it_was, check_outputs, read_config, read_manifest
 from zhllama.pretrained import open_adapter, open_causal, open_config, open_tokenizer
-from zhllama.run import CONFIG, MANIFEST, as_it_was, read_config, read_manifest
 
 if TYPE_CHECKING:
     import torch
 
 ROWS, ADAPTER, TOKENIZER, GROWN, TUNED = "rows.safetensors", "adapter", "tokenizer", "grown", "tuned"
+MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 WANTED = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
 
@@ -56,7 +57,8 @@ def resolve_chain(path: str | Path) -> Chain:
         folder = _base_of(folder)
     for run in runs:
         _check_inputs(run, folder)
-        _check_outputs(run)
+        check_outputs([run], ROWS, ADAPTER, TOKENIZER, GROWN, TUNED)
+    check_outputs([folder], *MODEL_FILES)
     last = runs[-1] if runs else folder
     return Chain(folder, tuple(runs), last / TOKENIZER if (last / TOKENIZER).is_dir() else folder)
 
@@ -95,17 +97,6 @@ def _check_inputs(run: Path, base: Path) -> None:
         if not as_it_was(recorded):
             raise InputError(
                 run, f"was trained on another model: {path} has changed since", "Put the old one back"
-            )
-
-
-def _check_outputs(run: Path) -> None:
-    """Refuse rows and adapters that are not those that the run wrote."""
-    for name, written in read_manifest(run)["outputs"].items():
-        path = run / name
-        read = name == ROWS or name.startswith(f"{ADAPTER}/")
-        if read and (not path.is_file() or sha256(path) != written):
-            raise InputError(
-                path, "is not as its run wrote it", "Put it back, or make the run again with --force"
             )
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import IO, Any
 
 import numpy as np
@@ -166,11 +167,14 @@ def write_blocks(
     `beside`: values for files of JSON lines, by name. Errors: OutputError for a full disk; InputError, naming nothing, is
     the caller's where no block came out.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     dtype = "uint16" if vocabulary <= 1 << 16 else "uint32"
     blocks = tokens = answered = 0
+    part = None
     try:
-        part.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # The cache may be shared with other machines, where the same process id may be at work on the same text.
+        part = Path(mkdtemp(suffix=".part", prefix=f".{folder.name}.", dir=folder.parent))
+        part.chmod(0o755)
         with (
             (part / IDS).open("wb") as ids,
             (part / STARTS).open("wb") as starts,
@@ -204,7 +208,8 @@ def write_blocks(
             folder, f"cannot be written ({error.strerror or error})", "Free some room"
         ) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
     if not blocks:
         return Blocks(
             folder, meta, np.empty((0, origin.size), dtype), np.empty(0, np.int64), np.empty(0, np.int32)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.errors import InputError, OptionError
+from zhllama.folder import MANIFEST
 from zhllama.io.text import read_documents
+from zhllama.manifest import read_manifest
 from zhllama.model.grow import Grown, grow
 from zhllama.model.grow import plan as plan_growth
 from zhllama.model.load import Chain, made_of, read_model_config, resolve_chain
 from zhllama.pretrained import config_of
-from zhllama.run import MANIFEST, Run, read_manifest
+from zhllama.run import Run
 from zhllama.training.blocks import Blocks
 from zhllama.training.heldout import HeldOut, sample_texts
 from zhllama.training.mixture import Mixture, Source, Stream, cached_blocks

@@ -10,9 +10,10 @@ from zhllama.conversation.encode import ConversationEncoder
 from zhllama.conversation.records import Conversation
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError
+from zhllama.manifest import check_outputs, read_config, read_manifest
 from zhllama.model.load import TOKENIZER, load_tokenizer, open_model
 from zhllama.pretrained import build_scoring, open_adapter
-from zhllama.run import Run, read_config, read_manifest
+from zhllama.run import Run
 from zhllama.training.align import PairTrainer, Surveyed, Task, accuracy, align, arguments, lora_config
 from zhllama.training.options import Options
 from zhllama.training.plan import Plan
@@ -92,6 +93,7 @@ class RewardModel:
         if not (run / REWARD).is_dir():
             raise InputError(run, "is no run of zhllama reward", "Name the folder of one")
         read_manifest(run)
+        check_outputs([run], REWARD, TOKENIZER)
         base = str(read_config(run)["base"])
         opened = open_model(base)
         model = with_score(opened.model)

@@ -55,6 +55,10 @@ class Tokens:
         """Where its files lie."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    def files(self) -> list[Path]:
+        """What it was read from, for a manifest to name."""
+        return [tokenizer_file(self.path)]
+
     def documents(
         self, texts: Iterable[str], done: Callable[[str], None] | None = None
     ) -> Iterator[NDArray[np.int32]]:

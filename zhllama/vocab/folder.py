@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import cast, get_args
 
 from zhllama.errors import InputError
+from zhllama.folder import MANIFEST
 from zhllama.io.files import sha256, to_json
-from zhllama.run import MANIFEST, read_manifest
+from zhllama.manifest import read_manifest
 from zhllama.vocab.audit import Audit
 from zhllama.vocab.byte_merge import ByteMerge
 from zhllama.vocab.bytelevel import readable

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zhllama.errors import InputError, MissingPackage
 from zhllama.io.text import read_lines
+from zhllama.manifest import check_outputs
 from zhllama.vocab.load import tokenizer_file
 from zhllama.vocab.model import SPACE, SentencePieceModel
 
@@ -37,6 +38,7 @@ def jieba_words() -> Iterator[tuple[str, int]]:
 
 def listed_pieces(path: Path) -> list[str]:
     """The pieces that a Chinese list offers, in its order: a .model, or a .txt with a word a line."""
+    check_outputs([path])
     if path.suffix == ".model":
         model = SentencePieceModel.read(path)
         return [text for id, text in enumerate(model.texts) if id not in model.byte_ids]

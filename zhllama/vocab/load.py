@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from zhllama.errors import InputError
 from zhllama.hub import hub_file, is_hub_name
+from zhllama.manifest import check_outputs
 from zhllama.vocab.gguf import MAGIC, read_gguf
 from zhllama.vocab.model import SPACE, SentencePieceModel
 from zhllama.vocab.ranks import BYTE_OF
@@ -110,6 +111,7 @@ def _byte_or_text(text: str) -> bytes:
 
 Format = Literal["sentencepiece", "tokenizer.json", "tekken", "tiktoken", "gguf"]
 _IN_FOLDER = ("tokenizer.model", "tokenizer.json", "tekken.json")
+_READ = (*_IN_FOLDER, "*.tiktoken", "*.jinja", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "id_map.json")  # fmt: skip
 _KNOWN = "a SentencePiece .model, a tokenizer.json, a tekken.json, a .tiktoken rank file, a .gguf"
 
 
@@ -136,6 +138,7 @@ def tokenizer_file(name: str | Path) -> Path:
     if is_hub_name(str(name)):
         return hub_file(str(name), *_IN_FOLDER)
     path = Path(name)
+    check_outputs([path if path.is_dir() else path.parent], *_READ)
     if path.is_dir():
         for file in (*(path / file for file in _IN_FOLDER), *sorted(path.glob("*.tiktoken"))):
             if file.exists():
@@ -144,6 +147,7 @@ def tokenizer_file(name: str | Path) -> Path:
         raise InputError(path, f"holds none of {told} or *.tiktoken", "Name a tokenizer's folder")
     if not path.exists():
         raise InputError(path, "no such file", "Check the path")
+    check_outputs([path])
     return path
 
 
