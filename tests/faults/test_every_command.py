@@ -1,6 +1,5 @@
-"""Every command that writes: stopped at any moment, without a place to write, on a full disk, and beside itself."""
+"""Every command that writes: stopped at any moment, without a place to write, and on a full disk."""
 
-import fcntl
 import os
 import random
 import shutil
@@ -33,7 +32,14 @@ def stopped(world: Path, words: tuple[str, ...], number: int, after: float) -> i
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def check_stops(world: Path, tmp_path: Path, command: Command, stops: int, seed: int) -> None:
+def check_stops(
+    world: Path,
+    tmp_path: Path,
+    command: Command,
+    stops: int,
+    seed: int,
+    signals: tuple[signal.Signals, ...] = SIGNALS,
+) -> None:
     """However often and wherever it is stopped, it then makes what an undisturbed run makes."""
     chance = random.Random(seed)
     begun = time.monotonic()
@@ -42,7 +48,7 @@ def check_stops(world: Path, tmp_path: Path, command: Command, stops: int, seed:
     assert told.code == 0, told.err
     out = tmp_path / "stopped"
     for n in range(stops):
-        number = SIGNALS[n % len(SIGNALS)]
+        number = signals[n % len(signals)]
         code = stopped(world, command.again(out), number, chance.uniform(0, taken))
         assert code in (0, 1, -number, 128 + number), (command, code)
         if code == 0:  # it was quicker than the signal
@@ -100,11 +106,7 @@ def test_full_disk(world: Path, disk: Path, name: str) -> None:
     assert told.code == 0, told.err
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_second_run_on_its_folder_is_refused(world: Path, tmp_path: Path, name: str) -> None:
-    out = tmp_path / "run"
-    out.mkdir()
-    with (out / ".lock").open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        told = line(world, *COMMANDS[name].line(out))
-    assert told.code == 1 and "another run is writing here" in told.err, told.err
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["corpus clean", "pack"])
+def test_killed_forty_times(world: Path, tmp_path: Path, name: str) -> None:
+    check_stops(world, tmp_path, COMMANDS[name], stops=40, seed=2, signals=(signal.SIGKILL,))

@@ -14,10 +14,13 @@ from tests.model_toys import Told, line
 from tests.serving import served
 from tests.test_generate_command import gen_zh, imported
 from zhllama.errors import InputError
+from zhllama.manifest import check_outputs
 from zhllama.model.load import resolve_chain
+from zhllama.run import Run
 from zhllama.training import trainer
 from zhllama.training.blocks import Blocks
 from zhllama.training.checkpoint import last_checkpoint
+from zhllama.training.reward import RewardModel
 
 __all__ = ["imported", "served"]
 Spoil = Callable[[bytes], bytes | None]
@@ -223,6 +226,112 @@ def test_what_a_run_learnt(world: Path, tmp_path: Path, name: str) -> None:
         line(world, "export", tmp_path / "run", "--out", tmp_path / "out"), tmp_path / "run" / name
     )
     assert not (tmp_path / "out").exists()
+
+
+def swap_two_ids(file: Path) -> None:
+    """Still a tokenizer.json that every library loads, and another vocabulary."""
+    held = json.loads(file.read_text(encoding="utf-8"))
+    names = list(held["model"]["vocab"])
+    left, right = names[300], names[301]
+    vocab = held["model"]["vocab"]
+    vocab[left], vocab[right] = vocab[right], vocab[left]
+    file.write_text(json.dumps(held, ensure_ascii=False), encoding="utf-8")
+
+
+def test_a_tokenizer_with_two_ids_swapped(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "trained", tmp_path / "run")
+    file = tmp_path / "run" / "tokenizer" / "tokenizer.json"
+    swap_two_ids(file)
+    for reader in (
+        ("export", tmp_path / "run", "--out", tmp_path / "out"),
+        ("eval", tmp_path / "run", "--text", "text.txt"),
+        ("sharegpt", "split", "talks.json", "--tokenizer", tmp_path / "run", "--out", tmp_path / "out"),
+        ("pack", "--text", "text.txt", "--tokenizer", file.parent, "--out", tmp_path / "out"),
+        ("report", file.parent, "--text", "text.txt", "--out", tmp_path / "out"),
+    ):
+        assert refused(line(world, *reader), file), reader
+        assert not (tmp_path / "out").exists()
+
+
+# What commands write, and a command that reads it.
+READERS = {
+    "train-vocab": (
+        "zh.model",
+        ("merge-vocab", "--base", "base", "--recipe", "safe", "--zh", "RUN/zh.model"),
+    ),
+    "merge-vocab": ("tokenizer.model", ("report", "RUN", "--text", "text.txt")),
+    "merge-vocab, beside": ("tokenizer_config.json", ("grow", "--model", "base", "--tokenizer", "RUN")),
+    "grow": ("model.safetensors", ("export", "RUN")),
+    "grow, tokenizer": ("tokenizer.json", ("export", "RUN")),
+    "corpus clean": ("documents/*.jsonl", ("pack", "--text", "RUN", "--tokenizer", "base")),
+    "sharegpt clean": ("conversations.jsonl", ("sharegpt", "split", "RUN", "--tokenizer", "base")),
+    "answer": ("answers.jsonl", ("judge", "--answers", "RUN")),
+    "gen-zh": ("instructions.jsonl", ("sharegpt", "split", "RUN", "--tokenizer", "base")),
+    "gen-zh, journal": ("journal.jsonl", ("refilter", "RUN")),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_whatever_a_run_wrote_is_checked_when_it_is_read(world: Path, tmp_path: Path, name: str) -> None:
+    spoiled, reader = READERS[name]
+    run, out = tmp_path / "run", tmp_path / "out"
+    made = name.partition(",")[0]
+    if made == "gen-zh":
+        shutil.copytree(world / "generated", run)
+    else:
+        assert line(world, *COMMANDS[made].line(run)).code == 0
+    (file,) = run.glob(spoiled)
+    whole = file.read_bytes()
+    words = [word.replace("RUN", str(run)) for word in reader]
+    for way in (WAYS["gone"], WAYS["longer"], flipped(0), flipped(1)):
+        spoil(file, way)
+        told = line(world, *words, "--out", out)
+        assert told.code == 1 and str(file) in told.err.splitlines()[-1], told.err
+        assert "internal error" not in told.err and not out.exists()
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["reward", "tokenizer"])
+def test_a_reward_model_is_checked_when_it_is_opened(tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    with Run(run, "reward", {"base": "nowhere"}) as made:
+        made.write("reward/adapter_config.json", "{}")
+        made.write("tokenizer/tokenizer.json", "{}")
+        made.finish()
+    (file,) = (run / name).iterdir()
+    spoil(file, flipped(0))
+    with pytest.raises(InputError, match=f"{file.name}: is not as its run wrote it"):
+        RewardModel(run)
+
+
+def test_files_that_no_run_wrote_are_read_as_they_are(world: Path, tmp_path: Path) -> None:
+    """A manifest.json of another program, and a file that a user put beside a run's own."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "manifest.json").write_text('{"outputs": ["text.txt"]}', encoding="utf-8")
+    (tmp_path / "theirs" / "config.yaml").write_text("lr: 0.1", encoding="utf-8")
+    shutil.copytree(world / "trained", tmp_path / "ours")
+    for folder in ("theirs", "ours"):
+        shutil.copyfile(world / "text.txt", tmp_path / folder / "text.txt")
+        words = ("pack", "--text", tmp_path / folder / "text.txt", "--tokenizer", "base")
+        told = line(world, *words, "--block-size", "64", "--out", tmp_path / f"{folder}-packed")
+        assert told.code == 0, told.err
+
+
+def test_large_outputs_are_compared_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zhllama.run.HASHED_OUTPUT", 100)
+    monkeypatch.setattr("zhllama.manifest.HASHED_OUTPUT", 100)
+    with Run(tmp_path / "run", "demo", {}) as run:
+        large, small = run.write("large", "x" * 101), run.write("small", "x" * 100)
+        assert run.finish()["output_bytes"] == {"large": 101}
+    check_outputs([tmp_path / "run"])
+    large.write_text("y" * 101, encoding="utf-8")
+    check_outputs([tmp_path / "run"])
+    for file, content in ((large, "x" * 102), (small, "y" * 100)):
+        whole = file.read_bytes()
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(InputError, match=f"{file.name}: is not as its run wrote it"):
+            check_outputs([tmp_path / "run"])
+        file.write_bytes(whole)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,13 @@
 """A small world in one folder, and every command that writes a run, as a command line in it."""
 
+import atexit
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.align_toys import write_ranked
 from tests.model_toys import (
     CHINESE,
     ENGLISH,
@@ -12,7 +17,7 @@ from tests.model_toys import (
     write_model,
     write_tokenizer,
 )
-from zhllama.io.files import sha256, to_json
+from zhllama.io.files import json_line, sha256, to_json
 from zhllama.resources import shipped
 
 # Products that hold seconds, speeds or the folder's own name.
@@ -21,6 +26,7 @@ VOLATILE = {
     "adapter_config.json",
     "manifest.json",
     "config.yaml",
+    "journal.jsonl",
     "log.jsonl",
     "figures.json",
     "report.html",
@@ -46,6 +52,8 @@ class Command:
 
 TRAINING = ("--batch", "4", "--micro-batch", "4", "--steps", "6", "--save-every", "2", "--eval-every", "3",
             "--log-every", "1", "--precision", "fp32", "--lora-dropout", "0")  # fmt: skip
+TUNING = ("--batch", "4", "--micro-batch", "4", "--steps", "4", "--save-every", "2", "--eval-every", "2",
+          "--log-every", "1", "--precision", "fp32")  # fmt: skip
 COMMANDS = {
     "train-vocab": Command(("train-vocab", "--size", "8000", "--cover", "gb2312-1")),
     "merge-vocab": Command(("merge-vocab", "--base", "base", "--zh", "words.txt", "--recipe", "safe")),
@@ -59,6 +67,14 @@ COMMANDS = {
     ),
     "sft": Command(("sft", "--model", "base", "--data", "rows.json", "--max-length", "256", *TRAINING), resumes=True),
     "export": Command(("export", "trained")),
+    "reward": Command(("reward", "--model", "base", "--pairs", "ranked.jsonl", "--max-length", "128", *TUNING), resumes=True),
+    "dpo": Command(("dpo", "--model", "base", "--pairs", "ranked.jsonl", "--max-length", "128", *TUNING), resumes=True),
+    "answer": Command(("answer", "base", "--questions", "rows.json", "--reply-tokens", "4"), resumes=True),
+    "judge": Command(("judge", "--answers", "one.jsonl", "--answers", "two.jsonl"), resumes=True),
+    "gen-zh": Command(("gen-zh", "--config", "server.yaml", "--n", "40"), resumes=True),
+    "refilter": Command(("refilter", "generated", "--max-output", "3000")),
+    "advise": Command(("advise", "--base", "base", "--text", "text.txt", "--most", "1000")),
+    "corpus fetch": Command(("corpus", "fetch", "text.txt"), resumes=True),
     "sharegpt clean": Command(("sharegpt", "clean", "talks.json")),
     "sharegpt split": Command(("sharegpt", "split", "talks.json", "--tokenizer", "base", "--max-length", "64")),
 }  # fmt: skip
@@ -79,10 +95,28 @@ def make(folder: Path) -> Path:
         for n in range(9)
     ]
     (folder / "talks.json").write_text(to_json(talks), encoding="utf-8")
-    told = line(folder, *COMMANDS["pretrain"].line(folder / "trained"))
-    assert told.code == 0, told.err
+    write_ranked(folder / "ranked.jsonl", 40)
+    for name, said in (("one", CHINESE), ("two", ENGLISH)):
+        answers = [
+            {"id": n, "instruction": f"{n}?", "reference": CHINESE, "answer": f"{said}{n}"} for n in range(24)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(map(json_line, answers)), encoding="utf-8")
+    (folder / "server.yaml").write_text(f"base_url: [{serve()}]\nmodel: fake\n", encoding="utf-8")
+    for name, out in (("pretrain", "trained"), ("gen-zh", "generated")):
+        told = line(folder, *COMMANDS[name].line(folder / out))
+        assert told.code == 0, told.err
     assert len(base_vocabulary().pieces) == 600
     return folder
+
+
+def serve(**manner: object) -> str:
+    """The address of a fake server that lives as long as this process."""
+    server = Path(__file__).parent.parent / "fake_server.py"
+    command = [sys.executable, "-I", str(server), json.dumps({"tasks": 3, **manner})]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    atexit.register(process.kill)
+    assert process.stdout is not None
+    return f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
 
 
 def products(out: Path) -> dict[str, str]:
