@@ -11,6 +11,14 @@ imported when it is first used, so that `import zhllama` costs nothing.
     ['▁', '人工智能']
 """
 
+import sys
+
+# What `python -m zhllama` imports from here on must not come from the current folder.
+if getattr(sys, "argv", [""])[:1] == ["-m"]:
+    from zhllama.safe_path import leave_current_folder
+
+    leave_current_folder()
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

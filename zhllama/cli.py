@@ -29,6 +29,7 @@ from zhllama.commands import (
     vocab,
 )
 from zhllama.errors import ZhllamaError
+from zhllama.safe_path import leave_current_folder
 
 app = typer.Typer(
     name="zhllama",
@@ -99,6 +100,8 @@ def _zhllama(
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command; exit 0 done, 1 the input or the world is at fault, 2 usage, 130 Ctrl-C."""
+    leave_current_folder()
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type] # transformers fetches compiled code by this package
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given  # accepted anywhere, since it is added to a line that failed
     if not debug:  # what libraries will drop some day is no user's business

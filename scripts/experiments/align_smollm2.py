@@ -25,7 +25,7 @@ def train(command: str, model: Path, pairs: Path, out: Path, given: argparse.Nam
     """One run of the command line, gone on with where it was left; its figures, and the processor time of this start."""
     if not (out / "manifest.json").is_file():
         line = [
-            sys.executable, "-m", "zhllama", command, "--model", model, "--pairs", pairs, "--out", out, "--skip-bad",
+            sys.executable, "-P", "-m", "zhllama", command, "--model", model, "--pairs", pairs, "--out", out, "--skip-bad",
             "--max-length", given.length, "--steps", given.steps, "--batch", 4, "--micro-batch", 4, "--aside", given.aside,
             "--log-every", 4, "--save-every", 8, "--precision", "fp32", *COMMANDS[command],
         ]  # fmt: skip

@@ -64,7 +64,17 @@ def clean(files: list[Path]) -> None:
     """The whole command over all files: seconds, memory, and what each step dropped."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        command = [sys.executable, "-m", "zhllama", "corpus", "clean", *map(str, files), "--out", str(out)]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "zhllama",
+            "corpus",
+            "clean",
+            *map(str, files),
+            "--out",
+            str(out),
+        ]
         started = time.monotonic()
         subprocess.run(command, check=True)
         size = sum(len(text.encode()) for text in documents(files))
@@ -93,7 +103,7 @@ def near(files: list[Path], pairs: int = 2000) -> None:
             "".join(json.dumps({"id": f"{kind} {n}", "text": t}) + "\n" for kind, n, t in rows),
             encoding="utf-8",
         )
-        subprocess.run([sys.executable, "-m", "zhllama", "corpus", "clean", str(source), "--out", str(out), "--no-exact",
+        subprocess.run([sys.executable, "-P", "-m", "zhllama", "corpus", "clean", str(source), "--out", str(out), "--no-exact",
                         "--language", "any", "--max-repeated", "1", "--markup", "keep", "--width", "keep", "--no-mask",
                         "--no-boilerplate", "--min-chars", "1", "--json"], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
         dropped = [

@@ -55,7 +55,7 @@ def write(path: Path, some: list[Conversation]) -> Path:
 def tune(out: Path, model: Path, data: Path, heldout: Path, steps: int, *more: str) -> dict[str, Any]:
     """One run of `zhllama sft`, or the one that stands; its figures."""
     if not (out / MANIFEST).is_file():
-        command = [sys.executable, "-m", "zhllama", "sft", "--model", str(model), "--data", str(data), "--eval-data", str(heldout),
+        command = [sys.executable, "-P", "-m", "zhllama", "sft", "--model", str(model), "--data", str(data), "--eval-data", str(heldout),
                    "--out", str(out), "--steps", str(steps), "--resume", "--skip-bad", "--lora-dropout", "0",
                    "--eval-every", "100", "--save-every", "4", "--log-every", "1", *more]  # fmt: skip
         subprocess.run(command, check=True)

@@ -116,7 +116,7 @@ def make(
         note(f"{title}: zhllama {' '.join(words)}", "cyan")
         record.note(step, finished=False)
         begun = time.monotonic()
-        code = _wait_for([sys.executable, "-m", "zhllama", *words])
+        code = _wait_for([sys.executable, "-P", "-m", "zhllama", *words])
         if code:
             raise ZhllamaError(
                 step.where,
