@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from zhllama.conversation.bounded import Exceeds, renderer, try_out
 from zhllama.conversation.records import Turn
 from zhllama.errors import InputError, OptionError
 
 Name = Literal["alpaca", "vicuna", "chatml", "llama3", "own"]
 NAMES: tuple[str, ...] = get_args(Name)
+REMEDY = "Give --template alpaca, vicuna, chatml or llama3"
 
 # Alpaca's prompt without input. The published Chinese-Alpaca ends it with a space in training (build_dataset.py) and with
 # two line ends in use (inference_hf.py), and at a space the ids of the prompt alone are others than those of the whole.
@@ -58,18 +60,31 @@ class Template:
     def render(self, tokenizer: Any, turns: Sequence[Turn], *, opened: bool = False) -> str:
         """The text of some turns, as transformers renders it; `opened` up to where the next answer begins.
 
-        Errors: InputError where the template fails.
+        A template of others is rendered in a process of its own, under bounds on time, memory and text.
+        Errors: InputError where the template fails or exceeds a bound.
         """
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         try:
-            text: str = tokenizer.apply_chat_template(
-                messages, chat_template=self.jinja, tokenize=False, add_generation_prompt=opened
-            )
+            if self.jinja in SHIPPED:
+                return str(
+                    tokenizer.apply_chat_template(
+                        messages, chat_template=self.jinja, tokenize=False, add_generation_prompt=opened
+                    )
+                )
+            return renderer.render(self.jinja, messages, tokenizer.special_tokens_map, opened)
+        except Exceeds as error:
+            raise InputError(f"template {self.name}", str(error), REMEDY) from None
         except Exception as error:  # whatever a stranger's template raises
             told = " ".join(str(error).split())[:160]
-            remedy = "Give --template alpaca, vicuna, chatml or llama3"
-            raise InputError(f"template {self.name}", f"fails on a conversation ({told})", remedy) from error
-        return text
+            raise InputError(f"template {self.name}", f"fails on a conversation ({told})", REMEDY) from error
+
+    def try_out(self, tokenizer: Any) -> None:
+        """InputError for a template of others that exceeds a bound on a few usual conversations; once a process for each."""
+        if self.jinja not in SHIPPED:
+            try:
+                try_out(self.jinja, tokenizer.special_tokens_map)
+            except Exceeds as error:
+                raise InputError(f"template {self.name}", str(error), REMEDY) from None
 
 
 # The special token `bos_token` comes first where the tokenizer begins every text with it.
@@ -84,6 +99,11 @@ FRAMED: dict[str, tuple[str, tuple[str, ...]]] = {
     "chatml": (_framed(_CHATML[0], r"\n", _CHATML[1] + r"\n"), _CHATML),
     "llama3": (_framed(_LLAMA3[0], _LLAMA3[1] + r"\n\n", _LLAMA3[2]), _LLAMA3),
 }
+SHIPPED = frozenset(
+    begin + jinja
+    for begin in ("", _BEGIN)
+    for jinja in (*PLAIN.values(), *(framed for framed, _ in FRAMED.values()))
+)
 
 
 def special_tokens(name: str) -> tuple[str, ...]:
@@ -133,8 +153,10 @@ def _own(tokenizer: Any) -> Template:
         raise InputError(
             "template own", "is not there: the tokenizer has no chat_template", "Give --template alpaca"
         )
+    own = Template("own", jinja, "")
+    own.try_out(tokenizer)
     asked = (Turn("user", "zhllama-user"), Turn("assistant", "zhllama-answer"))
-    text = Template("own", jinja, "").render(tokenizer, asked)
+    text = own.render(tokenizer, asked)
     _, answer, rest = text.partition("zhllama-answer")
     stops = [t for t in specials(tokenizer) if rest.lstrip().startswith(t)]
     if not answer or not stops:

@@ -80,6 +80,8 @@ def find_template(tokenizer: Any, name: str | None) -> Template:
     Errors: OptionError, InputError for one whose special tokens the tokenizer lacks.
     """
     own = tokenizer.chat_template
+    if name in (None, "own") and isinstance(own, str):
+        Template("own", own, "").try_out(tokenizer)
     if name in (None, "own") and isinstance(own, str) and own.strip():
         try:
             return template_for("own", tokenizer)
