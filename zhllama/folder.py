@@ -90,7 +90,7 @@ def _at_work(folder: Path) -> OutputError:
 
 def _is_file(handle: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
+        return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
 

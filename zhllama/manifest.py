@@ -96,7 +96,7 @@ def check_outputs(paths: Iterable[Path], *names: str) -> None:
     """
     runs: dict[Path, Path | None] = {}
     manifests: dict[Path, dict[str, Any]] = {}
-    for path in (Path(os.path.abspath(path)) for path in paths):
+    for path in (Path(os.path.normpath(path.absolute())) for path in paths):
         run = _run_of(path, runs)
         if run is None:
             continue
