@@ -100,7 +100,7 @@ class Blocks:
 def _meta(path: Path) -> Meta:
     """What a folder says of its blocks, each field held to its type."""
     try:
-        meta = TypeAdapter(Meta).validate_python(read_object(path, PACK_AGAIN), strict=True)
+        meta = TypeAdapter(Meta).validate_json(to_json(read_object(path, PACK_AGAIN)), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -68,7 +68,7 @@ def _byte_level(path: Path, found: dict[str, Any]) -> Tokenizer:
             f"splits text as {pre!r}, which is not known here",
             f"Known are: {', '.join(_PATTERNS)}; give its tokenizer.json",
         )
-    tokens, kinds = found["tokens"], found["token_type"]
+    kinds, tokens = found["token_type"], found["tokens"]
     ids = {text: id for id, text in enumerate(tokens)}
     if len(kinds) != len(tokens) or len(ids) != len(tokens):
         raise ValueError(f"{len(tokens)} tokens, {len(ids)} of them different, and {len(kinds)} types")
