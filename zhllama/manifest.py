@@ -138,7 +138,7 @@ def _is_run(folder: Path) -> bool:
         if (folder / CONFIG).is_file() and (folder / CONFIG).read_bytes().startswith(b"command:"):
             return True
         return {"command", "outputs", "packages"} <= read_object(folder / MANIFEST, any_number=True).keys()
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, InputError):
         return False
 
 
