@@ -145,12 +145,18 @@ def test_ctrl_c_ends_the_step_too(tmp_path: Path) -> None:
         os.killpg(process.pid, 0)
 
 
-@pytest.mark.parametrize("held", ["", "[]", "{", '{"list": 1}', '{"list": {"line": []}}'])
-def test_a_record_that_is_none_is_told(tmp_path: Path, held: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [("", "is not JSON"), ("[]", "is not a JSON object"), ("{", "is not JSON"), ('{"list": 1}', "is broken"),
+     ('{"list": {"line": []}}', "is broken")],
+)  # fmt: skip
+def test_a_record_that_is_none_is_told(
+    tmp_path: Path, held: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "line.json").write_text(held, encoding="utf-8")
-    with pytest.raises(InputError, match="is broken"):
+    with pytest.raises(InputError, match=told):
         Record(read(tmp_path, LINE))
 
 

@@ -181,7 +181,7 @@ def rank_file(tokens: Sequence[bytes]) -> bytes:
         ("x.tiktoken", b"YQ== 0\nnonsense\n", "x.tiktoken:2: is no base64 token and its rank"),
         ("x.tiktoken", b"YQ== 0\nY 1\n", "x.tiktoken:2: is no base64 token and its rank"),
         ("tekken.json", b'{"vocab": [{"token_bytes": "YQ=="}]}', "is not a readable tekken.json"),
-        ("tekken.json", b'{"config": {}, "token_bytes"', "is not a readable tekken.json"),
+        ("tekken.json", b'{"config": {}, "token_bytes"', "is not JSON (Expecting ':' delimiter"),
         ("x.json", b"{}", "is not a readable tokenizer.json"),
         ("x.json", b'{"model": {', "is not a readable tokenizer.json"),
         ("x.gguf", b"GGUF", "is cut off or not a GGUF file"),

@@ -347,7 +347,7 @@ def test_second_run_on_a_folder_is_refused(tmp_path: Path) -> None:
 def test_broken_manifest_is_told(tmp_path: Path) -> None:
     finish(tmp_path)
     (tmp_path / "manifest.json").write_text('{"command"', encoding="utf-8")
-    with pytest.raises(InputError, match=r"manifest\.json: is broken"):
+    with pytest.raises(InputError, match=r"manifest\.json: is not JSON"):
         read_manifest(tmp_path)
 
 

@@ -13,6 +13,10 @@ class InputError(ZhllamaError):
     """A file, text or model that was given is missing, broken or of the wrong kind."""
 
 
+class DamagedFile(InputError):
+    """The bytes of a packed file or of Parquet are not what a writer wrote; what came before them was read."""
+
+
 class OptionError(ZhllamaError):
     """An option, or two of them together, make no sense."""
 

@@ -10,7 +10,6 @@
 `${seeds_zh}` are what is shipped.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typer.exceptions import TyperException
 from zhllama.errors import InputError, OptionError
 from zhllama.folder import MANIFEST, begun, is_bare, replaces
 from zhllama.io.files import to_json, write_whole
+from zhllama.io.json import read_object
 from zhllama.io.yaml import read_with_lines
 from zhllama.manifest import changed_inputs, read_manifest
 from zhllama.resources import Folder, shipped
@@ -212,16 +212,15 @@ class Record:
     def __init__(self, line: Line) -> None:
         self.path = line.out / "line.json"
         self._held: dict[str, Any] = {}
+        remedy = "Remove it; finished steps are then made again"
         try:
-            held = json.loads(self.path.read_text(encoding="utf-8"))
+            held = read_object(self.path, remedy) if self.path.exists() else {}
             self._held = {
                 name: {"line": one["line"], "finished": one["finished"]} for name, one in held.items()
             }
-        except FileNotFoundError:
-            pass
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError) as error:
             told = f"is broken ({type(error).__name__}: {error})"
-            raise InputError(self.path, told, "Remove it; finished steps are then made anew") from error
+            raise InputError(self.path, told, remedy) from error
 
     def state(self, step: Step, remade: set[str]) -> State:
         """Whether a step stands as its line now says it; `remade` are steps that were made anew just now."""

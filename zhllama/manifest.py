@@ -1,6 +1,5 @@
 """What a run folder says of itself: its config, its manifest, and whether what it read and wrote is still as recorded."""
 
-import json
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -8,12 +7,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from zhllama.errors import InputError
 from zhllama.folder import CONFIG, MANIFEST
 from zhllama.io.files import sha256
+from zhllama.io.json import read_json, read_object
+from zhllama.io.yaml import read_yaml
 
 HASHED = 64 << 20  # bytes: smaller inputs are compared by their hash, larger ones by their size
 HASHED_OUTPUT = 2 << 30  # the same for what a run wrote, whenever a later command reads it
@@ -23,27 +23,14 @@ BACK = "Put it back, make the run again with --force, or copy the files that you
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The command and options that a run folder was begun with."""
-    try:
-        loaded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(
-            folder / CONFIG, f"cannot be read ({error})", "Give --force to start over"
-        ) from error
-    if not isinstance(loaded, dict):
-        raise InputError(folder / CONFIG, "is not a mapping", "Give --force to start over")
-    return loaded
+    return read_yaml(folder / CONFIG, "a mapping of options", "Give --force to start over")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished run; InputError where there is none or it is broken."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(folder, "is not a finished run of zhllama", "Finish it with --resume") from None
-    except ValueError as error:
-        raise InputError(
-            folder / MANIFEST, f"is broken ({error})", "Make the run again with --force"
-        ) from error
+    if not (folder / MANIFEST).exists():
+        raise InputError(folder, "is not a finished run of zhllama", "Finish it with --resume")
+    manifest = read_json(folder / MANIFEST, "Make the run again with --force", any_number=True)
     try:
         return _Manifest.model_validate(manifest).model_dump()
     except ValidationError as error:
@@ -150,8 +137,8 @@ def _is_run(folder: Path) -> bool:
             return False
         if (folder / CONFIG).is_file() and (folder / CONFIG).read_bytes().startswith(b"command:"):
             return True
-        return {"command", "outputs", "packages"} <= set(json.loads((folder / MANIFEST).read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return {"command", "outputs", "packages"} <= read_object(folder / MANIFEST, any_number=True).keys()
+    except (OSError, InputError):
         return False
 
 

@@ -10,6 +10,7 @@ from zhllama.commands.common import (
     Config,
     Field,
     Force,
+    MaxLineBytes,
     Seed,
     options_of,
     print_json,
@@ -18,6 +19,7 @@ from zhllama.commands.common import (
     screen,
 )
 from zhllama.errors import OptionError
+from zhllama.io.files import LONGEST_LINE
 from zhllama.run import Run
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ def advise(
         int, typer.Option("--sample-bytes", min=1, help="How much text to draw, as evenly as files allow.")
     ] = 20_000_000,
     field: Field = "text",
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from zhllama.commands.common import AsJson, Field, Seed, print_json, progress, screen
+from zhllama.commands.common import (
+    AsJson,
+    Field,
+    MaxLineBytes,
+    Seed,
+    print_json,
+    progress,
+    screen,
+)
+from zhllama.io.files import LONGEST_LINE
 from zhllama.resources import SAMPLES, sample_files
 
 Recipe = Literal["chinese-llama", "safe", "continued"]
@@ -42,6 +51,7 @@ def audit(
         int, typer.Option("--fuzz", min=0, help="Fuzzed strings in the proof of parity.")
     ] = 20_000,
     field: Field = "text",
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File for the audit as JSON.", show_default=False)
     ] = None,

@@ -88,6 +88,21 @@ MaybeOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of th
 Field = Annotated[
     str, typer.Option("--field", help="Field of .json, .jsonl and .parquet that holds the text.")
 ]
+
+
+def _limit_lines(value: int) -> int:
+    from zhllama.io.text import limit_lines
+
+    limit_lines(value)
+    return value
+
+
+MaxLineBytes = Annotated[
+    int,
+    typer.Option(
+        "--max-line-bytes", min=1, help="A longer line of text or JSON is refused.", callback=_limit_lines
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is drawn by chance.")]
 Config = Annotated[

@@ -10,6 +10,7 @@ from zhllama.commands.common import (
     AsJson,
     Config,
     Force,
+    MaxLineBytes,
     Out,
     options_of,
     print_json,
@@ -19,7 +20,7 @@ from zhllama.commands.common import (
 )
 from zhllama.errors import OptionError
 from zhllama.folder import CONFIG
-from zhllama.io.files import JsonLines
+from zhllama.io.files import LONGEST_LINE, JsonLines
 from zhllama.run import Run
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def clean(
     near: Annotated[
         bool, typer.Option("--near/--no-near", help="Drop near duplicates (Jaccard about .7 up).")
     ] = True,
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     force: Force = False,
     as_json: AsJson = False,
     config: Config = None,
@@ -141,6 +143,7 @@ def split(
             show_default=False,
         ),
     ] = None,
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     force: Force = False,
     as_json: AsJson = False,
     config: Config = None,

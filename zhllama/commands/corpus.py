@@ -48,6 +48,7 @@ from zhllama.commands.corpus_options import (
 )
 from zhllama.errors import InputError, OptionError
 from zhllama.folder import CONFIG, MANIFEST
+from zhllama.io.files import open_regular
 from zhllama.manifest import read_manifest
 from zhllama.run import Run
 
@@ -294,8 +295,8 @@ def _show_run(folder: Path, as_json: bool) -> None:
         say(f"{figures.get('documents', 0):,} documents")
     first = next(iter(sorted((folder / "documents").glob("*.jsonl"))), None)
     if first is not None:
-        with first.open(encoding="utf-8") as file:
-            say(file.readline(2000).rstrip("\n"))
+        with open_regular(first) as file:
+            say(file.readline(2000).decode("utf-8", "ignore").rstrip("\n"))
 
 
 def _print_steps(figures: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from zhllama.commands.common import (
     AsJson,
     Config,
     Force,
+    MaxLineBytes,
     Model,
     Out,
     Seed,
@@ -25,6 +26,7 @@ from zhllama.commands.common import (
     warn,
 )
 from zhllama.errors import OptionError
+from zhllama.io.files import LONGEST_LINE
 from zhllama.resources import shipped
 from zhllama.run import Run
 
@@ -163,6 +165,7 @@ def evaluate(
     samples: Annotated[
         int | None, typer.Option("--samples", help="Questions of each task.", show_default=False)
     ] = None,
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:

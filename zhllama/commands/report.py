@@ -11,6 +11,7 @@ from zhllama.commands.common import (
     Config,
     Field,
     Force,
+    MaxLineBytes,
     Out,
     Seed,
     options_of,
@@ -20,6 +21,7 @@ from zhllama.commands.common import (
     screen,
 )
 from zhllama.errors import OptionError
+from zhllama.io.files import LONGEST_LINE
 from zhllama.resources import SAMPLES, sample_files
 from zhllama.run import Run
 
@@ -65,6 +67,7 @@ def report(
     ] = 4096,
     layers: Annotated[int, typer.Option("--layers", min=1, help="Its layers.")] = 32,
     field: Field = "text",
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,

@@ -1,7 +1,6 @@
 """The options of every command that asks a server, and what they come to: a connection, a budget, all replies."""
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from zhllama.commands.common import warn
 from zhllama.errors import OptionError
+from zhllama.io.json import parse_row
 
 if TYPE_CHECKING:
     from zhllama.generate.api import Client, Connection
@@ -167,7 +167,7 @@ def warn_of_budget() -> None:
 
 def _object(text: str | None) -> Mapping[str, Any]:
     try:
-        given = json.loads(text or "{}")
+        given = parse_row(text or "{}")
     except ValueError as error:
         raise OptionError(
             "--extra-body",

@@ -10,6 +10,7 @@ from zhllama.commands.common import (
     Config,
     Field,
     Force,
+    MaxLineBytes,
     MaybeModel,
     MaybeOut,
     Out,
@@ -57,6 +58,7 @@ from zhllama.commands.training_options import (
     steps_told,
 )  # fmt: skip
 from zhllama.errors import OptionError
+from zhllama.io.files import LONGEST_LINE
 from zhllama.run import Run
 from zhllama.training.options import Fit, Lora, Options
 
@@ -97,6 +99,7 @@ def pretrain(
         typer.Option("--stream", help="Encode as it goes, keep no packed blocks.", rich_help_panel=LENGTH),
     ] = False,
     field: Field = "text",
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     rows: Rows = "new",
     matrices: WhichMatrices = "both",
     old_rows: OldRows = None,
@@ -194,6 +197,7 @@ def pack(
         Fit, typer.Option("--fit", help="concatenate cuts documents; best-fit keeps them whole, for tuning.")
     ] = "concatenate",
     field: Field = "text",
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     force: Force = False,
     as_json: AsJson = False,
     config: Config = None,

@@ -12,6 +12,7 @@ from zhllama.commands.common import (
     AsJson,
     Config,
     Force,
+    MaxLineBytes,
     MaybeModel,
     MaybeOut,
     Resume,
@@ -56,6 +57,7 @@ from zhllama.commands.training_options import (
     steps_told,
 )  # fmt: skip
 from zhllama.errors import OptionError
+from zhllama.io.files import LONGEST_LINE
 from zhllama.run import Run
 from zhllama.training.options import Lora, Options
 
@@ -92,6 +94,7 @@ def sft(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out, into rejected.jsonl, instead of stopping.")
     ] = False,
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     max_length: Annotated[
         int,
         typer.Option(

@@ -12,6 +12,7 @@ from zhllama.commands.common import (
     Config,
     Field,
     Force,
+    MaxLineBytes,
     Out,
     Seed,
     note,
@@ -22,6 +23,7 @@ from zhllama.commands.common import (
     screen,
 )
 from zhllama.errors import InputError, OptionError
+from zhllama.io.files import LONGEST_LINE
 from zhllama.run import Run
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ def train_vocab(
     ] = "as-is",
     sample_bytes: SampleBytes = 40 * MB,
     field: Field = "text",
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
@@ -197,6 +200,7 @@ def merge_vocab(
     cover: Cover = "",
     sample_bytes: SampleBytes = 40 * MB,
     field: Field = "text",
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     fuzz: Annotated[
         int, typer.Option("--fuzz", min=0, help="Fuzzed strings in the proof of parity.")
     ] = 20_000,

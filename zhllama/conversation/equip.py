@@ -7,7 +7,8 @@ from typing import Any
 
 from zhllama.conversation.template import Template, special_tokens, template_for
 from zhllama.errors import InputError
-from zhllama.io.files import to_json, write_whole
+from zhllama.io.files import read_whole, to_json, write_whole
+from zhllama.io.json import as_object, parse_json, read_object
 from zhllama.model.load import load_tokenizer
 from zhllama.vocab.bytelevel import special_token
 from zhllama.vocab.huggingface import Specials, transformers_files, why_no_twin
@@ -56,14 +57,14 @@ def _sentencepiece(model: SentencePieceModel, source: Path, tokens: Sequence[str
     larger = model.extended([*added, *controls])
     specials = Specials(bos=settings.get("add_bos_token", True), pad=PAD if added else pad)
     files = transformers_files(larger, specials)
-    config = json.loads(files[CONFIG])
+    config = as_object(parse_json(files[CONFIG], source / CONFIG), source / CONFIG)
     if tokens:
         config["added_tokens_decoder"] = {
             str(larger.ids[token]): {"content": token, "special": True, "normalized": False}
             for token in tokens
         }
     if (source / TEMPLATE).is_file():
-        files[TEMPLATE] = (source / TEMPLATE).read_bytes()
+        files[TEMPLATE] = read_whole(source / TEMPLATE)
     elif "chat_template" in settings:
         config["chat_template"] = settings["chat_template"]
     for name, content in {**files, CONFIG: to_json(config).encode()}.items():
@@ -81,7 +82,7 @@ def _refuse_added(model: SentencePieceModel, settings: dict[str, Any], source: P
 def _json(inner: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) -> None:
     """tokenizer.json goes on by special tokens of its own kind."""
     settings = read_settings(source)
-    raw = json.loads((source / JSON).read_text(encoding="utf-8"))
+    raw = read_object(source / JSON)
     known = inner.inner.get_vocab(with_added_tokens=True)
     pad = named_token(settings, "pad_token")
     lacking = [PAD] if pad not in known and PAD not in known else []
@@ -97,6 +98,6 @@ def _json(inner: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) 
     # Other classes rebuild the splitting of text by themselves (transformers 5.23), and cut it otherwise.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if (source / TEMPLATE).is_file():
-        write_whole(out / TEMPLATE, (source / TEMPLATE).read_bytes())
+        write_whole(out / TEMPLATE, read_whole(source / TEMPLATE))
     write_whole(out / JSON, json.dumps(raw, ensure_ascii=False))
     write_whole(out / CONFIG, to_json(settings))

@@ -1,6 +1,5 @@
 """What a cleaning did, step by step, from datatrove's stats and the files themselves; and whether every document is there."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,10 @@ from zhllama.corpus.clean import REJECTED, WORK
 from zhllama.corpus.executors import Phase
 from zhllama.corpus.read import DOCUMENTS
 from zhllama.errors import BrokenPromise
+from zhllama.io.files import open_regular
+from zhllama.io.json import as_object, parse_json, read_json
+
+MEND = "Start over with --force"
 
 SHOWN, SHOWN_CHARACTERS = 5, 200  # examples a step, and characters of each
 
@@ -138,7 +141,7 @@ def _step(kind: str, name: str, tally: Tally, out: Path) -> Step:
                     examples.append([record["reason"], record["id"], record["text"][:SHOWN_CHARACTERS]])
     else:
         for path in sorted((out / WORK / "examples" / name).glob("*.json")):
-            examples += json.loads(path.read_text(encoding="utf-8"))[: SHOWN - len(examples)]
+            examples += read_json(path, MEND)[: SHOWN - len(examples)]
     totals = tally.totals
     return Step(
         name,
@@ -158,7 +161,7 @@ def _tallies(phase: Phase) -> list[Tally]:
     """One tally a block. Only totals are read: datatrove writes a bare number where all that was counted is ones."""
     summed: list[Tally] = []
     for rank in range(phase.tasks):
-        blocks = json.loads((phase.logs / "stats" / f"{rank:05d}.json").read_text(encoding="utf-8"))
+        blocks = read_json(phase.logs / "stats" / f"{rank:05d}.json", MEND, any_number=True)
         summed = summed or [Tally(block["name"]) for block in blocks]
         for tally, block in zip(summed, blocks, strict=True):
             tally.seconds += _total(block["time_stats"])
@@ -171,11 +174,9 @@ def _total(value: Any) -> float:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    import orjson
-
-    with path.open("rb") as file:
-        for line in file:
-            yield orjson.loads(line)
+    with open_regular(path) as file:
+        for number, line in enumerate(file, 1):
+            yield as_object(parse_json(line, f"{path}:{number}", MEND), f"{path}:{number}", MEND)
 
 
 def _lines(path: Path) -> int:

@@ -23,6 +23,7 @@ from zhllama.corpus.duplicates import BUCKETS, CharacterSignature, TruePairs, ex
 from zhllama.corpus.executors import Phase
 from zhllama.corpus.read import DOCUMENTS, Piece, Reading
 from zhllama.errors import InputError, OutputError
+from zhllama.io.json import read_json
 from zhllama.run import Run
 
 WORK, REJECTED = "work", "rejected"
@@ -180,7 +181,7 @@ def keep_plan(run: Run, shards: Sequence[Sequence[Piece]]) -> None:
     ]
     path = run.out / WORK / "plan.json"
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != plan:
+        if read_json(path, "Start over with --force") != plan:
             raise InputError(
                 run.out, "was begun with other files", "Give back the same ones, or start over with --force"
             )

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from zhllama.corpus.read import DOCUMENTS, Piece, Reading, find_inputs, read_piece
 from zhllama.corpus.sources import Fields, Source, text_of
 from zhllama.errors import InputError
+from zhllama.io.json import read_object
 from zhllama.run import Run
 
 SHARD_DOCUMENTS, SHARD_CHARACTERS = 10_000, 20_000_000
@@ -95,11 +96,11 @@ def _write(run: Run, done: Fetched, batch: list[str], state: Any) -> None:
 
 
 def _read_state(path: Path) -> Fetched:
-    try:
-        return Fetched(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not path.exists():
         return Fetched()
-    except (OSError, ValueError, TypeError) as error:
+    try:
+        return Fetched(**read_object(path, "Start over with --force"))
+    except TypeError as error:
         raise InputError(path, f"is broken ({error})", "Start over with --force") from error
 
 

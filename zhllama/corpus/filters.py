@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zhllama.corpus.ngrams import codes, repeated_share
 from zhllama.errors import InputError
+from zhllama.io.files import read_utf8
 
 Filter = Callable[[str], str | None]
 Language = Literal["zh", "en"]
@@ -180,10 +181,7 @@ def read_words(paths: Iterable[Path]) -> tuple[tuple[str, tuple[str, ...]], ...]
     """Word lists by file name: one word a line, in lower case, lines that begin with # left out. Errors: InputError."""
     lists = []
     for path in paths:
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(path, f"cannot be read as UTF-8 ({error})", "Check the list") from error
+        lines = read_utf8(path).splitlines()
         words = dict.fromkeys(
             line.strip().lower() for line in lines if line.strip() and not line.startswith("#")
         )

@@ -1,18 +1,20 @@
 """Files to documents: text cut at blank lines, JSON lines, Parquet; whatever cannot be read comes out with its reason."""
 
 import io
-import lzma
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Literal
 
 from zhllama.corpus.decode import SAMPLE, WIDE, Broken, decode, detect
 from zhllama.corpus.sources import Fields, text_of
-from zhllama.errors import InputError
+from zhllama.errors import DamagedFile, InputError
 from zhllama.folder import CONFIG, MANIFEST
+from zhllama.io.files import require_regular
+from zhllama.io.json import parse_row
+from zhllama.io.packed import PACKED, open_packed
+from zhllama.io.parquet import Parquet
 from zhllama.manifest import check_outputs
 
 Unit = Literal["blank-line", "line", "file"]
@@ -65,10 +67,9 @@ def find_inputs(given: Sequence[str | Path]) -> list[Path]:
             check_outputs([path], DOCUMENTS) if (path / DOCUMENTS).is_dir() else check_outputs([path])
             root = path / DOCUMENTS if ours and (path / DOCUMENTS).is_dir() else path
             files = sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
-        elif path.is_file():
-            files = [path]
         elif path.exists():
-            raise InputError(path, "is neither a file nor a folder", "Name files or folders")
+            require_regular(path)
+            files = [path]
         else:
             files = sorted(
                 p for p in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if p.is_file()
@@ -88,7 +89,7 @@ def cut(paths: Sequence[Path], reading: Reading, piece: int = PIECE) -> list[Pie
     """The files in order, large unpacked ones as several pieces that begin where a document begins."""
     pieces = []
     for path in paths:
-        if reading.unit == "file" or path.suffix in (*_PACKED, ".parquet") or path.stat().st_size <= piece:
+        if reading.unit == "file" or path.suffix in (*PACKED, ".parquet") or path.stat().st_size <= piece:
             pieces.append(Piece(path))
             continue
         with path.open("rb") as file:
@@ -115,9 +116,7 @@ def read_piece(piece: Piece, reading: Reading) -> Iterator[Found]:
         for text, broken, url, own in _documents(piece, reading):
             yield Found(own or f"{prefix}#{count}", text, broken, url)
             count += 1
-    except Exception as error:
-        if not _is_damage(error):
-            raise
+    except DamagedFile:
         yield Found(f"{prefix}#{count}", "", "damaged file")
 
 
@@ -153,10 +152,8 @@ def _documents(piece: Piece, reading: Reading) -> Iterator[Document]:
 
 
 def _record(line: str, fields: Fields) -> Document:
-    import orjson
-
     try:
-        record = orjson.loads(line)
+        record = parse_row(line)
     except ValueError:
         return line, "not JSON", None, None
     text = text_of(record, fields) if isinstance(record, dict) else None
@@ -167,27 +164,25 @@ def _record(line: str, fields: Fields) -> Document:
 
 
 def _parquet(path: Path, fields: Fields) -> Iterator[Document]:
-    from pyarrow.parquet import ParquetFile
-
-    file = ParquetFile(path)
+    file = Parquet(path)
     wanted = {field.partition(".")[0] for field in fields} | {"id", "url", *fields}
-    columns = [name for name in file.schema_arrow.names if name in wanted]
-    for batch in file.iter_batches(batch_size=1000, columns=columns):
-        for record in batch.to_pylist():
-            text = text_of(record, fields)
-            url, own = record.get("url"), record.get("id")
-            yield (
-                text or "",
-                None if text is not None else "no text in the record",
-                url if isinstance(url, str) else None,
-                own if isinstance(own, str) and own else None,
-            )
+    columns = [name for name in file.names if name in wanted]
+    for record in (record for batch in file.batches(columns) for record in batch):
+        text = text_of(record, fields)
+        url, own = record.get("url"), record.get("id")
+        yield (
+            text or "",
+            None if text is not None else "no text in the record",
+            url if isinstance(url, str) else None,
+            own if isinstance(own, str) and own else None,
+        )
 
 
 def _blocks(piece: Piece, encoding: str, unit: str, limit: int) -> Iterator[bytes | Broken]:
     """The bytes of each document, as UTF-8 where the file is wide; one beyond `limit` bytes as Broken with its head."""
     with _open(piece.path) as file:
-        file.seek(piece.start)
+        if piece.start:  # of unpacked files alone; a packed one cannot seek
+            file.seek(piece.start)
         wide = io.TextIOWrapper(file, encoding, "replace", newline="\n") if encoding in WIDE else None
         lines: list[bytes] = []
         size, at = 0, piece.start
@@ -231,26 +226,9 @@ def _next_document(file: IO[bytes], offset: int, unit: Unit, kind: str) -> int:
     return file.tell()
 
 
-_PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
-
-
 def _kind(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix in _PACKED else path).suffix.lower()
+    return (path.with_suffix("") if path.suffix in PACKED else path).suffix.lower()
 
 
 def _open(path: Path) -> IO[bytes]:
-    from fsspec.compression import compr  # type: ignore[import-untyped]
-
-    raw = path.open("rb")
-    if path.suffix not in _PACKED:
-        return raw
-    return cast(IO[bytes], io.BufferedReader(compr[_PACKED[path.suffix]](raw, mode="rb"), 1 << 20))
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether an unpacker or Arrow says that the file is at fault, by name, so that neither must be loaded for it."""
-    if isinstance(error, OSError):
-        return error.errno is None  # gzip.BadGzipFile and its like; a disk that fails has a number
-    return isinstance(error, EOFError | lzma.LZMAError | zlib.error) or type(error).__module__.startswith(
-        ("zstandard", "zstd", "pyarrow")
-    )
+    return open_packed(path)[0]

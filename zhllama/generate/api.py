@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
-from zhllama.errors import InputError, OptionError, ZhllamaError
+from zhllama.errors import OptionError, ZhllamaError
 from zhllama.generate.gate import Gate
 from zhllama.generate.journal import Reply, Request
 from zhllama.generate.prompts import Api
+from zhllama.io.files import read_utf8
+from zhllama.io.json import parse_row
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -85,13 +87,7 @@ def find_key(name: str, env_file: Path = Path(".env")) -> str | None:
     """The key in the environment, or else in a `.env` file of NAME=VALUE lines; None where neither has it."""
     if found := os.environ.get(name, "").strip():
         return found
-    try:
-        lines = env_file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise InputError(env_file, f"cannot be read ({error})", "Give NAME=VALUE lines in UTF-8") from error
-    for line in lines:
+    for line in read_utf8(env_file).splitlines() if env_file.exists() else ():
         left, equals, right = line.strip().removeprefix("export ").partition("=")
         if equals and left.strip() == name and (value := right.strip().strip("'\"")):
             return value
@@ -336,7 +332,7 @@ def read_reply(body: bytes, prompt: str, key: str | None = None) -> Reply:
     Errors: ValidationError, a ValueError, for what is no completion.
     """
     # Half an emoji, which some servers send, is no Unicode: it becomes a question mark.
-    mended = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
+    mended = json.dumps(parse_row(body, any_number=True), ensure_ascii=False).encode("utf-8", "replace")
     completion = _Completion.model_validate_json(mended)
     choice = completion.choices[0]
     text = (choice.message.content if choice.message else choice.text) or ""

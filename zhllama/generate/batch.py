@@ -11,7 +11,8 @@ from typing import Any, Self
 from zhllama.errors import OutputError
 from zhllama.generate.api import Connection, ServerError, body_of, read_reply, without_key
 from zhllama.generate.journal import Key, Reply, Request
-from zhllama.io.files import write_whole
+from zhllama.io.files import read_utf8, write_whole
+from zhllama.io.json import as_object, parse_json
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 GATHER = 0.2  # seconds without a further request, after which those waiting go off together
@@ -100,7 +101,9 @@ class BatchClient:
         for file in (batch.output_file_id, batch.error_file_id):
             for line in (await self._client.files.content(file)).text.split("\n") if file else ():
                 if line.strip():
-                    self._take(json.loads(line), together)
+                    self._take(
+                        parse_json(line, f"{self.url}: batch {name}", "Ask again", any_number=True), together
+                    )
         if missing := [key for key, (_, future) in together.items() if not future.done()]:
             told = batch.errors.data[0].message if batch.errors and batch.errors.data else batch.status
             raise ServerError(
@@ -196,8 +199,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     """The notes of an earlier start; a last line that was cut off is taken away, or the next would be joined to it."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    text = read_utf8(path)
     lines = [line for line in text.split("\n") if line.endswith("}")]
     if text and not text.endswith("\n"):
         write_whole(path, "".join(line + "\n" for line in lines))
-    return [json.loads(line) for line in lines]
+    return [as_object(parse_json(line, path, "Remove that line"), path) for line in lines]

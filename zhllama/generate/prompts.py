@@ -17,6 +17,7 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from zhllama.errors import InputError
+from zhllama.io.files import read_utf8
 
 Api = Literal["chat", "completion"]
 # What each prompt is given; the comment at the head of its file says the same in Chinese.
@@ -60,7 +61,7 @@ class Prompts:
         for name in names:
             known = VARIABLES[name]
             try:
-                source = self.path(name).read_text(encoding="utf-8")
+                source = read_utf8(self.path(name))
                 tree = self._jinja.parse(source)
             except FileNotFoundError:
                 raise InputError(self.path(name), "no such prompt", "Copy it from prompts_zh") from None

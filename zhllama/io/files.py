@@ -1,13 +1,107 @@
-"""Files as wholes: written beside and renamed, hashed, never half there; and the JSON in them."""
+"""Files as wholes: only regular ones are opened; written beside and renamed, hashed, never half there; and the JSON in them."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from zhllama.errors import InputError
+
+LONGEST_LINE = 1 << 28  # bytes of one line, unless --max-line-bytes says otherwise
+WHOLE = 1 << 30  # bytes of a file read at once; the largest tokenizer.json known has 35 MB
+
+
+def require_regular(path: Path) -> os.stat_result:
+    """The state of a regular file, links followed.
+
+    Errors: InputError for what is missing, and at once for a folder, a device, a pipe or a socket, which can block a
+    reader or feed it forever; so can the files of the kernel below /proc.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+    _refuse_irregular(path, found)
+    return found
+
+
+def require_regular_files(folder: Path) -> None:
+    """The same for all that lies in a model's or tokenizer's folder, since other libraries open it by name."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not path.is_dir() and path.exists():
+            require_regular(path)
+
+
+def _refuse_irregular(path: Path, found: os.stat_result) -> None:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
+    kind = kinds.get(stat.S_IFMT(found.st_mode))
+    if kind is None and os.path.ismount("/proc") and found.st_dev == Path("/proc").stat().st_dev:
+        kind = "a file of the kernel"
+    if kind is not None:
+        raise InputError(path, f"is {kind}, not a regular file", "Save the content as a file, and name that")
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Opens a regular file for reading; never blocks, even where a pipe took the file's place meanwhile."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+    file = None
+    try:
+        _refuse_irregular(path, os.fstat(handle))
+        file = os.fdopen(handle, "rb")
+        return file
+    finally:
+        if file is None:
+            os.close(handle)
+
+
+def read_whole(path: Path, limit: int = WHOLE) -> bytes:
+    """The bytes of a regular file; InputError where it cannot be read or is larger than `limit`."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if len(content) > limit:
+        raise InputError(path, f"is larger than {limit:,} bytes", "Check that this is the right file")
+    return content
+
+
+def read_utf8(path: Path, limit: int = WHOLE) -> str:
+    """The text of a regular file in UTF-8, without the mark that may stand first; InputError names the line that is not."""
+    content = read_whole(path, limit)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + content.count(b"\n", 0, error.start)
+        raise InputError(f"{path}:{line}", "is not UTF-8", "Save the file as UTF-8") from None
+
+
+def unreadable(path: Path, error: OSError | ValueError) -> InputError:
+    """A file that cannot be opened or read, in our words; ValueError is a null byte in its name."""
+    if isinstance(error, ValueError):
+        return InputError(ascii(str(path)), "is no name of a file", "Check the path")
+    if isinstance(error, FileNotFoundError):
+        return InputError(path, "no such file", "Check the path")
+    if error.errno == errno.ENXIO:  # what opening a socket gives
+        return InputError(
+            path, "is a socket, not a regular file", "Save the content as a file, and name that"
+        )
+    return InputError(path, f"cannot be read ({error.strerror or error})", "Check the path and its rights")
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -95,12 +189,15 @@ def seal(folder: Path) -> None:
 
 def unsealed(folder: Path) -> Path | None:
     """The first file of a sealed folder that is gone or other than it was; the seal itself where that cannot be read."""
+    from zhllama.io.json import read_object
+
     try:
-        sums = dict(json.loads((folder / SEAL).read_text(encoding="utf-8")))
-        found = (folder / name for name, sum in sums.items() if _sum_of(folder / name) != sum)
-        return next(found, None)
-    except (OSError, ValueError, TypeError):
+        sums = read_object(folder / SEAL)
+    except InputError:
         return folder / SEAL
+    if any(not name or name.startswith("/") or ".." in Path(name).parts or "\0" in name for name in sums):
+        return folder / SEAL
+    return next((folder / name for name, sum in sums.items() if _sum_of(folder / name) != sum), None)
 
 
 def _sum_of(path: Path) -> str | None:
@@ -109,5 +206,5 @@ def _sum_of(path: Path) -> str | None:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file of any size."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

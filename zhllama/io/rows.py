@@ -1,19 +1,22 @@
 """Rows of JSON from a file, each with its line: one object a line, or the members of one list."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from zhllama.errors import InputError
+from zhllama.io.files import require_regular
+from zhllama.io.json import parse_member, parse_row, reason
 from zhllama.io.text import Advance, decoded_lines
 
 Row = TypeVar("Row", bound=BaseModel)
 MEND = "Mend this row"
+LARGEST = 2 << 30  # characters of a JSON list, which is in memory as a whole; lines are streamed
 
 
 @dataclass(frozen=True)
@@ -39,52 +42,63 @@ def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[
 
     Errors: InputError for a file that cannot be read, and for a broken list, behind whose fault no row can be found.
     """
-    if not path.is_file():
-        raise InputError(path, "no such file", "Check the path")
+    require_regular(path)
     lines = enumerate(decoded_lines(path, advance), 1)
     begin, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
     if first.lstrip().startswith("["):
-        yield from _members(path, "\n".join(chain([first], (line for _, line in lines))), begin)
+        held = _held(path, chain([first], (line for _, line in lines)))
+        yield from _members(path, "\n".join(held), begin)
         return
     for number, line in chain([(begin, first)], lines):
         if line.strip():
             yield number, _loaded(line)
 
 
+def _held(path: Path, lines: Iterator[str]) -> Iterator[str]:
+    """The lines of a list, up to what memory is meant to hold of one."""
+    size = 0
+    for line in lines:
+        size += len(line) + 1
+        if size > LARGEST:
+            told = f"is a JSON list of more than {LARGEST:,} characters"
+            raise InputError(path, told, "Write one JSON object a line, which is read as a stream")
+        yield line
+
+
 def _loaded(line: str) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return NotJson(f"is not JSON ({error})")
+        return parse_row(line)
+    except ValueError as error:
+        return NotJson(reason(error))
 
 
 def _members(path: Path, text: str, line: int) -> Iterator[tuple[int, Any]]:
     """The members of the list in `text`, one decoded at a time."""
-    decode = json.JSONDecoder().raw_decode
     told = 0  # up to where the lines are counted
 
     def broken(at: int, why: str) -> InputError:
         where = f"{path}:{line + text.count(chr(10), told, at)}"
-        return InputError(where, f"is not JSON ({why})", "Give a JSON list, or one object a line")
+        return InputError(where, why, "Give a JSON list, or one object a line")
 
     at = _skip(text, text.index("[") + 1)
     while text[at : at + 1] != "]":
         line, told = line + text.count("\n", told, at), at
         try:
-            member, at = decode(text, at)
-        except json.JSONDecodeError as error:
-            raise broken(error.pos, error.msg) from error
-        except RecursionError:
-            raise broken(at, "nested too deeply") from None
+            member, at = parse_member(text, at)
+        except JSONDecodeError as error:
+            raise broken(error.pos, f"is not JSON ({error.msg})") from error
+        except ValueError as error:
+            raise broken(at, reason(error)) from error
         yield line, member
         at = _skip(text, at)
         if text[at : at + 1] == ",":
             at = _skip(text, at + 1)
         elif text[at : at + 1] != "]":
-            raise broken(at, "the list ends too early" if at >= len(text) else "a comma is missing")
+            why = "the list ends too early" if at >= len(text) else "a comma is missing"
+            raise broken(at, f"is not JSON ({why})")
     end = _skip(text, at + 1)
     if end < len(text):
-        raise broken(end, "more text after the list")
+        raise broken(end, "is not JSON (more text after the list)")
 
 
 def _skip(text: str, at: int) -> int:

@@ -1,24 +1,30 @@
 """Text from anywhere as a stream: .txt, .jsonl, .parquet; plain, .gz, .xz or .zst; files, folders, globs."""
 
 import glob
-import gzip
-import io
-import json
-import lzma
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
-from zhllama.errors import InputError, MissingPackage
+from zhllama.errors import InputError
 from zhllama.folder import CONFIG
+from zhllama.io.files import LONGEST_LINE, require_regular, unreadable
+from zhllama.io.json import parse_row, reason
+from zhllama.io.packed import PACKED, open_packed
+from zhllama.io.parquet import Parquet
 from zhllama.manifest import check_outputs
 
 FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".tsv")
-PACKED = (".gz", ".xz", ".zst")
 CHUNK = 1 << 20
 # What a run of ours keeps of texts, conversations or tasks: documents, sharegpt's conversations, gen-zh's instructions.
 KEPT = ("documents", "conversations.jsonl", "instructions.jsonl")
 Advance = Callable[[int], None]  # told how many bytes of the file, as it lies on disk, were read
+_longest = LONGEST_LINE
+
+
+def limit_lines(most: int) -> None:
+    """Set how many bytes one line may have, for this process."""
+    global _longest
+    _longest = most
 
 
 def find_files(given: Sequence[str | Path], kept: Sequence[str] = KEPT) -> list[Path]:
@@ -48,7 +54,7 @@ def find_files(given: Sequence[str | Path], kept: Sequence[str] = KEPT) -> list[
                 raise InputError(path, "no such file", "Check the path")
             found.update(dict.fromkeys(matches))
     for path in found:
-        if path.is_file() and path.stat().st_size == 0:
+        if require_regular(path).st_size == 0:
             raise InputError(path, "is empty", "Name a file with text")
     return list(found)
 
@@ -100,11 +106,9 @@ def _records(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
 
 def _field(path: Path, number: int, line: str, field: str) -> str:
     try:
-        record = json.loads(line)
+        record = parse_row(line)
     except ValueError as error:
-        raise InputError(
-            f"{path}:{number}", f"is not JSON ({error})", "Give one JSON object a line"
-        ) from error
+        raise InputError(f"{path}:{number}", reason(error), "Give one JSON object a line") from error
     text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
         raise InputError(
@@ -114,75 +118,63 @@ def _field(path: Path, number: int, line: str, field: str) -> str:
 
 
 def _parquet(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise MissingPackage(str(path), "pyarrow", "corpus") from None
-    try:
-        file = ParquetFile(path)
-        if field not in file.schema_arrow.names:
-            raise InputError(
-                path,
-                f"has no column {field!r} but {', '.join(file.schema_arrow.names)}",
-                "Name the field with --field",
-            )
-        a_row = path.stat().st_size / max(1, file.metadata.num_rows)
-        for batch in file.iter_batches(columns=[field]):
-            yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
-            if advance is not None:
-                advance(round(batch.num_rows * a_row))
-    except ArrowException as error:
-        raise InputError(path, f"is not a readable Parquet file ({error})", "Check the file") from error
-
-
-def _open(path: Path, raw: IO[bytes]) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    if path.suffix == ".xz":
-        return cast(IO[bytes], lzma.LZMAFile(raw))
-    if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise MissingPackage(str(path), "zstandard", "corpus") from None
-        reader: Any = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return cast(IO[bytes], io.BufferedReader(reader))
-    return raw
+    file = Parquet(path)
+    file.require_text(field)
+    a_row = require_regular(path).st_size / max(1, file.rows)
+    for records in file.batches([field]):
+        yield from (record[field] for record in records if record[field] is not None)
+        if advance is not None:
+            advance(round(len(records) * a_row))
 
 
 def decoded_lines(path: Path, advance: Advance | None = None) -> Iterator[str]:
-    """The lines of a packed or plain file without their ends, a chunk at a time; InputError names the one not UTF-8."""
-    number = 1
+    """The lines of a packed or plain file without their ends, a chunk at a time.
+
+    Errors: InputError names the line that is not UTF-8, or longer than `--max-line-bytes`, and what is not a regular file.
+    """
+    number, told = 1, 0
+    file, raw = open_packed(path)
+    with file:
+        parts: list[bytes] = []  # of a line whose end has not come yet
+        size = 0
+        while True:
+            chunk = _read(path, file)
+            if advance is not None:
+                advance(raw.tell() - told)
+                told = raw.tell()
+            cut = chunk.rfind(b"\n") + 1 if chunk else 0
+            if chunk and not cut:
+                parts.append(chunk)
+                size += len(chunk)
+                _refuse_longer(path, number, size)
+                continue
+            block = b"".join((*parts, chunk[:cut]))
+            parts, size = [chunk[cut:]], len(chunk) - cut
+            if block:
+                text = _decode(path, number, block)
+                lines = text.split("\n")
+                if block.endswith(b"\n"):
+                    lines.pop()
+                if len(block) > _longest:
+                    for at, line in enumerate(lines, number):
+                        _refuse_longer(path, at, len(line.encode()))
+                number += len(lines)
+                yield from (line.removesuffix("\r") for line in lines)
+            if not chunk:
+                return
+
+
+def _read(path: Path, file: IO[bytes]) -> bytes:
     try:
-        with path.open("rb") as raw, _open(path, raw) as file:
-            rest, told = b"", 0
-            while True:
-                chunk = file.read(CHUNK)
-                if advance is not None:
-                    advance(raw.tell() - told)
-                    told = raw.tell()
-                block = rest + chunk
-                cut = block.rfind(b"\n") + 1 if chunk else len(block)
-                block, rest = block[:cut], block[cut:]
-                if block:
-                    lines = _decode(path, number, block).split("\n")
-                    if block.endswith(b"\n"):
-                        lines.pop()
-                    number += len(lines)
-                    yield from (line.removesuffix("\r") for line in lines)
-                if not chunk:
-                    return
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise InputError(
-            path, f"is cut off or not {path.suffix[1:]} data ({error})", "Check the file"
-        ) from error
+        return file.read(CHUNK)
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror or error})", "Check the path") from error
-    except Exception as error:
-        if type(error).__name__ == "ZstdError":
-            raise InputError(path, f"is cut off or not zst data ({error})", "Check the file") from error
-        raise
+        raise unreadable(path, error) from error
+
+
+def _refuse_longer(path: Path, number: int, size: int) -> None:
+    if size > _longest:
+        told = f"is a line of more than {_longest:,} bytes"
+        raise InputError(f"{path}:{number}", told, "Cut it into lines, or raise --max-line-bytes")
 
 
 def _decode(path: Path, number: int, block: bytes) -> str:

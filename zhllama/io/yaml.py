@@ -1,56 +1,82 @@
-"""Reads YAML that people write: one mapping, mistakes told with their line, and no aliases, which can blow a small file up."""
+"""Reads YAML that people write: one mapping of plain values, mistakes told with their line.
 
+Aliases can blow a small file up, and a tag (`!!timestamp`, `!!python/object`) builds something other than what stands
+there: both are refused. A date stays the text that it is.
+"""
+
+import math
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from zhllama.errors import InputError
+from zhllama.io.files import read_utf8
 
 DEEPEST = 20
+LARGEST = 1 << 22  # bytes; the parser takes seconds for each million
 
 
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without dates, whose constructor fails on 2001-99-99 and gives values that are no JSON."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def read_yaml(path: Path, what: str, remedy: str = "Mend the file") -> dict[str, Any]:
     """The mapping in a file; `what` it should hold goes into the InputError for anything else."""
-    return read_with_lines(path, what)[0]
+    return read_with_lines(path, what, remedy)[0]
 
 
-def read_with_lines(path: Path, what: str) -> tuple[dict[str, Any], yaml.MappingNode]:
+def read_with_lines(
+    path: Path, what: str, remedy: str = "Mend the file"
+) -> tuple[dict[str, Any], yaml.MappingNode]:
     """The same, and the nodes it was made from, which know the line of every part (`node.start_mark.line`, from 0)."""
+    text = read_utf8(path, LARGEST)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(path, "no such file", "Check its name") from None
-    except (OSError, ValueError) as error:
-        raise InputError(path, f"cannot be read ({error})", "Give a text file in UTF-8") from error
-    try:
-        depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
-                raise InputError(_at(path, event.start_mark), "is nested too deep", "Write it flatter")
-            if isinstance(event, yaml.AliasEvent):
-                raise InputError(_at(path, event.start_mark), "uses an alias (*name)", "Write the value out")
-        node = yaml.compose(text, yaml.SafeLoader)
+        _refuse_unplain(path, text)
+        node = yaml.compose(text, _Loader)
         if isinstance(node, yaml.MappingNode):
-            loaded = yaml.SafeLoader("").construct_document(node)
-            _refuse_twice(path, node)
+            _refuse_senseless(path, node)
+            loaded = _Loader("").construct_document(node)
             return {str(key): value for key, value in loaded.items()}, node
+    except InputError:
+        raise
     except yaml.MarkedYAMLError as error:
         where = _at(path, error.problem_mark or error.context_mark)
         raise InputError(where, f"is not readable YAML ({error.problem})", "Mend that line") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise InputError(path, f"is not readable YAML ({told})", "Mend the file") from error
+    except (
+        Exception
+    ) as error:  # constructors raise what they meet: KeyError, TypeError, AttributeError, OverflowError
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(path, f"is not readable YAML ({told})", remedy) from error
     raise InputError(path, f"is not {what}", "Write one `name: value` a line")
+
+
+def _refuse_unplain(path: Path, text: str) -> None:
+    """InputError with the line of an alias, a tag, too deep a part, and a number that is none."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        at = _at(path, event.start_mark)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise InputError(at, "is nested too deep", "Write it flatter")
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(at, "uses an alias (*name)", "Write the value out")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise InputError(at, f"uses a tag ({ascii(tag)[:60]})", "Write the value alone")
 
 
 def _at(path: Path, mark: Any) -> str:
     return f"{path}:{mark.line + 1}" if mark else str(path)
 
 
-def _refuse_twice(path: Path, node: yaml.Node) -> None:
-    """YAML lets the later of two equal names win, in silence."""
+def _refuse_senseless(path: Path, node: yaml.Node) -> None:
+    """InputError for the second of two equal names, which YAML lets win in silence, and for NaN and infinity."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -58,7 +84,14 @@ def _refuse_twice(path: Path, node: yaml.Node) -> None:
                 where = _at(path, key.start_mark)
                 raise InputError(where, f"names {key.value!r} a second time", "Take one of them out")
             seen.add(str(key.value))
-            _refuse_twice(path, value)
+            _refuse_senseless(path, value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_twice(path, value)
+            _refuse_senseless(path, value)
+    elif (
+        isinstance(node, yaml.ScalarNode)
+        and node.tag == "tag:yaml.org,2002:float"
+        and not math.isfinite(_Loader("").construct_yaml_float(node))
+    ):
+        where = _at(path, node.start_mark)
+        raise InputError(where, f"holds {str(node.value)[:20]}, which is no finite number", "Write a number")

@@ -1,6 +1,5 @@
 """Folds what a chain of runs trained into one plain model, shard by shard, and proves that it says the same."""
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from zhllama.errors import BrokenPromise, InputError
 from zhllama.folder import MANIFEST
 from zhllama.io.files import to_json
+from zhllama.io.json import read_object
+from zhllama.io.safetensors import load_tensors
 from zhllama.manifest import read_manifest
 from zhllama.model.grow import BESIDE, copy_tokenizer
 from zhllama.model.load import (
@@ -120,14 +121,8 @@ def read_adapter(folder: Path, stored: Sequence[str] | Any) -> dict[str, Low]:
 
     Errors: InputError for an adapter of another kind, and for modules that the base does not have.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "adapter_model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(folder, f"is no readable adapter ({error})", "Make the run again") from error
+    config = read_object(folder / "adapter_config.json", "Make the run again")
+    tensors = load_tensors(folder / "adapter_model.safetensors", "Make the run again")
     if config.get("peft_type") != "LORA" or any(config.get(key) for key in REFUSED):
         raise InputError(folder, "is not a plain LoRA adapter", "Merge it with the program that made it")
     found: dict[str, Low] = {}
@@ -255,7 +250,7 @@ def generation_config(out: Path) -> None:
     """generation_config.json: the base's, or from the model's config, with what ends a text for the tokenizer."""
     path = out / "generation_config.json"
     source = path if path.exists() else out / "config.json"
-    config = json.loads(source.read_text(encoding="utf-8"))
+    config = read_object(source, "Fetch the model again")
     if source != path:
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         config = {key: config[key] for key in names if config.get(key) is not None}

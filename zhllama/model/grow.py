@@ -1,6 +1,5 @@
 """Gives a model rows for a larger vocabulary, shard by shard: only the embedding and the head are read and changed."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zhllama.errors import InputError, OptionError
 from zhllama.folder import MANIFEST
 from zhllama.io.files import to_json
+from zhllama.io.json import read_object
 from zhllama.manifest import check_outputs
 from zhllama.model import initialise
 from zhllama.model.distill import Distilling, distill, snippets
@@ -275,7 +275,7 @@ def _write_configs(todo: Plan, out: Path) -> None:
         source = todo.model / name
         if not source.is_file():
             continue
-        config: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+        config = read_object(source, "Fetch the model again")
         for key in [k for k in config if k.endswith("_token_id")]:
             config[key] = _moved(todo, key, config[key], moved)
         if config.get("pad_token_id") is None and tokenizer.pad_token_id is not None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zhllama.errors import InputError
+from zhllama.io.files import open_regular
 from zhllama.vocab.load import Tokenizer
 from zhllama.vocab.model import SPACE
 
@@ -126,7 +128,7 @@ def read_vectors(path: Path, wanted: Iterable[str]) -> "dict[str, torch.Tensor]"
     found: dict[str, torch.Tensor] = {}
     width = None
     try:
-        with path.open(encoding="utf-8") as file:
+        with TextIOWrapper(open_regular(path), encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 name, *numbers = line.rstrip("\n").rstrip(" ").split(" ")
                 if number == 1 and len(numbers) == 1:

@@ -1,6 +1,5 @@
 """Writes a plain LLaMA-type folder as one GGUF file for llama.cpp, a tensor in memory at a time."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from zhllama.errors import InputError, MissingPackage, OutputError
+from zhllama.io.json import read_object
 from zhllama.model.load import load_tokenizer, read_model_config
 from zhllama.model.weights import Weights, read_weights
 from zhllama.vocab.model import Kind, SentencePieceModel
@@ -195,7 +195,7 @@ def read_vocabulary(folder: Path, tokenizer: Any, rows: int) -> Vocabulary:
             None,
             model.normalizer.add_dummy_prefix,
         )
-    raw = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    raw = read_object(folder / "tokenizer.json")
     split = _split(raw.get("pre_tokenizer") or {})
     if split is None:
         raise InputError(

@@ -1,6 +1,5 @@
 """Opens a model from anywhere: a transformers folder, a hub name, or a run folder with the whole chain behind it."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zhllama.errors import InputError, ZhllamaError
 from zhllama.folder import CONFIG, MANIFEST
 from zhllama.hub import is_hub_name, require_network
+from zhllama.io.json import read_object
+from zhllama.io.safetensors import load_tensors
 from zhllama.manifest import as_it_was, check_outputs, read_config, read_manifest
 from zhllama.pretrained import open_adapter, open_causal, open_config, open_tokenizer
 
@@ -136,15 +137,10 @@ def local_folder(path: str | Path) -> Path:
 def read_model_config(folder: Path) -> Any:
     """The transformers config of a plain folder; a model that would need its own code is refused."""
     path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            folder, "has no config.json", "Name a transformers folder or a finished run"
-        ) from None
-    except ValueError as error:
-        raise InputError(path, f"is not JSON ({error})", "Fetch the model again") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("model_type", ""), str):
+    if not path.exists():
+        raise InputError(folder, "has no config.json", "Name a transformers folder or a finished run")
+    raw = read_object(path, "Fetch the model again")
+    if not isinstance(raw.get("model_type", ""), str):
         raise InputError(path, "is not a model's config", "Fetch the model again")
     try:
         return open_config(folder)
@@ -239,17 +235,11 @@ def read_rows(run: Path) -> Iterator[tuple[str, "torch.Tensor", "torch.Tensor"]]
     path = run / ROWS
     if not path.is_file():
         return
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise InputError(
-            path, f"is cut off or no safetensors file ({error})", "Make the run again"
-        ) from error
+    tensors = load_tensors(path, "Make the run again")
     for which in ("input", "output"):
         if f"{which}_rows" in tensors:
+            if f"{which}_ids" not in tensors:
+                raise InputError(path, f"holds {which} rows without their ids", "Make the run again")
             yield which, tensors[f"{which}_ids"], tensors[f"{which}_rows"]
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -13,23 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import InputError, OutputError
+from zhllama.io.json import read_object
+from zhllama.io.safetensors import AGAIN, Stored, read_header
+from zhllama.io.torch import load_torch
 
 if TYPE_CHECKING:
     import torch
 
 BLOCK = 1 << 24  # bytes copied at once
-AGAIN = "Fetch the model again"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where one tensor lies: its file, and for safetensors its first and last byte there."""
-
-    file: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int = 0
-    end: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,11 +65,10 @@ def read_weights(folder: Path) -> Weights:
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if index.is_file():
-            try:
-                held = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-                files = sorted({str(file) for file in held})
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(index, f"is not an index of shards ({error})", AGAIN) from error
+            held = read_object(index, AGAIN).get("weight_map")
+            if not isinstance(held, dict) or not all(isinstance(file, str) for file in held.values()):
+                raise InputError(index, "is not an index of shards: it has no weight_map of names", AGAIN)
+            files = sorted(set(held.values()))
         elif (folder / name).is_file():
             files = [name]
         else:
@@ -90,49 +79,15 @@ def read_weights(folder: Path) -> Weights:
                 raise InputError(folder, f"names a shard outside of itself, {file!r}", AGAIN)
             if not (folder / file).is_file():
                 raise InputError(folder / file, "is missing", AGAIN)
-            tensors |= (
-                read_header(folder / file) if file.endswith(".safetensors") else _bin_header(folder / file)
-            )
+            path = folder / file
+            found = read_header(path) if file.endswith(".safetensors") else _bin_header(path)
+            if twice := next(iter(tensors.keys() & found.keys()), None):
+                raise InputError(path, f"holds {ascii(twice)[:80]}, as another shard does", AGAIN)
+            tensors |= found
         return Weights(folder, tensors)
     raise InputError(
         folder, "holds no weights (model.safetensors, pytorch_model.bin, or their shards)", AGAIN
     )
-
-
-def read_header(path: Path) -> dict[str, Stored]:
-    """The tensors of one safetensors file, in the order in which they lie there."""
-    header, begin = _raw_header(path)
-    try:
-        found = {name: _stored(path.name, entry, begin) for name, entry in header.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(path, f"has a broken safetensors header ({error!r})", AGAIN) from error
-    size, end = path.stat().st_size, max((stored.end for stored in found.values()), default=0)
-    if end > size:
-        raise InputError(path, f"is cut off: {size:,} bytes of {end:,} at least", AGAIN)
-    return dict(sorted(found.items(), key=lambda item: item[1].start))
-
-
-def _stored(file: str, entry: Any, begin: int) -> Stored:
-    """One entry of a header, its span held against its shape; ValueError and the like where they do not agree."""
-    (first, last), dtype, shape = entry["data_offsets"], str(entry["dtype"]), tuple(map(int, entry["shape"]))
-    digits = re.search(r"\d+", dtype)
-    bits = int(digits[0]) if digits else 8  # BOOL
-    if first < 0 or min(shape, default=0) < 0 or (last - first) * 8 != math.prod(shape) * bits:
-        raise ValueError(f"{dtype} {list(shape)} in bytes {first} to {last}")
-    return Stored(file, dtype, shape, begin + first, begin + last)
-
-
-def _raw_header(path: Path) -> tuple[dict[str, Any], int]:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise InputError(path, "is cut off or no safetensors file", AGAIN)
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            return header, 8 + length
-        except (ValueError, AttributeError) as error:
-            raise InputError(path, f"has no safetensors header ({error})", AGAIN) from error
 
 
 def rewrite(weights: Weights, out: Path, changes: Mapping[str, Change]) -> list[str]:
@@ -222,27 +177,30 @@ def _rewrite_bin(weights: Weights, file: str, part: Path, changes: Mapping[str, 
 def _read_bin(path: Path) -> "dict[str, torch.Tensor]":
     import torch
 
-    try:
-        tensors: dict[str, torch.Tensor] = torch.load(path, "cpu", mmap=True, weights_only=True)
-    except Exception as error:
-        told = " ".join(str(error).split())[:150]
-        raise InputError(path, f"is cut off or no weights of torch ({told})", AGAIN) from error
+    tensors = load_torch(path, AGAIN)
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise InputError(path, "holds something other than tensors by name", AGAIN)
     return tensors
 
 
 def _bin_header(path: Path) -> dict[str, Stored]:
     names = {dtype: name for name, dtype in _dtypes().items()}
-    return {name: Stored(path.name, names[t.dtype], tuple(t.shape)) for name, t in _read_bin(path).items()}
+    tensors = _read_bin(path)
+    if strange := next((t.dtype for t in tensors.values() if t.dtype not in names), None):
+        raise InputError(path, f"holds weights of the type {strange}, which is not known here", AGAIN)
+    return {str(name): Stored(path.name, names[t.dtype], tuple(t.shape)) for name, t in tensors.items()}
 
 
 def _write_index(weights: Weights, out: Path) -> None:
     """The index of the shards, with its total true to what was written."""
     for path in weights.folder.glob("*.index.json"):
-        index = json.loads(path.read_text(encoding="utf-8"))
-        if set(index.get("weight_map", {}).values()) != set(weights.files):
+        index = read_object(path, AGAIN)
+        named = index.get("weight_map")
+        if not isinstance(named, dict) or {str(file) for file in named.values()} != set(weights.files):
             continue
         written = _bytes_in(out, weights.files)
-        index.setdefault("metadata", {})["total_size"] = written
+        metadata = index.get("metadata")
+        index["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "total_size": written}
         (out / path.name).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,14 +12,17 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from zhllama.errors import InputError, OutputError
-from zhllama.io.files import json_lines, seal, to_json, unsealed, write_whole
+from zhllama.io.files import json_lines, read_utf8, seal, to_json, unsealed, write_whole
+from zhllama.io.json import parse_json, read_object
 from zhllama.training.options import Fit
 from zhllama.training.packing import Packed
 
 IDS, STARTS, USED, ANSWERS, META = "ids.bin", "starts.bin", "used.bin", "answers.bin", "blocks.json"
 ASIDE = "aside.jsonl"
+PACK_AGAIN = "Remove the folder, and pack the text again"
 FORMAT = 2  # a change of what is written here makes every older cache stale
 Example = dict[str, NDArray[np.int64]]
 
@@ -61,8 +64,8 @@ class Blocks:
         """Maps a folder into memory; InputError where a file is missing, cut off or other than it was written."""
         if changed := unsealed(folder):
             raise InputError(changed, "is not as it was packed", f"Remove {folder}, and pack the text again")
+        meta = _meta(folder / META)
         try:
-            meta = Meta(**json.loads((folder / META).read_text(encoding="utf-8")))
             shape = (meta.blocks, meta.size)
             ids = np.memmap(folder / IDS, meta.dtype, "r", shape=shape)
             starts = np.memmap(folder / STARTS, np.int64, "r")
@@ -90,11 +93,22 @@ class Blocks:
     def beside(self, name: str) -> list[Any]:
         """What was written beside the blocks under a name, a JSON value a line."""
         path = self.folder / name
-        return (
-            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            if path.exists()
-            else []
-        )
+        lines = read_utf8(path).split("\n") if path.exists() else []
+        return [parse_json(line, f"{path}:{n}", PACK_AGAIN) for n, line in enumerate(lines, 1) if line]
+
+
+def _meta(path: Path) -> Meta:
+    """What a folder says of its blocks, each field held to its type."""
+    try:
+        meta = TypeAdapter(Meta).validate_json(to_json(read_object(path, PACK_AGAIN)), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise InputError(path, f"does not describe packed blocks ({told})", PACK_AGAIN) from None
+    counts = (meta.size, meta.blocks, meta.tokens, meta.documents, meta.vocabulary)
+    if min(counts) < 0 or meta.dtype not in ("uint16", "uint32"):
+        raise InputError(path, "does not describe packed blocks", PACK_AGAIN)
+    return meta
 
 
 def example(
@@ -181,7 +195,7 @@ def write_blocks(
             (part / USED).open("wb") as used,
             (part / ANSWERS).open("wb") as answers,
         ):
-            for some in packed:
+            for some in _reading(packed):
                 ids.write(some.ids.astype(dtype).tobytes())
                 starts.write(((some.starts[:, 0] + blocks) * origin.size + some.starts[:, 1]).tobytes())
                 used.write(some.used.tobytes())
@@ -215,6 +229,15 @@ def write_blocks(
             folder, meta, np.empty((0, origin.size), dtype), np.empty(0, np.int64), np.empty(0, np.int32)
         )
     return Blocks.open(folder)
+
+
+def _reading(packed: Iterable[Packed]) -> Iterator[Packed]:
+    """What is to be written; an error of the disk that the texts lie on is not one of the disk written to."""
+    try:
+        yield from packed
+    except OSError as error:
+        where = error.filename or "input"
+        raise InputError(where, f"cannot be read ({error.strerror or error})", "Check the file") from error
 
 
 def _settle(file: IO[bytes]) -> None:

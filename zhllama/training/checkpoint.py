@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zhllama.errors import InputError, OutputError
 from zhllama.io.files import seal, unsealed
+from zhllama.io.safetensors import load_tensors
+from zhllama.io.torch import check_states
 
 TRAINED = "trained.safetensors"
 
@@ -24,6 +26,8 @@ def last_checkpoint(folder: Path) -> Path | None:
     if newest and (changed := unsealed(newest)):
         remedy = f"Remove {newest}; --resume then goes on from before it"
         raise InputError(changed, "is not as the checkpoint was written", remedy)
+    if newest:
+        check_states(newest, f"Remove {newest}; --resume then goes on from before it")
     return newest
 
 
@@ -80,7 +84,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         _remove(part_of(folder))
-        if not _of_the_disk(error):
+        if not _of_writing(error, folder):
             raise
         told = " ".join(str(error).split())[:120]
         raise OutputError(
@@ -88,11 +92,23 @@ def disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _of_the_disk(error: BaseException) -> bool:
-    """torch.save tells of a full disk by a RuntimeError of its zip writer, safetensors by an error of its own."""
+def _of_writing(error: BaseException, folder: Path) -> bool:
+    """Whether an error comes from writing `folder`, and not from what is read meanwhile.
+
+    torch.save tells of a full disk by a RuntimeError of its zip writer, safetensors by an error of its own with the number
+    of the system's. An error of the system names the file that could not be opened, and none where writing failed; one
+    without a number, such as pyarrow's for a damaged page, is not the system's.
+    """
     if isinstance(error, RuntimeError):
         return "inline_container" in str(error) or "PytorchStreamWriter" in str(error)
-    return isinstance(error, OSError | SafetensorError)
+    if isinstance(error, SafetensorError):
+        return "os error" in str(error)
+    if not isinstance(error, OSError) or error.errno is None:
+        return False
+    named = [
+        Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
+    ]
+    return not named or any(folder.parent in path.parents or path == folder.parent for path in named)
 
 
 def settle(path: Path) -> None:
@@ -143,12 +159,7 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def load_trained(model: nn.Module, folder: Path) -> None:
     """Write a checkpoint's values into the model's own memory; InputError where they are not this model's."""
-    try:
-        held = load_file(folder / TRAINED)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            folder, f"is not a whole checkpoint ({error})", "Remove it, and --resume again"
-        ) from error
+    held = load_tensors(folder / TRAINED, "Remove this checkpoint, and --resume again")
     learning = trained_tensors(model)
     if {n: t.shape for n, t in held.items()} != {n: t.shape for n, t in learning.items()}:
         raise InputError(

@@ -1,6 +1,5 @@
 """What is known of a run before a weight is read: the model's chain, whether the tokenizer fits, which rows are new."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from zhllama.errors import InputError, OptionError
 from zhllama.folder import MANIFEST
+from zhllama.io.json import read_object
 from zhllama.io.text import read_documents
 from zhllama.manifest import read_manifest
 from zhllama.model.grow import Grown, grow
@@ -172,9 +172,9 @@ def read_shape(model: str | None, shape: str | None) -> Any:
         known = ", ".join(sorted(p.stem for p in shipped.glob("*.json")))
         raise InputError(str(shape), "is neither a config.json nor a shipped shape", f"Shipped are: {known}")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_object(path, "Give a transformers config.json")
         return config_of(settings, path)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         told = f"is not a model's config ({error})"
         raise InputError(path, told, "Give a transformers config.json") from error
 

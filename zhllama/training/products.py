@@ -1,6 +1,5 @@
 """What a pre-training run leaves: learned rows, adapter, tokenizer, page and figures, each whole; then its manifest."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from zhllama.io.files import to_json
+from zhllama.io.json import read_object
 from zhllama.model.grow import BESIDE, copy_tokenizer
 from zhllama.model.load import ADAPTER, GROWN, ROWS, TOKENIZER, TUNED
 from zhllama.model.weights import Change, read_weights, rewrite
@@ -64,7 +64,7 @@ def finish(run: Run) -> dict[str, Any]:
     shutil.rmtree(run.out / CHECKPOINTS, ignore_errors=True)
     if (run.out / TUNED).is_dir():
         shutil.rmtree(run.out / GROWN, ignore_errors=True)
-    figures: dict[str, Any] = json.loads((run.out / FIGURES).read_text(encoding="utf-8"))
+    figures = read_object(run.out / FIGURES, "Start over with --force", any_number=True)
     return run.finish(figures)
 
 

@@ -10,9 +10,12 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from zhllama.errors import BrokenPromise, ZhllamaError
-from zhllama.io.files import to_json, write_whole
+from zhllama.io.files import read_utf8, to_json, write_whole
+from zhllama.io.json import as_object, parse_json
 from zhllama.training import checkpoint
 from zhllama.training.heldout import Bits, HeldOut, collate, measure
+
+MEND = "Start over with --force"
 
 Told = Callable[[dict[str, Any]], None]
 LOG = "log.jsonl"
@@ -191,5 +194,6 @@ class Journal(TrainerCallback):
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; a last one that a kill cut off is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = read_utf8(path).split("\n")[:-1] if path.exists() else []
+    places = ((f"{path}:{number}", line) for number, line in enumerate(lines, 1))
+    return [as_object(parse_json(line, where, MEND, any_number=True), where, MEND) for where, line in places]

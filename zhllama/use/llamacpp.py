@@ -9,6 +9,7 @@ from typing import Any
 
 from zhllama.conversation.records import Turn
 from zhllama.errors import InputError
+from zhllama.io.json import parse_json
 from zhllama.use.chat import Sampling
 from zhllama.use.pieces import spoken
 
@@ -92,7 +93,7 @@ class LlamaCppSpeaker:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
                 request, timeout=60
             ) as reply:
-                return json.load(reply)
+                return parse_json(reply.read(), "llama.cpp", "Start it again", any_number=True)
         except OSError as error:
             told = error.read().decode()[:200] if hasattr(error, "read") else str(error)
             raise InputError("llama.cpp", f"refuses this conversation ({told})", "Try /reset") from error

@@ -1,6 +1,5 @@
 """A model or run as a plain folder that a server can load: folded where it must be, with its template and its ends."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 from zhllama.conversation.template import Template
 from zhllama.errors import InputError
 from zhllama.io.files import to_json
+from zhllama.io.json import read_object
 from zhllama.model.export import fold, generation_config
 from zhllama.model.load import load_tokenizer, read_model_config, resolve_chain
 from zhllama.use.speaker import PLAIN, context_of, ends_of_answer, find_template
@@ -65,7 +65,7 @@ def make_served(model: str, template: str | None, home: Path) -> Served:
                 (folder / path.name).symlink_to(path.resolve())
     _rewrite(folder / TEMPLATE, found.jinja)
     generation_config(folder)
-    said = json.loads((folder / GENERATION).read_text(encoding="utf-8"))
+    said = read_object(folder / GENERATION)
     ends = ends_of_answer(said.get("eos_token_id"), tokenizer, found)
     _rewrite(folder / GENERATION, to_json({**said, "do_sample": True, "eos_token_id": ends}))
     (cached / "refs").mkdir()

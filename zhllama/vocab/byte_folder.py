@@ -8,11 +8,12 @@ from typing import Any, cast
 from tokenizers import Tokenizer as Inner
 
 from zhllama.errors import InputError, ZhllamaError
-from zhllama.io.files import to_json
+from zhllama.io.files import read_whole, to_json
+from zhllama.io.json import read_object
 from zhllama.pretrained import open_tokenizer
 from zhllama.vocab.byte_merge import ByteMerge
 from zhllama.vocab.merge import PAD
-from zhllama.vocab.settings import CONFIG, NAMED, TEMPLATE, read_object
+from zhllama.vocab.settings import CONFIG, NAMED, TEMPLATE
 
 CARRIED = (NAMED, TEMPLATE, "chat_template.json", "LICENSE", "NOTICE")
 
@@ -24,7 +25,7 @@ def transformers_files(merge: ByteMerge, source: Path) -> dict[str, bytes]:
     is: Qwen2Tokenizer and GPT2Tokenizer build a pattern of their own (transformers 5.23).
     """
     folder = source.parent
-    files = {name: (folder / name).read_bytes() for name in CARRIED if (folder / name).is_file()}
+    files = {name: read_whole(folder / name) for name in CARRIED if (folder / name).is_file()}
     config = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     config = {k: v for k, v in config.items() if k not in ("auto_map", "tokenizer_file", "backend")}
     config["tokenizer_class"] = "PreTrainedTokenizerFast"

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Inner
 from tokenizers.models import BPE
 
 from zhllama.errors import InputError
+from zhllama.io.json import as_object, parse_json
 from zhllama.vocab.load import JsonTokenizer
 from zhllama.vocab.ranks import BYTE_OF
 
@@ -52,8 +53,7 @@ class ByteLevel:
 
     @cached_property
     def _json(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(self.content)
-        return loaded
+        return as_object(parse_json(self.content, "tokenizer.json"), "tokenizer.json")
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -167,7 +167,7 @@ class ByteLevel:
 
         Tokens beside the vocabulary are written into it as well: `tokenizers` would count their ids from its length.
         """
-        raw: dict[str, Any] = json.loads(self.content)
+        raw: dict[str, Any] = as_object(parse_json(self.content, "tokenizer.json"), "tokenizer.json")
         vocabulary: dict[str, int] = raw["model"]["vocab"]
         for id, text in self.beside.items():
             vocabulary.setdefault(text, id)
@@ -183,7 +183,7 @@ class ByteLevel:
         """The same without some tokens and the merges that make them; those that stay move up in their order."""
         gone = {self.texts[id] for id in ids}
         moved = {id: new for new, id in enumerate(self.kept(ids))}
-        raw: dict[str, Any] = json.loads(self.content)
+        raw: dict[str, Any] = as_object(parse_json(self.content, "tokenizer.json"), "tokenizer.json")
         held = raw["model"]
         held["vocab"] = {t: moved[id] for t, id in held["vocab"].items() if id in moved}
         for id, text in self.beside.items():

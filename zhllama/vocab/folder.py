@@ -8,6 +8,7 @@ from typing import cast, get_args
 from zhllama.errors import InputError
 from zhllama.folder import MANIFEST
 from zhllama.io.files import sha256, to_json
+from zhllama.io.json import read_object
 from zhllama.manifest import read_manifest
 from zhllama.vocab.audit import Audit
 from zhllama.vocab.byte_merge import ByteMerge
@@ -47,12 +48,11 @@ def kept_of(folder: Path, base_size: int) -> list[int] | None:
     path = folder / ID_MAP
     if not path.is_file():
         return None
-    try:
-        kept: list[int] = json.loads(path.read_text(encoding="utf-8"))["kept"]
-        if len({id for id in kept if type(id) is int and 0 <= id < base_size}) == len(kept):
-            return kept
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(path, f"is no id map ({error})", "Make the vocabulary again") from error
+    kept = read_object(path, "Make the vocabulary again").get("kept")
+    if not isinstance(kept, list):
+        raise InputError(path, "is no id map: it has no list `kept`", "Make the vocabulary again")
+    if len({id for id in kept if type(id) is int and 0 <= id < base_size}) == len(kept):
+        return kept
     raise InputError(
         path, f"names an id twice, or one beyond the base's {base_size:,}", "Name the right base with --base"
     )

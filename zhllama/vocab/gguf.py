@@ -4,36 +4,18 @@ Format: ggml/docs/gguf.md. Keys `tokenizer.ggml.*`: `model` is "llama" for Sente
 BPE, whose pattern `pre` names (llama.cpp, src/llama-vocab.cpp).
 """
 
-import struct
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
+from zhllama.io.gguf import read_metadata
 from zhllama.vocab.model import SentencePieceModel
 from zhllama.vocab.ranks import CL100K, GPT2, O200K, QWEN, TEKKEN, byte_level
 
-MAGIC = b"GGUF"
-LONGEST = 1 << 28  # bytes of one string or entries of one array; more is a broken file
 CONTROL, USER = 3, 4  # entries of tokenizer.ggml.token_type, numbered as SentencePiece's
-_SCALARS = (
-    "B",
-    "b",
-    "H",
-    "h",
-    "I",
-    "i",
-    "f",
-    "?",
-    "",
-    "",
-    "Q",
-    "q",
-    "d",
-)  # by type; 8 is a string, 9 an array
 _PATTERNS = {
     "default": [GPT2],
     "gpt-2": [GPT2],
@@ -47,11 +29,7 @@ _PATTERNS = {
 
 def read_gguf(path: Path) -> SentencePieceModel | Tokenizer:
     """The tokenizer of a GGUF file; InputError where the file is broken or its tokenizer is of another kind."""
-    found = {
-        key.removeprefix("tokenizer.ggml."): value
-        for key, value in _metadata(path)
-        if key.startswith("tokenizer.ggml.")
-    }
+    found = read_metadata(path, "tokenizer.ggml.")
     kind = found.get("model")
     try:
         if kind == "llama":
@@ -90,47 +68,14 @@ def _byte_level(path: Path, found: dict[str, Any]) -> Tokenizer:
             f"splits text as {pre!r}, which is not known here",
             f"Known are: {', '.join(_PATTERNS)}; give its tokenizer.json",
         )
-    kinds = found["token_type"]
-    ids = {text: id for id, text in enumerate(found["tokens"])}
+    kinds, tokens = found["token_type"], found["tokens"]
+    ids = {text: id for id, text in enumerate(tokens)}
+    if len(kinds) != len(tokens) or len(ids) != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens, {len(ids)} of them different, and {len(kinds)} types")
     merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in found["merges"])]
+    for left, right in merges:
+        if strange := [text for text in (left, right, left + right) if text not in ids]:
+            told = f"the merge {ascii(left + ' ' + right)[:80]} needs {ascii(strange[0])[:60]}"
+            raise ValueError(f"{told}, which is not in the vocabulary")
     specials = [(id, text) for text, id in ids.items() if kinds[id] in (CONTROL, USER)]
     return byte_level(ids, merges, _PATTERNS[pre], specials, whole=pre == "llama-bpe")
-
-
-def _metadata(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        with path.open("rb") as file:
-            if file.read(4) != MAGIC:
-                raise ValueError("no GGUF")
-            version, _, entries = _read(file, "IQQ")
-            if version not in (2, 3):
-                raise ValueError(f"version {version}")
-            for _ in range(entries):
-                key = _string(file)
-                yield key, _value(file, *_read(file, "I"))
-    except (ValueError, struct.error, UnicodeDecodeError, IndexError, MemoryError) as error:
-        raise InputError(path, f"is cut off or not a GGUF file ({error})", "Fetch the file again") from None
-
-
-def _read(file: BinaryIO, layout: str) -> tuple[Any, ...]:
-    return struct.unpack(f"<{layout}", file.read(struct.calcsize(f"<{layout}")))
-
-
-def _string(file: BinaryIO) -> str:
-    (length,) = _read(file, "Q")
-    if length > LONGEST:
-        raise ValueError(f"a string of {length} bytes")
-    return file.read(length).decode("utf-8", "replace")
-
-
-def _value(file: BinaryIO, kind: int) -> Any:
-    if kind == 8:
-        return _string(file)
-    if kind != 9:
-        return _read(file, _SCALARS[kind])[0]
-    inner, length = _read(file, "IQ")
-    if length > LONGEST:
-        raise ValueError(f"an array of {length} entries")
-    if inner in (8, 9):
-        return [_value(file, inner) for _ in range(length)]
-    return list(_read(file, f"{length}{_SCALARS[inner]}"))

@@ -9,8 +9,11 @@ from typing import Any, Literal, Protocol
 
 from zhllama.errors import InputError
 from zhllama.hub import hub_file, is_hub_name
+from zhllama.io.files import open_regular, read_utf8, read_whole, unreadable
+from zhllama.io.gguf import MAGIC
+from zhllama.io.json import LARGEST
 from zhllama.manifest import check_outputs
-from zhllama.vocab.gguf import MAGIC, read_gguf
+from zhllama.vocab.gguf import read_gguf
 from zhllama.vocab.model import SPACE, SentencePieceModel
 from zhllama.vocab.ranks import BYTE_OF
 from zhllama.vocab.tekken import is_tekken, read_tekken
@@ -154,16 +157,16 @@ def tokenizer_file(name: str | Path) -> Path:
 def format_of(path: Path) -> Format:
     """The format of a tokenizer's file, by its content; InputError where it is none of them."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(1 << 16)
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
+        raise unreadable(path, error) from error
     if not head:
         raise InputError(path, "is empty", f"Name {_KNOWN}")
     if head.startswith(MAGIC):
         return "gguf"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        return "tekken" if is_tekken(path.read_bytes()) else "tokenizer.json"
+        return "tekken" if is_tekken(read_whole(path)) else "tokenizer.json"
     if is_rank_file(head):
         return "tiktoken"
     # A .model is a message of protocol buffers whose first field is a piece: tag 0x0A.
@@ -188,7 +191,9 @@ def _read_inner(path: Path) -> Any:
     if format == "sentencepiece":
         raise InputError(path, "is a SentencePiece model, no tokenizer.json", "Name another file")
     try:
-        return Inner.from_file(str(path))
+        return Inner.from_str(read_utf8(path, LARGEST))
+    except InputError:
+        raise
     except Exception as error:  # `tokenizers` raises a bare Exception
         told = " ".join(str(error).split())[:120]
         raise InputError(path, f"is not a readable tokenizer.json ({told})", "Check the file") from error

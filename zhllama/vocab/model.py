@@ -11,6 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from zhllama.errors import InputError
+from zhllama.io.files import read_whole
 
 SPACE = "\u2581"  # SentencePiece writes a space as ▁
 
@@ -35,10 +36,7 @@ class SentencePieceModel:
     @classmethod
     def read(cls, path: Path) -> "SentencePieceModel":
         """Read a .model file; InputError where it is missing, cut off, or something else."""
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from error
+        content = read_whole(path)
         if not content:
             raise InputError(path, "is empty", "Name a SentencePiece .model")
         try:

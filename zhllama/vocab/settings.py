@@ -1,10 +1,9 @@
 """What lies beside a tokenizer's own file: its settings, and the names of its special tokens."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from zhllama.errors import InputError
+from zhllama.io.json import read_object
 
 CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 NAMED = "special_tokens_map.json"  # what older folders name their special tokens in, beside the config or instead of it
@@ -20,17 +19,6 @@ def read_settings(folder: Path) -> dict[str, Any]:
         if path.is_file():
             found |= read_object(path)
     return found
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in one file."""
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(path, f"is not readable JSON ({error})", "Mend the file, or remove it") from error
-    if not isinstance(loaded, dict):
-        raise InputError(path, "is not a mapping", "Mend the file, or remove it")
-    return loaded
 
 
 def named_token(settings: dict[str, Any], role: str) -> str | None:

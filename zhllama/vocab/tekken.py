@@ -1,12 +1,12 @@
 """Mistral's tekken.json: ranked tokens in base64, their pattern, and ids that begin after the special tokens."""
 
-import json
 from base64 import b64decode
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
+from zhllama.io.json import read_object
 from zhllama.vocab.ranks import from_ranks
 
 
@@ -21,7 +21,7 @@ def read_tekken(path: Path) -> Tokenizer:
     The file ranks more tokens than are used: `default_vocab_size` less the special ones.
     """
     try:
-        loaded = json.loads(path.read_bytes())
+        loaded = read_object(path, "Fetch the file again")
         config = loaded["config"]
         size, first = int(config["default_vocab_size"]), int(config["default_num_special_tokens"])
         ranks = [b64decode(entry["token_bytes"], validate=True) for entry in loaded["vocab"][: size - first]]

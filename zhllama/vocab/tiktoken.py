@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
+from zhllama.io.files import read_whole
 from zhllama.vocab.ranks import CL100K, GPT2, O200K, QWEN, from_ranks
 
 # The file holds no pattern, but the number of its ranks tells whose it is: (pattern, ids in all).
@@ -45,7 +46,7 @@ def read_tiktoken(path: Path) -> Tokenizer:
 def read_ranks(path: Path) -> list[bytes]:
     """The tokens of a rank file in the order of their ranks, which must be 0, 1, 2 ... without a gap."""
     ranks = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(read_whole(path).splitlines(), 1):
         if not line:
             continue
         try:

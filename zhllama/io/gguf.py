@@ -1,0 +1,98 @@
+"""The metadata of a GGUF file of llama.cpp, read without its weights. Format: ggml/docs/gguf.md."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from zhllama.errors import InputError
+from zhllama.io.files import open_regular, unreadable
+
+MAGIC = b"GGUF"
+LONGEST = 1 << 28  # bytes of one string or entries of one array; more is a broken file
+ENTRIES = 1 << 16  # keys of one file; llama.cpp writes some tens
+_SCALARS = ("B", "b", "H", "h", "I", "i", "f", "?", "", "", "Q", "q", "d")  # by type
+_STRING, _ARRAY = 8, 9
+
+
+def read_metadata(path: Path, prefix: str) -> dict[str, Any]:
+    """The values of all keys that begin with `prefix`, by the rest of their names.
+
+    Errors: InputError for a file that is cut off, of another kind or version, for an array of arrays, for a key that is
+    given twice, and for text that is not UTF-8 under one of these keys.
+    """
+    found: dict[str, Any] = {}
+    try:
+        with open_regular(path) as file:
+            for key, value in _entries(file, file.seek(0, 2)):
+                if not key.startswith(prefix):
+                    continue
+                name = key.removeprefix(prefix)
+                if name in found:
+                    raise ValueError(f"{ascii(key)[:60]} is given twice")
+                found[name] = _decoded(key, value)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, struct.error, IndexError, MemoryError) as error:
+        told = " ".join(str(error).split())[:150]
+        raise InputError(path, f"is cut off or not a GGUF file ({told})", "Fetch the file again") from None
+    return found
+
+
+def _decoded(key: str, value: Any) -> Any:
+    """A value with its bytes as text; those of keys that nobody reads stay bytes, since they may be in any encoding."""
+    try:
+        if isinstance(value, bytes):
+            return value.decode()
+        return [v.decode() for v in value] if isinstance(value, list) and value[:1] and isinstance(value[0], bytes) else value  # fmt: skip
+    except UnicodeDecodeError:
+        raise ValueError(f"{ascii(key)[:60]} holds text that is not UTF-8") from None
+
+
+def _entries(file: IO[bytes], size: int) -> Iterator[tuple[str, Any]]:
+    file.seek(0)
+    if file.read(4) != MAGIC:
+        raise ValueError("no GGUF")
+    version, _, entries = _read(file, "IQQ", size)
+    if version not in (2, 3):
+        raise ValueError(f"version {version}")
+    if entries > ENTRIES:
+        raise ValueError(f"{entries} keys")
+    for _ in range(entries):
+        key = _string(file, size).decode()
+        yield key, _value(file, _read(file, "I", size)[0], size)
+
+
+def _read(file: IO[bytes], layout: str, size: int) -> tuple[Any, ...]:
+    length = struct.calcsize(f"<{layout}")
+    if length > size - file.tell():  # said before memory is taken for it
+        raise ValueError(f"it ends {length - size + file.tell():,} bytes too early")
+    return struct.unpack(f"<{layout}", file.read(length))
+
+
+def _string(file: IO[bytes], size: int) -> bytes:
+    (length,) = _read(file, "Q", size)
+    if length > LONGEST or length > size - file.tell():
+        raise ValueError(f"a string of {length} bytes")
+    return file.read(length)
+
+
+def _value(file: IO[bytes], kind: int, size: int) -> Any:
+    if kind == _STRING:
+        return _string(file, size)
+    if kind != _ARRAY:
+        return _read(file, _scalar(kind), size)[0]
+    inner, length = _read(file, "IQ", size)
+    if length > LONGEST or length > size - file.tell():
+        raise ValueError(f"an array of {length} entries")
+    if inner == _STRING:
+        return [_string(file, size) for _ in range(length)]
+    if inner == _ARRAY:
+        raise ValueError("an array of arrays, which no key of llama.cpp is")
+    return list(_read(file, f"{length}{_scalar(inner)}", size))
+
+
+def _scalar(kind: int) -> str:
+    if kind >= len(_SCALARS):
+        raise ValueError(f"a value of the unknown type {kind}")
+    return _SCALARS[kind]
