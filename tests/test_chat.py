@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -26,7 +26,7 @@ from zhllama.conversation.records import Turn
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.use.chat import Chat, Sampling
-from zhllama.use.pieces import Pieces, spoken
+from zhllama.use.pieces import Pieces, Until, spoken
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,28 @@ def test_what_is_spoken_in_a_thread_arrives_and_errors_too() -> None:
         next(said)
 
 
+@pytest.mark.parametrize(
+    ("strings", "pieces", "said", "found"),
+    [
+        (("问",), ["好", "吗问", "再"], "好吗", True),
+        (("\n\n问",), ["好\n", "\n", "问题"], "好", True),
+        (("\n\n问",), ["好\n", "\n", "答"], "好\n\n答", False),
+        (("aab",), ["a", "a", "a", "b"], "a", True),
+        (("xy", "y"), ["ax", "y"], "a", True),
+        (("ab",), ["a"], "a", False),
+        ((), ["a", "b"], "ab", False),
+    ],
+)
+def test_until_a_string(strings: tuple[str, ...], pieces: list[str], said: str, found: bool) -> None:
+    heard: list[str] = []
+    stop = Event()
+    until = Until(strings, heard.append, stop)
+    for piece in pieces:
+        until.put(piece)
+    until.end()
+    assert ("".join(heard), until.found, stop.is_set()) == (said, found, found)
+
+
 # ---- the conversation
 
 
@@ -104,6 +126,7 @@ class Counting:
 
     answers: list[list[str]]
     context: int = 40
+    longest: int = 1
     seen: list[tuple[list[Turn], int]] = field(default_factory=list)
 
     def count(self, turns: list[Turn]) -> int:
@@ -146,11 +169,24 @@ def test_the_oldest_exchange_is_forgotten_but_kept_for_the_file() -> None:
     assert len(talk.conversation().turns) == 7
 
 
+def test_what_cannot_fit_by_its_length_is_never_counted() -> None:
+    """A page sends the whole conversation each time, and whoever asks it may send any."""
+    speaker = Counting([["好"]])
+    turns = [Turn(role, "长" * 50) for _ in range(5_000) for role in ("user", "assistant")]
+    counted: list[int] = []
+    speaker.count = lambda turns: counted.append(len(turns)) or sum(len(turn.text) for turn in turns)  # type: ignore
+    talk = Chat(speaker, Sampling(max_tokens=5), turns=turns)
+    assert list(talk.say("问", Event())) == ["好"]
+    assert talk.forgotten == 10_000 and max(counted) <= 3
+
+
 def test_a_message_that_cannot_fit_is_unsaid() -> None:
     talk = Chat(Counting([["好"]]), Sampling())
     list(talk.say("问", Event()))
     with pytest.raises(InputError, match="takes 40 tokens"):
         talk.say("长" * 40, Event())
+    with pytest.raises(InputError, match="has 41 characters"):
+        talk.say("长" * 41, Event())
     assert len(talk.turns) == 2
     with pytest.raises(InputError):
         Chat(Counting([]), Sampling(), "系" * 50).say("问", Event())
@@ -201,10 +237,40 @@ def test_the_model_sees_the_ids_of_its_template_and_stops(parrots: dict[str, Pat
     answer = "".join(speaker.answer(turns, Sampling(greedy=True), Event()))
     assert answer == BY_PIECES == speaker.tokenizer.decode(plain[0, ids.shape[1] :], skip_special_tokens=True)
     stop = Event()
+    stop.set()
+    heard: list[str] = []
+    assert speaker.generate(turns, Sampling(greedy=True), stop, heard.append) == ("stop", 0)
+    stop = Event()
     pieces = speaker.answer(turns, Sampling(greedy=True), stop)
     first = next(pieces)
     stop.set()
     assert len(first + "".join(pieces)) < len(BY_PIECES)
+
+
+def test_the_end_is_told_and_penalties_and_bias_are_openais(parrots: dict[str, Path]) -> None:
+    import torch
+
+    from zhllama.use.speaker import open_speaker, penalties
+
+    speaker = open_speaker(parrots["pieces"])
+    turns = [Turn("user", "你好")]
+    heard: list[str] = []
+    greedy = Sampling(greedy=True)
+    ended = speaker.generate(turns, greedy, Event(), heard.append)
+    _, _, first, *_, last = speaker.tokenizer(f"a\n{BY_PIECES}", add_special_tokens=False).input_ids
+    assert ended.reason == "stop" and "".join(heard) == BY_PIECES
+    assert speaker.generate(turns, replace(greedy, max_tokens=3), Event(), heard.append) == ("length", 3)
+    heard.clear()
+    ended = speaker.generate("a\n", greedy, Event(), heard.append)  # a text to continue
+    assert "".join(heard) == BY_PIECES and ended.reason == "stop"
+    heard.clear()
+    biased = replace(greedy, bias={first: -100.0, last: 100.0}, max_tokens=1)
+    speaker.generate("a\n", biased, Event(), heard.append)
+    assert "".join(heard) == speaker.tokenizer.decode([last])
+    asked = Sampling(presence_penalty=1.0, frequency_penalty=0.5, bias={3: 2.0, 10**8: 1.0})
+    (processor,) = penalties(asked, 2)
+    scores = processor(torch.tensor([[4, 4, 1, 2, 1]]), torch.zeros(1, 6))
+    assert scores.tolist() == [[0, -2, -1.5, 2, 0, 0]]
 
 
 def test_a_stored_template_is_taken_and_its_end_ends(tmp_path: Path) -> None:

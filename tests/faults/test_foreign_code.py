@@ -18,7 +18,6 @@ from tests.model_toys import Told, line, write_model, write_run
 from zhllama.errors import InputError
 from zhllama.model.load import load_base, load_tokenizer, open_model, read_model_config
 from zhllama.training.ground import read_shape
-from zhllama.use.served import make_served
 from zhllama.use.speaker import open_speaker
 from zhllama.vocab.byte_folder import auto_tokenizer
 
@@ -160,9 +159,7 @@ def test_the_first_line_of_a_conversation_is_a_message(world: Path) -> None:
     assert not (world / "marker").exists()
 
 
-def test_serve_lays_no_code_before_the_server(world: Path, unknown: Path, tmp_path: Path) -> None:
-    make_served(str(world / "base"), None, tmp_path / "home")
-    assert not (world / "marker").exists()
+def test_serve_opens_no_model_that_needs_code(unknown: Path) -> None:
     told, left = asked(unknown, "serve", "base", "--port", "0")
     assert (told.code, left) == (1, "y\n") and "never run here" in told.err
 

@@ -3,9 +3,8 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,9 @@ from zhllama.commands.common import AsJson, Config, check_torch, note, notes, pr
 from zhllama.errors import InputError, MissingPackage, OptionError, ZhllamaError
 
 if TYPE_CHECKING:
-    from zhllama.use.chat import Chat, Speaker
+    from zhllama.use.chat import Chat
+    from zhllama.use.llamacpp import LlamaCppSpeaker
+    from zhllama.use.speaker import TransformersSpeaker
 
 Model = Annotated[
     str,
@@ -68,7 +69,7 @@ def chat(
         raise OptionError("--prompt", "is empty", "Say something")
     sampling = Sampling(temperature, top_p, max_tokens, seed, greedy)
     with notes.status("loading"):
-        speaker = _speaker(model, template)
+        speaker = _speaker(model, template, "chat")
     talk = Chat(speaker, sampling, system)
     if prompt is None:
         _converse(talk)
@@ -89,71 +90,56 @@ def serve(
     web_port: Annotated[
         int, typer.Option("--web-port", min=0, max=65535, help="Of the page; 0: any free one.")
     ] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            help="Another name that clients call this machine by, such as that of a proxy.",
+            show_default=False,
+        ),
+    ] = None,
     template: Template = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Serve a model over OpenAI's API, by the template that it was trained with, and with --web as a page to chat on.
 
-    transformers serve runs it, and llama.cpp a .gguf file. A run is folded into a folder that goes when the server
-    ends; zhllama export makes one that stays. With --json the addresses are printed as JSON once all is up. Ctrl-C ends it.
+    transformers runs it, and llama.cpp a .gguf file, one answer at a time. With --json the addresses are printed as JSON
+    once all is up. Ctrl-C ends it.
     """
-    from zhllama.use.llamacpp import is_gguf
-    from zhllama.use.serve import free_port
+    try:
+        from zhllama.use.listening import bound, listening
+        from zhllama.use.serve import api, served_name
+    except ModuleNotFoundError as error:
+        raise MissingPackage("serve", str(error.name), "serve") from None
+    from zhllama.use.engine import Engine
+    from zhllama.use.guard import Guard, names_of
 
-    port = free_port("--port", host, port)
-    page_port = free_port("--web-port", host, web_port) if web else 0
-    if web:
-        _check_gradio()
-    if is_gguf(model):
-        from zhllama.use.llamacpp import LlamaCppSpeaker
-
-        with notes.status("loading"):
-            found = LlamaCppSpeaker(Path(model), _jinja(template), host, port)
-        with _shown(found, Path(model).name, found.address, host, page_port, as_json):
-            signal.pause()
-        return
-    _check_serving()
-    from zhllama.use.serve import Server, ServerSpeaker
-    from zhllama.use.served import make_served
-
-    with TemporaryDirectory(prefix="zhllama-serve-") as home, notes.status("laying out the model") as status:
-        served = make_served(model, template, Path(home))
-        if served.assumed:
-            _tell_assumed(model, served.template.name)
-        if served.folded:
-            warn(
-                f"{served.folded} run{'s' * (served.folded > 1)} folded for now; zhllama export keeps the result."
-            )
-        status.update("loading")
-        with Server(served.name, Path(home), host, port) as server:
-            server.wait_until_up()
-            status.stop()
-            speaker = ServerSpeaker(server.url, served)
-            with _shown(speaker, served.name, server.url, host, page_port, as_json):
-                server.wait()
-
-
-@contextmanager
-def _shown(
-    speaker: "Speaker", name: str, url: str, host: str, page_port: int, as_json: bool
-) -> Iterator[None]:
-    """Tell where all is, the page open while the body runs."""
-    told = {"model": name, "api": f"{url}/v1"}
     with ExitStack() as opened:
-        if page_port:
+        taken = opened.enter_context(bound("--port", host, port))
+        page_taken = opened.enter_context(bound("--web-port", host, web_port)) if web else None
+        if web:
+            _check_gradio()
+        with notes.status("loading"):
+            engine = opened.enter_context(closing(Engine(_speaker(model, template, "serve"))))
+        name, named = served_name(model), names_of(host, taken.getsockname()[0], allow_host or [])
+        url = opened.enter_context(listening(Guard(api(name, engine), named), taken))
+        told = {"model": name, "api": f"{url}/v1"}
+        if page_taken is not None:
             from zhllama.use.chat import Sampling
-            from zhllama.use.web import chat_page, open_page
+            from zhllama.use.engine import EngineSpeaker
+            from zhllama.use.web import chat_page, gradio_home, page_app, page_needs
 
-            told["page"] = opened.enter_context(
-                open_page(chat_page(speaker, name, Sampling()), host, page_port)
-            )
+            opened.enter_context(gradio_home())
+            page = chat_page(EngineSpeaker(engine), name, Sampling())
+            at = opened.enter_context(listening(Guard(page_app(page), named, page_needs), page_taken))
+            told["page"] = f"{at}/"
         if as_json:
             print_json(told)
         else:
             sys.stdout.write("".join(f"{what:6} {where}\n" for what, where in told.items()))
         sys.stdout.flush()
-        yield
+        Event().wait()
 
 
 def _converse(talk: "Chat") -> None:
@@ -266,12 +252,12 @@ def _save(talk: "Chat", name: str, saved: set[Path]) -> Path:
     return path
 
 
-def _speaker(model: str, template: str | None) -> "Speaker":
+def _speaker(model: str, template: str | None, command: str) -> "TransformersSpeaker | LlamaCppSpeaker":
     from zhllama.use.llamacpp import LlamaCppSpeaker, is_gguf
 
     if is_gguf(model):
         return LlamaCppSpeaker(Path(model), _jinja(template))
-    check_torch("chat")
+    check_torch(command)
     from transformers.utils import logging
 
     from zhllama.use.speaker import open_speaker
@@ -301,14 +287,6 @@ def _tell_assumed(model: str, template: str) -> None:
         f"{model} has no chat template, so it may never have learned to answer; it is asked by {template}'s. "
         "--template names another."
     )
-
-
-def _check_serving() -> None:
-    check_torch("serve")
-    from transformers.utils.import_utils import is_serve_available
-
-    if not is_serve_available():
-        raise MissingPackage("serve", "transformers[serving]", "serve")
 
 
 def _check_gradio() -> None:

@@ -1,9 +1,9 @@
 """A conversation with a model: its history, and what of it still fits when it has grown too long."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.errors import InputError, OptionError
@@ -11,13 +11,22 @@ from zhllama.errors import InputError, OptionError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; `greedy` takes the likeliest and ignores the rest. The seed is that of each answer."""
+    """How the next token is chosen; `greedy` takes the likeliest and ignores the rest. The seed is that of each answer.
+
+    `top_k` 0 keeps every token. Penalties and `bias` (by token id) are those of OpenAI's API, taken from the logits;
+    `response_format` is a JSON schema as that API has it, for models that can follow one.
+    """
 
     temperature: float = 0.7
     top_p: float = 0.9
     max_tokens: int = 512
     seed: int | None = None
     greedy: bool = False
+    top_k: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    bias: Mapping[int, float] = field(default_factory=dict)
+    response_format: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 5:
@@ -34,6 +43,10 @@ class Speaker(Protocol):
     @property
     def context(self) -> int:
         """See above."""
+
+    @property
+    def longest(self) -> int:
+        """The most characters of a token, so that a text's length bounds its tokens from below."""
 
     def count(self, turns: list[Turn]) -> int:
         """Tokens of the turns under the model's template, with the opening of the answer."""
@@ -68,9 +81,7 @@ class Chat:
 
     def _answer(self, room: int, stop: Event) -> Iterator[str]:
         pieces: list[str] = []
-        sampling = Sampling(
-            self.sampling.temperature, self.sampling.top_p, room, self.sampling.seed, self.sampling.greedy
-        )
+        sampling = replace(self.sampling, max_tokens=room)
         try:
             for piece in self.speaker.answer(self.seen(), sampling, stop):
                 pieces.append(piece)
@@ -90,6 +101,15 @@ class Chat:
     def _make_room(self) -> int:
         """Forget oldest pairs until the answer has the tokens it may want, or a quarter of all; how many it gets."""
         wanted = min(self.sampling.max_tokens, self.speaker.context // 4)
+        # What cannot fit by its length alone is not counted: the time for it would be that of all of it.
+        most = self.speaker.context * self.speaker.longest
+        size = sum(len(turn.text) for turn in self.seen())
+        while size > most and len(self.turns) - self.forgotten > 1:
+            size -= sum(len(turn.text) for turn in self.turns[self.forgotten : self.forgotten + 2])
+            self.forgotten += 2
+        if size > most:
+            told = f"has {size:,} characters, and the model can look at {self.speaker.context:,} tokens"
+            raise InputError("this message", told, "Say it in fewer words")
         while (taken := self.speaker.count(self.seen())) + wanted > self.speaker.context:
             if len(self.turns) - self.forgotten <= 1:
                 break

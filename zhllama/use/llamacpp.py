@@ -1,16 +1,18 @@
-"""A GGUF file as a speaker and as a server: llama.cpp in this process, by the xllamacpp package."""
+"""A GGUF file as a speaker: llama.cpp in this process, by the xllamacpp package."""
 
 import json
+import secrets
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 from zhllama.conversation.records import Turn
 from zhllama.errors import InputError
 from zhllama.io.json import parse_json
 from zhllama.use.chat import Sampling
+from zhllama.use.engine import Ended, Prompt, Say
 from zhllama.use.pieces import spoken
 
 QUIET = -1  # of llama.cpp's verbosity
@@ -22,12 +24,13 @@ def is_gguf(model: str) -> bool:
 
 
 class LlamaCppSpeaker:
-    """llama.cpp with one file; its own server, at `address`, also serves others while this object lives."""
+    """llama.cpp with one file."""
 
-    def __init__(
-        self, path: Path, template: str | None = None, host: str = "127.0.0.1", port: int = 0
-    ) -> None:
-        """Load the file; `template` in place of its own; port 0 for any free one.
+    longest = 128  # characters of a token; those that are longer are runs of one sign
+    schemas = True
+
+    def __init__(self, path: Path, template: str | None = None) -> None:
+        """Load the file; `template` in place of its own.
 
         Errors: InputError for a file that is missing or that llama.cpp does not load, and without xllamacpp.
         """
@@ -43,7 +46,10 @@ class LlamaCppSpeaker:
             1,
             0,
         )  # 0: as many tokens as the model has
-        wanted.hostnames, wanted.port, wanted.verbosity, wanted.ui = [host], port, QUIET, False
+        # Its own server counts tokens for this process, and answers nobody without a key that nobody knows.
+        self._key = secrets.token_hex(32)
+        wanted.hostnames, wanted.port, wanted.api_keys = ["127.0.0.1"], 0, [self._key]
+        wanted.verbosity, wanted.ui = QUIET, False
         if template is not None:
             wanted.chat_template, wanted.use_jinja = template, True
         try:
@@ -53,41 +59,69 @@ class LlamaCppSpeaker:
             raise InputError(
                 path, f"cannot be loaded by llama.cpp ({told})", "Export it again with --gguf"
             ) from error
-        self.address = str(self._server.listening_address)
-        self.context = int(self._call("/props")["default_generation_settings"]["n_ctx"])
+        self._address = str(self._server.listening_address)
+        settings = self._call("/props")["default_generation_settings"]
+        self.context = int(settings["n_ctx"])
+        named = settings.get("params", settings)
+        self.own = Sampling(
+            temperature=float(named["temperature"]), top_p=float(named["top_p"]), top_k=int(named["top_k"])
+        )
 
-    def count(self, turns: list[Turn]) -> int:
-        prompt = self._call("/apply-template", {"messages": _messages(turns)})["prompt"]
+    def count(self, prompt: Prompt) -> int:
+        if not isinstance(prompt, str):
+            prompt = self._call("/apply-template", {"messages": _messages(prompt)})["prompt"]
         asked = {"content": prompt, "add_special": True, "parse_special": True}
         return len(self._call("/tokenize", asked)["tokens"])
 
     def answer(self, turns: list[Turn], sampling: Sampling, stop: Event) -> Iterator[str]:
+        return spoken(lambda say: self.generate(turns, sampling, stop, say), stop)
+
+    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: Say) -> Ended:
+        """Say an answer piece by piece; end with the token after which `stop` is set."""
         asked = {
-            "messages": _messages(turns),
             "max_tokens": sampling.max_tokens,
             "temperature": 0 if sampling.greedy else sampling.temperature,
             "top_p": sampling.top_p,
-            "top_k": 0,
+            "top_k": sampling.top_k,
             "min_p": 0,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "logit_bias": [[id, bias] for id, bias in sampling.bias.items()],
             "stream": True,
-            **({} if sampling.seed is None else {"seed": sampling.seed}),
+            "stream_options": {"include_usage": True},
+            **({} if sampling.seed is None else {"seed": sampling.seed % (1 << 32)}),
+            **({} if sampling.response_format is None else {"response_format": sampling.response_format}),
         }
+        reason: Literal["stop", "length"] = "stop"
+        tokens, refused = 0, ""
 
-        def work(say: Callable[[str], None]) -> None:
-            def take(chunk: dict[str, Any]) -> bool:
-                if "choices" not in chunk:
-                    told = " ".join(json.dumps(chunk, ensure_ascii=False).split())[:200]
-                    raise InputError("llama.cpp", f"does not answer ({told})", "Try /reset")
-                say("".join(choice["delta"].get("content") or "" for choice in chunk["choices"]))
-                return stop.is_set()
+        def take(chunk: dict[str, Any]) -> bool:
+            nonlocal reason, tokens, refused
+            if "choices" not in chunk:
+                refused = " ".join(json.dumps(chunk, ensure_ascii=False).split())[:200]
+                return True
+            for choice in chunk["choices"]:
+                delta = choice.get("delta") or {}
+                say(delta.get("content") or choice.get("text") or "")
+                reason = "length" if choice.get("finish_reason") == "length" else reason
+            tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+            return stop.is_set()
 
-            self._server.handle_chat_completions(asked, take)
-
-        return spoken(work, stop)
+        try:
+            if isinstance(prompt, str):
+                self._server.handle_completions({**asked, "prompt": prompt}, take)
+            else:
+                self._server.handle_chat_completions({**asked, "messages": _messages(prompt)}, take)
+        except Exception as error:  # what it raises for a schema is of no class of its own
+            refused = " ".join(str(error).split())[:200]
+        if refused:
+            raise InputError("llama.cpp", f"does not answer ({refused})", "Try /reset")
+        return Ended(reason, tokens)
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+        request = urllib.request.Request(self._address + path, data, headers)
         try:
             # No proxy stands between this process and itself.
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(

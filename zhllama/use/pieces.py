@@ -47,7 +47,42 @@ class Pieces:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def spoken(work: Callable[[Callable[[str], None]], None], stop: Event) -> Iterator[str]:
+class Until:
+    """Passes pieces on up to the first of some strings, which is not passed on, and then sets `stop`.
+
+    The end of a piece that could begin such a string waits for the next one.
+    """
+
+    def __init__(self, strings: tuple[str, ...], say: Callable[[str], None], stop: Event) -> None:
+        self._strings, self._say, self._stop = strings, say, stop
+        self._waiting, self.found = "", False
+
+    def put(self, piece: str) -> None:
+        """Pass on what of this piece is certain."""
+        if self.found:
+            return
+        text = self._waiting + piece
+        places = [place for string in self._strings if (place := text.find(string)) >= 0]
+        if places:
+            self.found, self._waiting = True, ""
+            self._say(text[: min(places)])
+            self._stop.set()
+            return
+        longest = max(map(len, self._strings), default=1) - 1
+        held = next((n for n in range(min(longest, len(text)), 0, -1) if text.endswith(self._starts(n))), 0)
+        self._waiting = text[len(text) - held :]
+        self._say(text[: len(text) - held])
+
+    def end(self) -> None:
+        """Pass on what waited: no more comes."""
+        self._say(self._waiting)
+        self._waiting = ""
+
+    def _starts(self, length: int) -> tuple[str, ...]:
+        return tuple(string[:length] for string in self._strings if len(string) > length)
+
+
+def spoken(work: Callable[[Callable[[str], None]], object], stop: Event) -> Iterator[str]:
     """What `work` says to the function that it is given, as it says it; it runs in a thread of its own.
 
     So whoever listens can be interrupted at any moment. When the listening ends, `stop` is set and the end awaited.

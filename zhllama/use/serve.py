@@ -1,172 +1,263 @@
-"""`transformers serve` as a process of ours: started with one model, awaited, asked, and stopped with us."""
+"""A model behind OpenAI's API: /v1/models, /v1/chat/completions, /v1/completions, /health, and nothing else."""
 
-import ctypes
-import os
-import signal
-import socket
-import subprocess
-import sys
+import asyncio
+import json
+import re
 import time
-import urllib.request
-from collections.abc import Iterator
+import uuid
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from zhllama.conversation.records import Turn
-from zhllama.errors import InputError, OptionError, ZhllamaError
-from zhllama.use.chat import Sampling
-from zhllama.use.served import Served
-from zhllama.use.speaker import dtype_here
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 
-PATIENCE = 10.0  # seconds that the server gets to end by itself
+from zhllama.errors import InputError, ZhllamaError
+from zhllama.use.asked import ChatRequest, CompletionRequest, read_request
+from zhllama.use.engine import Busy, Ended, Engine
+from zhllama.use.guard import Refusal
+
+Said = str | Ended
 
 
-def free_port(option: str, host: str, port: int) -> int:
-    """The port if it can be had, or any for 0. Errors: OptionError for one that is taken, or a host that is not here."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def served_name(model: str) -> str:
+    """A name for clients out of a path or hub name: what a hub name may hold, nothing else."""
+    last = (
+        Path(model).expanduser().resolve().name
+        if Path(model).expanduser().exists()
+        else model.rpartition("/")[2]
+    )
+    return re.sub(r"[^\w.-]+|--+|\.\.+", "-", last, flags=re.ASCII).strip("-.") or "model"
+
+
+def api(name: str, engine: Engine) -> Starlette:
+    """The app; `name` is how clients call the model. Without a Guard before it, it checks neither Host nor size."""
+    service = _Service(name, engine)
+    app = Starlette(
+        routes=[
+            Route("/health", lambda _: JSONResponse({"status": "ok"})),
+            Route("/v1/models", lambda _: JSONResponse({"object": "list", "data": [service.card]})),
+            Route("/v1/models/{name}", service.model),
+            Route("/v1/chat/completions", service.chat, methods=["POST"]),
+            Route("/v1/completions", service.complete, methods=["POST"]),
+        ],
+        exception_handlers={
+            Refusal: lambda _, refusal: refusal.response(),
+            HTTPException: _http_error,
+            InputError: lambda _, error: _refused(error).response(),
+            Exception: lambda _, __: Refusal(500, "The server failed.").response(),
+        },
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Service:
+    def __init__(self, name: str, engine: Engine) -> None:
+        self._engine = engine
+        # One thread: the memory that counting a long prompt takes is taken once.
+        self._counting = ThreadPoolExecutor(1, "counting")
+        self.card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "zhllama"}
+
+    async def model(self, request: Request) -> Response:
+        if request.path_params["name"] != self.card["id"]:
+            raise Refusal(404, "There is no such model.", "model", "model_not_found")
+        return JSONResponse(self.card)
+
+    async def chat(self, request: Request) -> Response:
+        return await self._answer(request, ChatRequest)
+
+    async def complete(self, request: Request) -> Response:
+        return await self._answer(request, CompletionRequest)
+
+    async def _answer(self, request: Request, kind: Any) -> Response:
+        _check_type(request.headers.get("content-type", ""))
+        asked = read_request(kind, await request.body(), [str(self.card["id"])])
+        model = self._engine.model
+        if asked.kind == ChatRequest.kind and asked.followed() is not None and not model.schemas:
+            raise Refusal(400, "response_format: this model cannot be held to one.", "response_format")
+        taken = await self._count(asked)
+        room = model.context - taken
+        if room < 1:
+            raise _too_long(asked, f"{taken:,} tokens", model.context)
+        running = _Running(self._engine, asked, asked.sampling(model.own, room))
+        reply = _Reply(asked, str(self.card["id"]), taken)
+        if asked.stream:
+            return _Stream(reply.stream(running.said()), running.leave)
+        return await _unless_left(request, reply.whole(running.said()), running.leave)
+
+    async def _count(self, asked: ChatRequest | CompletionRequest) -> int:
+        """Tokens of the prompt, at least one. Errors: Refusal for what is too long, told at once by its length."""
+        model = self._engine.model
+        if asked.size() > model.context * model.longest:
+            raise _too_long(asked, f"{asked.size():,} characters", model.context)
+        if isinstance(asked, ChatRequest) and len(asked.messages) > model.context:
+            raise _too_long(asked, f"{len(asked.messages):,} messages", model.context)
+        loop = asyncio.get_running_loop()
         try:
-            taken.bind((host, port))
-        except OSError as error:
-            told = f"cannot be had on {host} ({error.strerror or error})"
-            raise OptionError(f"{option} {port}", told, f"Give another with {option}, or 0 for any") from None
-        return int(taken.getsockname()[1])
+            taken = await loop.run_in_executor(self._counting, model.count, asked.prompt)
+        except ZhllamaError as error:  # the template refuses such a conversation
+            told = f"{asked.prompt_field}: {' '.join(str(error).split())}"
+            raise Refusal(400, told, asked.prompt_field) from error
+        if not taken:
+            raise Refusal(400, f"{asked.prompt_field}: holds no tokens.", asked.prompt_field)
+        return taken
 
 
-@dataclass
-class Server:
-    """The running process, as a context: left, it is ended and with it what it held."""
+class _Running:
+    """One generation, heard from the event loop."""
 
-    name: str
-    home: Path
-    host: str
-    port: int
+    def __init__(self, engine: Engine, asked: ChatRequest | CompletionRequest, sampling: Any) -> None:
+        self._stop, self._heard = Event(), asyncio.Queue[str | Future[Ended]]()
+        loop = asyncio.get_running_loop()
 
-    @property
-    def url(self) -> str:
-        """Where clients find it."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        def hear(said: str | Future[Ended]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody listens
+                loop.call_soon_threadsafe(self._heard.put_nowait, said)
 
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "transformers.cli.transformers", "serve", self.name]
-        command += ["--host", self.host, "--port", str(self.port)]
-        command += ["--dtype", "auto" if dtype_here() is None else "float32"]
-        # Its home is ours, so it lists this model and no other; what it says goes into a file, for when it fails.
-        own = {"HF_HOME": str(self.home), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_CACHE", "TRANSFORMERS_CACHE")}
-        self._log = self.home / "server.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=self.home,
-                env={**environment, **own},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that Ctrl-C is ours to pass on
-                preexec_fn=_end_with_parent,
-            )
-        return self
+        try:
+            self._future = engine.submit(asked.prompt, sampling, self._stop, hear, tuple(asked.stop))
+        except Busy as error:
+            raise Refusal(503, str(error), code="busy") from error
+        self._future.add_done_callback(hear)
 
-    def wait_until_up(self) -> None:
-        """Return when the model is loaded and answers. Errors: InputError with the last that it said, if it ended."""
-        while not self._healthy():
-            self._check()
-            time.sleep(0.2)
+    async def said(self) -> AsyncIterator[Said]:
+        """The pieces, then how it ended. Errors: whatever the model raises."""
+        while not isinstance(said := await self._heard.get(), Future):
+            if said:
+                yield said
+        yield said.result()
 
-    def wait(self) -> None:
-        """Return never while it serves. Errors: InputError when it ended by itself."""
-        while True:
-            self._check()
-            time.sleep(0.5)
+    def leave(self) -> None:
+        """Nobody listens any more: end it, or take it out of the queue."""
+        self._stop.set()
+        self._future.cancel()
 
-    def _check(self) -> None:
-        code = self._process.poll()
-        if code is None:
-            return
-        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
-        told = next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "it said nothing")
-        ended = f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
-        raise InputError(
-            "transformers serve", f"{ended} ({told[:200]})", "Try a smaller model, or zhllama chat"
+
+class _Reply:
+    """What is sent back, in OpenAI's shapes."""
+
+    def __init__(self, asked: ChatRequest | CompletionRequest, model: str, taken: int) -> None:
+        self._asked, self._taken = asked, taken
+        self._chat = isinstance(asked, ChatRequest)
+        self._frame = {
+            "id": f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    async def whole(self, said: AsyncIterator[Said]) -> Response:
+        pieces: list[str] = []
+        ended = Ended("stop", 0)
+        async for piece in said:
+            if isinstance(piece, Ended):
+                ended = piece
+            else:
+                pieces.append(piece)
+        text = "".join(pieces)
+        told = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+        choice = {"index": 0, **told, "logprobs": None, "finish_reason": ended.reason}
+        frame = {**self._frame, "object": self._asked.kind, "choices": [choice]}
+        return JSONResponse({**frame, "usage": self._usage(ended)})
+
+    async def stream(self, said: AsyncIterator[Said]) -> AsyncIterator[str]:
+        if self._chat:
+            yield self._chunk({"role": "assistant", "content": ""})
+        try:
+            async for piece in said:
+                if isinstance(piece, str):
+                    yield self._chunk({"content": piece} if self._chat else piece)
+                    continue
+                yield self._chunk({} if self._chat else "", piece.reason)
+                if self._asked.stream_options.include_usage:
+                    yield self._event({"choices": [], "usage": self._usage(piece)})
+        except Exception as error:
+            refusal = _refused(error) if isinstance(error, InputError) else Refusal(500, "The model failed.")
+            yield _sse(json.loads(bytes(refusal.response().body)))
+        yield "data: [DONE]\n\n"
+
+    def _chunk(self, told: Any, reason: str | None = None) -> str:
+        field = "delta" if self._chat else "text"
+        return self._event(
+            {"choices": [{"index": 0, field: told, "logprobs": None, "finish_reason": reason}]}
         )
 
-    def _healthy(self) -> bool:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    def _event(self, told: dict[str, Any]) -> str:
+        kind = "chat.completion.chunk" if self._chat else "text_completion"
+        return _sse({**self._frame, "object": kind, **told})
+
+    def _usage(self, ended: Ended) -> dict[str, int]:
+        return {
+            "prompt_tokens": self._taken,
+            "completion_tokens": ended.tokens,
+            "total_tokens": self._taken + ended.tokens,
+        }
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events; `leave` is called at their end, also when the client breaks them off."""
+
+    def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        self._leave = leave
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            with opener.open(f"{self.url}/health", timeout=2) as reply:
-                return int(reply.status) == 200
-        except OSError:
-            return False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this process when the one that started it is gone, even by SIGKILL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+async def _unless_left(request: Request, answer: Any, leave: Callable[[], None]) -> Response:
+    """The answer, or nothing for a client that is gone, whose generation is then ended."""
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return await answering if answering.done() else Response(status_code=499)
+    finally:
+        leave()
+        leaving.cancel()
+        answering.cancel()
 
 
-@dataclass(frozen=True)
-class ServerSpeaker:
-    """A server as a speaker; tokens are counted here, by the template that it was given."""
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
-    url: str
-    served: Served
 
-    @property
-    def context(self) -> int:
-        return self.served.context
+def _too_long(asked: ChatRequest | CompletionRequest, size: str, context: int) -> Refusal:
+    told = (
+        f"{asked.prompt_field}: {size} do not fit the model's context of {context:,} tokens with an answer."
+    )
+    return Refusal(400, told, asked.prompt_field, "context_length_exceeded")
 
-    def count(self, turns: list[Turn]) -> int:
-        text = self.served.template.render(self.served.tokenizer, turns, opened=True)
-        return len(self.served.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def answer(self, turns: list[Turn], sampling: Sampling, stop: Event) -> Iterator[str]:
-        from openai import DefaultHttpxClient, OpenAI, OpenAIError
+def _refused(error: Exception) -> Refusal:
+    """What the model itself refuses, such as a schema that llama.cpp cannot follow."""
+    return Refusal(400, " ".join(str(error).split())[:300])
 
-        # trust_env=False: no proxy stands between this process and its own server.
-        client = OpenAI(
-            base_url=f"{self.url}/v1",
-            api_key="none",
-            max_retries=0,
-            http_client=DefaultHttpxClient(trust_env=False),
-        )
-        messages: Any = [{"role": turn.role, "content": turn.text} for turn in turns]
-        try:
-            with (
-                client,
-                client.chat.completions.create(
-                    model=self.served.name,
-                    messages=messages,
-                    temperature=0 if sampling.greedy else sampling.temperature,
-                    top_p=sampling.top_p,
-                    max_tokens=sampling.max_tokens,
-                    seed=sampling.seed,
-                    stream=True,
-                ) as chunks,
-            ):
-                for chunk in chunks:
-                    if stop.is_set():
-                        return
-                    for choice in chunk.choices:
-                        if choice.delta.content:
-                            yield choice.delta.content
-        except OpenAIError as error:
-            raise ZhllamaError(
-                "server", " ".join(str(error).split())[:200], "Look whether it still runs"
-            ) from error
+
+def _check_type(given: str) -> None:
+    kind, _, rest = given.partition(";")
+    charset = rest.strip().lower().removeprefix("charset=").strip('"') if rest else "utf-8"
+    if kind.strip().lower() != "application/json" or charset not in ("utf-8", "utf8"):
+        raise Refusal(415, "Content-Type is not application/json in UTF-8.", "Content-Type")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """404 and 405 of the router, in OpenAI's shape."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    response = Refusal(status, f"There is no {request.method} {request.url.path[:100]}.").response()
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
+
+
+def _sse(told: Any) -> str:
+    return f"data: {json.dumps(told, ensure_ascii=False, separators=(',', ':'))}\n\n"

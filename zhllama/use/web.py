@@ -1,15 +1,17 @@
 """A chat page in the browser, in its language, by gradio: nothing is fetched from elsewhere, nothing is told to anyone."""
 
 import os
-import time
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
+from tempfile import TemporaryDirectory
+from threading import Event
 from typing import Any
 
 from zhllama.conversation.records import Role, Turn
-from zhllama.errors import InputError, MissingPackage, ZhllamaError
+from zhllama.errors import MissingPackage, ZhllamaError
 from zhllama.use.chat import Chat, Sampling, Speaker
+from zhllama.use.engine import WAITING
 
 ENGLISH = {
     "system": "System prompt",
@@ -33,6 +35,8 @@ CHINESE = {
 }
 FORGOTTEN = "对话太长，最早的 {n} 轮模型已看不到。 The conversation is long: the model no longer sees the first {n} exchanges."
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+_READ = r"/|/theme\.css|/favicon\.ico|/(?:assets|static)/.+|/gradio_api/(?:queue/data|heartbeat/\w+)"
+NEEDED = {"GET": _READ, "HEAD": _READ, "POST": r"/gradio_api/(?:queue/join|run/predict|cancel)"}
 # System fonts alone, those for Chinese among them.
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 
@@ -92,46 +96,43 @@ def chat_page(speaker: Speaker, title: str, sampling: Sampling) -> Any:
         api_visibility="private",
     )
     page.new_chat_button.value = words("new_chat")
+    page.new_chat_button.icon = None  # a file of gradio's: no route to files is open
     page.zhllama_words = words
+    page.queue(max_size=WAITING)
     return page
 
 
 @contextmanager
-def open_page(page: Any, host: str, port: int) -> Iterator[str]:
-    """Serve the page from a thread of this process while the body runs, and give its address.
+def gradio_home() -> Iterator[None]:
+    """A temporary folder of ours as gradio's, gone at the end with whatever was put there.
 
-    Errors: InputError where the server does not start.
+    It must be open before gradio is imported.
     """
+    with TemporaryDirectory(prefix="zhllama-serve-") as home:
+        os.environ["GRADIO_TEMP_DIR"] = home
+        yield
+
+
+def page_needs(method: str, path: str) -> bool:
+    """Whether the page needs a route: of gradio's others some take files, fetch addresses or end other visitors' work."""
+    return re.fullmatch(NEEDED.get(method, ""), path) is not None
+
+
+def page_app(page: Any) -> Any:
+    """The page as an ASGI app. It is to be served behind a Guard that passes on `page_needs` and nothing else."""
     gr = _gradio()
-    import uvicorn
     from fastapi import FastAPI
 
     app = gr.mount_gradio_app(
         FastAPI(),
         page,
         path="/",
-        server_name=host,
-        server_port=port,
         footer_links=[],
         ssr_mode=False,
         i18n=page.zhllama_words,
         theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
     )
-    settings = uvicorn.Config(
-        _closed_in(app), host=host, port=port, log_level="critical", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(settings)
-    thread = Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.05)
-    try:
-        if not server.started:
-            raise InputError("the page", f"cannot be served on port {port}", "Give another --web-port")
-        yield f"http://{host}:{port}/"
-    finally:
-        server.should_exit = True
-        thread.join()
+    return _closed_in(app)
 
 
 def _closed_in(app: Any) -> Any:

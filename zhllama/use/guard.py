@@ -1,0 +1,171 @@
+"""What stands before an HTTP app: who may ask (Host, Origin), for what, and how much of a body is taken, for how long.
+
+A page of any origin can have its visitor's browser send requests to 127.0.0.1, and by DNS rebinding it can read the
+answers too: then `Host` is the attacker's name, and `Origin` is the page's.
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
+MOST_BYTES = 8 << 20  # of a body
+MOST_HELD = 64 << 20  # of all bodies that are being read or answered
+BODY_SECONDS = 30.0  # for a whole body
+DRAIN_SECONDS = (
+    5.0  # that the rest of a refused body is read and dropped, so that its sender comes to read the refusal
+)
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class Refusal(Exception):
+    """A request that is answered with an error of OpenAI's shape; `param` names the field at fault."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+
+    def response(self) -> JSONResponse:
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        headers = {"retry-after": "5"} if self.status == 503 else {}
+        return JSONResponse({"error": error}, self.status, headers)
+
+
+class Named(NamedTuple):
+    """The names by which clients may call a server: those given, and any address in numbers where `numbers`."""
+
+    names: frozenset[str]
+    numbers: bool
+
+    def holds(self, host: str) -> bool:
+        """Whether a Host header (name, or name and port) is one of ours; the port is not looked at."""
+        name = _name_of(host)
+        return name in self.names or (self.numbers and _is_address(name))
+
+
+def names_of(host: str, address: str, more: list[str]) -> Named:
+    """The names of a server that listens on `host`, which is `address`: those, `more`, and what else is the same machine.
+
+    On all interfaces any address in numbers is one: a name that an attacker's DNS rebinds never is.
+    """
+    local = ipaddress.ip_address(address).is_loopback
+    own = LOCAL if local else (socket.gethostname(),)
+    everywhere = ipaddress.ip_address(address).is_unspecified
+    names = {host, address, *own, *more, *(LOCAL if everywhere else ())}
+    return Named(frozenset(map(str.lower, names)), everywhere)
+
+
+def _name_of(host: str) -> str:
+    """A Host header without its port and brackets, in lower case; empty for one that is malformed."""
+    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]*)?", host)
+    return (found[1] or found[2]).lower() if found else ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Guard:
+    """An ASGI app that checks each request, reads its body within bounds, and hands it to the app behind.
+
+    `wanted` tells whether the app needs a route (its method and path); without it every route passes.
+    """
+
+    def __init__(self, app: Any, named: Named, wanted: Callable[[str, str], bool] | None = None) -> None:
+        self._app, self._named, self._wanted = app, named, wanted
+        self._held = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        held = 0
+        try:
+            headers = Headers(scope=scope)
+            self._check(scope, headers)
+            body = bytearray()
+            deadline = time.monotonic() + BODY_SECONDS
+            async for part in _parts(receive, deadline):
+                body += part
+                held, self._held = held + len(part), self._held + len(part)
+                self._check_size(len(body))
+            await self._app(scope, _replay(bytes(body), receive), send)
+        except Refusal as refusal:
+            if refusal.status != 408 and not Headers(scope=scope).get("expect"):
+                await _drain(receive)
+            response = refusal.response()
+            response.headers["connection"] = "close"
+            await response(scope, receive, send)
+        except _Left:
+            pass
+        finally:
+            self._held -= held
+
+    def _check(self, scope: Any, headers: Headers) -> None:
+        host = headers.get("host", "")
+        if not self._named.holds(host):
+            raise Refusal(403, f"Host {host[:100]!r} is not the address that is served.", "Host")
+        origin = headers.get("origin")
+        if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
+            raise Refusal(403, f"Pages of {origin[:100]!r} may not ask this server.", "Origin")
+        if self._wanted is not None and not self._wanted(scope["method"], scope["path"]):
+            raise Refusal(404, f"There is no {scope['method']} {scope['path'][:100]}.")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refusal(415, "Compressed bodies are not taken.", "Content-Encoding")
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit():
+            self._check_size(int(length[:20]))
+
+    def _check_size(self, size: int) -> None:
+        if size > MOST_BYTES:
+            raise Refusal(413, f"The body is larger than {MOST_BYTES >> 20} MiB.")
+        if self._held > MOST_HELD:
+            raise Refusal(503, "Too many large requests at once. Try again later.")
+
+
+class _Left(Exception):
+    """The client is gone."""
+
+
+async def _parts(receive: Any, deadline: float) -> Any:
+    """The body piece by piece. Errors: _Left, Refusal after the deadline."""
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                message = await receive()
+        except TimeoutError:
+            raise Refusal(408, f"The body did not come within {BODY_SECONDS:.0f} s.") from None
+        if message["type"] != "http.request":
+            raise _Left
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+async def _drain(receive: Any) -> None:
+    try:
+        async for _ in _parts(receive, time.monotonic() + DRAIN_SECONDS):
+            pass
+    except (Refusal, _Left):
+        pass
+
+
+def _replay(body: bytes, receive: Any) -> Any:
+    """A `receive` that gives the body once, and then waits for the client to leave."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Any:
+        return waiting.pop() if waiting else await receive()
+
+    return replayed
