@@ -162,6 +162,8 @@ def _run(given: list[str], debug: bool) -> int:
     except BrokenPipeError:
         code = 1
     except ZhllamaError as error:  # what was printed last did not reach standard output
+        if debug:
+            raise
         complain(_one_line(error))
         code = code or 1
     return code
