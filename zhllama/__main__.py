@@ -1,5 +1,17 @@
-"""`python -m zhllama` is the `zhllama` command."""
+"""The `zhllama` command, which is `python -m zhllama` too."""
 
-from zhllama.cli import main
+import signal
+from typing import NoReturn
 
-main()
+
+def main() -> NoReturn:
+    """Load the command line and run it; Ctrl-C while it loads ends the process without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from zhllama.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,18 @@
 """The command line: the list of commands, and errors become one line."""
 
 import errno
-import os
 import re
 import signal
 import sys
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from zhllama.commands import (
     advise,
@@ -28,11 +31,37 @@ from zhllama.commands import (
     use,
     vocab,
 )
+from zhllama.commands.common import say
+from zhllama.commands.terminal import complain, shown, terminal
 from zhllama.errors import ZhllamaError
 from zhllama.safe_path import leave_current_folder
 
+
+class Commands(TyperGroup):
+    """All commands; what typer says of a wrong option is escaped, since its value may come from a recipe file."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with _escaped_messages():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _escaped_messages():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _escaped_messages() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(getattr(error, "message", None), str) and hasattr(error, "exit_code"):
+            error.message = shown(error.message)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="zhllama",
+    cls=Commands,
     help="Give a language model Chinese, and prove every step.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,6 +69,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+LONGEST = 2000  # characters of an error: a path has 4,096 at most, and a remedy comes last
 
 VOCABULARY = "Vocabulary"
 app.command("train-vocab", rich_help_panel=VOCABULARY)(vocab.train_vocab)
@@ -84,7 +115,7 @@ def _version(value: bool) -> None:
     if value:
         from importlib.metadata import version
 
-        typer.echo(f"zhllama {version('zhllama')}")
+        say(f"zhllama {version('zhllama')}")
         raise typer.Exit
 
 
@@ -99,34 +130,82 @@ def _zhllama(
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run one command; exit 0 done, 1 the input or the world is at fault, 2 usage, 130 Ctrl-C."""
+    """Run one command; exit 0 done, 1 the input or the world is at fault, 2 usage, 128 + n stopped by signal n."""
     leave_current_folder()
     sys.modules.setdefault("kernels", None)  # type: ignore[arg-type] # transformers fetches compiled code by this package
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given  # accepted anywhere, since it is added to a line that failed
     if not debug:  # what libraries will drop some day is no user's business
         warnings.filterwarnings("ignore", category=FutureWarning)
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _stopped)
+    with _signals():
+        sys.exit(_run([a for a in given if a != "--debug"], debug))
+
+
+def _run(given: list[str], debug: bool) -> int:
+    """The exit code of a command, its error on one line of stderr."""
+    code = 0
     try:
-        app([a for a in given if a != "--debug"], prog_name="zhllama")
+        with terminal(debug):
+            try:
+                app(given, prog_name="zhllama")
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else 0
+                if isinstance(ended, _Stopped):
+                    complain("stopped. Whatever was finished stands.")
+            except BrokenPipeError:
+                code = 1
+            except BaseException as error:  # a panic of a library in Rust is no Exception
+                if debug:
+                    raise
+                complain(_one_line(error))
+                code = 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
+        code = 1
+    except ZhllamaError as error:  # what was printed last did not reach standard output
         if debug:
             raise
-        _say(_one_line(error))
-        sys.exit(1)
-    sys.exit(0)
+        complain(_one_line(error))
+        code = code or 1
+    return code
 
 
-def _one_line(error: Exception) -> str:
+class _Stopped(SystemExit):
+    """A signal asked the command to end: an exception, so that run folders are left as they should be."""
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP end the command in order.
+
+    One that repeats within a second is the same wish, passed on by a parent or pressed twice; a later one interrupts
+    what still holds the command up.
+    """
+    last: float | None = None
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if last is None or time.monotonic() - last > 1:
+            last = time.monotonic()
+            raise _Stopped(128 + signum)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asked to survive it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _one_line(error: BaseException) -> str:
     if isinstance(error, ZhllamaError):
-        return " ".join(str(error).split())
+        told = str(error)
+        return told if len(told) < LONGEST else f"{told[: LONGEST // 2]} ... {told[-LONGEST // 2 :]}"
     if isinstance(error, OSError) and error.strerror:
         remedy = "Free some room" if error.errno == errno.ENOSPC else "Check the path and its rights"
-        return f"{error.filename2 or error.filename or 'file'}: {error.strerror}. {remedy}."
+        return f"{error.filename2 or error.filename or 'the system'}: {error.strerror}. {remedy}."
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("zhllama"):
         return f"{error.name}: is needed for this and not installed. pip install 'zhllama[{_extra_of(error.name)}]'."
     if isinstance(error, MemoryError):
@@ -154,15 +233,6 @@ def _extra_of(module: str) -> str:
         ):
             return found[1]
     return "all"
-
-
-def _say(line: str) -> None:
-    print(f"zhllama: {line}", file=sys.stderr)
-
-
-def _stopped(signum: int, frame: FrameType | None) -> NoReturn:
-    _say("stopped. Whatever was finished stands.")
-    raise SystemExit(128 + signum)  # an exception, so that run folders are left as they should be
 
 
 if __name__ == "__main__":

@@ -144,7 +144,12 @@ def draw(advice: "Advice", base: str) -> None:
     from zhllama.efficiency.advise import SEEN, shown_steps
 
     table = Table(
-        box=None, padding=(0, 1, 0, 0), header_style="dim", title=Text(base, "bold"), title_justify="left"
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="dim",
+        title=base,
+        title_style="bold",
+        title_justify="left",
     )
     headings = (
         "added",

@@ -30,7 +30,7 @@ def _promises(found: Audit) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for promise in found.promises:
         mark = Text("✓", "bold green") if promise.kept else Text("✗", "bold red")
-        table.add_row(mark, Text(promise.name, "bold"), Text(promise.told))
+        table.add_row(mark, Text(promise.name, "bold"), promise.told)
     return table
 
 
@@ -40,7 +40,7 @@ def _findings(found: Audit) -> Table:
     promised = {p.name for p in found.promises}
     if "no English drift" not in promised:
         told = f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are cut differently"
-        table.add_row("English drift", Text(told + _first(found.drift)))
+        table.add_row("English drift", told + _first(found.drift))
     if found.kind == "byte-level":
         table.add_row(
             "parts of characters", f"{found.fragments:,} of the added tokens, on the way to whole ones"
@@ -48,7 +48,7 @@ def _findings(found: Audit) -> Table:
     if "no dead pieces" not in promised:
         shown = f", as {' '.join(found.dead[:4])}" if found.dead else ""
         told = f"{len(found.dead):,} of {found.added:,} added pieces can never occur"
-        table.add_row("dead pieces", Text(told + shown))
+        table.add_row("dead pieces", told + shown)
     if found.kind == "sentencepiece" and "exact fast tokenizer" not in promised:
         differ, texts = found.parity.differ + found.fuzz.differ, found.parity.lines + found.fuzz.lines
         told = (
@@ -56,12 +56,12 @@ def _findings(found: Audit) -> Table:
             if found.no_twin
             else f"{differ:,} of {texts:,} texts differ"
         )
-        table.add_row("tokenizer.json", Text(told))
+        table.add_row("tokenizer.json", told)
     covered = "   ".join(f"{_CHARSETS[name]} {n:,}/{of:,}" for name, (n, of) in found.charsets.items())
     table.add_row("single pieces", covered)
-    table.add_row("duplicates", Text(" ".join(found.duplicates[:SPECIALS]) or "none"))
+    table.add_row("duplicates", " ".join(found.duplicates[:SPECIALS]) or "none")
     more = f" and {len(found.specials) - SPECIALS:,} more" if len(found.specials) > SPECIALS else ""
-    table.add_row("specials", Text(" ".join(found.specials[:SPECIALS]) + more))
+    table.add_row("specials", " ".join(found.specials[:SPECIALS]) + more)
     return table
 
 
@@ -76,7 +76,7 @@ def _texts(found: Audit) -> Table:
         share, was = text.bytes / max(1, text.tokens), text.base_bytes / max(1, text.base_tokens)
         gain = Text.assemble(f"{after / before:.2f} ", ("█" * min(16, round(after / before * 4)), "cyan"))
         table.add_row(
-            Text(label),
+            label,
             f"{text.base_tokens:,} → {text.tokens:,}",
             f"{before:.3f} → {after:.3f}",
             gain,
@@ -92,7 +92,7 @@ def _sentence(found: Audit) -> Group:
 def _cut(pieces: list[str]) -> Text:
     text = Text()
     for number, piece in enumerate(pieces):
-        text.append(piece.replace(SPACE, "▁") + "\u200b", _SHADES[number % 2])
+        text.append(piece.replace(SPACE, "▁"), _SHADES[number % 2])
     return text
 
 

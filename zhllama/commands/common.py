@@ -1,6 +1,5 @@
 """What every command shares: the options, the recipe file, the screen, the progress bar."""
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,29 +7,35 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from zhllama.commands.terminal import SafeConsole, json_text, shown
 from zhllama.errors import InputError, MissingPackage, OptionError
 from zhllama.io.yaml import read_yaml
 
-screen = Console(highlight=False)
-notes = Console(stderr=True, highlight=False)
+screen = SafeConsole()
+notes = SafeConsole(stderr=True)
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Part of the result, on stdout as it is: nothing in it is taken for markup, and no path in it is folded."""
-    screen.print(text, style=style, markup=False, soft_wrap=True)
+    """Print a part of the result on stdout; no path in it is folded."""
+    screen.print(text, style=style, soft_wrap=True)
+
+
+def say_part(text: str) -> None:
+    """Print a part of a line on stdout at once, as a model's answer comes."""
+    sys.stdout.write(shown(text, screen.encoding))
+    sys.stdout.flush()
 
 
 def note(text: str, style: str | None = None) -> None:
-    """News on stderr, as it is too."""
-    notes.print(text, style=style, markup=False, soft_wrap=True)
+    """Print news on stderr."""
+    notes.print(text, style=style, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """What the user should know of and need not stop for, on stderr."""
-    note(f"zhllama: {text}", "yellow")
+    """Print what the user should know of and need not stop for, on one line of stderr."""
+    note(f"zhllama: {' '.join(text.split())}", "yellow")
 
 
 def check_torch(command: str) -> None:
@@ -119,18 +124,18 @@ Config = Annotated[
 
 def print_json(result: Mapping[str, Any]) -> None:
     """One JSON object on stdout and nothing else."""
-    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(result, screen.encoding) + "\n")
 
 
 @contextmanager
 def progress(title: str, total: float | None = None, unit: str = "bytes") -> Iterator["Bar"]:
     """A bar on stderr that moves while the body runs; quiet where stderr is no terminal."""
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %") if unit == "bytes" else MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     ]
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as drawn:
         yield Bar(drawn, drawn.add_task(title, total=total, note=""))

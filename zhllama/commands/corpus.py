@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from zhllama.commands.common import (
     AsJson,
@@ -73,9 +72,7 @@ def list_sources(as_json: AsJson = False) -> None:
     for heading in ("name", "title", "language", "domain", "checked"):
         table.add_column(heading, no_wrap=heading == "name")
     for s in sources:
-        table.add_row(
-            *map(Text, (s.name, s.title_zh, s.language, s.domain, s.checked.split(";")[0].split(",")[0]))
-        )
+        table.add_row(s.name, s.title_zh, s.language, s.domain, s.checked.split(";")[0].split(",")[0])
     screen.print(table)
 
 
@@ -98,7 +95,7 @@ def show(
         return
     table = Table.grid(padding=(0, 2))
     for field, value in source.items():
-        table.add_row(field, Text(str(value)))
+        table.add_row(field, str(value))
     screen.print(table)
 
 
@@ -308,7 +305,7 @@ def _print_steps(figures: dict[str, Any]) -> None:
     for s in figures["steps"]:
         why = ", ".join(f"{reason} {count:,}" for reason, count in s["reasons"].items())
         counts = (s["documents"], s["changed"], s["dropped"])
-        table.add_row(s["step"], *(f"{count:,}" if count else "" for count in counts), Text(why))
+        table.add_row(s["step"], *(f"{count:,}" if count else "" for count in counts), why)
     screen.print(table)
     say(
         f"{figures['documents_in']:,} documents in = {figures['documents_out']:,} out + "

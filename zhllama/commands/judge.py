@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from zhllama.commands.common import (
@@ -267,7 +266,8 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
             for m in marks:
                 missing = sum(m.missing.values())
                 drawn.add_row(
-                    *map(escape, (m.name, told(m.mean))),
+                    m.name,
+                    told(m.mean),
                     *(f"{count:,}" for count in (len(m.values), m.unreadable, missing)),
                 )
             screen.print(drawn)
@@ -276,7 +276,7 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
         for agreement in results.agreements:
             means = agreement.means()
             shown = (told(mean).replace(" [", "\n[") for mean in means.values())
-            drawn.add_row(escape(agreement.name), f"{means['exact'].questions:,}", *map(escape, shown))
+            drawn.add_row(agreement.name, f"{means['exact'].questions:,}", *shown)
         screen.print(drawn)
     if spent:
         cost = "" if spent["cost"] is None else f", cost {spent['cost']:.4f}"
@@ -296,5 +296,5 @@ def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
         tally = duel.tally
         counts = (tally.wins, tally.ties, tally.losses, duel.disagreements, duel.unreadable, sum(duel.missing.values()))  # fmt: skip
         rate = told(tally.rate, percent=True)
-        drawn.add_row(*map(escape, (duel.left, duel.right, rate)), *(f"{count:,}" for count in counts))
+        drawn.add_row(duel.left, duel.right, rate, *(f"{count:,}" for count in counts))
     screen.print(drawn)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.segment import Segment, Segments
+from rich.text import Text
 from rich.tree import Tree
 from typer.core import TyperGroup
 
@@ -171,12 +171,12 @@ def _grow(tree: Tree, found: Ancestor) -> None:
     for folder, held in groupby(found.files, key=lambda path: path.parent):
         paths = list(held)
         if len(paths) > 3:
-            tree.add(f"[dim]{escape(_short(folder))}: {len(paths)} files[/dim]")
+            tree.add(_styled(f"{_short(folder)}: {len(paths)} files", "dim"))
         else:
             for path in paths:
-                tree.add(f"[dim]{escape(_short(path))}[/dim]")
+                tree.add(_styled(_short(path), "dim"))
     for path in found.changed:
-        tree.add(f"[yellow]{escape(_short(path))} has changed since, or is gone[/yellow]")
+        tree.add(_styled(f"{_short(path)} has changed since, or is gone", "yellow"))
 
 
 def _short(path: Path) -> str:
@@ -184,16 +184,20 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _told(found: Ancestor) -> str:
+def _styled(text: str, style: str) -> Text:
+    return screen.render_str(text, style=style)
+
+
+def _told(found: Ancestor) -> Text:
     figures = [
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4g}"
         for name, value in found.figures.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    told = f"[bold]{escape(found.command)}[/bold]  {escape(_short(found.folder))}"
-    if found.again:
-        return f"{told}  [dim](as above)[/dim]"
-    return f"{told}  [dim]{escape(', '.join([*figures[:4], f'{found.seconds:,.0f} s']))}[/dim]"
+    measured = "(as above)" if found.again else ", ".join([*figures[:4], f"{found.seconds:,.0f} s"])
+    return Text("  ").join(
+        (_styled(found.command, "bold"), _styled(_short(found.folder), ""), _styled(measured, "dim"))
+    )
 
 
 NEXT = """

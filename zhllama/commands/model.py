@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from zhllama.commands.common import (
@@ -219,8 +218,8 @@ def _bits_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("model", "text", "bits/byte", "bits/character", "tokens/character")
     for row in rows:
         table.add_row(
-            escape(row["model"]),
-            escape(Path(row["text"]).name),
+            row["model"],
+            Path(row["text"]).name,
             f"{row['bits_per_byte']:.4f}",
             f"{row['bits_per_character']:.4f}",
             f"{row['tokens_per_character']:.3f}",
@@ -237,7 +236,7 @@ def _scores_table(scores: list[dict[str, Any]]) -> Table:
     for score in scores:
         error = score["error"]
         table.add_row(
-            *(escape(score[name]) for name in ("model", "task", "metric")),
+            *(str(score[name]) for name in ("model", "task", "metric")),
             f"{score['value']:.4f}",
             "" if error is None else f"{error:.4f}",
         )

@@ -140,7 +140,6 @@ def _own_label(name: str) -> str:
 
 def _draw(result: dict[str, Any]) -> None:
     from rich.table import Table
-    from rich.text import Text as Words
 
     languages = [row for row in result["languages"] if row["name"] != "other"]
     table = Table(
@@ -153,7 +152,7 @@ def _draw(result: dict[str, Any]) -> None:
     for one in result["tokenizers"]:
         own = first[one["label"]]
         table.add_row(
-            Words(one["label"]),
+            one["label"],
             f"{one['size']:,}",
             *(f"{row['tokenizers'][one['label']]['characters_per_token']:.3f}" for row in languages),
             f"{own['tokens_against_base']:.2f}×",

@@ -1,5 +1,7 @@
 """chat, serve."""
 
+import codecs
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zhllama.commands.common import AsJson, Config, check_torch, note, notes, print_json, warn
+from zhllama.commands.common import (
+    AsJson,
+    Config,
+    check_torch,
+    note,
+    notes,
+    print_json,
+    say,
+    say_part,
+    warn,
+)
 from zhllama.errors import InputError, MissingPackage, OptionError, ZhllamaError
 
 if TYPE_CHECKING:
@@ -137,14 +149,14 @@ def serve(
         if as_json:
             print_json(told)
         else:
-            sys.stdout.write("".join(f"{what:6} {where}\n" for what, where in told.items()))
+            say("\n".join(f"{what:6} {where}" for what, where in told.items()))
         sys.stdout.flush()
         Event().wait()
 
 
 def _converse(talk: "Chat") -> None:
     """Turns from the keyboard, or from a pipe, until there are no more."""
-    keyboard = sys.stdin.isatty()
+    keyboard = _open_keyboard()
     if keyboard:
         import readline  # noqa: F401  # gives input() its line editing and history
 
@@ -165,6 +177,16 @@ def _converse(talk: "Chat") -> None:
                 warn(str(error))
 
 
+def _open_keyboard() -> bool:
+    """Check that standard input can be read as text, and return whether it is a keyboard."""
+    if sys.stdin is None:
+        raise InputError("standard input", "is closed", "Give --prompt, or a conversation by a pipe")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # Python replaces what a POSIX locale has no code for
+        ascii = codecs.lookup(sys.stdin.encoding).name == "ascii"
+        sys.stdin.reconfigure(encoding="utf-8" if ascii else None, errors="strict")
+    return sys.stdin.isatty()
+
+
 def _read_turn(keyboard: bool) -> str | None:
     """The next line without the spaces around it, None at the end."""
     try:
@@ -175,7 +197,13 @@ def _read_turn(keyboard: bool) -> str | None:
         note("\n/quit or Ctrl-D leaves.")
         return ""
     except UnicodeDecodeError as error:
-        raise InputError("stdin", f"is not UTF-8 ({error})", "Convert it first") from error
+        encoding = error.encoding.upper()
+        raise InputError(
+            "standard input", f"is not {encoding} ({error.reason})", "Convert it first"
+        ) from error
+    except OSError as error:
+        told = error.strerror or str(error)
+        raise InputError("standard input", f"cannot be read ({told})", "Give --prompt, or a pipe") from error
 
 
 @contextmanager
@@ -204,10 +232,8 @@ def _say(talk: "Chat", text: str, stop: Event) -> None:
         count = (talk.forgotten - forgotten) // 2
         note(f"(the conversation is long: the oldest {count} exchange{'s' * (count > 1)} forgotten)")
     for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+        say_part(piece)
+    say_part("\n")
 
 
 def _command(talk: "Chat", given: str, saved: set[Path]) -> bool:
