@@ -193,7 +193,7 @@ def split(
 def _length(tokenizer: str, template: str | None) -> "Length":
     from zhllama.conversation.split import template_length, text_length
     from zhllama.model.load import load_tokenizer, resolve_chain
-    from zhllama.vocab.load import load_tokenizer as load_any
+    from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_any
 
     path = Path(tokenizer)
     if (path / CONFIG).is_file() and not (path / "tokenizer.json").is_file():

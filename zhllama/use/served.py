@@ -11,7 +11,7 @@ from zhllama.io.files import to_json
 from zhllama.model.export import fold, generation_config
 from zhllama.model.load import load_tokenizer, read_model_config, resolve_chain
 from zhllama.use.speaker import PLAIN, context_of, ends_of_answer, find_template
-from zhllama.vocab.settings import TEMPLATE
+from zhllama.vocab.tokenizer_config import TEMPLATE
 
 GENERATION = "generation_config.json"
 

@@ -13,8 +13,8 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
-from zhllama.vocab.model import SentencePieceModel
-from zhllama.vocab.ranks import CL100K, GPT2, O200K, QWEN, TEKKEN, byte_level
+from zhllama.vocab.byte_level_json import CL100K, GPT2, O200K, QWEN, TEKKEN, byte_level
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 MAGIC = b"GGUF"
 LONGEST = 1 << 28  # bytes of one string or entries of one array; more is a broken file
@@ -45,7 +45,7 @@ _PATTERNS = {
 }
 
 
-def read_gguf(path: Path) -> SentencePieceModel | Tokenizer:
+def read_gguf(path: Path) -> SentencePieceVocabulary | Tokenizer:
     """The tokenizer of a GGUF file; InputError where the file is broken or its tokenizer is of another kind."""
     found = {
         key.removeprefix("tokenizer.ggml."): value
@@ -70,7 +70,7 @@ def read_gguf(path: Path) -> SentencePieceModel | Tokenizer:
     raise InputError(path, told, f"Known are {known}; give its tokenizer.json")
 
 
-def _sentencepiece(found: dict[str, Any]) -> SentencePieceModel:
+def _sentencepiece(found: dict[str, Any]) -> SentencePieceVocabulary:
     message = proto.ModelProto()
     message.trainer_spec.model_type = message.trainer_spec.BPE
     message.trainer_spec.byte_fallback = 6 in found["token_type"]
@@ -79,7 +79,7 @@ def _sentencepiece(found: dict[str, Any]) -> SentencePieceModel:
     message.normalizer_spec.remove_extra_whitespaces = found.get("remove_extra_whitespaces", False)
     for text, score, kind in zip(found["tokens"], found["scores"], found["token_type"], strict=True):
         message.pieces.add(piece=text, score=score, type=kind)
-    return SentencePieceModel(message.SerializeToString())
+    return SentencePieceVocabulary(message.SerializeToString())
 
 
 def _byte_level(path: Path, found: dict[str, Any]) -> Tokenizer:
