@@ -16,10 +16,11 @@ from zhllama.io.text import read_lines
 from zhllama.vocab.audit import audit
 from zhllama.vocab.continued import continued, count_runs
 from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer, why_no_fast_tokenizer
-from zhllama.vocab.merge import Merge, chinese_llama, safe
+from zhllama.vocab.merge import chinese_llama, safe
 from zhllama.vocab.sample import sample_lines
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.train import train_on_text, train_on_words
+from zhllama.vocab.vocabulary import Merge
 from zhllama.vocab.word_lists import jieba_words
 
 SIZE, SAMPLE, PER_DOMAIN, FUZZ = 49_953, 40_000_000, 2_000_000, 20_000
