@@ -20,10 +20,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """
     hints = get_type_hints(function, include_extras=True)
     signature = inspect.signature(function)
-    groups = {name: hint for name, hint in hints.items() if name != "return" and is_dataclass(hint)}
-    flags = {
-        declared.name: _flags(declared)[0] for group in groups.values() for declared in fields(group)
-    }  # fmt: skip
+    groups: dict[str, Any] = {n: hint for n, hint in hints.items() if n != "return" and is_dataclass(hint)}
+    flags = {declared.name: _flags(declared)[0] for group in groups.values() for declared in fields(group)}
 
     @wraps(function)
     def run(**values: Any) -> None:
@@ -42,7 +40,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    del run.__wrapped__  # type: ignore[attr-defined]
+    del run.__wrapped__
     return run
 
 
