@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from zhllama.io.text import read_lines
-from zhllama.vocab.lists import base_file, listed_pieces
 from zhllama.vocab.merge import safe
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.train import train_on_words
+from zhllama.vocab.word_lists import base_file, listed_pieces
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -80,9 +80,9 @@ def zhllama(tmp_path: Path) -> Zhllama:
 
 
 @pytest.fixture(scope="session")
-def llama(data: Path) -> SentencePieceModel:
+def llama(data: Path) -> SentencePieceVocabulary:
     """LLaMA's own vocabulary."""
-    return SentencePieceModel.read(data / "llama" / "llama.model")
+    return SentencePieceVocabulary.read(data / "llama" / "llama.model")
 
 
 @pytest.fixture(scope="session")
@@ -92,9 +92,9 @@ def published_list(data: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def embedded() -> SentencePieceModel:
+def embedded() -> SentencePieceVocabulary:
     """The base that travels in mistral-common."""
-    return SentencePieceModel.read(base_file(None))
+    return SentencePieceVocabulary.read(base_file(None))
 
 
 @pytest.fixture(scope="session")
@@ -104,9 +104,9 @@ def jieba_list() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def safe_vocabulary(embedded: SentencePieceModel, jieba_list: list[str]) -> SentencePieceModel:
+def safe_vocabulary(embedded: SentencePieceVocabulary, jieba_list: list[str]) -> SentencePieceVocabulary:
     """The embedded base, safely extended: needs nobody's files."""
-    return safe(embedded, jieba_list).model
+    return safe(embedded, jieba_list).vocabulary
 
 
 def read_xz(path: Path, most: int | None = None) -> list[str]:

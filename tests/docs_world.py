@@ -20,7 +20,7 @@ from tests.model_toys import (
 )
 from tests.test_bytelevel import trained
 from zhllama.resources import shipped
-from zhllama.vocab.lists import base_file
+from zhllama.vocab.word_lists import base_file
 
 TRADITIONAL = (
     "臺灣",

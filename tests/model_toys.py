@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from zhllama.resources import shipped
-from zhllama.vocab.huggingface import transformers_files
+from zhllama.vocab.fast_tokenizer import transformers_files
 from zhllama.vocab.merge import safe
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 torch.set_num_threads(1)  # two-layer models: more threads only wait for each other
 
@@ -53,7 +53,7 @@ CHINESE = "我们今天没有时间研究人工智能的历史，因为大学生
 
 
 @cache
-def base_vocabulary() -> SentencePieceModel:
+def base_vocabulary() -> SentencePieceVocabulary:
     """A SentencePiece BPE of LLaMA's make (byte fallback, identity) over English, Chinese characters by bytes."""
     text = [
         line
@@ -73,17 +73,17 @@ def base_vocabulary() -> SentencePieceModel:
         character_coverage=0.999,
         minloglevel=2,
     )
-    return SentencePieceModel(made.getvalue())
+    return SentencePieceVocabulary(made.getvalue())
 
 
 @cache
-def larger_vocabulary() -> SentencePieceModel:
+def larger_vocabulary() -> SentencePieceVocabulary:
     """The base with Chinese words after its last piece."""
     characters = sorted({c for word in WORDS for c in word})
-    return safe(base_vocabulary(), [*characters, *WORDS]).model
+    return safe(base_vocabulary(), [*characters, *WORDS]).vocabulary
 
 
-def write_tokenizer(model: SentencePieceModel, folder: Path) -> Path:
+def write_tokenizer(model: SentencePieceVocabulary, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in transformers_files(model).items():
         (folder / name).write_bytes(content)

@@ -4,24 +4,24 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from zhllama.vocab.lists import base_file, jieba_words
 from zhllama.vocab.merge import Recipe, chinese_llama, safe
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.word_lists import base_file, jieba_words
 
 WORDS = 3000
 
 
 @cache
-def base() -> SentencePieceModel:
-    return SentencePieceModel.read(base_file(None))
+def base() -> SentencePieceVocabulary:
+    return SentencePieceVocabulary.read(base_file(None))
 
 
 @cache
-def merged(recipe: Recipe) -> SentencePieceModel:
+def merged(recipe: Recipe) -> SentencePieceVocabulary:
     """As `merge-vocab` makes it; the published recipe leaves its ties."""
     ranked = sorted(jieba_words(), key=lambda entry: -entry[1])
     words = ["互相", "相互", *(word for word, _ in islice(ranked, WORDS))]
-    return (chinese_llama if recipe == "chinese-llama" else safe)(base(), words).model
+    return (chinese_llama if recipe == "chinese-llama" else safe)(base(), words).vocabulary
 
 
 def write_models(folder: Path) -> dict[str, Path]:

@@ -27,9 +27,9 @@ from zhllama.efficiency.extension import Extension, extend, kept_aside
 from zhllama.errors import InputError
 from zhllama.io.text import read_lines
 from zhllama.resources import shipped
-from zhllama.vocab.byte_merge import continued, count_runs
-from zhllama.vocab.bytelevel import ByteLevel
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.byte_level_recipes import continued, count_runs
+from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 from .test_bytelevel import trained
 
@@ -40,28 +40,28 @@ MODEL = Model(hidden=64, layers=2)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> ByteLevel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> ByteLevelVocabulary:
     path = tmp_path_factory.mktemp("base") / "tokenizer.json"
     trained("deepseek").save(str(path))
-    return ByteLevel.read(path)
+    return ByteLevelVocabulary.read(path)
 
 
 @pytest.fixture(scope="module")
-def extension(base: ByteLevel) -> Extension:
+def extension(base: ByteLevelVocabulary) -> Extension:
     train, aside = kept_aside(TEXTS, seed=0)
     return extend(base, train, aside, 1500, prior=0.0)
 
 
-def test_one_cut_holds_those_with_fewer_pieces(base: ByteLevel, extension: Extension) -> None:
+def test_one_cut_holds_those_with_fewer_pieces(base: ByteLevelVocabulary, extension: Extension) -> None:
     train, aside = kept_aside(TEXTS, seed=0)
     merge = continued(base, count_runs(train), len(extension.parts))
-    pairs = [(j.left, j.right) for j in merge.added]
+    pieces = merge.added
     lines = [line for lines in aside.values() for line in lines]
     saved = sum(savings(m.counts, extension.parts, extension.first) for m in extension.domains.values())
     held = sum(m.counts.sum() for m in extension.domains.values())
-    for added in (0, 1, 137, 800, len(pairs)):
-        model = base.extended(pairs[:added])
-        assert sum(map(len, model.encode_plainly(lines))) == held + saved[added:].sum()
+    for added in (0, 1, 137, 800, len(pieces)):
+        model = base.extended(pieces[:added])
+        assert sum(map(len, model.encode_by_merges(lines))) == held + saved[added:].sum()
 
 
 def test_training_lines_are_not_measured() -> None:
@@ -77,7 +77,7 @@ def test_training_lines_are_not_measured() -> None:
         kept_aside({"one": ["中文"]}, seed=0)
 
 
-def test_a_small_base_is_told_to_extend(base: ByteLevel, extension: Extension) -> None:
+def test_a_small_base_is_told_to_extend(base: ByteLevelVocabulary, extension: Extension) -> None:
     advice = advise(extension.first, extension.parts, extension.domains, extension.training, MODEL, 1e12)
     assert [s.added for s in advice.steps] == [0, 1000, len(extension.parts)]
     assert advice.verdict == "yes" and advice.sentence.startswith("Extending pays: ") and advice.caution == ""
@@ -140,7 +140,7 @@ def test_costs_of_a_model() -> None:
     assert seven.head_share(32_000) == pytest.approx(0.02, abs=0.001)
 
 
-def test_sentencepiece(embedded: SentencePieceModel) -> None:
+def test_sentencepiece(embedded: SentencePieceVocabulary) -> None:
     train, aside = kept_aside(TEXTS, seed=0)
     found = extend(embedded, train, aside, 1200, prior=0.1)
     lengths = [len(parts) for parts in found.parts]
@@ -179,7 +179,7 @@ def test_page_stands_alone_and_escapes(extension: Extension) -> None:
     assert html.count("<polyline") == 3 and "prefers-color-scheme:dark" in html
 
 
-def test_command_line(zhllama: Zhllama, base: ByteLevel, tmp_path: Path) -> None:
+def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(base.content, encoding="utf-8")
     line = (
         "advise",

@@ -9,7 +9,7 @@ from pathlib import Path
 import zhllama
 from tests.conftest import ROOT
 from tests.model_toys import write_model, write_tokenizer
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 
 def test_every_name_is_there_and_documented() -> None:
@@ -25,7 +25,7 @@ def test_importing_it_costs_nothing() -> None:
     )
 
 
-def test_the_page_names_all_and_its_examples_run(tmp_path: Path, embedded: SentencePieceModel) -> None:
+def test_the_page_names_all_and_its_examples_run(tmp_path: Path, embedded: SentencePieceVocabulary) -> None:
     page = ROOT / "docs" / "reference" / "api.md"
     text = page.read_text(encoding="utf-8")
     assert len(zhllama.__all__) == 12
@@ -38,6 +38,6 @@ def test_the_page_names_all_and_its_examples_run(tmp_path: Path, embedded: Sente
     assert told.attempted > 20 and told.failed == 0
 
 
-def test_the_docstrings_example(embedded: SentencePieceModel) -> None:
-    model = zhllama.safe(embedded, ["人工智能", "计算机"]).model
+def test_the_docstrings_example(embedded: SentencePieceVocabulary) -> None:
+    model = zhllama.safe(embedded, ["人工智能", "计算机"]).vocabulary
     assert model.processor.encode("人工智能", out_type=str) == ["▁", "人工智能"]

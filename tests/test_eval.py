@@ -21,7 +21,7 @@ from zhllama.errors import InputError, OptionError
 from zhllama.model.bits import measure, read_text
 from zhllama.model.grow import grow
 from zhllama.model.load import open_model
-from zhllama.vocab.load import load_tokenizer
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 
 def _plain_bits(folder: Path, text: str) -> float:
@@ -35,7 +35,7 @@ def _plain_bits(folder: Path, text: str) -> float:
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "bloom"])
 def test_one_window_is_the_plain_sum(tmp_path: Path, kind: str) -> None:
     base = write_model(tmp_path, kind)
-    bits = measure(open_model(base).model, load_tokenizer(base), ENGLISH)
+    bits = measure(open_model(base).model, load_any_tokenizer(base), ENGLISH)
     assert bits.bits == pytest.approx(_plain_bits(base, ENGLISH), rel=1e-5)
     assert (bits.bytes, bits.characters) == (len(ENGLISH), len(ENGLISH))
     assert bits.per_byte == bits.per_character == bits.bits / len(ENGLISH)
@@ -47,7 +47,7 @@ def test_strided_windows_score_each_token_once_after_all_it_may_see(
 ) -> None:
     """Against one pass a token: its context is cut where the window that scores it begins."""
     base = write_model(tmp_path)
-    model, tokenizer = open_model(base).model, load_tokenizer(base)
+    model, tokenizer = open_model(base).model, load_any_tokenizer(base)
     ids = [1, *base_vocabulary().processor.encode(ENGLISH)]
     nats, scored = 0.0, 1
     while scored < len(ids):
@@ -71,7 +71,7 @@ def test_vocabularies_share_their_unit(tmp_path: Path) -> None:
     model = open_model(tmp_path / "grown").model
     with torch.no_grad():
         model.get_output_embeddings().weight.zero_()
-    bits = measure(model, load_tokenizer(tmp_path / "grown"), CHINESE)
+    bits = measure(model, load_any_tokenizer(tmp_path / "grown"), CHINESE)
     assert bits.tokens == len(larger_vocabulary().processor.encode(CHINESE)) < len(CHINESE.encode())
     assert bits.bits == pytest.approx(bits.tokens * math.log2(rows), rel=1e-5)
     assert bits.per_character == pytest.approx(bits.per_byte * len(CHINESE.encode()) / len(CHINESE))
@@ -79,7 +79,7 @@ def test_vocabularies_share_their_unit(tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base")
-    larger = load_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
+    larger = load_any_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
     model = open_model(base).model
     with pytest.raises(InputError, match=r"gives id .* and the model has 600 rows"):
         measure(model, larger, CHINESE)

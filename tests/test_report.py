@@ -18,7 +18,7 @@ from zhllama.efficiency.table import tables
 from zhllama.encode import Encoder
 from zhllama.errors import InputError
 from zhllama.resources import shipped
-from zhllama.vocab.load import SentencePieceTokenizer
+from zhllama.vocab.any_tokenizer import SentencePieceTokenizer
 from zhllama.vocab.sample import LONGEST
 
 TEXT = (

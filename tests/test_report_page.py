@@ -13,8 +13,8 @@ from zhllama.efficiency.measure import Vocabulary
 from zhllama.efficiency.page import page, page_data
 from zhllama.efficiency.report import Report, Text, report
 from zhllama.resources import shipped
+from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
 from zhllama.vocab.fuzz import fuzzed
-from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer
 
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror=window.hit=1><!-- ${hit} \u2028"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -112,7 +112,7 @@ def test_cuts_are_sentencepieces(browser: Any, file: Path, made: Report) -> None
         for line in path.read_text(encoding="utf-8").splitlines()[:12]
         if line
     ]
-    texts += [text for model in models[1:] for text in fuzzed(model, 150, 1)]
+    texts += [text for model in models[1:] for text in fuzzed(model.fuzz_pieces(), 150, 1)]
     texts += [
         "互相互",
         "相互相互相",

@@ -29,7 +29,7 @@ from zhllama.training.rows import lay_out, train_rows
 from zhllama.training.setup import add_adapters
 from zhllama.training.sft import keeps_samples_apart
 from zhllama.training.tuning import Tuning
-from zhllama.vocab.load import load_tokenizer as load_vocabulary
+from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
 
 COMMON = ("--max-length", 320, "--batch", 8, "--micro-batch", 4, "--lr", 0.01, "--log-every", 1, "--save-every", 3,
           "--precision", "fp32")  # fmt: skip

@@ -14,7 +14,7 @@ from zhllama.conversation.markdown import is_page, to_markdown, without_buttons
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.conversation.split import split, template_length, text_length
 from zhllama.conversation.template import template_for
-from zhllama.vocab.load import SentencePieceTokenizer
+from zhllama.vocab.any_tokenizer import SentencePieceTokenizer
 
 QUESTION, ANSWER = "请介绍一下长江的长度和流域。", "长江全长约六千三百公里，流域面积约一百八十万平方公里。"
 PAGE = (

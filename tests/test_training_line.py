@@ -11,20 +11,20 @@ from tests.conftest import read_xz
 from tests.model_toys import line, write_model, write_tokenizer
 from zhllama.model.load import open_model
 from zhllama.vocab.merge import chinese_llama
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 
 def test_from_llama_to_an_exported_model(
     tmp_path: Path,
     data: Path,
-    llama: SentencePieceModel,
+    llama: SentencePieceVocabulary,
     published_list: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ZHLLAMA_CACHE", str(tmp_path / "cache"))
     write_model(tmp_path / "llama", rows=32_000, tokenizer=False)
     write_tokenizer(llama, tmp_path / "llama")
-    merged = chinese_llama(llama, published_list).model
+    merged = chinese_llama(llama, published_list).vocabulary
     assert len(merged.pieces) == 49_953
     write_tokenizer(merged, tmp_path / "tokenizer")
     for label, name, lines in (("zh", "zh_small.txt.xz", 400), ("en", "en_gutenberg.txt.xz", 100)):

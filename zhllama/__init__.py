@@ -5,9 +5,9 @@ imported when it is first used, so that `import zhllama` costs nothing.
 
     >>> from pathlib import Path
     >>> import zhllama
-    >>> base = zhllama.SentencePieceModel.read(Path("llama.model"))
+    >>> base = zhllama.SentencePieceVocabulary.read(Path("llama.model"))
     >>> merge = zhllama.safe(base, ["人工智能", "计算机"])
-    >>> merge.model.processor.encode("人工智能", out_type=str)
+    >>> merge.vocabulary.processor.encode("人工智能", out_type=str)
     ['▁', '人工智能']
 """
 
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
     from zhllama.model.bits import measure as measure
     from zhllama.model.grow import grow as grow
     from zhllama.model.load import open_model as open_model
+    from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_any_tokenizer
     from zhllama.vocab.audit import audit as audit
     from zhllama.vocab.continued import continued as continued
-    from zhllama.vocab.huggingface import transformers_files as transformers_files
-    from zhllama.vocab.load import load_tokenizer as load_tokenizer
+    from zhllama.vocab.fast_tokenizer import transformers_files as transformers_files
     from zhllama.vocab.merge import chinese_llama as chinese_llama
     from zhllama.vocab.merge import safe as safe
-    from zhllama.vocab.model import SentencePieceModel as SentencePieceModel
+    from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary as SentencePieceVocabulary
 
 _HOMES = {
     "Encoder": "zhllama.encode",
-    "SentencePieceModel": "zhllama.vocab.model",
+    "SentencePieceVocabulary": "zhllama.vocab.sentencepiece_vocabulary",
     "ZhllamaError": "zhllama.errors",
     "audit": "zhllama.vocab.audit",
     "chinese_llama": "zhllama.vocab.merge",
     "continued": "zhllama.vocab.continued",
     "grow": "zhllama.model.grow",
-    "load_tokenizer": "zhllama.vocab.load",
+    "load_any_tokenizer": "zhllama.vocab.any_tokenizer",
     "measure": "zhllama.model.bits",
     "open_model": "zhllama.model.load",
     "safe": "zhllama.vocab.merge",
-    "transformers_files": "zhllama.vocab.huggingface",
+    "transformers_files": "zhllama.vocab.fast_tokenizer",
 }
 __all__ = sorted(_HOMES)
 

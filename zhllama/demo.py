@@ -6,9 +6,9 @@ from typing import Any
 
 from zhllama.errors import OutputError
 from zhllama.training.checkpoint import whole_folder
-from zhllama.vocab.huggingface import transformers_files
-from zhllama.vocab.lists import base_file
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.fast_tokenizer import transformers_files
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.word_lists import base_file
 
 WIDTH, LAYERS, HEADS = 64, 2, 4
 
@@ -24,7 +24,7 @@ def two_layer_model(folder: Path, seed: int = 0) -> Path:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    base = SentencePieceModel.read(base_file(None))
+    base = SentencePieceVocabulary.read(base_file(None))
     config = LlamaConfig(
         vocab_size=len(base.pieces), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=LAYERS,
         num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=512,

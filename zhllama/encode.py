@@ -13,8 +13,13 @@ import numpy as np
 
 from zhllama.encoding.tables import Int32, Int64, Tables, build_tables, why_not_compiled
 from zhllama.errors import InputError
-from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.any_tokenizer import (
+    AnyTokenizer,
+    JsonTokenizer,
+    SentencePieceTokenizer,
+    load_any_tokenizer,
+)
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 Engine = Literal["compiled", "sentencepiece", "tokenizers"]
 
@@ -36,7 +41,7 @@ class Encoder:
     >>> ids[offsets[1] : offsets[2]]  # those of "hello"
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
         self.tokenizer = tokenizer
         self.engine: Engine = "tokenizers" if isinstance(tokenizer, JsonTokenizer) else "sentencepiece"
         self.reason: str | None = "the tokenizer is a tokenizer.json"
@@ -52,12 +57,12 @@ class Encoder:
     @classmethod
     def open(cls, name: str | Path) -> Self:
         """From a `.model`, a tokenizer.json, a folder that holds either, or a hub name. Errors: InputError."""
-        return cls(load_tokenizer(name))
+        return cls(load_any_tokenizer(name))
 
     @classmethod
     def from_model(cls, content: bytes) -> Self:
         """From the content of a SentencePiece `.model`."""
-        return cls(SentencePieceTokenizer(SentencePieceModel(content)))
+        return cls(SentencePieceTokenizer(SentencePieceVocabulary(content)))
 
     def warm_up(self) -> Self:
         """Loads the compiled loops now; otherwise the first batches go through SentencePiece, to the same ids.

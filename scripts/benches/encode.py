@@ -16,10 +16,10 @@ import numpy as np
 from benches import Row, paired, tell, test_data
 from zhllama.encode import Encoder
 from zhllama.vocab import continued as continuing
-from zhllama.vocab.huggingface import Specials, fast_tokenizer, why_no_twin
-from zhllama.vocab.lists import jieba_words, listed_pieces
+from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer, why_no_fast_tokenizer
 from zhllama.vocab.merge import chinese_llama, safe
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.word_lists import jieba_words, listed_pieces
 
 CASES = {"lines": 65, "5KB": 5_000, "100KB": 100_000}  # bytes a text, at least
 PEERS = ("sentencepiece", "tokenizers", "gigatoken", "tokie")
@@ -67,13 +67,13 @@ def compare(
     return Row("encode", case, peer, size / ours, size / theirs, "MB/s", ratios, equal)
 
 
-def vocabularies(data: Path) -> Iterator[tuple[str, SentencePieceModel]]:
+def vocabularies(data: Path) -> Iterator[tuple[str, SentencePieceVocabulary]]:
     """The four that this project is about."""
-    base = SentencePieceModel.read(data / "llama" / "llama.model")
+    base = SentencePieceVocabulary.read(data / "llama" / "llama.model")
     words = listed_pieces(data / "llama" / "chinese_sp.model")
     yield "llama", base
-    yield "published", chinese_llama(base, words).model
-    yield "safe", safe(base, words).model
+    yield "published", chinese_llama(base, words).vocabulary
+    yield "safe", safe(base, words).vocabulary
     runs = continuing.with_prior(continuing.count_runs(small_text(data).splitlines()), jieba_words(), 1.0)
     yield "continued", continuing.continued(base, runs, 49_953).model
 
@@ -98,7 +98,7 @@ def texts(data: Path, size: int) -> list[str]:
     return done
 
 
-def engine(peer: str, model: SentencePieceModel) -> tuple[Encode, Flat] | str:
+def engine(peer: str, model: SentencePieceVocabulary) -> tuple[Encode, Flat] | str:
     """How a peer encodes, and how its answer becomes one list of ids; or why it cannot."""
     if peer == "sentencepiece":
         processor = model.processor
@@ -110,7 +110,7 @@ def engine(peer: str, model: SentencePieceModel) -> tuple[Encode, Flat] | str:
             return f"not installed ({error})"
         giga = gigatoken.Tokenizer.from_sentencepiece(model.content)
         return (lambda some: giga.encode_batch(some, parallel=False)), lambda ids: _joined(ids.to_list())
-    reason = why_no_twin(model)
+    reason = why_no_fast_tokenizer(model)
     if reason:
         return reason
     twin = fast_tokenizer(model, Specials(bos=False))

@@ -8,9 +8,9 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from benches import Row, paired, tell, test_data
-from zhllama.vocab.lists import listed_pieces
 from zhllama.vocab.merge import chinese_llama
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.word_lists import listed_pieces
 
 
 def run(rounds: int) -> list[Row]:
@@ -23,7 +23,7 @@ def run(rounds: int) -> list[Row]:
 
 def _compare(case: str, base: Path, chinese: Path, rounds: int) -> Row:
     def ours() -> bytes:
-        return chinese_llama(SentencePieceModel.read(base), listed_pieces(chinese)).model.content
+        return chinese_llama(SentencePieceVocabulary.read(base), listed_pieces(chinese)).vocabulary.content
 
     theirs: Callable[[], bytes] = partial(_published, base, chinese)
     equal = ours() == theirs()

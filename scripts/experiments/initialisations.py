@@ -26,7 +26,7 @@ from zhllama.model.grow import grow
 from zhllama.model.initialise import vector_key
 from zhllama.model.load import open_model
 from zhllama.resources import shipped
-from zhllama.vocab.load import load_tokenizer
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 WAYS = ("mean", "weighted", "focus", "hf-mean", "random", "distill")
 PRIVATE = 0xF0000  # one private character for each old token while the vocabulary goes on being trained
@@ -113,7 +113,7 @@ def train_vectors(
         return path
     names: dict[str, int] = {}
     pairs = []
-    for tokenizer in (load_tokenizer(base), load_tokenizer(larger)):
+    for tokenizer in (load_any_tokenizer(base), load_any_tokenizer(larger)):
         place = np.full(tokenizer.size, -1)
         for id in range(tokenizer.size):
             key = vector_key(tokenizer.surface(id))
@@ -149,7 +149,7 @@ def held_out(prefix: str, each: int) -> str:
 
 def measured(folder: Path, texts: dict[str, str]) -> dict[str, float]:
     model, _ = open_model(folder, dtype=torch.float32)
-    vocabulary = load_tokenizer(folder)
+    vocabulary = load_any_tokenizer(folder)
     chinese, english = (measure(model, vocabulary, texts[name]) for name in ("zh", "en"))
     return {
         "zh_bits_per_character": chinese.per_character,

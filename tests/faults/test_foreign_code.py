@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from zhllama.vocab.byte_folder import auto_tokenizer
 
 from tests.conftest import ROOT
 from tests.faults.world import COMMANDS, TRAINING, make
@@ -19,7 +20,6 @@ from zhllama.errors import InputError
 from zhllama.model.load import load_base, load_tokenizer, open_model, read_model_config
 from zhllama.training.ground import read_shape
 from zhllama.use.speaker import open_speaker
-from zhllama.vocab.byte_folder import auto_tokenizer
 
 # What opens files of others: a method of any transformers or PEFT class, and the libraries' own ways around it.
 OPENING = {

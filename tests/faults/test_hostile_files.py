@@ -24,7 +24,7 @@ from zhllama.model.grow import plan as plan_growth
 from zhllama.model.load import resolve_chain
 from zhllama.model.weights import read_weights
 from zhllama.run import Run
-from zhllama.vocab.load import load_tokenizer
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 EXAMPLES = settings(
     max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -118,7 +118,7 @@ def read_or_refused(read: Callable[[], object]) -> None:
 
 
 def use_tokenizer(path: Path) -> None:
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_any_tokenizer(path)
     tokenizer.encode(["人工智能 hello", "😀"])
     tokenizer.decode([1, 5, tokenizer.size - 1])
     for id in range(0, tokenizer.size, 37):

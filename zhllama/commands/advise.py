@@ -94,8 +94,8 @@ def advise(
     from zhllama.efficiency.extension import extend, kept_aside
     from zhllama.io.files import to_json
     from zhllama.io.text import find_files
-    from zhllama.vocab.kinds import read_vocabulary
-    from zhllama.vocab.lists import base_file
+    from zhllama.vocab.read import read_vocabulary
+    from zhllama.vocab.word_lists import base_file
 
     if not text:
         raise OptionError("--text", "is missing, and advice needs text", "Give --text FILE")

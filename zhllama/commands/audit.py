@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -17,8 +17,7 @@ from zhllama.commands.common import (
 )
 from zhllama.io.files import LONGEST_LINE
 from zhllama.resources import SAMPLES, sample_files
-
-Recipe = Literal["chinese-llama", "safe", "continued"]
+from zhllama.vocab.vocabulary import Recipe
 
 
 def audit(
@@ -61,11 +60,11 @@ def audit(
     """Prove what an extension changed and what it did not; exit 1 where a promise of its recipe is broken."""
     from zhllama.io.files import to_json, write_whole
     from zhllama.io.text import find_files, read_lines
+    from zhllama.vocab.any_tokenizer import tokenizer_file
     from zhllama.vocab.folder import base_of
-    from zhllama.vocab.kinds import read_vocabulary
-    from zhllama.vocab.lists import base_file
-    from zhllama.vocab.load import tokenizer_file
     from zhllama.vocab.proof import audit_file
+    from zhllama.vocab.read import read_vocabulary
+    from zhllama.vocab.word_lists import base_file
 
     file = tokenizer_file(tokenizer)
     base_path = (None if base else base_of(file.parent)) or base_file(base)

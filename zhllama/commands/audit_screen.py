@@ -5,8 +5,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from zhllama.vocab.audit import Audit, Tally
-from zhllama.vocab.model import SPACE
+from zhllama.vocab.audit import Audit, LineTally
+from zhllama.vocab.vocabulary import SPACE
 
 SPECIALS = 8  # shown; Llama 3 has 256, DeepSeek more than a thousand
 _SHADES = ("on #3b5f8a", "on #8a5a2b")
@@ -30,7 +30,7 @@ def _promises(found: Audit) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for promise in found.promises:
         mark = Text("✓", "bold green") if promise.kept else Text("✗", "bold red")
-        table.add_row(mark, Text(promise.name, "bold"), promise.told)
+        table.add_row(mark, Text(promise.name, "bold"), Text(promise.detail))
     return table
 
 
@@ -52,8 +52,8 @@ def _findings(found: Audit) -> Table:
     if found.kind == "sentencepiece" and "exact fast tokenizer" not in promised:
         differ, texts = found.parity.differ + found.fuzz.differ, found.parity.lines + found.fuzz.lines
         told = (
-            f"none can be exact: {found.no_twin}"
-            if found.no_twin
+            f"none can be exact: {found.why_no_fast_tokenizer}"
+            if found.why_no_fast_tokenizer
             else f"{differ:,} of {texts:,} texts differ"
         )
         table.add_row("tokenizer.json", told)
@@ -96,5 +96,5 @@ def _cut(pieces: list[str]) -> Text:
     return text
 
 
-def _first(tally: Tally) -> str:
+def _first(tally: LineTally) -> str:
     return f", as {tally.examples[0]['base']} → {tally.examples[0]['merged']}" if tally.examples else ""

@@ -157,7 +157,7 @@ def split(
     from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.conversation.split import split as parts_of
     from zhllama.io.text import find_files
-    from zhllama.vocab.load import tokenizer_file
+    from zhllama.vocab.any_tokenizer import tokenizer_file
 
     place = _place(tokenizer)
     length = _length(tokenizer, place, template)
@@ -198,7 +198,7 @@ def split(
 
 
 def _place(tokenizer: str) -> Path:
-    """Where a tokenizer lies: of a run, that of its model."""
+    """The folder of a tokenizer; of a run, that of its model."""
     from zhllama.model.load import TOKENIZER_FILES, resolve_chain
 
     path = Path(tokenizer)
@@ -210,10 +210,10 @@ def _place(tokenizer: str) -> Path:
 def _length(tokenizer: str, path: Path, template: str | None) -> "Length":
     from zhllama.conversation.split import template_length, text_length
     from zhllama.model.load import load_tokenizer
-    from zhllama.vocab.load import load_tokenizer as load_any
+    from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
     if template is None:
-        return text_length(load_any(path if path.exists() else tokenizer))
+        return text_length(load_any_tokenizer(path if path.exists() else tokenizer))
     if not path.is_dir():
         raise OptionError(
             "--template", "needs a tokenizer's folder", "Name one that has tokenizer_config.json"

@@ -174,7 +174,7 @@ def evaluate(
     from zhllama.model.bits import measure, read_text
     from zhllama.model.load import open_model, resolve_chain
     from zhllama.model.tasks import run_tasks
-    from zhllama.vocab.load import load_tokenizer
+    from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
     if not text and not tasks:
         raise OptionError("eval", "has nothing to measure", "Give --text FILE or --tasks NAME")
@@ -184,7 +184,7 @@ def evaluate(
     scores: list[dict[str, Any]] = []
     for name in models:
         opened = open_model(name)
-        vocabulary = load_tokenizer(resolve_chain(name).tokenizer)
+        vocabulary = load_any_tokenizer(resolve_chain(name).tokenizer)
         for path, content in texts.items():
             with progress(f"{name} on {Path(path).name}", len(content), "bytes") as bar:
                 got = measure(opened.model, vocabulary, content, window=window, stride=stride, advance=bar)

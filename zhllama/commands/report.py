@@ -81,7 +81,7 @@ def report(
     from zhllama.efficiency.table import tables
     from zhllama.io.files import to_json
     from zhllama.io.text import find_files
-    from zhllama.vocab.load import load_tokenizer, tokenizer_file
+    from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
 
     named = _labelled(tokenizer, "TOKENIZER")
     texts = [Text(label, find_files([name])) for label, name in _labelled(text or [], "--text").items()]
@@ -90,7 +90,7 @@ def report(
     inputs = [*files.values(), *(file for one in texts for file in one.files)]
     with Run(out, "report", options_of(context), inputs, force, seed=seed) as run:
         vocabularies = [
-            Vocabulary(label, name, load_tokenizer(files[label])) for label, name in named.items()
+            Vocabulary(label, name, load_any_tokenizer(files[label])) for label, name in named.items()
         ]
         source = Source(field, sample_bytes, seed)
         size = sum(file.stat().st_size for one in texts for file in one.files)

@@ -1,12 +1,12 @@
 """train-vocab, merge-vocab."""
 
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from zhllama.commands.audit import Recipe, sample_texts
+from zhllama.commands.audit import sample_texts
 from zhllama.commands.common import (
     AsJson,
     Config,
@@ -22,15 +22,13 @@ from zhllama.commands.common import (
     say,
     screen,
 )
-from zhllama.errors import InputError, OptionError
+from zhllama.errors import OptionError
 from zhllama.io.files import LONGEST_LINE
 from zhllama.run import Run
+from zhllama.vocab.vocabulary import Recipe
 
 if TYPE_CHECKING:
-    from zhllama.vocab.byte_merge import ByteMerge
-    from zhllama.vocab.kinds import Vocabulary
-    from zhllama.vocab.merge import Merge
-    from zhllama.vocab.sample import Sample
+    from zhllama.vocab.sample import LineSample
 
 MB = 1_000_000
 
@@ -83,10 +81,10 @@ def train_vocab(
     config: Config = None,
 ) -> None:
     """Train a Chinese SentencePiece model: zh.model, for merge-vocab --zh."""
+    from zhllama.characters import charsets
     from zhllama.io.text import find_files
-    from zhllama.vocab.characters import charsets
-    from zhllama.vocab.lists import jieba_file
     from zhllama.vocab.train import COST, train_on_text, train_on_words
+    from zhllama.vocab.word_lists import jieba_file
 
     files = find_files(text or [])
     sets = charsets(cover)
@@ -210,10 +208,12 @@ def merge_vocab(
     config: Config = None,
 ) -> None:
     """Merge Chinese pieces into a model's vocabulary, and prove what that changed."""
-    from zhllama.vocab.kinds import read_vocabulary, size_of
-    from zhllama.vocab.lists import base_file
-    from zhllama.vocab.proof import proved
-    from zhllama.vocab.prune import pruned
+    from zhllama.characters import charsets
+    from zhllama.vocab.folder import id_map, report_files
+    from zhllama.vocab.proof import prove
+    from zhllama.vocab.read import read_vocabulary
+    from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
+    from zhllama.vocab.word_lists import base_file, jieba_file
 
     if text and recipe != "continued" and not prune:
         raise OptionError(
@@ -225,32 +225,29 @@ def merge_vocab(
         raise OptionError("--zh", "is not used by --recipe continued", "Give --text, or --recipe safe")
     if size is not None and add is not None and not prune:
         raise OptionError("--size and --add", "say the same thing twice", "Give one of them")
-    named = base_file(base)
-    model = read_vocabulary(named)
-    inputs = [named, *([zh] if zh else [])]
+    options = MergeOptions(
+        recipe, pad, add, size, prune is not None, prior, character_coverage, tuple(charsets(cover))
+    )
+    source = base_file(base)
+    vocabulary = read_vocabulary(source)
+    inputs = [source, *([zh] if zh else [])]
     run = Run(out, "merge-vocab", options_of(context), inputs, force, seed=seed)
     run.check()
-    sample, used = _read(text or [], field, sample_bytes, seed)
-    if recipe == "continued":
-        room = 17_953 if size is None or prune else size - size_of(model)
-        room = room if add is None else add
-        if room < 0:
-            raise OptionError(
-                "--size",
-                f"{size:,} is fewer than the base's {size_of(model):,}",
-                "Raise it, or take --prune leaf",
-            )
-        merge, listed = _continue(model, sample, room, prior, character_coverage, cover, pad)
-        used = [*used, *listed]
-    else:
-        merge = _merge_list(model, zh, recipe, pad)
-    if sample is not None and prune:
-        merge = pruned(merge, sample.lines, size or size_of(model))
-    run.inputs = [*inputs, *used]
-    with progress("audit", unit="lines") as bar:
-        found, products = proved(merge, named, sample_texts(), fuzz, seed, bar)
-    with run:
-        for name, content in products.items():
+    sample, files = _read(text or [], field, sample_bytes, seed)
+    uses_jieba = recipe == "continued" and (sample is None or prior > 0)
+    run.inputs = [*inputs, *files, *([jieba_file()] if uses_jieba else [])]
+    title = f"{options.count(vocabulary):,} more pieces" if recipe == "continued" else "merging"
+    lines = None if sample is None else sample.lines
+    with progress(title, total=1.0) as bar:
+        merge = merge_vocabulary(vocabulary, options, lambda: _words(zh, bar.at), lines, bar.at)
+    with run, progress("audit", unit="lines") as bar:
+        base_ids = merge.base_ids if merge.removed else None
+        products = merge.vocabulary.transformers_files(source, base_ids, merge.pad)
+        for name, content in {**products, **id_map(merge)}.items():
+            run.write(name, content)
+        written = out / ("tokenizer.model" if "tokenizer.model" in products else "tokenizer.json")
+        found = prove(written, vocabulary, sample_texts(), recipe, fuzz, seed, bar)
+        for name, content in report_files(merge, found).items():
             run.write(name, content)
         manifest = run.finish(
             {
@@ -260,9 +257,9 @@ def merge_vocab(
                 "left_out": len(merge.left_out),
                 "dead": len(found.dead),
                 "drift": [found.drift.differ, found.drift.lines],
-                "sentence_tokens": [len(cut) for cut in found.sentence],
+                "sentence_tokens": [len(pieces) for pieces in found.sentence],
                 "tied": found.tied,
-                "exact_fast_tokenizer": found.no_twin is None,
+                "exact_fast_tokenizer": found.why_no_fast_tokenizer is None,
                 "pruned": found.pruned,
             }
         )
@@ -271,69 +268,27 @@ def merge_vocab(
         return
     from zhllama.commands.audit_screen import draw
 
-    draw(screen, found, f"{out}", str(named))
+    draw(screen, found, f"{out}", str(source))
     added = ", ".join(f"{n:,} {why}" for why, n in merge.counts().items()) or "0"
-    less = f", {found.pruned:,} of the base pruned (id_map.json)" if merge.dropped else ""
+    less = f", {found.pruned:,} of the base pruned (id_map.json)" if merge.removed else ""
     say(f"{added} added{less}, {len(merge.left_out):,} of the list left out. Written to {out}", "bold")
     if recipe == "chinese-llama" and merge.added:
         say("--recipe safe adds the same Chinese pieces without the drift, the dead pieces and the ties.")
 
 
-def _merge_list(base: "Vocabulary", zh: Path | None, recipe: Recipe, pad: bool) -> "Merge | ByteMerge":
-    from zhllama.vocab import byte_merge, merge
-    from zhllama.vocab.bytelevel import ByteLevel
-    from zhllama.vocab.lists import listed_pieces
+def _words(zh: Path | None, advance: Callable[[float], None]) -> list[str]:
+    """The pieces of a list, or 20,000 from jieba's."""
     from zhllama.vocab.train import train_on_words
+    from zhllama.vocab.word_lists import listed_pieces
 
-    if isinstance(base, ByteLevel) and recipe == "chinese-llama":
-        raise OptionError(
-            "--recipe",
-            "chinese-llama is for SentencePiece, and this base is byte-level",
-            "Take safe or continued",
-        )
     if zh is None:
-        with progress("20,000 pieces of jieba's list", total=1.0) as bar:
-            words = [p.text for p in train_on_words(20_000, progress=bar.at).model.pieces]
-    else:
-        words = listed_pieces(zh)
-    if isinstance(base, ByteLevel):
-        return byte_merge.safe(base, words, pad)
-    return (merge.chinese_llama if recipe == "chinese-llama" else merge.safe)(base, words, pad)
+        return [p.text for p in train_on_words(20_000, progress=advance).model.pieces]
+    return listed_pieces(zh)
 
 
-def _continue(
-    base: "Vocabulary",
-    sample: "Sample | None",
-    room: int,
-    prior: float,
-    coverage: float,
-    cover: str,
-    pad: bool,
-) -> tuple["Merge | ByteMerge", list[Path]]:
-    """The merge with `room` more pieces, and which files it was made of beside the text."""
-    from zhllama.vocab import byte_merge, continued
-    from zhllama.vocab.bytelevel import ByteLevel
-    from zhllama.vocab.characters import charsets
-    from zhllama.vocab.kinds import size_of
-    from zhllama.vocab.lists import jieba_file, jieba_words
-
-    count_runs = byte_merge.count_runs if isinstance(base, ByteLevel) else continued.count_runs
-    runs = Counter(dict(jieba_words())) if sample is None else count_runs(sample.lines)
-    if not runs:
-        raise InputError("--text", "holds no Chinese", "Give Chinese text")
-    prior, listed = (0.0, [jieba_file()]) if sample is None else (prior, [jieba_file()] if prior else [])
-    with progress(f"{room:,} more pieces", total=1.0) as bar:
-        if isinstance(base, ByteLevel):
-            return byte_merge.continued(
-                base, runs, room, jieba_words(), prior, charsets(cover), pad, progress=bar.at
-            ), listed
-        size = size_of(base) + room
-        return continued.continued(
-            base, runs, size, jieba_words(), prior, coverage, charsets(cover), pad, progress=bar.at
-        ), listed
-
-
-def _read(text: list[Path], field: str, sample_bytes: int, seed: int) -> tuple["Sample | None", list[Path]]:
+def _read(
+    text: list[Path], field: str, sample_bytes: int, seed: int
+) -> tuple["LineSample | None", list[Path]]:
     """A sample of the text and the files that it is from; None without any."""
     from zhllama.io.text import find_files
 
@@ -341,7 +296,7 @@ def _read(text: list[Path], field: str, sample_bytes: int, seed: int) -> tuple["
     return (_draw(files, field, sample_bytes, seed) if files else None), files
 
 
-def _draw(files: list[Path], field: str, sample_bytes: int, seed: int) -> "Sample":
+def _draw(files: list[Path], field: str, sample_bytes: int, seed: int) -> "LineSample":
     from zhllama.io.text import read_lines
     from zhllama.vocab.sample import sample_lines
 
@@ -349,6 +304,6 @@ def _draw(files: list[Path], field: str, sample_bytes: int, seed: int) -> "Sampl
         return sample_lines(read_lines(files, field, bar), sample_bytes, seed)
 
 
-def _told(sample: "Sample") -> str:
+def _told(sample: "LineSample") -> str:
     cut = f", {sample.cut:,} long lines cut at sentence ends" if sample.cut else ""
     return f"{sample.size / MB:.1f} of {sample.seen / MB:.1f} MB of text{cut}"

@@ -10,13 +10,13 @@ from zhllama.errors import InputError
 from zhllama.io.files import read_whole, to_json, write_whole
 from zhllama.io.json import as_object, parse_json, read_object
 from zhllama.model.load import load_tokenizer
-from zhllama.vocab.bytelevel import special_token
-from zhllama.vocab.huggingface import Specials, transformers_files, why_no_twin
-from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer
-from zhllama.vocab.load import load_tokenizer as load_vocabulary
-from zhllama.vocab.merge import PAD
-from zhllama.vocab.model import Piece, SentencePieceModel
-from zhllama.vocab.settings import CONFIG, TEMPLATE, named_token, read_settings
+from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
+from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
+from zhllama.vocab.byte_level_vocabulary import special_token
+from zhllama.vocab.fast_tokenizer import Specials, transformers_files, why_no_fast_tokenizer
+from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
+from zhllama.vocab.tokenizer_config import CONFIG, TEMPLATE, named_token, read_settings
+from zhllama.vocab.vocabulary import PAD
 
 JSON = "tokenizer.json"
 
@@ -46,12 +46,12 @@ def equip(source: Path, name: str, out: Path) -> Template:
     return template
 
 
-def _sentencepiece(model: SentencePieceModel, source: Path, tokens: Sequence[str], out: Path) -> None:
+def _sentencepiece(model: SentencePieceVocabulary, source: Path, tokens: Sequence[str], out: Path) -> None:
     """The .model goes on: where scores tie, as in the published one, `[PAD]` is the ordinary piece it was there."""
     settings = read_settings(source)
     _refuse_added(model, settings, source)
     pad = named_token(settings, "pad_token") or (PAD if PAD in model.ids else None)
-    kind: Any = "control" if why_no_twin(model) is None else "normal"
+    kind: Any = "control" if why_no_fast_tokenizer(model) is None else "normal"
     added = [] if pad in model.ids else [Piece(PAD, 0.0, kind)]
     controls = [Piece(token, 0.0, "control") for token in tokens if token not in model.ids]
     larger = model.extended([*added, *controls])
@@ -71,7 +71,7 @@ def _sentencepiece(model: SentencePieceModel, source: Path, tokens: Sequence[str
         write_whole(out / name, content)
 
 
-def _refuse_added(model: SentencePieceModel, settings: dict[str, Any], source: Path) -> None:
+def _refuse_added(model: SentencePieceVocabulary, settings: dict[str, Any], source: Path) -> None:
     held = settings.get("added_tokens_decoder", {})
     beyond = [id for id in held if int(id) >= len(model.pieces)]
     if beyond:

@@ -7,7 +7,7 @@ from typing import Any
 
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.conversation.template import Template
-from zhllama.vocab.load import Tokenizer
+from zhllama.vocab.any_tokenizer import AnyTokenizer
 
 Length = Callable[[Sequence[Turn]], int]  # tokens of turns as training will have them
 
@@ -114,7 +114,7 @@ def template_length(tokenizer: Any, template: Template) -> Length:
     return length
 
 
-def text_length(tokenizer: Tokenizer) -> Length:
+def text_length(tokenizer: AnyTokenizer) -> Length:
     """Tokens of the texts alone, and one for the end of each answer."""
 
     @lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zhllama.vocab.usage import Counts, merge_uses
+from zhllama.vocab.token_counts import Counts, merge_uses
 
 STEP = 1000  # pieces between two points of the curve
 WORTH = 0.005  # share of tokens that the next thousand pieces must save; at LLaMA's size it stops near 20,000

@@ -19,9 +19,9 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
+from zhllama.characters import han
 from zhllama.efficiency.kinds import Kind, kinds_of
 from zhllama.encode import Encoder
-from zhllama.vocab.characters import han
 from zhllama.vocab.sample import shortened
 
 Counts = NDArray[np.int64]

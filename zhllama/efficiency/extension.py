@@ -1,23 +1,19 @@
 """One run of continued BPE on any base, laid out for advice: what each new piece is joined from, and where it stands."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 
+from zhllama.characters import chinese
 from zhllama.efficiency.advise import Measured, savings
 from zhllama.errors import InputError
-from zhllama.vocab import byte_merge, continued
-from zhllama.vocab.byte_merge import ByteMerge
-from zhllama.vocab.bytelevel import ByteLevel
-from zhllama.vocab.characters import chinese
-from zhllama.vocab.kinds import Vocabulary, size_of
-from zhllama.vocab.lists import jieba_words
-from zhllama.vocab.merge import Merge, cut
-from zhllama.vocab.trainer import Progress
-from zhllama.vocab.usage import Counts, token_counts
+from zhllama.vocab.continued import LEAST, count_characters
+from zhllama.vocab.recipes import continue_training, count_runs, joined_ids
+from zhllama.vocab.sentencepiece_trainer import Progress
+from zhllama.vocab.token_counts import Counts, token_counts
+from zhllama.vocab.vocabulary import Vocabulary
 
 ASIDE = 0.1  # share of the lines that is measured on and never trained on
 
@@ -57,49 +53,19 @@ def extend(
     progress: Progress | None = None,
 ) -> Extension:
     """Continue the BPE of `base` by `most` pieces, fewer where the text is too little, and count what it makes."""
-    merge: Merge | ByteMerge
-    if isinstance(base, ByteLevel):
-        runs = byte_merge.count_runs(train)
-        most = min(most, _affordable(runs))
-        merge = byte_merge.continued(base, runs, most, jieba_words(), prior, progress=progress)
-    else:
-        runs = continued.count_runs(train)
-        most = min(most, _affordable(runs))
-        size = size_of(base) + most
-        merge = continued.continued(base, runs, size, jieba_words(), prior, progress=progress)
-    model, first = merge.model, size_of(base)
-    encode = model.encode_plainly if isinstance(model, ByteLevel) else model.processor.encode
+    runs = count_runs(base, train)
+    merge = continue_training(
+        base, runs, min(most, count_characters(runs) // LEAST), prior, progress=progress
+    )
+    vocabulary, first = merge.vocabulary, base.size
 
     def counts(lines: Iterable[str]) -> Counts:
-        return token_counts(encode, ((line, 1.0) for line in lines), size_of(model))
+        return token_counts(vocabulary.encode_by_merges, ((line, 1.0) for line in lines), vocabulary.size)
 
     measured = {label: Measured(sum(map(len, lines)), counts(lines)) for label, lines in aside.items()}
-    found = Extension(first, joined_from(merge), measured, counts(train))
-    return found if isinstance(merge, ByteMerge) else _best_first(found)
-
-
-def joined_from(merge: Merge | ByteMerge) -> Parts:
-    """The ids that each added piece is joined from: two, or the bytes of a character that came in whole."""
-    if isinstance(merge, ByteMerge):
-        ids = merge.model.ids
-        return [(ids[j.left], ids[j.right]) for j in merge.added]
-    model = merge.model
-    ids = model.ids
-    rank = {p.text: -p.score for p in model.pieces if p.kind == "normal"}
-    parts = []
-    for added in merge.added:
-        text = added.piece.text
-        if len(text) == 1:
-            parts.append(tuple(ids[f"<0x{byte:02X}>"] for byte in text.encode()))
-            continue
-        own = rank.pop(text)
-        parts.append(tuple(ids[part] for part in cut(text, rank)))
-        rank[text] = own
-    return parts
-
-
-def _affordable(runs: Counter[str]) -> int:
-    return sum(len(run.lstrip(" ")) * n for run, n in runs.items()) // continued.LEAST
+    extension = Extension(first, joined_ids(merge), measured, counts(train))
+    # Byte-level pieces are sorted already: `continued` takes them by their use.
+    return extension if base.kind == "byte-level" else _best_first(extension)
 
 
 def _best_first(found: Extension) -> Extension:

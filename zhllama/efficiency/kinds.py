@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
-from zhllama.vocab.characters import charset, han
+from zhllama.characters import charset, han
 
 Kind = Literal["simplified", "traditional", "english", "code", "other"]
 KINDS: tuple[Kind, ...] = ("simplified", "traditional", "english", "code", "other")

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from zhllama.characters import Charset, charset, han
 from zhllama.efficiency.count import Counts, Tally
-from zhllama.vocab.characters import Charset, charset, han
-from zhllama.vocab.load import Tokenizer
+from zhllama.vocab.any_tokenizer import AnyTokenizer
 
 CONTEXT = 2048  # tokens
 ALPHA = 2.5  # of the Rényi efficiency (Zouhar et al., arXiv:2306.16842)
@@ -32,7 +32,7 @@ class Vocabulary:
 
     label: str
     source: str
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
 
     @property
     def size(self) -> int:

@@ -11,8 +11,8 @@ import numpy as np
 from zhllama.efficiency.measure import Vocabulary
 from zhllama.efficiency.report import Report
 from zhllama.encoding.tables import why_not_compiled
-from zhllama.vocab.load import SentencePieceTokenizer
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.any_tokenizer import SentencePieceTokenizer
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 SCRIPTS = ("words", "bpe", "elements", "charts", "viewer", "pieces", "page")
 LARGEST = 2_000_000  # bytes of JSON of one model that the page carries
@@ -109,11 +109,11 @@ def _models(vocabularies: Sequence[Vocabulary]) -> list[dict[str, Any] | None]:
     return models
 
 
-def _runs_in_a_page(model: SentencePieceModel) -> bool:
+def _runs_in_a_page(model: SentencePieceVocabulary) -> bool:
     return why_not_compiled(model) is None and not model.normalizer.remove_extra_whitespaces
 
 
-def _ranks(model: SentencePieceModel) -> list[list[int]]:
+def _ranks(model: SentencePieceVocabulary) -> list[list[int]]:
     """The order of merging, 0 first, equal for equal scores, -1 for what never merges; as steps: [[step, times], ...]."""
     scores = np.array([p.score for p in model.pieces], np.float32)
     ranks = np.unique(-scores, return_inverse=True)[1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zhllama.characters import LEVELS
 from zhllama.efficiency.count import Chunk, Counts, Tally, chunks, counting
 from zhllama.efficiency.kinds import KINDS, Kind
 from zhllama.efficiency.measure import ALPHA, CONTEXT, Figures, Shape, Vocabulary, figures
@@ -15,7 +16,6 @@ from zhllama.efficiency.sentences import SENTENCES, Drawn, cut
 from zhllama.encode import WORTH_LOADING, Encoder
 from zhllama.errors import InputError
 from zhllama.io.text import Advance, read_lines
-from zhllama.vocab.characters import LEVELS
 from zhllama.vocab.sample import sample_lines
 
 SCHEMA = "zhllama.report/1"

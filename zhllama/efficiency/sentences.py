@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 from random import Random
 
+from zhllama.characters import han
+from zhllama.vocab.any_tokenizer import AnyTokenizer
 from zhllama.vocab.audit import SENTENCE
-from zhllama.vocab.characters import han
-from zhllama.vocab.load import Tokenizer
 
 SENTENCES = (
     SENTENCE,
@@ -61,6 +61,6 @@ def _sentence(line: str) -> str:
     return _half.sub("\ufffd", best[:LONG])
 
 
-def cut(tokenizer: Tokenizer, text: str) -> list[tuple[int, bytes]]:
+def cut(tokenizer: AnyTokenizer, text: str) -> list[tuple[int, bytes]]:
     """The ids of a text and the bytes that each stands for."""
     return [(id, tokenizer.surface(id)) for id in tokenizer.encode([text])[0]]

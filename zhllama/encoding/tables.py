@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zhllama.vocab.model import SPACE as ESCAPED_SPACE
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.vocabulary import SPACE as ESCAPED_SPACE
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -52,7 +52,7 @@ class Pairs(NamedTuple):
     strays: list[str]  # the characters of symbols nothing + 1, nothing + 2, ...
 
 
-def why_not_compiled(model: SentencePieceModel) -> str | None:
+def why_not_compiled(model: SentencePieceVocabulary) -> str | None:
     """Why this model is left to SentencePiece, or None where the compiled loops give the same ids."""
     trainer = model._message.trainer_spec
     kinds = {piece.kind for piece in model.pieces}
@@ -113,7 +113,7 @@ def _rows(triples: Iterable[tuple[int, int, int]]) -> Int32:
     return np.array(list(triples), np.int32).reshape(-1, 3)
 
 
-def build_tables(model: SentencePieceModel) -> Tables:
+def build_tables(model: SentencePieceVocabulary) -> Tables:
     """Lays a model out for the compiled loops (0.4 s for 50,000 pieces); needs numba."""
     from zhllama.encoding import kernel
 

@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from zhllama.characters import han
 from zhllama.corpus.edits import EMAIL, ID, PHONE, masked
 from zhllama.errors import OptionError
 from zhllama.generate.similarity import simplified
 from zhllama.generate.tasks import Task
-from zhllama.vocab.characters import han
 
 _LETTER = re.compile(r"[^\W\d_]")
 _OTHER_SCRIPT = re.compile(

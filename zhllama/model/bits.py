@@ -8,7 +8,7 @@ from typing import Any
 
 from zhllama.errors import InputError, OptionError
 from zhllama.io.text import read_documents
-from zhllama.vocab.load import Tokenizer
+from zhllama.vocab.any_tokenizer import AnyTokenizer
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Bits:
 
 def measure(
     model: Any,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     text: str,
     *,
     window: int = 1024,

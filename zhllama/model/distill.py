@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zhllama.vocab.load import Tokenizer
+from zhllama.vocab.any_tokenizer import AnyTokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ class Snippet:
     places: list[tuple[int, int]]
 
 
-def align(old: Tokenizer, new: Tokenizer, text: str) -> Snippet:
+def align(old: AnyTokenizer, new: AnyTokenizer, text: str) -> Snippet:
     """Both cuts of a text and where their boundaries meet."""
     (old_ids,), (new_ids,) = old.encode([text]), new.encode([text])
     places, at = [], {end: place for place, end in enumerate(_ends(old, old_ids))}
@@ -40,14 +40,16 @@ def align(old: Tokenizer, new: Tokenizer, text: str) -> Snippet:
     return Snippet(old_ids, new_ids, places)
 
 
-def _ends(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[int]:
+def _ends(tokenizer: AnyTokenizer, ids: Sequence[int]) -> Iterator[int]:
     end = 0
     for id in ids:
         end += len(tokenizer.surface(id))
         yield end
 
 
-def snippets(old: Tokenizer, new: Tokenizer, texts: Sequence[str], n_old: int, length: int) -> list[Snippet]:
+def snippets(
+    old: AnyTokenizer, new: AnyTokenizer, texts: Sequence[str], n_old: int, length: int
+) -> list[Snippet]:
     """Pieces of text of about `length` old ids, those with no new id left out."""
     found = []
     for text in texts:

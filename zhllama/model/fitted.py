@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zhllama.model import initialise
-from zhllama.vocab.load import Tokenizer
-from zhllama.vocab.usage import Counts, token_counts
+from zhllama.vocab.any_tokenizer import AnyTokenizer
+from zhllama.vocab.token_counts import Counts, token_counts
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +25,8 @@ RIDGE = 1e-3  # of the mean square of a column
 
 def fitted(
     model: Any,
-    old: Tokenizer,
-    new: Tokenizer,
+    old: AnyTokenizer,
+    new: AnyTokenizer,
     cuts: Sequence[Sequence[int]],
     texts: Sequence[str],
     advance: Callable[[float], None] | None = None,
@@ -45,7 +45,7 @@ def fitted(
     return rows
 
 
-def log_shares(new: Tokenizer, firsts: Sequence[int], texts: Sequence[str]) -> Counts:
+def log_shares(new: AnyTokenizer, firsts: Sequence[int], texts: Sequence[str]) -> Counts:
     """Of all tokens of the text that begin with the same old piece the share that each new one has, as a logarithm; [n]."""
     n_old = new.size - len(firsts)
     counts = token_counts(new.encode, ((text, 1.0) for text in texts), new.size) + 0.1  # none is impossible
@@ -56,7 +56,7 @@ def log_shares(new: Tokenizer, firsts: Sequence[int], texts: Sequence[str]) -> C
 
 
 def _direction(
-    model: Any, old: Tokenizer, texts: Sequence[str], advance: Callable[[float], None] | None
+    model: Any, old: AnyTokenizer, texts: Sequence[str], advance: Callable[[float], None] | None
 ) -> "torch.Tensor":
     """The vector [width] whose product with every hidden state is nearest to 1."""
     import torch
@@ -78,7 +78,7 @@ def _direction(
     return solved
 
 
-def _windows(old: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
+def _windows(old: AnyTokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
     for text in texts:
         (ids,) = old.encode([text])
         if ids:

@@ -20,9 +20,8 @@ from zhllama.model.load import MODEL_FILES, load_base, load_tokenizer, local_fol
 from zhllama.model.matrices import Matrices, find_matrices
 from zhllama.model.subpieces import check_extends, cut_inside
 from zhllama.model.weights import Change, Weights, read_weights, rewrite
-from zhllama.vocab.folder import ID_MAP, kept_of
-from zhllama.vocab.load import Tokenizer
-from zhllama.vocab.load import load_tokenizer as load_vocabulary
+from zhllama.vocab.any_tokenizer import AnyTokenizer, load_any_tokenizer
+from zhllama.vocab.folder import ID_MAP, base_ids_of
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +60,8 @@ class Plan:
     tokenizer: Path
     weights: Weights
     matrices: Matrices
-    old: Tokenizer
-    new: Tokenizer
+    old: AnyTokenizer
+    new: AnyTokenizer
     kept: Sequence[int]
     pruned: bool
     rows: int
@@ -107,12 +106,12 @@ def plan(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Plan:
     weights = read_weights(folder)
     matrices = find_matrices(weights)
     held = weights.tensors[matrices.input].shape[0]
-    old, new = load_vocabulary(folder), load_vocabulary(tokenizer)
+    old, new = load_any_tokenizer(folder), load_any_tokenizer(tokenizer)
     if old.size > held:
         raise InputError(
             folder, f"has {old.size:,} ids and only {held:,} rows", "Put the tokenizer there that fits"
         )
-    found = kept_of(tokenizer, old.size)
+    found = base_ids_of(tokenizer, old.size)
     kept, pruned = (range(old.size), False) if found is None else (found, True)
     check_extends(old, new, kept, tokenizer)
     if pad_rows_to < 1:

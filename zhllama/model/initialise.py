@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from zhllama.errors import InputError
 from zhllama.io.files import open_regular
-from zhllama.vocab.load import Tokenizer
-from zhllama.vocab.model import SPACE
+from zhllama.vocab.any_tokenizer import AnyTokenizer
+from zhllama.vocab.vocabulary import SPACE
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def weighted(cuts: Sequence[Sequence[int]], side: Side) -> Blend:
 
 def focus(
     cuts: Sequence[Sequence[int]],
-    old: Tokenizer,
+    old: AnyTokenizer,
     new_surfaces: Sequence[bytes],
     vectors: "Mapping[str, torch.Tensor]",
 ) -> Blend:

@@ -12,11 +12,12 @@ from zhllama.errors import InputError, MissingPackage, OutputError
 from zhllama.io.json import read_object
 from zhllama.model.load import load_tokenizer, read_model_config
 from zhllama.model.weights import Weights, read_weights
-from zhllama.vocab.model import Kind, SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.vocabulary import PieceKind
 
 Quantised = Literal["f16", "q8_0", "q4_0"]
 ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3"}
-TYPES: dict[Kind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
+TYPES: dict[PieceKind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
 FILE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 7}  # LlamaFileType
 BLOCK = 32  # numbers that share one scale in q8_0 and q4_0
 # How llama.cpp names the ways in which byte-level vocabularies split text first (llama-vocab.cpp).
@@ -180,7 +181,7 @@ def read_vocabulary(folder: Path, tokenizer: Any, rows: int) -> Vocabulary:
         for id, token in tokenizer.added_tokens_decoder.items()
     }
     if (folder / "tokenizer.model").is_file():
-        model = SentencePieceModel.read(folder / "tokenizer.model")
+        model = SentencePieceVocabulary.read(folder / "tokenizer.model")
         if model.algorithm != "bpe":
             raise InputError(folder, f"has a {model.algorithm} vocabulary", "Leave --gguf out")
         held = {id: (piece.text.encode(), TYPES[piece.kind]) for id, piece in enumerate(model.pieces)}

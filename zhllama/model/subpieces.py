@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zhllama.errors import InputError
-from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer, Tokenizer
-from zhllama.vocab.model import SPACE
+from zhllama.vocab.any_tokenizer import AnyTokenizer, JsonTokenizer, SentencePieceTokenizer
+from zhllama.vocab.vocabulary import SPACE
 
 
-def cut_inside(old: Tokenizer, surfaces: Sequence[bytes]) -> list[list[int]]:
+def cut_inside(old: AnyTokenizer, surfaces: Sequence[bytes]) -> list[list[int]]:
     """The old ids of each surface as it is cut in the middle of a text: nothing is put before it.
 
     Bytes that are no whole characters (pieces of byte-level vocabularies) are cut byte by byte.
@@ -36,12 +36,12 @@ def _text(surface: bytes) -> str | None:
         return None
 
 
-def _bytes_of(old: Tokenizer) -> dict[int, int]:
+def _bytes_of(old: AnyTokenizer) -> dict[int, int]:
     """The id of each single byte."""
     return {surface[0]: id for id in range(old.size) for surface in [old.surface(id)] if len(surface) == 1}
 
 
-def check_extends(old: Tokenizer, new: Tokenizer, kept: Sequence[int], where: Path) -> None:
+def check_extends(old: AnyTokenizer, new: AnyTokenizer, kept: Sequence[int], where: Path) -> None:
     """Refuse a tokenizer whose first ids do not stand for what the model's rows `kept` stand for."""
     if new.size < len(kept):
         raise InputError(

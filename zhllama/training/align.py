@@ -33,7 +33,7 @@ from zhllama.training.products import CHECKPOINTS, FIGURES, PAGE
 from zhllama.training.setup import adapters_of, norms_in_fp32
 from zhllama.training.tokens import Tokens
 from zhllama.training.trainer import LOG, Journal, WholeTrainer, read_log
-from zhllama.vocab.settings import TEMPLATE
+from zhllama.vocab.tokenizer_config import TEMPLATE
 
 REJECTED = "rejected.jsonl"
 

@@ -20,7 +20,7 @@ from zhllama.training.heldout import HeldOut, sample_texts
 from zhllama.training.mixture import Mixture, Source, Stream, cached_blocks
 from zhllama.training.options import Options
 from zhllama.training.tokens import Tokens
-from zhllama.vocab.load import load_tokenizer
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def same_vocabulary(own: Path, given: Tokens) -> bool:
         return False
     if mine.hash == given.hash:
         return True
-    left, right = load_tokenizer(own), load_tokenizer(given.path)
+    left, right = load_any_tokenizer(own), load_any_tokenizer(given.path)
     return left.size == right.size and all(left.surface(id) == right.surface(id) for id in range(left.size))
 
 

@@ -33,7 +33,7 @@ from zhllama.training.rows import Layout, lay_out
 from zhllama.training.setup import Ready, make_ready
 from zhllama.training.tokens import Tokens
 from zhllama.training.trainer import LOG, BlockTrainer, Journal
-from zhllama.vocab.load import load_tokenizer
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 
 class Lesson(Protocol):
@@ -236,7 +236,7 @@ def _trainer(
     layout = ready.rows.embedding.layout
     trainer = BlockTrainer(
         model=ready.model, args=arguments, train_dataset=text, out=out, heldout=heldout,
-        english_limit=options.english_limit, strict=options.strict, warn=hooks.note, decode=load_tokenizer(ground.tokens.path).decode,
+        english_limit=options.english_limit, strict=options.strict, warn=hooks.note, decode=load_any_tokenizer(ground.tokens.path).decode,
         masked=layout.start < layout.first,
         callbacks=[Journal(out / LOG, _tokens_a_step(options, blocks), hooks.step)]
         if arguments.process_index == 0 else [],

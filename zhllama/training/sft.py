@@ -14,7 +14,7 @@ from zhllama.training.ground import Ground, check_length, check_old_rows, told_b
 from zhllama.training.options import Options
 from zhllama.training.plan import shape_of
 from zhllama.training.tokens import Tokens
-from zhllama.vocab.load import load_tokenizer as load_vocabulary
+from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
 
 
 @dataclass(frozen=True)

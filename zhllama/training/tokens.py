@@ -12,8 +12,13 @@ from numpy.typing import NDArray
 from zhllama.encode import Encoder
 from zhllama.errors import InputError
 from zhllama.io.files import sha256
-from zhllama.vocab.load import JsonTokenizer, SentencePieceTokenizer, load_tokenizer, tokenizer_file
-from zhllama.vocab.settings import named_token, read_settings
+from zhllama.vocab.any_tokenizer import (
+    JsonTokenizer,
+    SentencePieceTokenizer,
+    load_any_tokenizer,
+    tokenizer_file,
+)
+from zhllama.vocab.tokenizer_config import named_token, read_settings
 
 BATCH = 4 << 20  # characters encoded in one call
 
@@ -33,7 +38,7 @@ class Tokens:
     def open(cls, name: str | Path) -> "Tokens":
         """From a folder, a `.model` or a `tokenizer.json`; InputError where it names no end of text."""
         path = tokenizer_file(name)
-        inner = load_tokenizer(path)
+        inner = load_any_tokenizer(path)
         settings = read_settings(path.parent)
         if isinstance(inner, SentencePieceTokenizer):
             processor = inner.model.processor

@@ -1,46 +1,45 @@
-"""Hold a vocabulary against its base: what moved, what is dead, what is cut differently, and by how much it gained."""
+"""Compare an extended vocabulary with its base: moved ids, dead pieces, drift, parity in transformers, and the gain."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import islice
-from typing import Any, Literal
+from itertools import chain, islice
+from typing import Any
 
-from tokenizers import Tokenizer as Inner
+from tokenizers import Tokenizer
 
-from zhllama.vocab.characters import LEVELS, charset, chinese
+from zhllama.characters import LEVELS, charset, chinese
 from zhllama.vocab.fuzz import fuzzed
-from zhllama.vocab.huggingface import tied_pieces, why_no_twin
-from zhllama.vocab.merge import Recipe
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.promises import Promise, promises
+from zhllama.vocab.vocabulary import Kind, Recipe, V, Vocabulary
 
 # The paper's sentence (arXiv:2304.08177, table 1): 35 tokens of LLaMA, 16 of Chinese-LLaMA.
 SENTENCE = "人工智能是计算机科学、心理学、哲学等学科融合的交叉学科。"
-SHOWN = 10  # examples of each kind of difference
+EXAMPLES = 10  # of each kind of difference
 BATCH = 4096  # lines
 
 
 @dataclass
-class Tally:
-    """Lines looked at, how many differ, and the first few of them."""
+class LineTally:
+    """How many lines were compared, how many differ, and the first few that do."""
 
     lines: int = 0
     differ: int = 0
     examples: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, example: dict[str, str] | None) -> None:
-        """Count a line; an example says that it differs, and how."""
+        """Count a line; an example shows how it differs, None means that it does not."""
         self.lines += 1
         if example is not None:
             self.differ += 1
-            if len(self.examples) < SHOWN:
+            if len(self.examples) < EXAMPLES:
                 self.examples.append(example)
 
 
 @dataclass
 class TextFigures:
-    """One text under both vocabularies; a token is a byte token where the vocabulary fell back to bytes."""
+    """One text under both vocabularies; `bytes` are tokens that are less than a character."""
 
     lines: int = 0
     characters: int = 0
@@ -51,19 +50,11 @@ class TextFigures:
 
 
 @dataclass(frozen=True)
-class Promise:
-    """Something that a recipe promises, whether it held, and the figure that shows it."""
-
-    name: str
-    kept: bool
-    told: str
-
-
-@dataclass(frozen=True)
 class Audit:
-    """All findings; it passes where every promise of the recipe was kept."""
+    """All findings; the audit passes if every promise of the recipe was kept."""
 
     recipe: Recipe | None
+    kind: Kind
     base_size: int
     size: int
     moved: tuple[int, ...]
@@ -71,31 +62,30 @@ class Audit:
     specials: tuple[str, ...]
     dead: tuple[str, ...]
     base_dead: tuple[str, ...]
-    tied: int
-    no_twin: str | None
-    drift: Tally
-    parity: Tally
-    fuzz: Tally
-    round_trip: Tally
+    tied: int  # pieces that share their score with another
+    why_no_fast_tokenizer: str | None
+    drift: LineTally
+    parity: LineTally
+    fuzz: LineTally
+    round_trip: LineTally
     charsets: Mapping[str, tuple[int, int]]
     texts: Mapping[str, TextFigures]
     sentence: tuple[list[str], list[str]]
-    compared: bool  # whether there was a tokenizer.json to compare with
-    kind: Literal["sentencepiece", "byte-level"] = "sentencepiece"
-    pruned: int = 0  # pieces of the base that were taken away
-    recut: int = 0  # lines without Chinese that held one of them
-    joined: Tally | None = None  # byte-level: lines in which more than joins of the base's tokens changed
-    fragments: int = 0  # byte-level: added tokens that are no whole characters
+    compared: bool  # whether transformers loaded a fast tokenizer to compare with
+    pruned: int  # pieces of the base that were removed
+    pruned_lines: int  # lines without Chinese whose base tokens contain a removed piece
+    joined: LineTally | None  # texts in which more changed than that tokens of the base were joined
+    fragments: int  # added pieces that are less than a character
 
     @property
     def added(self) -> int:
-        """How many pieces there are beside those of the base."""
+        """How many pieces there are besides those of the base."""
         return self.size - self.base_size + self.pruned
 
     @cached_property
     def promises(self) -> tuple[Promise, ...]:
-        """What the recipe promises, each with the figure that shows whether it held."""
-        return tuple(_promises(self))
+        """What the recipe promises, each with the figures that show whether it was kept."""
+        return tuple(promises(self))
 
     @property
     def passed(self) -> bool:
@@ -108,173 +98,68 @@ class Audit:
 
 
 def audit(
-    model: SentencePieceModel,
-    base: SentencePieceModel,
+    vocabulary: V,
+    base: V,
     texts: Mapping[str, Iterable[str]],
     recipe: Recipe | None = None,
-    twin: Inner | None = None,
+    fast_tokenizer: Tokenizer | None = None,
     fuzz: int = 20_000,
     seed: int = 0,
     advance: Callable[[int], None] = lambda lines: None,
-    kept: Sequence[int] | None = None,
+    base_ids: Sequence[int] | None = None,
 ) -> Audit:
-    """Audit `model` against `base` on lines of text by label, and on `fuzz` strings made from its own pieces.
+    """Audit `vocabulary` against `base` on lines of text by label, and on `fuzz` strings made from its own pieces.
 
-    `twin` is the tokenizer.json beside it, held to SentencePiece's ids; `advance` is told how many lines were done.
-    `kept` are the base's ids that a pruned model still has, in its order; without it all of them are.
+    `fast_tokenizer` is what transformers loads from the vocabulary's folder; `advance` receives the number of lines
+    compared. `base_ids` are the base's ids that pruning left, in their new order; None means that all of them remain.
     """
-    kept = range(len(base.pieces)) if kept is None else kept
-    drift, parity, strange, round_trip = Tally(), Tally(), Tally(), Tally()
+    remaining = sorted(base.entries) if base_ids is None else list(base_ids)
+    new_id = (
+        {id: id for id in remaining} if base_ids is None else {id: new for new, id in enumerate(remaining)}
+    )
+    removed = base.entries.keys() - new_id.keys()
+    expansion = vocabulary.expansion(base.without(removed) if removed else base)
+    compare = _Comparison(vocabulary, base, fast_tokenizer, new_id, expansion)
     figures: dict[str, TextFigures] = {}
-    compare = _Comparison(model, base, twin, {was: id for id, was in enumerate(kept)})
     for label, lines in texts.items():
         figures[label] = TextFigures()
         for batch in batches(lines):
-            compare.texts(batch, figures[label], drift, parity, round_trip)
+            compare.texts(batch, figures[label])
             advance(len(batch))
-    for batch in batches(fuzzed(model, fuzz, seed)) if twin is not None else ():
-        compare.parity(batch, model.processor.encode(batch), strange)
+    for batch in batches(fuzzed(vocabulary.fuzz_pieces(), fuzz, seed)) if fast_tokenizer is not None else ():
+        compare.fuzzed(batch)
         advance(len(batch))
-    moved = tuple(
-        was for id, was in enumerate(kept) if id >= len(model.pieces) or model.pieces[id] != base.pieces[was]
-    )
-    dead = tuple(model.pieces[id].text for id in model.dead(range(len(kept), len(model.pieces))))
+    kept_ids = set(new_id.values())
+    added = sorted(id for id in vocabulary.entries if id not in kept_ids)
+    dead = sorted({*vocabulary.dead(added), *vocabulary.split(added)})
+    moved = tuple(id for id, new in new_id.items() if vocabulary.entries.get(new) != base.entries[id])
     return Audit(
         recipe=recipe,
-        base_size=len(base.pieces),
-        size=len(model.pieces),
+        kind=vocabulary.kind,
+        base_size=len(base.entries),
+        size=len(vocabulary.entries),
         moved=moved,
-        duplicates=repeated(p.text for p in model.pieces),
-        specials=tuple(p.text for p in model.pieces if p.kind in ("unknown", "control", "user")),
-        dead=dead,
-        base_dead=tuple(base.pieces[id].text for id in base.dead(range(len(base.pieces)))),
-        tied=tied_pieces(model),
-        no_twin=why_no_twin(model),
-        drift=drift,
-        parity=parity,
-        fuzz=strange,
-        round_trip=round_trip,
-        charsets={name: (sum(c in model.ids for c in charset(name)), len(charset(name))) for name in LEVELS},
+        duplicates=_duplicates(map(vocabulary.display, vocabulary.entries)),
+        specials=vocabulary.special_tokens,
+        dead=tuple(map(vocabulary.display, dead)),
+        base_dead=tuple(map(base.display, base.dead(sorted(base.entries)))),
+        tied=vocabulary.tied,
+        why_no_fast_tokenizer=vocabulary.why_no_fast_tokenizer(),
+        drift=compare.drift,
+        parity=compare.parity,
+        fuzz=compare.fuzz,
+        round_trip=compare.round_trip,
+        charsets={
+            name: (sum(map(vocabulary.has_character, charset(name))), len(charset(name))) for name in LEVELS
+        },
         texts=figures,
-        sentence=(
-            base.processor.encode(SENTENCE, out_type=str),
-            model.processor.encode(SENTENCE, out_type=str),
-        ),
-        compared=twin is not None,
-        pruned=len(base.pieces) - len(kept),
-        recut=compare.recut.differ,
+        sentence=(_pieces(base, SENTENCE), _pieces(vocabulary, SENTENCE)),
+        compared=fast_tokenizer is not None,
+        pruned=len(removed),
+        pruned_lines=compare.pruned_lines,
+        joined=compare.joined if expansion is not None else None,
+        fragments=sum(id in vocabulary.fallback_ids for id in added),
     )
-
-
-def repeated(texts: Iterable[str]) -> tuple[str, ...]:
-    """What stands more than once."""
-    return tuple(text for text, n in Counter(texts).items() if n > 1)
-
-
-def _promises(found: Audit) -> Iterator[Promise]:
-    held = found.base_size - found.pruned
-    stay = held - len(found.moved)
-    if found.pruned:
-        told = f"{stay:,} of {held:,} pieces stand where id_map.json says, {found.pruned:,} were pruned"
-        yield Promise("base ids as mapped", not found.moved, told)
-    else:
-        told = f"{stay:,} of {held:,} pieces stand where they stood"
-        yield Promise("base ids unmoved", not found.moved, told)
-    trip = found.round_trip
-    yield Promise(
-        "round trip", trip.differ == 0, f"{trip.differ:,} of {trip.lines:,} lines come back changed"
-    )
-    if found.recipe not in ("safe", "continued"):
-        return
-    yield Promise(
-        "no English drift",
-        found.drift.differ == 0,
-        f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are cut differently"
-        + (f", beside {found.recut:,} that held a pruned piece" if found.pruned else ""),
-    )
-    yield Promise(
-        "no dead pieces",
-        not found.dead,
-        f"{len(found.dead):,} of {found.added:,} added pieces can never occur",
-    )
-    if found.kind == "byte-level":
-        yield from _byte_promises(found)
-        return
-    differ = found.parity.differ + found.fuzz.differ
-    yield Promise(
-        "exact fast tokenizer",
-        found.no_twin is None and found.compared and differ == 0,
-        found.no_twin
-        or (
-            "there is no tokenizer.json"
-            if not found.compared
-            else f"{differ:,} of {found.parity.lines:,} lines and {found.fuzz.lines:,} fuzzed strings "
-            "differ between SentencePiece and tokenizer.json"
-        ),
-    )
-
-
-def _byte_promises(found: Audit) -> Iterator[Promise]:
-    if found.joined is not None:
-        tally = found.joined
-        told = f"in {tally.differ:,} of {tally.lines:,} texts more changed than that tokens of the base were joined"
-        yield Promise("base tokens only joined", tally.differ == 0, told)
-    differ, texts = found.parity.differ + found.fuzz.differ, found.parity.lines + found.fuzz.lines
-    told = f"in {differ:,} of {texts:,} texts AutoTokenizer gives other ids"
-    yield Promise("same in transformers", found.compared and differ == 0, told)
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    model: SentencePieceModel
-    base: SentencePieceModel
-    twin: Inner | None
-    moved_to: Mapping[int, int]  # the id that each kept id of the base has now
-    recut: Tally = field(default_factory=Tally)
-
-    def texts(
-        self, batch: list[str], text: TextFigures, drift: Tally, parity: Tally, round_trip: Tally
-    ) -> None:
-        before, after = self.base.processor.encode(batch), self.model.processor.encode(batch)
-        back, first_back = self.model.processor.decode(after), self.base.processor.decode(before)
-        for line, old, new, was, now in zip(batch, before, after, first_back, back, strict=True):
-            text.lines += 1
-            text.characters += len(line)
-            text.base_tokens += len(old)
-            text.tokens += len(new)
-            text.base_bytes += sum(id in self.base.byte_ids for id in old)
-            text.bytes += sum(id in self.model.byte_ids for id in new)
-            if not chinese.search(line):
-                mapped = [self.moved_to[id] for id in old if id in self.moved_to]
-                if len(mapped) == len(old):
-                    drift.add(self._difference(line, "base", mapped, "merged", new))
-                else:
-                    self.recut.add({})
-            # A literal ▁ becomes a space under every SentencePiece model: what the base loses is not held against it.
-            lost = now != line and was == line
-            round_trip.add({"line": line[:200], "back": now[:200]} if lost else None)
-        self.parity(batch, after, parity)
-
-    def parity(self, batch: list[str], expected: Sequence[list[int]], tally: Tally) -> None:
-        if self.twin is None:
-            return
-        cuts = self.twin.encode_batch_fast(batch, add_special_tokens=False)
-        for line, ids, cut in zip(batch, expected, cuts, strict=True):
-            tally.add(self._difference(line, "sentencepiece", ids, "tokenizer.json", cut.ids))
-
-    def _difference(
-        self, line: str, one: str, ids: Sequence[int], other: str, others: Sequence[int]
-    ) -> dict[str, str] | None:
-        """The line and a few pieces of both cuts from where they differ, or None; base ids mean the same in both."""
-        if ids == others:
-            return None
-        pairs = zip(ids, others, strict=False)
-        at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(others)))
-        cuts = {
-            name: " ".join(self.model.pieces[id].text for id in cut[at : at + 4])
-            for name, cut in ((one, ids), (other, others))
-        }
-        return {"line": line[:200], **cuts}
 
 
 def batches(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -282,3 +167,82 @@ def batches(lines: Iterable[str]) -> Iterator[list[str]]:
     iterator = iter(lines)
     while batch := list(islice(iterator, BATCH)):
         yield batch
+
+
+def _duplicates(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text for text, n in Counter(texts).items() if n > 1)
+
+
+def _pieces(vocabulary: Vocabulary, text: str) -> list[str]:
+    return [vocabulary.display(id) for id in vocabulary.encode([text])[0]]
+
+
+@dataclass
+class _Comparison:
+    vocabulary: Vocabulary
+    base: Vocabulary
+    fast_tokenizer: Tokenizer | None
+    new_id: Mapping[int, int]  # the new id of each remaining id of the base
+    expansion: Mapping[int, tuple[int, ...]] | None  # each id as ids of the base, numbered as after pruning
+    drift: LineTally = field(default_factory=LineTally)
+    parity: LineTally = field(default_factory=LineTally)
+    fuzz: LineTally = field(default_factory=LineTally)
+    round_trip: LineTally = field(default_factory=LineTally)
+    joined: LineTally = field(default_factory=LineTally)
+    pruned_lines: int = 0
+
+    def texts(self, batch: list[str], text: TextFigures) -> None:
+        before, after = self.base.encode(batch), self.vocabulary.encode(batch)
+        for line, old, new in zip(batch, before, after, strict=True):
+            text.lines += 1
+            text.characters += len(line)
+            text.base_tokens += len(old)
+            text.tokens += len(new)
+            text.base_bytes += sum(map(self.base.fallback_ids.__contains__, old))
+            text.bytes += sum(map(self.vocabulary.fallback_ids.__contains__, new))
+        self._with_base(batch, before, after)
+        self._with_transformers(batch, after, self.parity)
+
+    def fuzzed(self, batch: list[str]) -> None:
+        after = self.vocabulary.encode(batch)
+        if self.expansion is not None:
+            self._with_base(batch, self.base.encode(batch), after)
+        self._with_transformers(batch, after, self.fuzz)
+
+    def _with_base(self, batch: list[str], before: list[list[int]], after: list[list[int]]) -> None:
+        decoded, base_decoded = self.vocabulary.decode(after), self.base.decode(before)
+        for line, ids, new, base_text, text in zip(batch, before, after, base_decoded, decoded, strict=True):
+            # What the base loses too, as SentencePiece a literal ▁, is no fault of the extension.
+            lost = text != line and base_text == line
+            self.round_trip.add({"line": line[:200], "back": text[:200]} if lost else None)
+            has_chinese = chinese.search(line) is not None
+            old = [self.new_id[id] for id in ids if id in self.new_id]
+            if len(old) < len(ids):
+                self.pruned_lines += not has_chinese
+                continue
+            if not has_chinese:
+                self.drift.add(self._difference(line, "base", old, "merged", new))
+            if self.expansion is not None:
+                expanded = list(chain.from_iterable(map(self.expansion.__getitem__, new)))
+                self.joined.add(self._difference(line, "base", old, "taken apart", expanded))
+
+    def _with_transformers(self, batch: list[str], expected: list[list[int]], tally: LineTally) -> None:
+        if self.fast_tokenizer is None:
+            return
+        encoded = self.fast_tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        for line, ids, encoding in zip(batch, expected, encoded, strict=True):
+            tally.add(self._difference(line, self.vocabulary.kind, ids, "transformers", encoding.ids))
+
+    def _difference(
+        self, line: str, one: str, ids: Sequence[int], other: str, others: Sequence[int]
+    ) -> dict[str, str] | None:
+        """The line and a few pieces of both tokenizations from where they differ, or None."""
+        if ids == others:
+            return None
+        pairs = zip(ids, others, strict=False)
+        at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(others)))
+        shown = {
+            name: " ".join(map(self.vocabulary.display, tokens[at : at + 4]))
+            for name, tokens in ((one, ids), (other, others))
+        }
+        return {"line": line[:200], **shown}

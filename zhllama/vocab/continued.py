@@ -1,29 +1,30 @@
-"""Continue the base's own BPE on Chinese text: new merges on top of the old ones, no piece without a path to it.
+"""Continue the base's own BPE training on Chinese text: new merges after the old ones, so that no piece is dead.
 
 The method of arXiv:2512.03989 for SentencePiece: each base token is written as one private character, BPE is trained
-on that, and its pieces are written back. A character that the base lacks comes in whole, as its bytes have no merges.
+on that, and its pieces are written back. A character that the base lacks is added whole, as its bytes have no merges.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from zhllama.characters import Charset, charset, chinese_run
 from zhllama.errors import InputError, OptionError
-from zhllama.vocab.characters import Charset, charset, chinese_run
-from zhllama.vocab.merge import Added, Merge, pad_piece, ranked, require_bpe
-from zhllama.vocab.model import Piece, SentencePieceModel
-from zhllama.vocab.trainer import Progress, train_sentencepiece
+from zhllama.vocab.merge import SentencePieceMerge, merge_by_rank, pad_piece, ranked, require_bpe
+from zhllama.vocab.sentencepiece_trainer import Progress, train_sentencepiece
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.vocabulary import AddedPiece, Merge
 
 PRIVATE = 0x20000  # first of 131,072 code points that stand for base tokens while training
 LONGEST_PIECE = 16  # tokens of the base, SentencePiece's own default
 LEAST = 10  # Chinese characters of text for each merge to add; with less the prior alone would choose them
-SPARE = 1.02  # candidates beyond the need, for those that turn out dead or double
+SPARE = 1.02  # candidates beyond the need, since some turn out dead or duplicate
 
 
 def count_runs(lines: Iterable[str]) -> Counter[str]:
-    """How often each run of Han, and each run of CJK punctuation, stands in the text.
+    """How often each run of Han characters, and of CJK punctuation, occurs in the text.
 
-    A run takes one space before it along, and a line begins with one, as SentencePiece's ▁ does.
+    A run includes one space before it, and a line begins with one, as SentencePiece's ▁ does.
     """
     runs: Counter[str] = Counter()
     for line in lines:
@@ -31,8 +32,13 @@ def count_runs(lines: Iterable[str]) -> Counter[str]:
     return runs
 
 
+def count_characters(runs: Mapping[str, int]) -> int:
+    """How many Chinese characters counted runs contain."""
+    return sum(len(run.lstrip(" ")) * n for run, n in runs.items())
+
+
 def with_prior(runs: Mapping[str, int], words: Iterable[tuple[str, int]], weight: float) -> dict[str, float]:
-    """The runs, and the words with as many characters in all as `weight` times the runs have."""
+    """The runs, and the words weighted to `weight` times as many characters in all as the runs have."""
     words = list(words) if weight else []
     mass = sum(len(run) * n for run, n in runs.items())
     listed = sum(len(word) * n for word, n in words)
@@ -43,7 +49,7 @@ def with_prior(runs: Mapping[str, int], words: Iterable[tuple[str, int]], weight
 
 
 def characters(runs: Mapping[str, int], coverage: float, cover: Sequence[Charset]) -> list[str]:
-    """The most frequent characters that make up `coverage` of the runs, then those of the sets in `cover`."""
+    """The most frequent characters that cover the share `coverage` of the runs, then those of the sets in `cover`."""
     counts: Counter[str] = Counter()
     for run, n in runs.items():
         for character in run.lstrip(" "):
@@ -58,7 +64,7 @@ def characters(runs: Mapping[str, int], coverage: float, cover: Sequence[Charset
 
 
 def continued(
-    base: SentencePieceModel,
+    base: SentencePieceVocabulary,
     runs: Mapping[str, int],
     size: int,
     prior: Iterable[tuple[str, int]] = (),
@@ -68,10 +74,10 @@ def continued(
     pad: bool = False,
     log: Path | None = None,
     progress: Progress | None = None,
-) -> Merge:
-    """Continue the BPE of `base` on counted runs, and on words as a prior, until there are exactly `size` pieces (`[PAD]` besides).
+) -> SentencePieceMerge:
+    """Continue the BPE training of `base` on counted runs, with words as a prior, to exactly `size` pieces besides `[PAD]`.
 
-    Errors: OptionError where `size` leaves no room, InputError where the text is too little for it.
+    Errors: OptionError where `size` leaves no room, InputError where there is too little text.
     """
     require_bpe(base)
     singles = [c for c in characters(runs, coverage, cover) if c not in base.ids]
@@ -84,7 +90,7 @@ def continued(
             f"{size:,} leaves {room:,} pieces, and the single characters alone are {len(singles):,}",
             "Raise --size, or lower --character-coverage or --cover",
         )
-    seen, merges = sum(len(run.lstrip(" ")) * n for run, n in runs.items()), room - len(singles)
+    seen, merges = count_characters(runs), room - len(singles)
     if seen < merges * LEAST:
         raise InputError(
             "the text",
@@ -92,36 +98,50 @@ def continued(
             f"for {merges * LEAST:,}",
             "Give more text, or a smaller --size",
         )
-    letters = [Added(Piece(c, 0.0), "character") for c in singles]
-    start = base.extended(a.piece for a in letters)
-    weighed = with_prior(runs, prior, prior_weight)
-    found = [
-        p for p in _new_pieces(start, weighed, int(merges * SPARE) + 8, log, progress) if p not in start.ids
-    ]
+    characters_added = [AddedPiece(c, "character") for c in singles]
+    start = base.extended(characters_added)
+    weighted = with_prior(runs, prior, prior_weight)
+    trained = _new_pieces(start, weighted, int(merges * SPARE) + 8, log, progress)
+    candidates = [text for text in trained if text not in start.ids]
     while True:
-        tried = ranked(base, (*letters, *(Added(Piece(p, 0.0), "merge") for p in found[:merges])))
-        if len(tried) < room:
+        added = ranked(base, (*characters_added, *(AddedPiece(c, "merge") for c in candidates[:merges])))
+        if len(added) < room:
             raise InputError(
                 "the text",
-                f"is too little for {size:,} pieces: it yields {len(base.pieces) + len(tried):,}",
+                f"is too little for {size:,} pieces: it yields {len(base.pieces) + len(added):,}",
                 "Give more text, or a smaller --size",
             )
-        model = base.extended(a.piece for a in tried)
-        dead = {model.pieces[id].text for id in model.dead(range(len(base.pieces), size))}
+        extended = base.extended(added)
+        dead = {extended.texts[id] for id in extended.dead(range(len(base.pieces), size))}
         if not dead:
-            return Merge("continued", base, (*tried, *pad_piece(base, pad)))
-        # A dead piece never stood in any cut, so taking it away moves nothing.
-        found = [p for p in found if p not in dead]
+            return Merge("continued", base, (*added, *pad_piece(base, pad)))
+        # A dead piece occurs in no tokenization, so removing it changes none.
+        candidates = [text for text in candidates if text not in dead]
+
+
+def joined_ids(vocabulary: SentencePieceVocabulary, added: Iterable[AddedPiece]) -> list[tuple[int, ...]]:
+    """The ids that each added piece is joined from: two or more, or the bytes of a character that was added whole."""
+    ids = vocabulary.ids
+    rank = {p.text: -p.score for p in vocabulary.pieces if p.kind == "normal"}
+    joined = []
+    for piece in added:
+        if len(piece.text) == 1:
+            joined.append(tuple(ids[f"<0x{byte:02X}>"] for byte in piece.text.encode()))
+            continue
+        own_rank = rank.pop(piece.text)
+        joined.append(tuple(ids[part] for part in merge_by_rank(piece.text, rank)))
+        rank[piece.text] = own_rank
+    return joined
 
 
 def _new_pieces(
-    start: SentencePieceModel,
+    start: SentencePieceVocabulary,
     runs: Mapping[str, float],
     count: int,
     log: Path | None,
     progress: Progress | None,
 ) -> list[str]:
-    """The pieces that training goes on to make after those of `start`, best first, none twice."""
+    """The pieces that training would add after those of `start`, best first, without duplicates."""
     bytes_ = {id for id, p in enumerate(start.pieces) if p.kind != "normal"}
     words: Counter[tuple[int, ...]] = Counter()
     texts = list(runs)
@@ -135,7 +155,7 @@ def _new_pieces(
 def train_on_ids(
     words: Mapping[tuple[int, ...], float], count: int, log: Path | None, progress: Progress | None
 ) -> list[tuple[int, ...]]:
-    """The sequences of ids, about `count`, that BPE joins in weighed words of ids, best first.
+    """The sequences of ids, about `count`, that BPE joins in weighted words of ids, best first.
 
     Each id is written as one private character, so that SentencePiece's trainer never looks inside it.
     """
@@ -166,7 +186,7 @@ def train_on_ids(
 
 
 def _without(ids: Sequence[int], excluded: set[int]) -> Iterator[list[int]]:
-    """The stretches of `ids` between excluded ones."""
+    """The runs of `ids` between excluded ones."""
     part: list[int] = []
     for id in ids:
         if id in excluded:

@@ -1,30 +1,24 @@
-"""Seeded strings that have broken tokenizers: what a parity proof is held against, beside real text."""
+"""Seeded random strings of the kinds that have broken tokenizers; parity proofs use them beside real text."""
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from zhllama.vocab.characters import charset
-from zhllama.vocab.model import SPACE, SentencePieceModel
+from zhllama.characters import charset
+from zhllama.vocab.vocabulary import SPACE
 
 
-def fuzzed(model: SentencePieceModel, count: int, seed: int) -> Iterator[str]:
-    """`count` strings made of a model's pieces, each class of the list below in turn, the same for the same seed."""
-    pieces = [p.text.replace(SPACE, " ") for p in model.pieces if p.kind == "normal"]
-    return fuzzed_pieces(pieces, count, seed)
-
-
-def fuzzed_pieces(pieces: Sequence[str], count: int, seed: int) -> Iterator[str]:
-    """The same made of any pieces, the added ones last."""
+def fuzzed(pieces: Sequence[str], count: int, seed: int) -> Iterator[str]:
+    """`count` strings made of pieces, of each class below in turn, equal for equal seeds; the added pieces come last."""
     random = Random(seed)
     longer = [p for p in pieces if len(p) > 1]
-    last = longer[-20000:] or pieces  # the added pieces stand at the end
+    last = longer[-20000:] or pieces
     hanzi = charset("gb2312")
 
     def several(source: Callable[[], str], most: int) -> str:
         return "".join(source() for _ in range(random.randint(1, most)))
 
     def overlapping() -> str:
-        # Two pieces that share a character: each wants it.
+        # Two pieces that share a character.
         first = random.choice(last)
         fitting = [p for p in random.sample(last, min(200, len(last))) if p[0] == first[-1]]
         return first + (random.choice(fitting)[1:] if fitting else random.choice(last))

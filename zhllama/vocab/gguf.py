@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
 from zhllama.io.gguf import read_metadata
-from zhllama.vocab.model import SentencePieceModel
-from zhllama.vocab.ranks import CL100K, GPT2, O200K, QWEN, TEKKEN, byte_level
+from zhllama.vocab.byte_level_json import CL100K, GPT2, O200K, QWEN, TEKKEN, byte_level
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 CONTROL, USER = 3, 4  # entries of tokenizer.ggml.token_type, numbered as SentencePiece's
 _PATTERNS = {
@@ -27,7 +27,7 @@ _PATTERNS = {
 }
 
 
-def read_gguf(path: Path) -> SentencePieceModel | Tokenizer:
+def read_gguf(path: Path) -> SentencePieceVocabulary | Tokenizer:
     """The tokenizer of a GGUF file; InputError where the file is broken or its tokenizer is of another kind."""
     found = read_metadata(path, "tokenizer.ggml.")
     kind = found.get("model")
@@ -48,7 +48,7 @@ def read_gguf(path: Path) -> SentencePieceModel | Tokenizer:
     raise InputError(path, told, f"Known are {known}; give its tokenizer.json")
 
 
-def _sentencepiece(found: dict[str, Any]) -> SentencePieceModel:
+def _sentencepiece(found: dict[str, Any]) -> SentencePieceVocabulary:
     message = proto.ModelProto()
     message.trainer_spec.model_type = message.trainer_spec.BPE
     message.trainer_spec.byte_fallback = 6 in found["token_type"]
@@ -57,7 +57,7 @@ def _sentencepiece(found: dict[str, Any]) -> SentencePieceModel:
     message.normalizer_spec.remove_extra_whitespaces = found.get("remove_extra_whitespaces", False)
     for text, score, kind in zip(found["tokens"], found["scores"], found["token_type"], strict=True):
         message.pieces.add(piece=text, score=score, type=kind)
-    return SentencePieceModel(message.SerializeToString())
+    return SentencePieceVocabulary(message.SerializeToString())
 
 
 def _byte_level(path: Path, found: dict[str, Any]) -> Tokenizer:

@@ -1,83 +1,50 @@
-"""Merge a Chinese list into a base vocabulary, the published way (`chinese-llama`) or without its harm (`safe`).
+"""Extend a SentencePiece vocabulary by a word list, as published (`chinese-llama`) or without side effects (`safe`).
 
 The published way is the merge script of Chinese-LLaMA-Alpaca (arXiv:2304.08177, section 2.1): every piece that the
 base lacks, in order, with score 0.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import replace
 
+from zhllama.characters import ascii_word, chinese
 from zhllama.errors import InputError
-from zhllama.vocab.characters import ascii_word, chinese
-from zhllama.vocab.model import SPACE, Piece, SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Merge, Reason
 
-Recipe = Literal["chinese-llama", "safe", "continued"]
-Why = Literal["list", "intermediate", "character", "merge", "pad"]
-PAD = "[PAD]"
+SentencePieceMerge = Merge[SentencePieceVocabulary]
 
 
-class Added(NamedTuple):
-    """A piece that the base lacked, and why it is there."""
+def chinese_llama(
+    base: SentencePieceVocabulary, words: Sequence[str], pad: bool = False
+) -> SentencePieceMerge:
+    """The published merge: new pieces in order, all with score 0, optionally `[PAD]` after them.
 
-    piece: Piece
-    why: Why
-
-
-@dataclass(frozen=True)
-class Merge:
-    """A base, what was added to it, what of the list was left out: (piece, reason), and which ids of the base were pruned."""
-
-    recipe: Recipe
-    base: SentencePieceModel
-    added: tuple[Added, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
-    dropped: tuple[int, ...] = ()
-
-    @property
-    def model(self) -> SentencePieceModel:
-        """The merged vocabulary."""
-        base = self.base.without(self.dropped) if self.dropped else self.base
-        return base.extended(a.piece for a in self.added)
-
-    @property
-    def kept(self) -> list[int]:
-        """The ids of the base that stay, in their new order."""
-        gone = set(self.dropped)
-        return [id for id in range(len(self.base.pieces)) if id not in gone]
-
-    def counts(self) -> dict[str, int]:
-        """How many pieces were added, by reason."""
-        return dict(Counter(a.why for a in self.added))
-
-
-def chinese_llama(base: SentencePieceModel, words: Sequence[str], pad: bool = False) -> Merge:
-    """The published merge: unseen pieces in order, all at score 0, optionally `[PAD]` after them (sha256 in DESIGN.md)."""
+    tests/test_merge.py checks the sha256 of the published files.
+    """
     require_bpe(base)
-    fresh = _unseen(base, words)
-    added = [Added(Piece(word, 0.0), "list") for word in fresh]
+    added = [AddedPiece(word, "list") for word in _new_words(base, words)]
     if pad and PAD not in base.ids:
-        added.append(Added(Piece(PAD, 0.0), "pad"))
-    return Merge("chinese-llama", base, tuple(added), tuple(_seen(base, words)))
+        added.append(AddedPiece(PAD, "pad"))
+    return Merge("chinese-llama", base, tuple(added), tuple(_known_words(base, words)))
 
 
-def safe(base: SentencePieceModel, words: Sequence[str], pad: bool = False) -> Merge:
-    """The same list without harm: only Chinese pieces, ranked below every ordinary merge of the base, none of them dead."""
+def safe(base: SentencePieceVocabulary, words: Sequence[str], pad: bool = False) -> SentencePieceMerge:
+    """The same list without side effects: only Chinese pieces, ranked below every ordinary merge of the base, none dead."""
     require_bpe(base)
-    fresh, left_out = [], list(_seen(base, words))
-    for word in _unseen(base, words):
+    accepted, left_out = [], list(_known_words(base, words))
+    for word in _new_words(base, words):
         reason = why_unsafe(base, word)
         if reason is None:
-            fresh.append(Added(Piece(word, 0.0), "list"))
+            accepted.append(AddedPiece(word, "list"))
         else:
             left_out.append((word, reason))
-    added = ranked(base, with_paths(base, fresh))
+    added = ranked(base, with_paths(base, accepted))
     return Merge("safe", base, (*added, *pad_piece(base, pad)), tuple(left_out))
 
 
-def why_unsafe(base: SentencePieceModel, word: str) -> str | None:
-    """Why a piece could change how text without Chinese is cut, or None."""
+def why_unsafe(base: SentencePieceVocabulary, word: str) -> str | None:
+    """Why a piece could change how text without Chinese is tokenized, or None."""
     if ascii_word.search(word):
         return "holds an ASCII letter or digit"
     if not chinese.search(word):
@@ -87,35 +54,35 @@ def why_unsafe(base: SentencePieceModel, word: str) -> str | None:
     return None
 
 
-def with_paths(base: SentencePieceModel, added: Sequence[Added]) -> list[Added]:
-    """The same pieces in their order, and after them what BPE needs on its way to each, so that none is dead.
+def with_paths(base: SentencePieceVocabulary, added: Sequence[AddedPiece]) -> list[AddedPiece]:
+    """The same pieces in their order, followed by what BPE needs to reach each of them, so that none is dead.
 
-    A character that the base lacks comes in by itself: `tokenizers` merges nothing that it has cut into bytes.
-    A dead piece ends in three parts or more; its first two are joined, again and again, until it is whole. Such
-    intermediates rank below all others, so a piece that was alive stays alive: on its own text they never come first.
+    A character that the base lacks becomes a piece: `tokenizers` merges nothing that it has split into bytes.
+    A dead piece is tokenized into three parts or more; its first two are joined, again and again, until it is whole.
+    Such intermediates rank below all others, so a piece that was reachable stays so: on its own text they never apply.
     """
-    done = list(added)
+    pieces = list(added)
     rank = {p.text: -p.score for p in base.pieces if p.kind == "normal"}
     lowest = max(rank.values(), default=0.0)
 
-    def add(piece: str, why: Why) -> None:
-        if why != "list":
-            done.append(Added(Piece(piece, 0.0), why))
-        rank[piece] = lowest + 1 + len(rank)
+    def add(text: str, reason: Reason) -> None:
+        if reason != "list":
+            pieces.append(AddedPiece(text, reason))
+        rank[text] = lowest + 1 + len(rank)
 
-    for item in added:
-        add(item.piece.text, "list")
-    for character in dict.fromkeys("".join(item.piece.text for item in added)):
+    for piece in added:
+        add(piece.text, "list")
+    for character in dict.fromkeys("".join(piece.text for piece in added)):
         if character not in rank:
             add(character, "character")
-    for item in added:
-        while len(parts := cut(item.piece.text, rank)) > 1:
+    for piece in added:
+        while len(parts := merge_by_rank(piece.text, rank)) > 1:
             add(parts[0] + parts[1], "intermediate")
-    return done
+    return pieces
 
 
-def cut(text: str, rank: Mapping[str, float]) -> list[str]:
-    """BPE in its plainest form: join the neighbours whose piece ranks first, leftmost first, until none are left."""
+def merge_by_rank(text: str, rank: Mapping[str, float]) -> list[str]:
+    """BPE in its simplest form: join the neighbors whose piece ranks first, leftmost first, until none are left."""
     parts = list(text)
     while True:
         pairs = [
@@ -127,39 +94,37 @@ def cut(text: str, rank: Mapping[str, float]) -> list[str]:
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
 
 
-def ranked(base: SentencePieceModel, added: Iterable[Added]) -> list[Added]:
-    """The same pieces with unique scores: whole numbers that descend from below the base's ordinary merges.
+def ranked(base: SentencePieceVocabulary, added: Iterable[AddedPiece]) -> list[AddedPiece]:
+    """The same pieces with unique scores: integers that descend from below the base's ordinary merges.
 
-    LLaMA's runs of spaces stand at -1e9 and are no ordinary merges. Whole numbers above -2**24 are exact in float32.
+    LLaMA's runs of spaces have the score -1e9 and are not ordinary merges. Integers above -2**24 are exact in float32.
     """
     ordinary = [p.score for p in base.pieces if p.kind == "normal" and p.text.strip(SPACE)]
     floor = int(min(ordinary, default=0.0)) - 1
-    done = [
-        Added(Piece(a.piece.text, float(floor - rank), a.piece.kind), a.why) for rank, a in enumerate(added)
-    ]
-    if floor - len(done) <= -(2**24):
+    scored = [replace(piece, score=float(floor - rank)) for rank, piece in enumerate(added)]
+    if floor - len(scored) <= -(2**24):
         raise InputError(
             "base", f"its lowest ordinary score is {floor}, which leaves no room below", "Use another base"
         )
-    return done
+    return scored
 
 
-def _unseen(base: SentencePieceModel, words: Sequence[str]) -> list[str]:
-    return [word for word in dict.fromkeys(words) if word not in base.ids]
+def pad_piece(base: SentencePieceVocabulary, pad: bool) -> list[AddedPiece]:
+    """`[PAD]` where it is requested and missing: a control piece, unlike the published one, so no text produces it."""
+    return [AddedPiece(PAD, "pad", kind="control")] if pad and PAD not in base.ids else []
 
 
-def _seen(base: SentencePieceModel, words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    return ((word, "is in the base") for word in dict.fromkeys(words) if word in base.ids)
-
-
-def pad_piece(base: SentencePieceModel, pad: bool) -> list[Added]:
-    """`[PAD]` where it is asked for and lacking: a control piece, unlike the published one, so no text produces it."""
-    return [Added(Piece(PAD, 0.0, "control"), "pad")] if pad and PAD not in base.ids else []
-
-
-def require_bpe(base: SentencePieceModel) -> None:
+def require_bpe(base: SentencePieceVocabulary) -> None:
     """Refuse a base without merges."""
     if base.algorithm != "bpe":
         raise InputError(
             "base", f"is a {base.algorithm} model, and only BPE has merges to add to", "Use a BPE base"
         )
+
+
+def _new_words(base: SentencePieceVocabulary, words: Sequence[str]) -> list[str]:
+    return [word for word in dict.fromkeys(words) if word not in base.ids]
+
+
+def _known_words(base: SentencePieceVocabulary, words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    return ((word, "is in the base") for word in dict.fromkeys(words) if word in base.ids)

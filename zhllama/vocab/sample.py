@@ -12,7 +12,7 @@ _sentence_end = re.compile(r"(?<=[。！？；…!?;])(?![。！？；…!?;”�
 
 
 @dataclass(frozen=True)
-class Sample:
+class LineSample:
     """Lines drawn evenly from a text, in its order; sizes in bytes of UTF-8."""
 
     lines: list[str]
@@ -21,7 +21,7 @@ class Sample:
     cut: int  # lines that were longer than LONGEST and were cut at sentence ends
 
 
-def sample_lines(lines: Iterable[str], size: int, seed: int) -> Sample:
+def sample_lines(lines: Iterable[str], size: int, seed: int) -> LineSample:
     """Each line is drawn with equal chance, as many as fit into `size` bytes.
 
     Every line gets a random key and the smallest keys stay: a reservoir over bytes instead of lines.
@@ -43,7 +43,7 @@ def sample_lines(lines: Iterable[str], size: int, seed: int) -> Sample:
             while held > size and len(kept) > 1:
                 held -= heapq.heappop(kept)[3]
     kept.sort(key=lambda entry: entry[1])
-    return Sample([line for _, _, line, _ in kept], held, seen, cut)
+    return LineSample([line for _, _, line, _ in kept], held, seen, cut)
 
 
 def shortened(line: str) -> Iterator[str]:

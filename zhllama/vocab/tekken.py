@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
 from zhllama.io.json import read_object
-from zhllama.vocab.ranks import from_ranks
+from zhllama.vocab.byte_level_json import from_ranks
 
 
 def is_tekken(content: bytes) -> bool:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
 from zhllama.io.files import read_whole
-from zhllama.vocab.ranks import CL100K, GPT2, O200K, QWEN, from_ranks
+from zhllama.vocab.byte_level_json import CL100K, GPT2, O200K, QWEN, from_ranks
 
 # The file holds no pattern, but the number of its ranks tells whose it is: (pattern, ids in all).
 _KNOWN = {

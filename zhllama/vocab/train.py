@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from zhllama.vocab.characters import Charset, charset
-from zhllama.vocab.lists import jieba_words
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.characters import Charset, charset
 from zhllama.vocab.sample import LONGEST
 from zhllama.vocab.script import Script, in_script
-from zhllama.vocab.trainer import Progress, train_sentencepiece
+from zhllama.vocab.sentencepiece_trainer import Progress, train_sentencepiece
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.word_lists import jieba_words
 
 Algorithm = Literal["unigram", "bpe"]
 
@@ -22,7 +22,7 @@ COST: Mapping[Algorithm, tuple[float, float]] = {"bpe": (0.45e-6, 28.0), "unigra
 class Training:
     """A trained model and every SentencePiece option that made it."""
 
-    model: SentencePieceModel
+    model: SentencePieceVocabulary
     options: dict[str, Any]
 
 

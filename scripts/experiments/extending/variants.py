@@ -22,9 +22,9 @@ from zhllama.model.initialise import Init
 from zhllama.model.load import load_base
 from zhllama.training.tokens import Tokens
 from zhllama.vocab.continued import continued, count_runs
-from zhllama.vocab.huggingface import transformers_files
-from zhllama.vocab.model import SentencePieceModel
-from zhllama.vocab.usage import token_counts
+from zhllama.vocab.fast_tokenizer import transformers_files
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.token_counts import token_counts
 
 Learn = Literal["all", "rows", "new", "faster"]
 BaseName = Literal["small", "half", "smollm2"]
@@ -77,7 +77,7 @@ class Base:
             lines = _lines(texts.zh[:LEARNT])
             return continue_vocabulary(self.folder / "base", iter(lines), added, folder)
         if not (folder / "tokenizer.json").is_file():
-            base = SentencePieceModel.read(self.folder / "base" / "tokenizer.model")
+            base = SentencePieceVocabulary.read(self.folder / "base" / "tokenizer.model")
             sizes = sorted({*SIZES, added})
             for size, model in zip(sizes, most_useful(base, _lines(texts.zh), sizes), strict=True):
                 write_folder(self.folder / f"tokenizer-{size}", transformers_files(model))
@@ -120,14 +120,16 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
         write_whole(folder / name, files[name])
 
 
-def most_useful(base: SentencePieceModel, lines: list[str], sizes: Sequence[int]) -> list[SentencePieceModel]:
+def most_useful(
+    base: SentencePieceVocabulary, lines: list[str], sizes: Sequence[int]
+) -> list[SentencePieceVocabulary]:
     """Continued BPE at the largest of `sizes`, and for each size the pieces that save most tokens of these lines.
 
     What a piece saves counts its uses inside longer ones too, so its parts always come before it, and none is dead.
     """
     merge = continued(base, count_runs(lines), len(base.pieces) + max(sizes))
     counts = token_counts(
-        merge.model.processor.encode, ((line, 1.0) for line in lines), len(merge.model.pieces)
+        merge.vocabulary.processor.encode, ((line, 1.0) for line in lines), len(merge.vocabulary.pieces)
     )
     saved = savings(counts, joined_from(merge), len(base.pieces))
     order = np.argsort(-saved, kind="stable")
@@ -182,7 +184,7 @@ def small_config(**changed: Any) -> Any:
 def _train_small(folder: Path, data: Path, texts: Texts, settings: Settings) -> None:
     from transformers import LlamaForCausalLM
 
-    vocabulary = SentencePieceModel.read(data / "llama" / "llama.model")
+    vocabulary = SentencePieceVocabulary.read(data / "llama" / "llama.model")
     write_folder(folder / "begun", transformers_files(vocabulary))
     torch.manual_seed(0)
     model = LlamaForCausalLM(small_config())

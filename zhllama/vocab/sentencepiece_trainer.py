@@ -11,7 +11,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from zhllama.errors import InputError
-from zhllama.vocab.model import SentencePieceModel
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 Progress = Callable[[float], None]  # told the share that is done, 0 to 1
 
@@ -24,7 +24,7 @@ def train_sentencepiece(
     options: Mapping[str, Any],
     log: Path | None = None,
     progress: Progress | None = None,
-) -> SentencePieceModel:
+) -> SentencePieceVocabulary:
     """Train on `lines` (with `input_format=tsv`: word, tab, count) and leave no path of this machine in the model.
 
     Errors: InputError where the text is too little for the size.
@@ -52,7 +52,7 @@ def train_sentencepiece(
         message = proto.ModelProto.FromString(prefix.with_suffix(".model").read_bytes())
     message.trainer_spec.ClearField("input")
     message.trainer_spec.ClearField("model_prefix")
-    return SentencePieceModel(message.SerializeToString())
+    return SentencePieceVocabulary(message.SerializeToString())
 
 
 def _train(options: dict[str, Any], source: str, prefix: str, log: str) -> None:

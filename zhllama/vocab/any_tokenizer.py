@@ -13,14 +13,15 @@ from zhllama.io.files import open_regular, read_utf8, read_whole, unreadable
 from zhllama.io.gguf import MAGIC
 from zhllama.io.json import LARGEST
 from zhllama.manifest import check_outputs
+from zhllama.vocab.byte_level_json import BYTE_OF
 from zhllama.vocab.gguf import read_gguf
-from zhllama.vocab.model import SPACE, SentencePieceModel
-from zhllama.vocab.ranks import BYTE_OF
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.tekken import is_tekken, read_tekken
 from zhllama.vocab.tiktoken import is_rank_file, read_tiktoken
+from zhllama.vocab.vocabulary import SPACE
 
 
-class Tokenizer(Protocol):
+class AnyTokenizer(Protocol):
     """What every tokenizer here can do."""
 
     @property
@@ -41,7 +42,7 @@ class Tokenizer(Protocol):
 class SentencePieceTokenizer:
     """A .model file, cut by SentencePiece itself."""
 
-    model: SentencePieceModel
+    model: SentencePieceVocabulary
 
     @property
     def size(self) -> int:
@@ -118,7 +119,7 @@ _READ = (*_IN_FOLDER, "*.tiktoken", "*.jinja", "tokenizer_config.json", "special
 _KNOWN = "a SentencePiece .model, a tokenizer.json, a tekken.json, a .tiktoken rank file, a .gguf"
 
 
-def load_tokenizer(name: str | Path) -> Tokenizer:
+def load_any_tokenizer(name: str | Path) -> AnyTokenizer:
     """The tokenizer in a file of any format above, in a folder, or under a hub name.
 
     In a folder tokenizer.model is preferred: it is what tokenizer.json was made from. Errors: InputError.
@@ -126,10 +127,10 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     path = tokenizer_file(name)
     format = format_of(path)
     if format == "sentencepiece":
-        return SentencePieceTokenizer(SentencePieceModel.read(path))
+        return SentencePieceTokenizer(SentencePieceVocabulary.read(path))
     if format == "gguf":
         found = read_gguf(path)
-        if isinstance(found, SentencePieceModel):
+        if isinstance(found, SentencePieceVocabulary):
             return SentencePieceTokenizer(found)
     tokenizer = JsonTokenizer(path)
     tokenizer.inner  # noqa: B018 - read now, so that a broken file is told now
@@ -185,7 +186,7 @@ def _read_inner(path: Path) -> Any:
         return read_tiktoken(path)
     if format == "gguf":
         found = read_gguf(path)
-        if isinstance(found, SentencePieceModel):
+        if isinstance(found, SentencePieceVocabulary):
             raise InputError(path, "holds a SentencePiece model, no byte-level one", "Name another file")
         return found
     if format == "sentencepiece":

@@ -6,13 +6,16 @@ SentencePiece from the left, which no ranking can express (互相互 -> 互相 �
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 
 from zhllama.io.files import to_json
-from zhllama.vocab.model import SPACE, SentencePieceModel
+from zhllama.vocab.vocabulary import SPACE, Pair
+
+if TYPE_CHECKING:
+    from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Specials:
     pad: str | None = None
 
 
-def why_no_twin(model: SentencePieceModel) -> str | None:
+def why_no_fast_tokenizer(model: "SentencePieceVocabulary") -> str | None:
     """Why no tokenizer.json can cut as this model does, or None where one can."""
     if model.algorithm != "bpe":
         return f"it is a {model.algorithm} model"
@@ -44,7 +47,7 @@ def why_no_twin(model: SentencePieceModel) -> str | None:
     return None
 
 
-def tied_pieces(model: SentencePieceModel) -> int:
+def tied_pieces(model: "SentencePieceVocabulary") -> int:
     """How many pieces of two characters or more share their score.
 
     Runs of spaces do not count: they all merge into one run whatever the order (0 of 310,000 fuzzed strings differ).
@@ -55,7 +58,7 @@ def tied_pieces(model: SentencePieceModel) -> int:
     return sum(n for n in scores.values() if n > 1)
 
 
-def merges(model: SentencePieceModel) -> list[tuple[str, str]]:
+def merges(model: "SentencePieceVocabulary") -> list[Pair]:
     """Every split of every piece into two pieces, ranked by (-score, id, -length of the left half)."""
     ids = {p.text: id for id, p in enumerate(model.pieces) if p.kind == "normal"}
     found = []
@@ -68,11 +71,11 @@ def merges(model: SentencePieceModel) -> list[tuple[str, str]]:
     return [(left, right) for *_, left, right in sorted(found)]
 
 
-def fast_tokenizer(model: SentencePieceModel, specials: Specials) -> Tokenizer:
+def fast_tokenizer(model: "SentencePieceVocabulary", specials: Specials) -> Tokenizer:
     """A `tokenizers` tokenizer that gives SentencePiece's ids; the model must have a twin (`why_no_twin`)."""
     bpe = BPE(
         vocab={p.text: id for id, p in enumerate(model.pieces)},
-        merges=merges(model),
+        merges=model.merges,
         unk_token=_only(model, "unknown"),
         fuse_unk=True,
         byte_fallback=True,
@@ -94,7 +97,9 @@ def fast_tokenizer(model: SentencePieceModel, specials: Specials) -> Tokenizer:
     return tokenizer
 
 
-def transformers_files(model: SentencePieceModel, specials: Specials | None = None) -> dict[str, bytes]:
+def transformers_files(
+    model: "SentencePieceVocabulary", specials: Specials | None = None
+) -> dict[str, bytes]:
     """The files, by name, with which `AutoTokenizer.from_pretrained` gives SentencePiece's ids.
 
     With a twin: tokenizer.json, under a class that loads it as it is. `LlamaTokenizer` would build its own pipeline
@@ -112,7 +117,7 @@ def transformers_files(model: SentencePieceModel, specials: Specials | None = No
         "clean_up_tokenization_spaces": False,
         "model_max_length": 1_000_000_000,
     }
-    if why_no_twin(model) is None:
+    if why_no_fast_tokenizer(model) is None:
         twin = fast_tokenizer(model, specials)
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         files["tokenizer.json"] = (twin.to_str(pretty=False) + "\n").encode()
@@ -126,9 +131,9 @@ def transformers_files(model: SentencePieceModel, specials: Specials | None = No
     return files
 
 
-def _only(model: SentencePieceModel, kind: str) -> str | None:
+def _only(model: "SentencePieceVocabulary", kind: str) -> str | None:
     return next((p.text for p in model.pieces if p.kind == kind), None)
 
 
-def _at(model: SentencePieceModel, id: int) -> str | None:
+def _at(model: "SentencePieceVocabulary", id: int) -> str | None:
     return model.pieces[id].text if id >= 0 else None

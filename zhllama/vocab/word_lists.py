@@ -7,8 +7,9 @@ from pathlib import Path
 from zhllama.errors import InputError, MissingPackage
 from zhllama.io.text import read_lines
 from zhllama.manifest import check_outputs
-from zhllama.vocab.load import tokenizer_file
-from zhllama.vocab.model import SPACE, SentencePieceModel
+from zhllama.vocab.any_tokenizer import tokenizer_file
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.vocabulary import SPACE
 
 
 def base_file(name: str | None) -> Path:
@@ -40,7 +41,7 @@ def listed_pieces(path: Path) -> list[str]:
     """The pieces that a Chinese list offers, in its order: a .model, or a .txt with a word a line."""
     check_outputs([path])
     if path.suffix == ".model":
-        model = SentencePieceModel.read(path)
+        model = SentencePieceVocabulary.read(path)
         return [text for id, text in enumerate(model.texts) if id not in model.byte_ids]
     words = [line.strip().replace(" ", SPACE) for line in read_lines([path])]
     if not words:

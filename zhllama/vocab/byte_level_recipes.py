@@ -1,0 +1,195 @@
+"""Extend a byte-level vocabulary by a word list (`safe`), or by continuing its own BPE training (`continued`).
+
+Both add merges that rank below every merge of the base. `add_tokens` is no alternative: such tokens are matched before
+the pattern and the merges apply, in English text too.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+
+from zhllama.characters import Charset, ascii_word, charset, chinese, chinese_run
+from zhllama.errors import InputError, OptionError
+from zhllama.vocab.byte_level_json import spelled
+from zhllama.vocab.byte_level_paths import Paths
+from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary, readable
+from zhllama.vocab.continued import LEAST, count_characters, train_on_ids, with_prior
+from zhllama.vocab.sentencepiece_trainer import Progress
+from zhllama.vocab.token_counts import BATCH, merge_uses, token_counts
+from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Merge, Reason
+
+SPARE = 1.1  # candidates beyond the need: once their usage is counted, the best of them are taken
+
+ByteLevelMerge = Merge[ByteLevelVocabulary]
+
+
+def safe(base: ByteLevelVocabulary, words: Sequence[str], pad: bool = False) -> ByteLevelMerge:
+    """The Chinese words of a list in its order, each with a path of merges to it."""
+    left_out, accepted = [], []
+    for word in dict.fromkeys(word.replace(SPACE, " ") for word in words):
+        reason = why_left_out(base, word)
+        if reason is None:
+            accepted.append(word)
+        else:
+            left_out.append((word, reason))
+    paths, tokens = Paths(base), [spelled(word.encode()) for word in accepted]
+    for word, token, parts in zip(accepted, tokens, base.parts(tokens), strict=True):
+        reason = paths.add(token, parts, "list")
+        if reason is not None and token not in paths:
+            left_out.append((word, reason))
+    listed = set(tokens)
+    added = (replace(p, reason="list") if p.text in listed else p for p in paths.pieces)
+    return Merge("safe", base, (*added, *_pad(base, pad)), tuple(left_out))
+
+
+def why_left_out(base: ByteLevelVocabulary, word: str) -> str | None:
+    """Why a word cannot become a token, or would change how text without Chinese is tokenized; None where it can."""
+    if word in base.added_tokens.values():
+        return "is a special token of the base"
+    if ascii_word.search(word):
+        return "holds an ASCII letter or digit"
+    if not chinese.search(word):
+        return "holds no Han character or CJK punctuation"
+    if "\ud800" <= max(word) <= "\udfff":
+        return "holds half a surrogate pair"
+    token = spelled(word.encode())
+    if token in base.ids:
+        return "is in the base"
+    if any(byte not in base.ids for byte in token):
+        return "holds a byte that the base lacks"
+    words = base.words(word)
+    if len(words) > 1:
+        return "is split by the base's pattern"
+    return None if words == [token] else "is changed by the base's normalizer"
+
+
+def count_runs(lines: Iterable[str]) -> Counter[str]:
+    """How often each run of Han characters, and of CJK punctuation, occurs in the text, with one space before it."""
+    runs: Counter[str] = Counter()
+    for line in lines:
+        runs.update(chinese_run.findall(line))
+    return runs
+
+
+def continued(
+    base: ByteLevelVocabulary,
+    runs: Mapping[str, int],
+    add: int,
+    prior: Iterable[tuple[str, int]] = (),
+    prior_weight: float = 0.0,
+    cover: Sequence[Charset] = (),
+    pad: bool = False,
+    log: Path | None = None,
+    progress: Progress | None = None,
+) -> ByteLevelMerge:
+    """Continue the BPE training of `base` on counted runs, with words as a prior, for exactly `add` tokens besides `[PAD]`.
+
+    Characters are added whole and words are trained on them; then all are sorted by how often their merge would be
+    used, so that a rare character competes with words. Characters of the sets in `cover` come first.
+    Errors: OptionError where `add` is negative, InputError where there is too little text.
+    """
+    if add < 0:
+        raise OptionError("--add", f"cannot be {add:,}", "Give 0 or more")
+    if add == 0:
+        return Merge("continued", base, _pad(base, pad))
+    seen = count_characters(runs)
+    if seen < add * LEAST:
+        raise InputError(
+            "the text",
+            f"is too little for {add:,} tokens: it has {seen:,} Chinese characters, and they ask for {add * LEAST:,}",
+            "Give more text, or add fewer",
+        )
+    weighted = with_prior(runs, prior, prior_weight)
+    paths = Paths(base)
+    _add_paths(paths, (c for name in cover for c in charset(name)), "character")
+    covered = len(paths.pieces)
+    _add_paths(paths, _characters(weighted), "character")
+    start = base.extended(paths.pieces)
+    trained = train_on_ids(_words(start, weighted), int(add * SPARE) + 8, log, progress)
+    _add_paths(paths, (start.text_of(ids) for ids in trained), "merge")
+    best = _most_used(paths, covered, weighted, add)
+    if len(best) < add:
+        raise InputError(
+            "the text",
+            f"is too little for {add:,} tokens: it yields {len(best):,}",
+            "Give more text, or add fewer",
+        )
+    return Merge("continued", base, (*best[:add], *_pad(base, pad)))
+
+
+def _add_paths(paths: Paths, texts: Iterable[str], reason: Reason) -> None:
+    """Give each text a path where that is possible; the others are left out."""
+    tokens = [spelled(text.encode()) for text in texts]
+    for token, parts in zip(tokens, paths.base.parts(tokens), strict=True):
+        paths.add(token, parts, reason)
+
+
+def _characters(runs: Mapping[str, float]) -> list[str]:
+    """All Chinese characters of the runs, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for run, n in runs.items():
+        for character in run.lstrip(" "):
+            counts[character] += n  # type: ignore[assignment]
+    return [character for character, _ in counts.most_common()]
+
+
+def _words(vocabulary: ByteLevelVocabulary, runs: Mapping[str, float]) -> dict[tuple[int, ...], float]:
+    """The runs as words of ids, split where the pattern splits and at tokens that are not whole Chinese characters."""
+    whole = {
+        id
+        for token, id in vocabulary.ids.items()
+        if (text := readable(token)) is not None and _is_chinese(text)
+    }
+    words: Counter[tuple[int, ...]] = Counter()
+    iterator = iter(runs.items())
+    while batch := list(islice(iterator, BATCH)):
+        encoded = vocabulary.tokenizer_by_merges.encode_batch(
+            [run for run, _ in batch], add_special_tokens=False
+        )
+        for (_, n), encoding in zip(batch, encoded, strict=True):
+            marked = (
+                (id in whole, word, id) for id, word in zip(encoding.ids, encoding.word_ids, strict=True)
+            )
+            for (is_whole, _), group in groupby(marked, key=itemgetter(0, 1)):
+                if is_whole:
+                    words[tuple(id for *_, id in group)] += n  # type: ignore[assignment]
+    return dict(words)
+
+
+def _is_chinese(text: str) -> bool:
+    return all(map(chinese.match, text.removeprefix(" ")))
+
+
+def _most_used(paths: Paths, first: int, runs: Mapping[str, float], count: int) -> list[AddedPiece]:
+    """The new tokens by how often their merges are used in the runs, after the `first` ones; unused ones are dropped.
+
+    A part is used at least as often as what is made of it, so parts come first and no token loses its parts.
+    """
+    pieces, base = paths.pieces, paths.base
+    full = base.extended(pieces)
+    counts = token_counts(full.encode_by_merges, runs.items(), full.size)
+    uses = merge_uses(counts, joined_ids(full, pieces), base.size)
+    order = [*range(first), *(i for i in np.argsort(-uses, kind="stable") if i >= first and uses[i] > 0)]
+    best = Paths(base)
+    base_parts = base.parts(pieces[i].text for i in order)
+    for piece, parts in zip((pieces[i] for i in order), base_parts, strict=True):
+        best.add(piece.text, parts, piece.reason)
+        if len(best.pieces) >= count:
+            break
+    return best.pieces
+
+
+def joined_ids(vocabulary: ByteLevelVocabulary, added: Iterable[AddedPiece]) -> list[tuple[int, ...]]:
+    """The two ids that the merge of each added token joins."""
+    ids = vocabulary.ids
+    return [(ids[piece.parts[0]], ids[piece.parts[1]]) for piece in added if piece.parts is not None]
+
+
+def _pad(base: ByteLevelVocabulary, pad: bool) -> tuple[AddedPiece, ...]:
+    """`[PAD]` as a special token where it is requested and missing."""
+    return (AddedPiece(PAD, "pad", kind="control"),) if pad and PAD not in base.texts.values() else ()

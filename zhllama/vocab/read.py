@@ -1,0 +1,21 @@
+"""Reads an extensible vocabulary from a file of any known format."""
+
+from pathlib import Path
+
+from zhllama.vocab.any_tokenizer import format_of
+from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
+from zhllama.vocab.gguf import read_gguf
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.vocabulary import Vocabulary
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """A SentencePiece or byte-level BPE vocabulary; InputError where the file contains neither."""
+    file_format = format_of(path)
+    if file_format == "sentencepiece":
+        return SentencePieceVocabulary.read(path)
+    if file_format == "gguf":
+        content = read_gguf(path)
+        if isinstance(content, SentencePieceVocabulary):
+            return content
+    return ByteLevelVocabulary.read(path)

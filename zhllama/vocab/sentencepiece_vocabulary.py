@@ -1,0 +1,237 @@
+"""A SentencePiece model as its pieces: read, extended, written back to the byte."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+from google.protobuf.message import DecodeError
+from sentencepiece import SentencePieceProcessor
+from sentencepiece import sentencepiece_model_pb2 as proto
+
+from zhllama.errors import InputError
+from zhllama.io.files import read_whole
+from zhllama.vocab import fast_tokenizer
+from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Kind, Pair, PieceKind
+
+# In the order of the enumeration in sentencepiece_model.proto, which begins at 1.
+_KINDS = get_args(PieceKind)
+
+
+class Piece(NamedTuple):
+    """One piece of a vocabulary; in BPE the pair whose piece has the highest score is merged first."""
+
+    text: str
+    score: float
+    kind: PieceKind = "normal"
+
+
+@dataclass(frozen=True)
+class SentencePieceVocabulary:
+    """A `Vocabulary` from the content of a .model file; everything else is derived from its bytes."""
+
+    content: bytes
+
+    kind: ClassVar[Kind] = "sentencepiece"
+
+    @classmethod
+    def read(cls, path: Path) -> "SentencePieceVocabulary":
+        """Read a .model file; InputError where it is missing, cut off, or something else."""
+        content = read_whole(path)
+        if not content:
+            raise InputError(path, "is empty", "Name a SentencePiece .model")
+        try:
+            model = cls(content)
+            if len(model._message.pieces):
+                model._refuse_bytes()
+                model.processor  # noqa: B018 - SentencePiece's own checks are the last word
+                return model
+        except (DecodeError, RuntimeError, UnicodeDecodeError) as error:
+            message = " ".join(str(error).split())[:120]
+            raise InputError(
+                path, f"is cut off or not a SentencePiece model ({message})", "Name a .model file"
+            ) from error
+        raise InputError(path, "is not a SentencePiece model", "Name a .model file")
+
+    @cached_property
+    def _message(self) -> Any:
+        return proto.ModelProto.FromString(self.content)
+
+    def _refuse_bytes(self) -> None:
+        """Text that is no UTF-8 comes out of protobuf as bytes, and fails in SentencePiece only when it is decoded."""
+        for text in (*self.texts, self._message.trainer_spec.unk_surface):
+            if isinstance(text, bytes):
+                text.decode()  # the error that `read` tells of
+
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        """All pieces; the index is the id."""
+        pieces = self._message.pieces
+        kinds = [_KINDS[p.type - 1] for p in pieces]
+        return tuple(map(Piece, self.texts, [p.score for p in pieces], kinds))
+
+    @property
+    def size(self) -> int:
+        """How many pieces there are."""
+        return len(self.texts)
+
+    @cached_property
+    def entries(self) -> Mapping[int, Piece]:
+        """Text, score and kind of each id."""
+        return dict(enumerate(self.pieces))
+
+    @cached_property
+    def added_tokens(self) -> Mapping[int, str]:
+        """Pieces that no merge produces: unknown, control and user-defined ones."""
+        return {id: p.text for id, p in enumerate(self.pieces) if p.kind in ("unknown", "control", "user")}
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The unknown, control and user-defined pieces in the order of their ids."""
+        return tuple(self.added_tokens.values())
+
+    @property
+    def fallback_ids(self) -> frozenset[int]:
+        """The byte pieces."""
+        return self.byte_ids
+
+    @cached_property
+    def merges(self) -> list[Pair]:
+        """Every split of every piece into two pieces, in the order in which SentencePiece prefers them."""
+        return fast_tokenizer.merges(self)
+
+    @property
+    def removable(self) -> set[int]:
+        """Ordinary pieces, and single characters only where bytes can stand in for them; never `[PAD]`."""
+        shortest = 1 if self.byte_ids else 2
+        return {
+            id
+            for id, piece in enumerate(self.pieces)
+            if piece.kind == "normal" and len(piece.text) >= shortest and piece.text != PAD
+        }
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each piece; much cheaper than `pieces`."""
+        return tuple([p.piece for p in self._message.pieces])
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each piece's text."""
+        return {text: id for id, text in enumerate(self.texts)}
+
+    @cached_property
+    def byte_ids(self) -> frozenset[int]:
+        """The pieces for single bytes, which spell characters that have no piece."""
+        byte, pieces = _KINDS.index("byte") + 1, self._message.pieces
+        # SentencePiece requires this spelling; testing it first is much cheaper than reading every type.
+        candidates = (id for id, text in enumerate(self.texts) if text.startswith("<0x"))
+        return frozenset(id for id in candidates if pieces[id].type == byte)
+
+    @cached_property
+    def algorithm(self) -> Literal["unigram", "bpe", "word", "char"]:
+        """How the model cuts text."""
+        return ("unigram", "bpe", "word", "char")[self._message.trainer_spec.model_type - 1]
+
+    @property
+    def normalizer(self) -> Any:
+        """The NormalizerSpec: name, precompiled map, and what happens to spaces."""
+        return self._message.normalizer_spec
+
+    @cached_property
+    def processor(self) -> SentencePieceProcessor:
+        """SentencePiece itself on this model."""
+        return SentencePieceProcessor(model_proto=self.content)
+
+    @cached_property
+    def bare(self) -> SentencePieceProcessor:
+        """SentencePiece without the ▁ before the text and without trimming: tokenizes the inside of a text."""
+        message = proto.ModelProto.FromString(self.content)
+        message.normalizer_spec.add_dummy_prefix = False
+        message.normalizer_spec.remove_extra_whitespaces = False
+        return SentencePieceProcessor(model_proto=message.SerializeToString())
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens."""
+        ids: list[list[int]] = self.processor.encode(list(texts))
+        return ids
+
+    def encode_by_merges(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same as `encode`: SentencePiece has no shortcuts."""
+        return self.encode(texts)
+
+    def decode(self, ids: Iterable[Sequence[int]]) -> list[str]:
+        """The text of each list of ids."""
+        texts: list[str] = self.processor.decode([list(one) for one in ids])
+        return texts
+
+    def display(self, id: int) -> str:
+        """The text of a piece, in which a space is ▁."""
+        return self.texts[id]
+
+    def has_character(self, character: str) -> bool:
+        """Whether a character is a piece by itself."""
+        return character in self.ids
+
+    def fuzz_pieces(self) -> list[str]:
+        """The text of all ordinary pieces."""
+        return [p.text.replace(SPACE, " ") for p in self.pieces if p.kind == "normal"]
+
+    def extended(self, added: Iterable[Piece | AddedPiece]) -> "SentencePieceVocabulary":
+        """The same vocabulary with more pieces after its last one."""
+        message = proto.ModelProto.FromString(self.content)
+        for piece in added:
+            entry = message.pieces.add(piece=piece.text, score=piece.score)
+            if piece.kind != "normal":  # the published files leave the default type unwritten
+                entry.type = _KINDS.index(piece.kind) + 1
+        return SentencePieceVocabulary(message.SerializeToString())
+
+    def without(self, ids: Iterable[int]) -> "SentencePieceVocabulary":
+        """The same vocabulary without some pieces; the others move up in their order."""
+        message = proto.ModelProto.FromString(self.content)
+        for id in sorted(ids, reverse=True):
+            del message.pieces[id]
+        return SentencePieceVocabulary(message.SerializeToString())
+
+    def dead(self, ids: Iterable[int]) -> list[int]:
+        """Those of the normal pieces `ids` that no text can produce.
+
+        Merges inside a piece do not depend on the text around it, so a piece can occur exactly if its own text is
+        tokenized into that one piece.
+        """
+        normal = [id for id in ids if self.pieces[id].kind == "normal"]
+        encoded = self.bare.encode([self.pieces[id].text for id in normal])
+        return [id for id, tokens in zip(normal, encoded, strict=True) if tokens != [id]]
+
+    def split(self, ids: Iterable[int]) -> list[int]:
+        """None: nothing splits a text before SentencePiece's merges."""
+        return []
+
+    def expansion(self, base: "SentencePieceVocabulary") -> None:
+        """None: a SentencePiece piece can be reached by merges of several others."""
+        return None
+
+    def remaining(self, removed: Iterable[int]) -> list[int]:
+        """All ids but `removed`, in order."""
+        gone = set(removed)
+        return [id for id in range(self.size) if id not in gone]
+
+    @property
+    def tied(self) -> int:
+        """How many pieces share their score with another."""
+        return fast_tokenizer.tied_pieces(self)
+
+    def why_no_fast_tokenizer(self) -> str | None:
+        """Why no tokenizer.json can give SentencePiece's ids, or None where one can."""
+        return fast_tokenizer.why_no_fast_tokenizer(self)
+
+    def table_row(self, piece: AddedPiece) -> dict[str, str]:
+        """An added piece, its score and the reason."""
+        return {"piece": piece.text, "score": f"{piece.score:g}", "why": piece.reason}
+
+    def transformers_files(
+        self, source: Path, base_ids: Sequence[int] | None = None, pad: str | None = None
+    ) -> dict[str, bytes]:
+        """The files, by name, from which `AutoTokenizer` gives SentencePiece's ids."""
+        return fast_tokenizer.transformers_files(self, fast_tokenizer.Specials(pad=pad))
