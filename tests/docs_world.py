@@ -18,7 +18,7 @@ from tests.model_toys import (
     write_model,
     write_tokenizer,
 )
-from tests.test_bytelevel import trained
+from tests.test_byte_level_vocabulary import trained
 from zhllama.resources import shipped
 from zhllama.vocab.word_lists import base_file
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from zhllama.conversation.records import Turn
 from zhllama.errors import InputError
-from zhllama.use.chat import Sampling
-from zhllama.use.engine import Ended, Engine, Prompt, Say
-from zhllama.use.guard import Guard, names_of
-from zhllama.use.listening import bound, listening
-from zhllama.use.serve import api
+from zhllama.inference.chat import Sampling
+from zhllama.inference.generation_queue import Ended, Engine, Prompt, Say
+from zhllama.inference.http_guard import Guard, names_of
+from zhllama.inference.http_server import bound, listening
+from zhllama.inference.serve import api
 
 ASKED = {"model": "toy", "messages": [{"role": "user", "content": "你好"}]}
 

@@ -13,9 +13,9 @@ import pytest
 from zhllama.cli import main
 from zhllama.efficiency.advise import (
     CAUGHT_UP,
+    AdviceStep,
+    AdvisedModel,
     Measured,
-    Model,
-    Step,
     advise,
     catching_up,
     recommended,
@@ -23,7 +23,7 @@ from zhllama.efficiency.advise import (
     seen_shares,
 )
 from zhllama.efficiency.advise_page import page
-from zhllama.efficiency.extension import Extension, extend, kept_aside
+from zhllama.efficiency.bpe_extension import Extension, extend, kept_aside
 from zhllama.errors import InputError
 from zhllama.io.text import read_lines
 from zhllama.resources import shipped
@@ -36,7 +36,7 @@ from .test_bytelevel import trained
 Zhllama = Callable[..., "subprocess.CompletedProcess[str]"]
 SAMPLE = shipped("corpora", "sample")
 TEXTS = {f.stem: list(read_lines([f])) for f in sorted(SAMPLE.glob("zh_*.txt"))}
-MODEL = Model(hidden=64, layers=2)
+MODEL = AdvisedModel(hidden=64, layers=2)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_base_that_cuts_chinese_well_is_told_no() -> None:
     # 4,000 pieces that join two tokens each, all of them rare beside the base's own.
     parts = [(i, i + 1) for i in range(4000)]
     counts = np.concatenate([np.full(5000, 100.0), np.full(4000, 1.0)])
-    advice = advise(5000, parts, {"a": Measured(800_000, counts)}, counts, Model(), 1e12)
+    advice = advise(5000, parts, {"a": Measured(800_000, counts)}, counts, AdvisedModel(), 1e12)
     assert (
         advice.verdict == "no" and "does not pay" in advice.sentence and advice.repaid == advice.caution == ""
     )
@@ -121,7 +121,7 @@ def test_shares_of_pieces_that_are_seen() -> None:
 )
 def test_where_to_stop(steps: list[tuple[float, float, float]], expected: int) -> None:
     made = [
-        Step(n * 1000, 1.0, {}, 0.0, saves, 0, 0.0, 0.0, compute, seen)
+        AdviceStep(n * 1000, 1.0, {}, 0.0, saves, 0, 0.0, 0.0, compute, seen)
         for n, (saves, compute, seen) in enumerate(steps)
     ]
     assert recommended(made).added == expected
@@ -135,7 +135,7 @@ def test_a_base_that_reads_better_takes_more_text() -> None:
 
 
 def test_costs_of_a_model() -> None:
-    seven = Model()
+    seven = AdvisedModel()
     assert seven.body == pytest.approx(6.44e9, rel=0.001)
     assert seven.head_share(32_000) == pytest.approx(0.02, abs=0.001)
 

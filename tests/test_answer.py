@@ -9,7 +9,7 @@ import pytest
 
 from tests.model_toys import line, write_model
 from tests.serving import Served, served
-from tests.test_generate_command import Started, rows, stats
+from tests.test_gen_zh import Started, rows, stats
 
 __all__ = ["served"]
 QUESTIONS = [
@@ -51,7 +51,7 @@ def test_batches_padded_on_the_left_answer_as_single_questions_do(
     import torch
 
     from zhllama.conversation.records import Turn
-    from zhllama.use.speaker import open_speaker
+    from zhllama.inference.transformers_chat_model import open_chat_model
 
     arguments = (model, "--questions", questions, "--reply-tokens", 24)
     result = run(*arguments, "--out", tmp_path / "many", "--at-once", 4)
@@ -66,7 +66,7 @@ def test_batches_padded_on_the_left_answer_as_single_questions_do(
     assert {k: v for k, v in found[3].items() if k in QUESTIONS[3]} == QUESTIONS[3]
     run(*arguments, "--out", tmp_path / "single", "--at-once", 1)
     assert texts(tmp_path / "many") == texts(tmp_path / "single") and len(set(texts(tmp_path / "many"))) > 1
-    speaker = open_speaker(model)
+    speaker = open_chat_model(model)
     ids = speaker.tokenizer(
         speaker.template.render(speaker.tokenizer, [Turn("user", QUESTIONS[0]["instruction"])], opened=True),
         add_special_tokens=False,

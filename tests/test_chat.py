@@ -25,8 +25,8 @@ from tests.model_toys import base_vocabulary, line, write_run, write_tokenizer
 from zhllama.conversation.records import Turn
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError, OptionError, ZhllamaError
-from zhllama.use.chat import Chat, Sampling
-from zhllama.use.pieces import Pieces, Until, spoken
+from zhllama.inference.chat import Chat, Sampling
+from zhllama.inference.token_stream import TokenStream, Until, spoken
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def parrots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @given(text=st.text(st.sampled_from("中海题大学的 the river\n    def，。😀👨‍👩‍👧é"), max_size=60))
 def test_pieces_are_the_text_and_never_half_a_character(tokenizer: Any, text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False).input_ids
-    pieces = Pieces(tokenizer)
+    pieces = TokenStream(tokenizer)
     said = [pieces.put(id) for id in ids]
     assert pieces.end() == ""
     assert "".join(said) == tokenizer.decode(ids, clean_up_tokenization_spaces=False)
@@ -60,7 +60,7 @@ def test_pieces_are_the_text_and_never_half_a_character(tokenizer: Any, text: st
 
 
 def test_a_character_comes_when_its_last_byte_has(tokenizer: Any) -> None:
-    pieces = Pieces(tokenizer)
+    pieces = TokenStream(tokenizer)
     ids = tokenizer("a海", add_special_tokens=False).input_ids
     assert [pieces.put(id) for id in ids][-3:] == ["", "", "海"]
     assert pieces.put(ids[-3]) == "" and pieces.end() == "\ufffd"
@@ -78,7 +78,7 @@ def test_pieces_of_a_byte_level_vocabulary() -> None:
     )
     byte_level = PreTrainedTokenizerFast(tokenizer_object=inner)
     text = "你好 😀，a b\n  c"
-    pieces = Pieces(byte_level)
+    pieces = TokenStream(byte_level)
     said = [pieces.put(id) for id in byte_level(text).input_ids]
     assert [piece for piece in said if piece] == list(text)
 
@@ -220,9 +220,9 @@ def test_sampling_is_checked(wrong: dict[str, Any]) -> None:
 def test_the_model_sees_the_ids_of_its_template_and_stops(parrots: dict[str, Path]) -> None:
     import torch
 
-    from zhllama.use.speaker import open_speaker
+    from zhllama.inference.transformers_chat_model import open_chat_model
 
-    speaker = open_speaker(parrots["pieces"])
+    speaker = open_chat_model(parrots["pieces"])
     turns = [Turn("user", "你好")]
     template = template_for("alpaca", speaker.tokenizer)
     speaker.tokenizer.chat_template = template.jinja
@@ -250,9 +250,9 @@ def test_the_model_sees_the_ids_of_its_template_and_stops(parrots: dict[str, Pat
 def test_the_end_is_told_and_penalties_and_bias_are_openais(parrots: dict[str, Path]) -> None:
     import torch
 
-    from zhllama.use.speaker import open_speaker, penalties
+    from zhllama.inference.transformers_chat_model import open_chat_model, penalties
 
-    speaker = open_speaker(parrots["pieces"])
+    speaker = open_chat_model(parrots["pieces"])
     turns = [Turn("user", "你好")]
     heard: list[str] = []
     greedy = Sampling(greedy=True)
@@ -275,10 +275,10 @@ def test_the_end_is_told_and_penalties_and_bias_are_openais(parrots: dict[str, P
 
 def test_a_stored_template_is_taken_and_its_end_ends(tmp_path: Path) -> None:
     """The end of turn is not the model's end of text: it is known from the template alone."""
-    from zhllama.use.speaker import ends_of_answer, find_template, open_speaker
+    from zhllama.inference.transformers_chat_model import ends_of_answer, find_template, open_chat_model
 
     stored = "{% for m in messages %}{{ m['content'] + '</s>' }}{% endfor %}{% if add_generation_prompt %}{{ '\n' }}{% endif %}"
-    speaker = open_speaker(write_parrot(tmp_path / "m", BY_PIECES, template=stored))
+    speaker = open_chat_model(write_parrot(tmp_path / "m", BY_PIECES, template=stored))
     assert speaker.template.jinja == stored and speaker.template.stop == "</s>" and not speaker.assumed
     assert ends_of_answer(7, speaker.tokenizer, speaker.template) == [2, 7]
     assert "".join(speaker.answer([Turn("user", "你")], Sampling(greedy=True), Event())) == BY_PIECES
@@ -385,7 +385,7 @@ def test_without_xllamacpp_a_gguf_is_one_line(zhllama: Zhllama, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_gguf_answers_by_llama_cpp(tmp_path: Path) -> None:
-    from tests.test_generate_servers import gguf
+    from tests.test_generation_servers import gguf
 
     pytest.importorskip("xllamacpp")
     asked = ("chat", gguf(), "-p", "Say hello.", "--greedy", "--max-tokens", "12", "--json")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.model_toys import base_vocabulary, larger_vocabulary, write_tokenizer
-from zhllama.conversation.encode import ConversationEncoder, Encoded, encode
-from zhllama.conversation.equip import equip
-from zhllama.conversation.read import answered, kept, read_conversations
+from zhllama.conversation.encode_conversation import ConversationEncoder, Encoded, encode
+from zhllama.conversation.prepare_tokenizer import equip
+from zhllama.conversation.read_conversations import answered, kept, read_conversations
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.conversation.template import NAMES, template_for
 from zhllama.errors import InputError, OptionError

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from tests.corpus_noise import edited, jaccard, plant_encodings, story
 from zhllama.cli import app
-from zhllama.corpus.books import Books, Step
 from zhllama.corpus.page import page
+from zhllama.corpus.stats import CleaningStats, StepStats
 from zhllama.errors import BrokenPromise, InputError, OptionError, OutputError
 
 
@@ -115,7 +115,7 @@ def test_each_step_drops_into_its_folder_and_the_books_balance(corpus: Path, tmp
 
 
 def test_a_lost_document_is_an_error(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zhllama.corpus import books
+    from zhllama.corpus import stats as books
 
     monkeypatch.setattr(books, "_lines", lambda path: 0)
     with pytest.raises(BrokenPromise, match="150 documents came in, 0 went out"):
@@ -330,9 +330,9 @@ def test_the_sample_of_the_project_stays(tmp_path: Path) -> None:
 
 def test_the_page_holds_no_markup_of_strangers() -> None:
     evil = "<script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
-    step = Step("length", True, 1, 1, 1, 0, {evil: 1}, {0: 1}, [[evil, evil, evil]], 0.1)
-    edit = Step(evil, False, 1, 1, 0, 1, {}, {}, [[evil, evil]], 0.1)
-    html = page(Books(1, 0, 1, 0, 1, {}, [step, edit]), evil)
+    step = StepStats("length", True, 1, 1, 1, 0, {evil: 1}, {0: 1}, [[evil, evil, evil]], 0.1)
+    edit = StepStats(evil, False, 1, 1, 0, 1, {}, {}, [[evil, evil]], 0.1)
+    html = page(CleaningStats(1, 0, 1, 0, 1, {}, [step, edit]), evil)
     assert "<script" not in html and "<img" not in html and "{{ 7 * 7 }}" in html
     assert "1 documents in = 0 out + 1 rejected" in html
     assert "http://" not in html and "https://" not in html  # nothing is fetched

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zhllama.corpus.decode import Broken, decode, detect, known_encoding
-from zhllama.corpus.read import Found, Piece, Reading, cut, find_inputs, read_piece
+from zhllama.corpus.documents import FilePiece, Found, Reading, cut, find_inputs, read_piece
 from zhllama.errors import InputError, OptionError
 
 SIMPLIFIED = "今天的天气很好，我们一起去公园散步，看见许多孩子在草地上放风筝。\n"
@@ -15,7 +15,7 @@ TRADITIONAL = "今天的天氣很好，我們一起去公園散步，看見許�
 
 
 def read(path: Path, **how: object) -> list[Found]:
-    return list(read_piece(Piece(path), Reading(**how)))  # type: ignore[arg-type]
+    return list(read_piece(FilePiece(path), Reading(**how)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_pieces_hold_each_document_once(tmp_path: Path, unit: str, ending: str, 
         "\n".join(json.dumps({"text": t}) if ending == ".jsonl" else t for t in texts), encoding="utf-8"
     )
     reading = Reading(unit=unit)  # type: ignore[arg-type]
-    whole = [one.text for one in read_piece(Piece(path), reading)]
+    whole = [one.text for one in read_piece(FilePiece(path), reading)]
     pieces = cut([path], reading, piece)
     found = [one for p in pieces for one in read_piece(p, reading)]
     assert [one.text for one in found] == whole

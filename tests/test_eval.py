@@ -18,7 +18,7 @@ from tests.model_toys import (
     write_tokenizer,
 )
 from zhllama.errors import InputError, OptionError
-from zhllama.model.bits import measure, read_text
+from zhllama.evaluation.bits_per_byte import measure_bits, read_text
 from zhllama.model.grow import grow
 from zhllama.model.load import open_model
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
@@ -35,7 +35,7 @@ def _plain_bits(folder: Path, text: str) -> float:
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "bloom"])
 def test_one_window_is_the_plain_sum(tmp_path: Path, kind: str) -> None:
     base = write_model(tmp_path, kind)
-    bits = measure(open_model(base).model, load_any_tokenizer(base), ENGLISH)
+    bits = measure_bits(open_model(base).model, load_any_tokenizer(base), ENGLISH)
     assert bits.bits == pytest.approx(_plain_bits(base, ENGLISH), rel=1e-5)
     assert (bits.bytes, bits.characters) == (len(ENGLISH), len(ENGLISH))
     assert bits.per_byte == bits.per_character == bits.bits / len(ENGLISH)
@@ -58,7 +58,7 @@ def test_strided_windows_score_each_token_once_after_all_it_may_see(
                 nats -= float(model(context).logits[0, -1].log_softmax(-1)[ids[at]])
         scored = end
     told: list[float] = []
-    bits = measure(model, tokenizer, ENGLISH, window=window, stride=stride, advance=told.append)
+    bits = measure_bits(model, tokenizer, ENGLISH, window=window, stride=stride, advance=told.append)
     assert bits.bits == pytest.approx(nats / math.log(2), rel=1e-5)
     assert bits.tokens == len(ids) - 1 and sum(told) == pytest.approx(len(ENGLISH))
 
@@ -71,7 +71,7 @@ def test_vocabularies_share_their_unit(tmp_path: Path) -> None:
     model = open_model(tmp_path / "grown").model
     with torch.no_grad():
         model.get_output_embeddings().weight.zero_()
-    bits = measure(model, load_any_tokenizer(tmp_path / "grown"), CHINESE)
+    bits = measure_bits(model, load_any_tokenizer(tmp_path / "grown"), CHINESE)
     assert bits.tokens == len(larger_vocabulary().processor.encode(CHINESE)) < len(CHINESE.encode())
     assert bits.bits == pytest.approx(bits.tokens * math.log2(rows), rel=1e-5)
     assert bits.per_character == pytest.approx(bits.per_byte * len(CHINESE.encode()) / len(CHINESE))
@@ -82,9 +82,9 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
     larger = load_any_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
     model = open_model(base).model
     with pytest.raises(InputError, match=r"gives id .* and the model has 600 rows"):
-        measure(model, larger, CHINESE)
+        measure_bits(model, larger, CHINESE)
     with pytest.raises(OptionError, match="does not lie between"):
-        measure(model, larger, ENGLISH, window=8, stride=8)
+        measure_bits(model, larger, ENGLISH, window=8, stride=8)
 
 
 def test_texts_are_read_as_documents(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from tests.model_toys import (
     write_run,
     write_tokenizer,
 )
+from zhllama.model.gguf_export import write_gguf
 from zhllama.model.grow import grow
-from zhllama.model.llamacpp import write_gguf
 from zhllama.model.load import open_model
 from zhllama.resources import shipped
 from zhllama.vocab.merge import chinese_llama

@@ -10,9 +10,9 @@ import torch
 
 import scripts.experiments.extend_or_not as experiment
 from zhllama.io.text import read_lines
-from zhllama.model.distill import Distilling
+from zhllama.model.row_init_distilled import Distilling
 from zhllama.resources import shipped
-from zhllama.training.tokens import Tokens
+from zhllama.training.document_tokenizer import DocumentTokenizer
 
 from .model_toys import base_vocabulary, write_model
 
@@ -90,7 +90,7 @@ def test_the_most_useful_pieces() -> None:
 
 
 def _curve(base: Base, folder: Path, marks: list[tuple[int, float]]) -> list[Point]:
-    tokens = Tokens.open(base.tokenizer(40, TEXTS))
+    tokens = DocumentTokenizer.open(base.tokenizer(40, TEXTS))
     return train(folder, lambda: base.begin(Variant(40), TEXTS, 1e-3), tokens, 600, TEXTS.zh, TEXTS, marks)
 
 
@@ -118,7 +118,7 @@ def test_old_rows_stay_where_new_ones_alone_learn(base: Base, learn: Learn) -> N
     trained = base.begin(variant, TEXTS, 1e-2)
     before = {n: p.clone() for n, p in trained.model.named_parameters()}
     rows = trained.model.get_input_embeddings().weight.clone()
-    read = next(batches(TEXTS.zh, TEXTS.en, Tokens.open(base.tokenizer(40, TEXTS)), SETTINGS))
+    read = next(batches(TEXTS.zh, TEXTS.en, DocumentTokenizer.open(base.tokenizer(40, TEXTS)), SETTINGS))
     assert read.characters > 0 and len(read.ids) == 64
     trained.step(30, read.blocks)
     moved = {n for n, p in trained.model.named_parameters() if not torch.equal(p, before[n])}
@@ -134,7 +134,7 @@ def test_untied_begins_as_the_tied_one_did(tmp_path: Path) -> None:
     write_model(tmp_path / "base", tied=True)
     tied = Base("small", tmp_path, SETTINGS, Distilling(steps=2, batch=2))
     parts = [tied.begin(Variant(0, untied=untied), TEXTS, 1e-3) for untied in (False, True)]
-    read = next(batches(TEXTS.zh, TEXTS.en, Tokens.open(tied.folder / "base"), SETTINGS))
+    read = next(batches(TEXTS.zh, TEXTS.en, DocumentTokenizer.open(tied.folder / "base"), SETTINGS))
     assert len({p.step(0, read.blocks) for p in parts}) == 1
     assert len(parts[1].parameters) == len(parts[0].parameters) + 1
 

@@ -27,11 +27,11 @@ from tests.model_toys import (
     write_tokenizer,
 )
 from zhllama.errors import InputError, OptionError
-from zhllama.model import weights as weight_files
-from zhllama.model.grow import grow, plan
+from zhllama.model import weight_files as weight_files
+from zhllama.model.embeddings import find_matrices
+from zhllama.model.grow import grow, plan_growth
 from zhllama.model.load import open_model
-from zhllama.model.matrices import find_matrices
-from zhllama.model.weights import read_weights
+from zhllama.model.weight_files import read_weights
 from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
 
 N_OLD = 600
@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_told(
 def test_options_that_make_no_sense(tmp_path: Path, larger: Path) -> None:
     base = write_model(tmp_path / "base")
     with pytest.raises(OptionError, match="cannot be 0"):
-        plan(base, larger, pad_rows_to=0)
+        plan_growth(base, larger, pad_rows_to=0)
     with pytest.raises(OptionError, match="needs vectors"):
         grow(base, larger, tmp_path / "out", init="focus")
     with pytest.raises(OptionError, match="needs text"):

@@ -20,7 +20,7 @@ import torch
 import zstandard
 
 import zhllama
-from zhllama.corpus.read import Piece, Reading, find_inputs, read_piece
+from zhllama.corpus.documents import FilePiece, Reading, find_inputs, read_piece
 from zhllama.errors import DamagedFile, InputError
 from zhllama.io.files import open_regular, sha256
 from zhllama.io.gguf import read_metadata
@@ -30,7 +30,7 @@ from zhllama.io.safetensors import load_tensors, read_header
 from zhllama.io.text import find_files, limit_lines, read_lines
 from zhllama.io.torch import check_states, load_torch
 from zhllama.io.yaml import read_yaml
-from zhllama.model.weights import read_weights
+from zhllama.model.weight_files import read_weights
 from zhllama.vocab.any_tokenizer import load_tokenizer
 from zhllama.vocab.gguf import read_gguf
 
@@ -184,7 +184,7 @@ def test_packed_files_whole_joined_cut_and_damaged(tmp_path: Path, suffix: str) 
     path.write_bytes(packed + PACKERS[suffix](b"the end\n"))
     lines = list(read_lines([path]))
     assert len(lines) == 60_001 and lines[-1] == "the end"
-    found = list(read_piece(Piece(path), Reading(unit="line")))
+    found = list(read_piece(FilePiece(path), Reading(unit="line")))
     assert [one.text for one in found] == lines
     middle = len(packed) // 2
     damaged = packed[:middle] + bytes(b ^ 0x5A for b in packed[middle : middle + 40]) + packed[middle + 40 :]
@@ -192,7 +192,7 @@ def test_packed_files_whole_joined_cut_and_damaged(tmp_path: Path, suffix: str) 
         path.write_bytes(content)
         with pytest.raises(DamagedFile, match=rf"a\.txt{suffix}: is cut off or not {suffix[1:]} data"):
             list(read_lines([path]))
-        assert list(read_piece(Piece(path), Reading(unit="line")))[-1].broken == "damaged file"
+        assert list(read_piece(FilePiece(path), Reading(unit="line")))[-1].broken == "damaged file"
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_parquet_that_is_damaged_or_holds_no_text(tmp_path: Path) -> None:
     path.write_bytes(good[:2000] + bytes(400) + good[2400:])
     with pytest.raises(DamagedFile, match="is damaged"):
         list(read_lines([path]))
-    assert list(read_piece(Piece(path), Reading()))[-1].broken == "damaged file"
+    assert list(read_piece(FilePiece(path), Reading()))[-1].broken == "damaged file"
     broken = pyarrow.StringArray.from_buffers(
         1, pyarrow.py_buffer(struct.pack("<2i", 0, 2)), pyarrow.py_buffer(b"\xff\xfe")
     )
@@ -332,8 +332,8 @@ DOORS = {"json.loads", "json.load", "orjson.loads", "yaml.load", "yaml.safe_load
 OWN = "messages between two processes of ours"
 ALLOWED = {
     "pretrained.py": "looks for code before transformers opens the file, and leaves its faults to transformers",
-    "conversation/bounded.py": OWN,
-    "conversation/render_child.py": OWN,
+    "conversation/sandboxed_templates.py": OWN,
+    "conversation/template_worker.py": OWN,
 }
 
 

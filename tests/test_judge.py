@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhllama.errors import InputError, OptionError
-from zhllama.evaluate.judging import Pairwise, Scoring, pairs_of, reference_for
-from zhllama.evaluate.questions import Question, asked_of, read_answers, read_questions
-from zhllama.evaluate.references import agreement
-from zhllama.evaluate.scores import Duel, bootstrap, standings, wilson
-from zhllama.evaluate.verdict import read_choice, read_score
-from zhllama.generate.journal import Record, Reply, Request
-from zhllama.generate.prompts import Prompts
-from zhllama.generate.tasks import Task
+from zhllama.evaluation.judging import Pairwise, Scoring, pairs_of, reference_for
+from zhllama.evaluation.questions import Question, asked_of, read_answers, read_questions
+from zhllama.evaluation.references import agreement
+from zhllama.evaluation.scores import Duel, bootstrap, standings, wilson
+from zhllama.evaluation.verdict import read_choice, read_score
+from zhllama.generation.tasks import Task
+from zhllama.llm.journal import JournalRecord, Reply, Request
+from zhllama.llm.prompts import Prompts
 from zhllama.resources import shipped
 
 
@@ -188,9 +188,9 @@ def test_pairs() -> None:
         pairs_of(["a"], "z")
 
 
-def record(request: Request, text: str | None, finish: str = "stop") -> Record:
+def record(request: Request, text: str | None, finish: str = "stop") -> JournalRecord:
     reply = Reply(text=text, finish=finish, refusal="" if text is not None else "refused: content filter")
-    return Record(
+    return JournalRecord(
         round=request.round,
         index=request.index,
         kind=request.kind,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.serving import Served, served
-from tests.test_generate_command import TROUBLE, Started, rows, stats
+from tests.test_gen_zh import TROUBLE, Started, rows, stats
 
 __all__ = ["served"]
 CATEGORIES = ("数学", "写作", "问答")
@@ -21,9 +21,9 @@ def imported() -> None:
     import openai
     import rouge_score.rouge_scorer
 
-    import zhllama.evaluate.judging
+    import zhllama.evaluation.judging
 
-    assert openai.DefaultAioHttpClient and openai.resources.chat.completions and zhllama.evaluate.judging
+    assert openai.DefaultAioHttpClient and openai.resources.chat.completions and zhllama.evaluation.judging
     assert rouge_score.rouge_scorer
 
 

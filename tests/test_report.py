@@ -10,12 +10,12 @@ import pytest
 from tests.conftest import Zhllama
 from tests.report_toys import base, merged, write_models
 from zhllama.efficiency import count
-from zhllama.efficiency.count import Chunk, Part, Tally, chunks, count_chunk, counting, words_in
-from zhllama.efficiency.kinds import kinds_of
-from zhllama.efficiency.measure import Shape, Vocabulary, figures
-from zhllama.efficiency.report import Source, Text, report
+from zhllama.efficiency.count import Chunk, LineKindTally, TextTally, chunks, count_chunk, counting, words_in
+from zhllama.efficiency.line_kinds import kinds_of
+from zhllama.efficiency.measure import MeasuredVocabulary, ModelCost, figures
+from zhllama.efficiency.report import LabelledText, TextSource, report
 from zhllama.efficiency.table import tables
-from zhllama.encode import Encoder
+from zhllama.encoding.encoder import Encoder
 from zhllama.errors import InputError
 from zhllama.resources import shipped
 from zhllama.vocab.any_tokenizer import SentencePieceTokenizer
@@ -49,16 +49,16 @@ class Letters:
         return self.surfaces[id]
 
 
-def tally_of(vocabulary: Vocabulary, line: str) -> Tally:
-    tally = Tally([np.zeros(vocabulary.size, np.int64)])
+def tally_of(vocabulary: MeasuredVocabulary, line: str) -> TextTally:
+    tally = TextTally([np.zeros(vocabulary.size, np.int64)])
     for part in count_chunk([Encoder(vocabulary.tokenizer)], Chunk(0, [line], 1)):
         tally.add(part)
     return tally
 
 
 def test_figures_by_hand() -> None:
-    letters = Vocabulary("letters", "", Letters())
-    found = figures([letters], tally_of(letters, "的的ab等a"), Shape())[
+    letters = MeasuredVocabulary("letters", "", Letters())
+    found = figures([letters], tally_of(letters, "的的ab等a"), ModelCost())[
         0
     ]  # 的 的 ab E7 AD 89 a: 6 characters
     assert found.tokens == 7
@@ -77,16 +77,16 @@ def test_figures_by_hand() -> None:
 
 
 def test_costs_of_llama_7b() -> None:
-    shape = Shape(hidden=4096, layers=32)
+    shape = ModelCost(hidden=4096, layers=32)
     assert shape.body + 2 * 32_000 * 4096 == 6_738_149_376  # 6,738,415,616 less the norms' 266,240
-    assert Shape(5120, 40).body + 2 * 32_000 * 5120 == 13_015_449_600  # 13,015,864,320 less 414,720
+    assert ModelCost(5120, 40).body + 2 * 32_000 * 5120 == 13_015_449_600  # 13,015,864,320 less 414,720
     assert shape.training(10, 50_000) / shape.training(20, 32_000) == pytest.approx(0.505, abs=0.003)
     assert shape.serving(1000, 32_000) < shape.serving(2000, 32_000) / 2
 
 
 def test_one_token_alone_has_no_entropy() -> None:
-    letters = Vocabulary("letters", "", Letters())
-    found = figures([letters], tally_of(letters, "的"), Shape())[0]
+    letters = MeasuredVocabulary("letters", "", Letters())
+    found = figures([letters], tally_of(letters, "的"), ModelCost())[0]
     assert (found.entropy, found.renyi_efficiency) == (0, 0)
 
 
@@ -143,7 +143,7 @@ def sample_chunks() -> list[Chunk]:
 def test_processes_count_what_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     encoders = [Encoder(SentencePieceTokenizer(model)) for model in (base(), merged("safe"))]
 
-    def told(parts: list[Part]) -> list[object]:
+    def told(parts: list[LineKindTally]) -> list[object]:
         sparse = [[*part.codes, *(values for pair in part.tokens for values in pair)] for part in parts]
         return [
             (part.kind, part.lines, part.bytes, part.words, [values.tolist() for values in held])
@@ -162,8 +162,10 @@ def test_counts_are_those_of_the_tokenizer(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(TEXT, encoding="utf-8")
     names = {"base": base(), "safe": merged("safe")}
-    vocabularies = [Vocabulary(name, "", SentencePieceTokenizer(model)) for name, model in names.items()]
-    found = report(vocabularies, [Text("a", [path])])
+    vocabularies = [
+        MeasuredVocabulary(name, "", SentencePieceTokenizer(model)) for name, model in names.items()
+    ]
+    found = report(vocabularies, [LabelledText("a", [path])])
     lines = [line for line in TEXT.splitlines() if line]
     for place, model in enumerate(names.values()):
         ids = [id for cut in model.processor.encode(lines) for id in cut]
@@ -185,7 +187,9 @@ def test_long_lines_are_cut_and_half_pairs_replaced(tmp_path: Path) -> None:
     path.write_text(
         '{"text": "好的\\ud83d，开始"}\n' + json.dumps({"text": "长" * 10_000}) + "\n", encoding="utf-8"
     )
-    found = report([Vocabulary("base", "", SentencePieceTokenizer(base()))], [Text("a", [path])])
+    found = report(
+        [MeasuredVocabulary("base", "", SentencePieceTokenizer(base()))], [LabelledText("a", [path])]
+    )
     assert found.texts[0].characters == 6 + 10_000
     json.dumps(found.to_dict(), ensure_ascii=False).encode()
 
@@ -193,21 +197,24 @@ def test_long_lines_are_cut_and_half_pairs_replaced(tmp_path: Path) -> None:
 def test_a_sample_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("".join(f"第{n}行文字，讲的是{n * 7}件事。\n" for n in range(3000)), encoding="utf-8")
-    one = [Vocabulary("base", "", SentencePieceTokenizer(base()))]
-    runs = [report(one, [Text("a", [path])], Source(sample=20_000, seed=seed)).texts[0] for seed in (1, 1, 2)]
+    one = [MeasuredVocabulary("base", "", SentencePieceTokenizer(base()))]
+    runs = [
+        report(one, [LabelledText("a", [path])], TextSource(sample=20_000, seed=seed)).texts[0]
+        for seed in (1, 1, 2)
+    ]
     assert runs[0] == runs[1] != runs[2]
     assert 19_900 < runs[0].bytes <= 20_000
 
 
 def test_texts_without_chinese_or_text(tmp_path: Path) -> None:
-    one = [Vocabulary("base", "", SentencePieceTokenizer(base()))]
+    one = [MeasuredVocabulary("base", "", SentencePieceTokenizer(base()))]
     english, blank = tmp_path / "en.txt", tmp_path / "blank.txt"
     english.write_text("No Chinese here.\n", encoding="utf-8")
     blank.write_text("\n  \n", encoding="utf-8")
     with pytest.raises(InputError, match=r"^en: holds no Chinese"):
-        report(one, [Text("en", [english])])
+        report(one, [LabelledText("en", [english])])
     with pytest.raises(InputError, match=r"blank\.txt: holds no text"):
-        report(one, [Text("en", [english]), Text("b", [blank])])
+        report(one, [LabelledText("en", [english]), LabelledText("b", [blank])])
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +253,9 @@ def test_the_command(zhllama: Zhllama, tmp_path: Path, models: dict[str, Path]) 
 def test_every_key_is_documented(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(TEXT, encoding="utf-8")
-    found = report([Vocabulary("base", "", SentencePieceTokenizer(base()))], [Text("a", [path])]).to_dict()
+    found = report(
+        [MeasuredVocabulary("base", "", SentencePieceTokenizer(base()))], [LabelledText("a", [path])]
+    ).to_dict()
     told = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
     row = found["texts"][0]
     for held in (found, found["settings"], found["tokenizers"][0], row, row["tokenizers"]["base"]):
@@ -257,7 +266,10 @@ def test_every_key_is_documented(tmp_path: Path) -> None:
 def test_the_tables_of_a_readme(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("学习。\n", encoding="utf-8")
-    found = report([Vocabulary("a|b *c*\n<d>", "", SentencePieceTokenizer(base()))], [Text("x_y", [path])])
+    found = report(
+        [MeasuredVocabulary("a|b *c*\n<d>", "", SentencePieceTokenizer(base()))],
+        [LabelledText("x_y", [path])],
+    )
     lines = tables(found.to_dict()).splitlines()
     assert lines[4:7] == [
         "| tokenizer | size | Simplified |",

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.report_toys import base, merged
-from zhllama.efficiency.measure import Vocabulary
+from zhllama.efficiency.measure import MeasuredVocabulary
 from zhllama.efficiency.page import page, page_data
-from zhllama.efficiency.report import Report, Text, report
+from zhllama.efficiency.report import LabelledText, Report, report
 from zhllama.resources import shipped
 from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
 from zhllama.vocab.fuzz import fuzzed
@@ -37,14 +37,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Report:
     (folder / "tokenizer.json").write_text(tiny_json(), encoding="utf-8")
     (folder / "a.txt").write_text(f"好人一生平安，{HOSTILE}。\n學習軟體。\nPeople.\n", encoding="utf-8")
     vocabularies = [
-        Vocabulary("LLaMA", "", SentencePieceTokenizer(base())),
-        Vocabulary("published", "", SentencePieceTokenizer(merged("chinese-llama"))),
-        Vocabulary("safe", "", SentencePieceTokenizer(merged("safe"))),
-        Vocabulary(HOSTILE, HOSTILE, JsonTokenizer(folder / "tokenizer.json")),
+        MeasuredVocabulary("LLaMA", "", SentencePieceTokenizer(base())),
+        MeasuredVocabulary("published", "", SentencePieceTokenizer(merged("chinese-llama"))),
+        MeasuredVocabulary("safe", "", SentencePieceTokenizer(merged("safe"))),
+        MeasuredVocabulary(HOSTILE, HOSTILE, JsonTokenizer(folder / "tokenizer.json")),
     ]
     sample = sorted(shipped("corpora", "sample").glob("zh_*.txt"))
     return report(
-        vocabularies, [Text(HOSTILE, [folder / "a.txt"]), Text("sample", sample)], sentences=[HOSTILE]
+        vocabularies,
+        [LabelledText(HOSTILE, [folder / "a.txt"]), LabelledText("sample", sample)],
+        sentences=[HOSTILE],
     )
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from tests.align_toys import ranked_rows, write_ranked
 from tests.model_toys import line, write_model
-from zhllama.conversation.encode import ConversationEncoder
+from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError, OptionError
 from zhllama.model.load import load_tokenizer
-from zhllama.training.pairs import as_rows, read_pairs
+from zhllama.training.preference_pairs import as_rows, read_pairs
 
 SETTINGS = ("--max-length", 256, "--batch", 8, "--micro-batch", 4, "--log-every", 1, "--precision", "fp32")
 

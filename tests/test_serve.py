@@ -18,7 +18,7 @@ from tests.model_toys import line, write_run
 from tests.serve_toys import port_of
 from tests.test_chat import Counting
 from zhllama.conversation.records import Turn
-from zhllama.use.chat import Sampling
+from zhllama.inference.chat import Sampling
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TEMPLATE = (
@@ -187,7 +187,7 @@ def test_one_line_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_names_for_clients(tmp_path: Path) -> None:
-    from zhllama.use.serve import served_name
+    from zhllama.inference.serve import served_name
 
     (tmp_path / "模型 7B").mkdir()
     assert served_name(str(tmp_path / "模型 7B")) == "7B" and served_name("org/name-1.5") == "name-1.5"
@@ -204,7 +204,7 @@ def test_weights_that_are_cut_off_are_one_line(tmp_path: Path) -> None:
 
 def test_the_page_asks_with_history_system_and_settings() -> None:
     pytest.importorskip("gradio")
-    from zhllama.use.web import chat_page
+    from zhllama.inference.web import chat_page
 
     speaker = Counting([["你", "好"], ["！"]], context=4096)
     page = chat_page(speaker, "title", Sampling())

@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from tests.serve_toys import ASKED, Toy, ask, port_of, raw, read_reply, request, toy_server
-from zhllama.use import guard, listening
-from zhllama.use.guard import names_of
+from zhllama.inference import http_guard as guard
+from zhllama.inference import http_server as listening
+from zhllama.inference.http_guard import names_of
 
 
 @pytest.fixture(scope="module")

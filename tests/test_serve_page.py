@@ -13,11 +13,11 @@ pytest.importorskip("gradio")
 
 from tests.serve_toys import Toy, port_of, raw, request
 from tests.test_serve import browser  # noqa: F401  # a fixture
-from zhllama.use.chat import Sampling
-from zhllama.use.engine import Engine, EngineSpeaker
-from zhllama.use.guard import MOST_BYTES, Guard, names_of
-from zhllama.use.listening import bound, listening
-from zhllama.use.web import chat_page, gradio_home, page_app, page_needs
+from zhllama.inference.chat import Sampling
+from zhllama.inference.generation_queue import Engine, EngineSpeaker
+from zhllama.inference.http_guard import MOST_BYTES, Guard, names_of
+from zhllama.inference.http_server import bound, listening
+from zhllama.inference.web import chat_page, gradio_home, page_app, page_needs
 
 
 @pytest.fixture(scope="module")

@@ -14,21 +14,21 @@ from safetensors.torch import load_file, save_file
 from tests.llamacpp import Llama
 from tests.model_toys import WORDS, larger_vocabulary, line, write_model, write_tokenizer
 from tests.test_training_run import killed_at, losses
-from zhllama.conversation.encode import ConversationEncoder
-from zhllama.conversation.equip import equip
-from zhllama.conversation.read import answered, kept, read_conversations
+from zhllama.conversation.encode_conversation import ConversationEncoder
+from zhllama.conversation.prepare_tokenizer import equip
+from zhllama.conversation.read_conversations import answered, kept, read_conversations
 from zhllama.conversation.template import template_for
 from zhllama.manifest import read_manifest
 from zhllama.model.load import load_tokenizer, open_model, read_model_config, resolve_chain
 from zhllama.resources import shipped
-from zhllama.training.blocks import examples
-from zhllama.training.heldout import collate
+from zhllama.training.chat_model_info import keeps_samples_apart
 from zhllama.training.options import Lora
-from zhllama.training.packing import Sample, pack_samples
-from zhllama.training.rows import lay_out, train_rows
-from zhllama.training.setup import add_adapters
-from zhllama.training.sft import keeps_samples_apart
-from zhllama.training.tuning import Tuning
+from zhllama.training.packed_blocks import examples
+from zhllama.training.packing import TokenizedSample, pack_samples
+from zhllama.training.prepare_model import add_adapters
+from zhllama.training.sft import ChatTuningJob
+from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.validation import collate
 from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
 
 COMMON = ("--max-length", 320, "--batch", 8, "--micro-batch", 4, "--lr", 0.01, "--log-every", 1, "--save-every", 3,
@@ -119,8 +119,8 @@ def test_from_a_pretrained_run_to_an_exported_model(ground: Path) -> None:
 def test_only_answers_and_their_ends_are_labels(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every label of every block, put back into text, is an answer of the file with its end."""
     seen: list[Any] = []
-    blocks = Tuning.blocks
-    monkeypatch.setattr(Tuning, "blocks", lambda *given: (seen.append(blocks(*given)), seen[-1])[1])
+    blocks = ChatTuningJob.blocks
+    monkeypatch.setattr(ChatTuningJob, "blocks", lambda *given: (seen.append(blocks(*given)), seen[-1])[1])
     write_rows(ground / "chat.jsonl", [{"conversations": [
         {"from": "human", "value": "问"}, {"from": "gpt", "value": "答一。"}, {"from": "human", "value": "再问"},
         {"from": "gpt", "value": "答二！"}]}] * 4)  # fmt: skip
@@ -144,9 +144,9 @@ def test_packed_gradients_are_those_of_single_samples(ground: Path, tied: bool) 
     samples = []
     for row in list(kept(read_conversations(ground / "rows.jsonl", answered), []))[:12]:
         made = encoder.encode(row)
-        samples.append(Sample(np.array(made.ids, np.int32), np.array(made.mask), 1, 1))
+        samples.append(TokenizedSample(np.array(made.ids, np.int32), np.array(made.mask), 1, 1))
 
-    def gradients(batches: list[list[Sample]], alone: bool) -> tuple[float, dict[str, torch.Tensor]]:
+    def gradients(batches: list[list[TokenizedSample]], alone: bool) -> tuple[float, dict[str, torch.Tensor]]:
         torch.manual_seed(0)
         model = open_model(base, dtype=torch.float32).model.requires_grad_(False)
         trained = add_adapters(model, Lora(dropout=0.0, modules=("q_proj", "down_proj")))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.model_toys import base_vocabulary, line, write_tokenizer
-from zhllama.conversation.clean import Cleaner, Cleaning, Rejected
+from zhllama.conversation.clean import ConversationCleaner, ConversationCleaning, Rejected
 from zhllama.conversation.markdown import is_page, to_markdown, without_buttons
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.conversation.split import split, template_length, text_length
@@ -35,7 +35,7 @@ def row(*texts: str, id: str = "", first: str = "human") -> dict[str, Any]:
 
 
 def one(given: Any, **how: Any) -> Conversation | Rejected:
-    return Cleaner(Cleaning(near=False, **how))(given, "f:1")
+    return ConversationCleaner(ConversationCleaning(near=False, **how))(given, "f:1")
 
 
 def reason(given: Any, **how: Any) -> str | None:
@@ -140,13 +140,16 @@ def test_black_lists_and_machines_that_say_so() -> None:
 
 
 def test_duplicates_name_the_one_that_stays() -> None:
-    cleaner = Cleaner(Cleaning())
+    cleaner = ConversationCleaner(ConversationCleaning())
     first = row(QUESTION, ANSWER * 3, id="a")
     assert isinstance(cleaner(first, "f:1"), Conversation)
     assert cleaner({**first, "id": "b"}, "f:2") == Rejected("duplicate", "of a")
     assert cleaner(row(QUESTION, ANSWER * 3 + "完", id="c"), "f:3") == Rejected("near duplicate", "of a")
     assert isinstance(cleaner(row(QUESTION, "这个问题我没有查到可靠的资料。", id="d"), "f:4"), Conversation)
-    assert isinstance(Cleaner(Cleaning(exact=False, near=False))({**first, "id": "b"}, "f:2"), Conversation)
+    assert isinstance(
+        ConversationCleaner(ConversationCleaning(exact=False, near=False))({**first, "id": "b"}, "f:2"),
+        Conversation,
+    )
 
 
 def test_hostile_nesting_is_told_and_not_a_crash() -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 from rouge_score import rouge_scorer
 
-from zhllama.generate.similarity import Near, Similarity, tokens
+from zhllama.generation.similarity import NearDuplicate, Similarity, tokens
 
 LETTERS = "把下面的句子翻译成英文法语请写一首诗关于春天与秋解释成语判断评论是好差计算面积"
 WORDS = ["Python", "SQL", "a", "3", "100", "word2vec", "é", "がな", "한글"]
@@ -81,7 +81,7 @@ def compared(pairs: int, threshold: float) -> tuple[int, int, int]:
         cut = tokens(text)
         scores = [rouge_scorer._score_lcs(other, cut).fmeasure for other in known]
         best = max(scores, default=0.0)
-        expected = Near(scores.index(best), best) if best >= threshold else None
+        expected = NearDuplicate(scores.index(best), best) if best >= threshold else None
         assert pool.near(text) == expected, (text, expected)
         near += sum(score >= threshold for score in scores)
         exact += sum(score == threshold for score in scores)

@@ -22,7 +22,7 @@ from rich.tree import Tree
 
 from tests.model_toys import line
 from zhllama.cli import main
-from zhllama.commands import common
+from zhllama.commands import shared as common
 from zhllama.commands.terminal import SafeConsole, complain, json_text, shown, terminal
 from zhllama.errors import InputError
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.training_toys import toy_batch, toy_model
 from zhllama.training.attention import FAMILIES, NAME, lengths_of, within_documents
-from zhllama.training.rows import lay_out, train_rows
+from zhllama.training.trainable_rows import lay_out, train_rows
 
 
 def trained(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:

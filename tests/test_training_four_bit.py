@@ -17,20 +17,20 @@ from tests.test_training_run import cache, ground, losses, stage
 from zhllama.errors import MissingPackage, OptionError
 from zhllama.model.load import open_model, resolve_chain
 from zhllama.training import four_bit
-from zhllama.training.machine import named_machine
-from zhllama.training.options import Lora, Options
-from zhllama.training.plan import Plan, plan, shape_of
+from zhllama.training.hardware import named_hardware
+from zhllama.training.options import Lora, TrainingOptions
+from zhllama.training.plan import TrainingPlan, plan_training, shape_of
 
 __all__ = ["cache", "ground"]
 FOUR = ("--load-in-4bit", "--rows", "all", "--lora-dropout", 0, "--precision", "fp32")
 
 
-def planned(four: bool, **more: Any) -> Plan:
-    from zhllama.training.ground import read_shape
+def planned(four: bool, **more: Any) -> TrainingPlan:
+    from zhllama.training.model_info import read_shape
 
-    options = Options(Lora(), rows="all", steps=1, four_bit=four, **more)
+    options = TrainingOptions(Lora(), rows="all", steps=1, four_bit=four, **more)
     shape = shape_of(read_shape(None, "llama-7b"), options.lora, 49953)
-    return plan(options, shape, 32000, named_machine("4090"))
+    return plan_training(options, shape, 32000, named_hardware("4090"))
 
 
 def test_the_plan_knows_four_bits() -> None:
@@ -98,7 +98,7 @@ def test_what_transformers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def on_a_processor(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("bitsandbytes", reason="no bitsandbytes: pip install 'zhllama[cuda]'")
-    from zhllama.training import pretrain
+    from zhllama.training import train as pretrain
 
     monkeypatch.setattr(pretrain, "refuse_four_bit", lambda chain, sharded: None)
     write_model(ground / "base", intermediate_size=128)  # there its products ask for widths of 64

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tests.model_toys import base_vocabulary, larger_vocabulary, line, write_tokenizer
 from zhllama.errors import InputError, OptionError
 from zhllama.io.text import read_documents
-from zhllama.training.blocks import Blocks, example
-from zhllama.training.mixture import Mixture, Source, cached_blocks, frequent_ids, stream
+from zhllama.training.document_tokenizer import DocumentTokenizer
+from zhllama.training.mixture import Mixture, WeightedSource, cached_blocks, frequent_ids, stream
+from zhllama.training.packed_blocks import PackedBlocks, example
 from zhllama.training.packing import best_fit, best_fit_decreasing, concatenate
-from zhllama.training.tokens import Tokens
 
 documents = st.lists(st.lists(st.integers(3, 99), min_size=1, max_size=40), min_size=1, max_size=30)
 
@@ -78,7 +78,7 @@ def test_best_fit_uses_at_least_98_percent() -> None:
 
 def test_real_text_fills_98_percent_of_the_positions(data: Path) -> None:
     texts = list(islice(read_documents([data / "text" / "zh_tech_lctt.txt.xz"]), 1500))
-    tokens = Tokens.open(data / "llama" / "llama.model")
+    tokens = DocumentTokenizer.open(data / "llama" / "llama.model")
     packed = list(best_fit(tokens.documents(texts), 512, tokens.end))
     assert sum(int(some.used.sum()) for some in packed) / sum(some.ids.size for some in packed) >= 0.98
 
@@ -108,9 +108,9 @@ def test_pack_on_the_command_line(tmp_path: Path, tokenizer: Path, text: Path) -
         told = line(tmp_path, "pack", *arguments, "--out", tmp_path / fit)
         figures = json.loads(told.out)
         assert figures["filled"] >= filled and figures["documents"] == 400
-        blocks = Blocks.open(tmp_path / fit / "blocks")
+        blocks = PackedBlocks.open(tmp_path / fit / "blocks")
         assert len(blocks) == figures["blocks"] and isinstance(blocks.ids, np.memmap)
-        tokens = Tokens.open(tokenizer)
+        tokens = DocumentTokenizer.open(tokenizer)
         first = blocks[0]["input_ids"]
         assert first[0] == tokens.begin and tokens.end in first
 
@@ -130,7 +130,7 @@ def test_documents_come_back_out_of_the_blocks(tmp_path: Path, tokenizer: Path, 
         "--out",
         "p",
     )
-    blocks, tokens = Blocks.open(tmp_path / "p" / "blocks"), Tokens.open(tokenizer)
+    blocks, tokens = PackedBlocks.open(tmp_path / "p" / "blocks"), DocumentTokenizer.open(tokenizer)
     found = []
     for block in range(len(blocks)):
         row = blocks[block]
@@ -144,32 +144,34 @@ def test_documents_come_back_out_of_the_blocks(tmp_path: Path, tokenizer: Path, 
 
 
 def test_the_cache_goes_by_content_not_by_name(tmp_path: Path, tokenizer: Path, text: Path) -> None:
-    tokens, cache = Tokens.open(tokenizer), tmp_path / "cache"
-    blocks = cached_blocks(Source.parse(f"zh={text}"), tokens, 64, cache)
+    tokens, cache = DocumentTokenizer.open(tokenizer), tmp_path / "cache"
+    blocks = cached_blocks(WeightedSource.parse(f"zh={text}"), tokens, 64, cache)
     renamed = text.rename(tmp_path / "other.txt")
-    assert cached_blocks(Source.parse(f"zh={renamed}"), tokens, 64, cache).folder == blocks.folder
-    other = Tokens.open(write_tokenizer(base_vocabulary(), tmp_path / "base"))
-    assert cached_blocks(Source.parse(f"zh={renamed}"), other, 64, cache).folder != blocks.folder
-    assert cached_blocks(Source.parse(f"zh={renamed}"), tokens, 32, cache).folder != blocks.folder
+    assert cached_blocks(WeightedSource.parse(f"zh={renamed}"), tokens, 64, cache).folder == blocks.folder
+    other = DocumentTokenizer.open(write_tokenizer(base_vocabulary(), tmp_path / "base"))
+    assert cached_blocks(WeightedSource.parse(f"zh={renamed}"), other, 64, cache).folder != blocks.folder
+    assert cached_blocks(WeightedSource.parse(f"zh={renamed}"), tokens, 32, cache).folder != blocks.folder
     renamed.write_text(renamed.read_text(encoding="utf-8") + "新", encoding="utf-8")
-    assert cached_blocks(Source.parse(f"zh={renamed}"), tokens, 64, cache).folder != blocks.folder
+    assert cached_blocks(WeightedSource.parse(f"zh={renamed}"), tokens, 64, cache).folder != blocks.folder
     assert len(list(cache.iterdir())) == 4
 
 
 def test_one_document_of_a_hundred_is_kept_aside(tmp_path: Path, tokenizer: Path, text: Path) -> None:
-    blocks = cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
+    blocks = cached_blocks(
+        WeightedSource.parse(f"zh={text}"), DocumentTokenizer.open(tokenizer), 64, tmp_path
+    )
     all_of_them = text.read_text(encoding="utf-8").split("\n\n")
     assert blocks.aside() == all_of_them[99::100] and blocks.meta.documents == 396
 
 
 def test_a_mixture_keeps_its_weights_and_its_order(tmp_path: Path, tokenizer: Path, text: Path) -> None:
-    tokens = Tokens.open(tokenizer)
-    zh = cached_blocks(Source.parse(f"zh={text}"), tokens, 64, tmp_path / "cache")
+    tokens = DocumentTokenizer.open(tokenizer)
+    zh = cached_blocks(WeightedSource.parse(f"zh={text}"), tokens, 64, tmp_path / "cache")
     english = tmp_path / "en.txt"
     english.write_text(
         "\n\n".join(f"The river is long, and this is number {n}." for n in range(300)), encoding="utf-8"
     )
-    en = cached_blocks(Source.parse(f"en={english}"), tokens, 64, tmp_path / "cache")
+    en = cached_blocks(WeightedSource.parse(f"en={english}"), tokens, 64, tmp_path / "cache")
     mixture = Mixture([zh, en], [9, 1], 2000, seed=3)
     again = Mixture([zh, en], [9, 1], 2000, seed=3)
     picked = [tuple(mixture[n]["input_ids"]) for n in range(2000)]
@@ -185,7 +187,7 @@ def test_a_mixture_keeps_its_weights_and_its_order(tmp_path: Path, tokenizer: Pa
 
 def test_a_stream_gives_the_same_blocks_without_a_cache(tokenizer: Path, text: Path) -> None:
     """Each once a round, in an order of chance that the seed decides and that differs from round to round."""
-    tokens, source = Tokens.open(tokenizer), Source.parse(f"zh={text}")
+    tokens, source = DocumentTokenizer.open(tokenizer), WeightedSource.parse(f"zh={text}")
     everything = np.concatenate(list(tokens.documents(text.read_text(encoding="utf-8").split("\n\n"))))
     count = len(everything) // 64
     cut = [tuple(everything[at * 64 : at * 64 + 64]) for at in range(count)]
@@ -207,7 +209,7 @@ def test_a_stream_gives_the_same_blocks_without_a_cache(tokenizer: Path, text: P
 def test_files_of_a_stream_come_in_an_order_of_chance(tmp_path: Path, tokenizer: Path) -> None:
     for name, word in (("a", "上海"), ("b", "中国"), ("c", "历史"), ("d", "经济")):
         (tmp_path / f"{name}.txt").write_text(word * 400, encoding="utf-8")
-    tokens, source = Tokens.open(tokenizer), Source.parse(f"zh={tmp_path}/?.txt")
+    tokens, source = DocumentTokenizer.open(tokenizer), WeightedSource.parse(f"zh={tmp_path}/?.txt")
     begins = set()
     for seed in range(8):
         flow = stream([source], tokens, 64, seed=seed, ahead=1)
@@ -216,7 +218,9 @@ def test_files_of_a_stream_come_in_an_order_of_chance(tmp_path: Path, tokenizer:
 
 
 def test_frequent_ids_cover_their_share(tmp_path: Path, tokenizer: Path, text: Path) -> None:
-    blocks = cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
+    blocks = cached_blocks(
+        WeightedSource.parse(f"zh={text}"), DocumentTokenizer.open(tokenizer), 64, tmp_path
+    )
     counts = np.bincount(blocks.ids.ravel(), minlength=600)[:600]
     ids = frequent_ids([blocks], 600)
     assert ids == sorted(ids) and counts[ids].sum() >= 0.95 * counts.sum()
@@ -233,24 +237,26 @@ def test_frequent_ids_cover_their_share(tmp_path: Path, tokenizer: Path, text: P
 )
 def test_a_source_that_makes_no_sense(given: str, wanted: str) -> None:
     with pytest.raises(OptionError, match=wanted):
-        Source.parse(given)
+        WeightedSource.parse(given)
 
 
 def test_text_shorter_than_a_block(tmp_path: Path, tokenizer: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("中国", encoding="utf-8")
     with pytest.raises(InputError, match="does not fill one block of 512 tokens"):
-        cached_blocks(Source.parse(f"zh={short}"), Tokens.open(tokenizer), 512, tmp_path)
+        cached_blocks(WeightedSource.parse(f"zh={short}"), DocumentTokenizer.open(tokenizer), 512, tmp_path)
     assert not list(tmp_path.glob(".*part"))
     told = line(tmp_path, "pack", "--text", short, "--tokenizer", tokenizer, "--out", "p")
     assert told.code == 1 and "does not fill one block" in told.err and not (tmp_path / "p").exists()
 
 
 def test_a_cache_that_was_cut_off_says_so(tmp_path: Path, tokenizer: Path, text: Path) -> None:
-    blocks = cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
+    blocks = cached_blocks(
+        WeightedSource.parse(f"zh={text}"), DocumentTokenizer.open(tokenizer), 64, tmp_path
+    )
     (blocks.folder / "ids.bin").write_bytes(b"12")
     with pytest.raises(InputError, match="and pack the text again"):
-        cached_blocks(Source.parse(f"zh={text}"), Tokens.open(tokenizer), 64, tmp_path)
+        cached_blocks(WeightedSource.parse(f"zh={text}"), DocumentTokenizer.open(tokenizer), 64, tmp_path)
 
 
 def test_the_end_of_text_that_only_the_older_file_names(tmp_path: Path) -> None:
@@ -259,11 +265,11 @@ def test_the_end_of_text_that_only_the_older_file_names(tmp_path: Path) -> None:
 
     Tokenizer(WordLevel({"<end>": 0, "好": 1}, unk_token="<end>")).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(InputError, match="names no end of text"):
-        Tokens.open(tmp_path)
+        DocumentTokenizer.open(tmp_path)
     (tmp_path / "special_tokens_map.json").write_text(
         json.dumps({"eos_token": {"content": "<end>"}}), encoding="utf-8"
     )
-    assert Tokens.open(tmp_path).end == 0
+    assert DocumentTokenizer.open(tmp_path).end == 0
     (tmp_path / "tokenizer_config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match="is not a mapping"):
-        Tokens.open(tmp_path)
+        DocumentTokenizer.open(tmp_path)

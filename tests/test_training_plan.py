@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.model_toys import line, write_model
-from zhllama.commands.common import read_recipe
+from zhllama.commands.shared import read_recipe
 from zhllama.errors import OptionError
-from zhllama.training.machine import Machine, named_machine
-from zhllama.training.options import Lora, Options
-from zhllama.training.plan import plan, shape_of
+from zhllama.training.hardware import Hardware, named_hardware
+from zhllama.training.options import Lora, TrainingOptions
+from zhllama.training.plan import plan_training, shape_of
 
 RECIPES = sorted(
     path.stem
@@ -19,7 +19,7 @@ RECIPES = sorted(
     if read_recipe(path.stem).get("command") in ("pretrain", "sft") and "shape" in read_recipe(path.stem)
 )
 PUBLISHED = {"chinese-llama-7b-stage1": 2.97, "chinese-llama-7b-stage2": 6.06, "chinese-alpaca-7b": 6.22}
-A100 = named_machine("8xA100")
+A100 = named_hardware("8xA100")
 
 
 def planned(tmp_path: Path, *arguments: str, command: str = "pretrain") -> dict[str, Any]:
@@ -68,26 +68,27 @@ def test_the_plan_of_a_model_at_hand_counts_its_parameters(tmp_path: Path) -> No
 
 
 def test_checkpointing_comes_where_memory_asks_for_it() -> None:
-    options = Options(lora=None, rows="all", matrices="input", steps=10, batch=64, micro_batch=64)
+    options = TrainingOptions(lora=None, rows="all", matrices="input", steps=10, batch=64, micro_batch=64)
     shape = shape_of(toy("llama-7b"), rows=49953)
-    roomy = Machine("GPU", 1, 400 << 30, 1e14, "bf16")
-    assert not plan(options, shape, 32000, roomy).checkpointing
-    tight = plan(options, shape, 32000, Machine("GPU", 1, 40 << 30, 1e14, "bf16"))
-    assert tight.checkpointing and tight.peak < plan(options, shape, 32000, roomy).peak
-    small = plan(options, shape, 32000, Machine("GPU", 1, 8 << 30, 1e14, "bf16"))
+    roomy = Hardware("GPU", 1, 400 << 30, 1e14, "bf16")
+    assert not plan_training(options, shape, 32000, roomy).checkpointing
+    tight = plan_training(options, shape, 32000, Hardware("GPU", 1, 40 << 30, 1e14, "bf16"))
+    assert tight.checkpointing and tight.peak < plan_training(options, shape, 32000, roomy).peak
+    small = plan_training(options, shape, 32000, Hardware("GPU", 1, 8 << 30, 1e14, "bf16"))
     assert any("lower --micro-batch" in note for note in small.notes)
 
 
 def test_new_rows_cost_less_than_all_and_adapters_alone_least() -> None:
     shape = shape_of(toy("llama-7b"), Lora(), 49953)
     trained = {
-        rows: plan(Options(Lora(), rows=rows), shape, 32000, A100).trained for rows in ("all", "new", "none")
+        rows: plan_training(TrainingOptions(Lora(), rows=rows), shape, 32000, A100).trained
+        for rows in ("all", "new", "none")
     }
     assert trained == {"all": 417603584, "new": 2 * 17953 * 4096 + 8388608, "none": 8388608}
 
 
 def toy(name: str) -> Any:
-    from zhllama.training.ground import read_shape
+    from zhllama.training.model_info import read_shape
 
     return read_shape(None, name)
 
@@ -115,9 +116,9 @@ def test_errors_are_one_line(tmp_path: Path, arguments: tuple[str, ...], wanted:
 
 def test_stage_one_without_rows_is_refused() -> None:
     with pytest.raises(OptionError, match="nothing to learn"):
-        Options(lora=None, rows="none")
+        TrainingOptions(lora=None, rows="none")
 
 
 def test_machines_are_read() -> None:
-    assert named_machine("16 x A100-40GB").memory == 40 << 30
-    assert named_machine("rtx4090").precision == "bf16" and named_machine("V100").precision == "fp16"
+    assert named_hardware("16 x A100-40GB").memory == 40 << 30
+    assert named_hardware("rtx4090").precision == "bf16" and named_hardware("V100").precision == "fp16"

@@ -20,7 +20,8 @@ import torch
 
 from tests.model_toys import line, write_model
 from tests.test_training_run import cache, ground
-from zhllama.training import machine, trainer
+from zhllama.training import hardware as machine
+from zhllama.training import trainer
 
 __all__ = ["cache", "ground"]
 pytestmark = pytest.mark.slow

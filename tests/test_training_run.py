@@ -62,7 +62,7 @@ def losses(run: Path) -> list[float]:
 
 
 def test_two_stages_and_what_they_leave(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zhllama.training import products
+    from zhllama.training import outputs as products
 
     seen: list[Any] = []
     write = products.write

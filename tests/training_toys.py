@@ -33,7 +33,7 @@ def toy_batch(vocabulary: int = 97, seed: int = 0) -> dict[str, torch.Tensor]:
     """Three blocks of 40 tokens, each of several documents and some filler."""
     import numpy as np
 
-    from zhllama.training.blocks import example
+    from zhllama.training.packed_blocks import example
 
     dice = np.random.default_rng(seed)
     rows = [

@@ -23,9 +23,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zhllama.encode import Encoder as Encoder
+    from zhllama.encoding.encoder import Encoder as Encoder
     from zhllama.errors import ZhllamaError as ZhllamaError
-    from zhllama.model.bits import measure as measure
+    from zhllama.evaluation.bits_per_byte import measure_bits as measure_bits
     from zhllama.model.grow import grow as grow
     from zhllama.model.load import open_model as open_model
     from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_any_tokenizer
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary as SentencePieceVocabulary
 
 _HOMES = {
-    "Encoder": "zhllama.encode",
+    "Encoder": "zhllama.encoding.encoder",
     "SentencePieceVocabulary": "zhllama.vocab.sentencepiece_vocabulary",
     "ZhllamaError": "zhllama.errors",
     "audit": "zhllama.vocab.audit",
@@ -45,7 +45,7 @@ _HOMES = {
     "continued": "zhllama.vocab.continued",
     "grow": "zhllama.model.grow",
     "load_any_tokenizer": "zhllama.vocab.any_tokenizer",
-    "measure": "zhllama.model.bits",
+    "measure_bits": "zhllama.evaluation.bits_per_byte",
     "open_model": "zhllama.model.load",
     "safe": "zhllama.vocab.merge",
     "transformers_files": "zhllama.vocab.fast_tokenizer",

@@ -14,24 +14,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from zhllama.commands import (
-    advise,
-    align,
-    answer,
-    audit,
-    conversation,
-    corpus,
-    generate,
-    judge,
-    line,
-    model,
-    report,
-    training,
-    tune,
-    use,
-    vocab,
-)
-from zhllama.commands.common import say
+from zhllama.commands import advise, answer, audit, corpus, judge, report, vocab
+from zhllama.commands import chat_serve as use
+from zhllama.commands import gen_zh as generate
+from zhllama.commands import grow_export_eval as model
+from zhllama.commands import pretrain as training
+from zhllama.commands import reward_dpo as align
+from zhllama.commands import run as line
+from zhllama.commands import sft as tune
+from zhllama.commands import sharegpt as conversation
+from zhllama.commands.shared import say
 from zhllama.commands.terminal import complain, shown, terminal
 from zhllama.errors import ZhllamaError
 from zhllama.safe_path import leave_current_folder

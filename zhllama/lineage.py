@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zhllama.folder import MANIFEST
 from zhllama.manifest import changed_inputs, read_manifest
+from zhllama.run_folder import MANIFEST
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from zhllama.errors import InputError
-from zhllama.folder import CONFIG, MANIFEST
 from zhllama.io.files import sha256
 from zhllama.io.json import read_json, read_object
 from zhllama.io.yaml import read_yaml
+from zhllama.run_folder import CONFIG, MANIFEST
 
 HASHED = 64 << 20  # bytes: smaller inputs are compared by their hash, larger ones by their size
 HASHED_OUTPUT = 2 << 30  # the same for what a run wrote, whenever a later command reads it

@@ -14,7 +14,9 @@ from typing import Any, Self
 import yaml
 
 from zhllama.errors import InputError, OutputError
-from zhllama.folder import (
+from zhllama.io.files import leftovers, to_json, write_whole
+from zhllama.manifest import HASHED_OUTPUT, check_outputs, digest, read_config
+from zhllama.run_folder import (
     CONFIG,
     LOCK,
     MANIFEST,
@@ -30,8 +32,6 @@ from zhllama.folder import (
     restore,
     set_aside,
 )
-from zhllama.io.files import leftovers, to_json, write_whole
-from zhllama.manifest import HASHED_OUTPUT, check_outputs, digest, read_config
 
 PACKAGES = (
     "zhllama",

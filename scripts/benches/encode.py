@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benches import Row, paired, tell, test_data
-from zhllama.encode import Encoder
+from zhllama.encoding.encoder import Encoder
 from zhllama.vocab import continued as continuing
 from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer, why_no_fast_tokenizer
 from zhllama.vocab.merge import chinese_llama, safe

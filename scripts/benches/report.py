@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from benches import Row, paired, tell, test_data
 from zhllama.efficiency.count import Chunk, chunks, count_chunk
-from zhllama.encode import Encoder
+from zhllama.encoding.encoder import Encoder
 from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
 from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer
 from zhllama.vocab.merge import safe

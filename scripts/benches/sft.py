@@ -18,12 +18,12 @@ import torch
 from benches import Row, paired, tell
 from benches.training import OLD, ROWS, model
 from zhllama.training.attention import within_documents
-from zhllama.training.blocks import examples
-from zhllama.training.heldout import collate
 from zhllama.training.options import Lora
-from zhllama.training.packing import Sample, pack_samples
-from zhllama.training.rows import lay_out, train_rows
-from zhllama.training.setup import add_adapters
+from zhllama.training.packed_blocks import examples
+from zhllama.training.packing import TokenizedSample, pack_samples
+from zhllama.training.prepare_model import add_adapters
+from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.validation import collate
 
 SIZE, SAMPLES, MICRO = 512, 16, 4
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -53,7 +53,7 @@ def run(rounds: int) -> list[Row]:
     return found
 
 
-def samples() -> list[Sample]:
+def samples() -> list[TokenizedSample]:
     """Prompts and answers of chance, three tokens of four from the new ids."""
     dice = np.random.default_rng(0)
     made = []
@@ -63,11 +63,11 @@ def samples() -> list[Sample]:
         length = min(prompt + answer, SIZE)
         new, old = dice.integers(OLD, ROWS, length), dice.integers(3, OLD, length)
         ids = np.where(dice.random(length) < 0.75, new, old).astype(np.int32)
-        made.append(Sample(ids, np.arange(length) >= prompt, answer, answer))
+        made.append(TokenizedSample(ids, np.arange(length) >= prompt, answer, answer))
     return made
 
 
-def ours(some: list[Sample], first: int, dropout: float = 0.05) -> Work:
+def ours(some: list[TokenizedSample], first: int, dropout: float = 0.05) -> Work:
     """Steps over packed blocks, MICRO at a time."""
     inner = model().requires_grad_(False).train()
     within_documents(inner)
@@ -78,7 +78,7 @@ def ours(some: list[Sample], first: int, dropout: float = 0.05) -> Work:
     return steps(trained, batches, fused=True)
 
 
-def published(some: list[Sample], dropout: float = 0.05) -> Work:
+def published(some: list[TokenizedSample], dropout: float = 0.05) -> Work:
     """Steps over samples as they come, padded."""
     from peft import LoraConfig, get_peft_model
 
@@ -93,7 +93,7 @@ def published(some: list[Sample], dropout: float = 0.05) -> Work:
     return steps(trained, [padded(some[at : at + MICRO]) for at in range(0, len(some), MICRO)], fused=False)
 
 
-def padded(some: list[Sample]) -> dict[str, torch.Tensor]:
+def padded(some: list[TokenizedSample]) -> dict[str, torch.Tensor]:
     """As the published collator pads: ids, labels, attention mask."""
     length = max(len(sample.ids) for sample in some)
     ids = torch.full((len(some), length), 2)
@@ -127,7 +127,7 @@ def steps(trained: Any, batches: list[dict[str, torch.Tensor]], fused: bool) -> 
     return work
 
 
-def packed_by_trl(some: list[Sample]) -> Work:
+def packed_by_trl(some: list[TokenizedSample]) -> Work:
     """Once round the same samples by SFTTrainer, which packs them by best fit and learns the completions alone."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -156,7 +156,7 @@ def packed_by_trl(some: list[Sample]) -> Work:
     return trainer.train
 
 
-def same(some: list[Sample]) -> bool:
+def same(some: list[TokenizedSample]) -> bool:
     """Whether ours and the published way begin with the same loss, on one sample, without dropout."""
     one = some[:1]
     return abs(float(ours(one, 0, 0.0)()) - float(published(one, 0.0)())) < 1e-4  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from pathlib import Path
 from rouge_score import rouge_scorer
 
 from benches import Row, tell, test_data
-from zhllama.generate.similarity import Similarity, tokens
+from zhllama.generation.similarity import Similarity, tokens
 
 KEPT, CANDIDATES, MILLION = 52_000, 200, 1_000_000
 ALPACA = ("sft_alpaca_zh_demo", "sft_alpaca_zh_hikariming", "sft_alpaca_zh_carbonz0", "sft_zh_supplement")

@@ -21,11 +21,11 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from benches import Row, paired, tell
 from zhllama.training.attention import attend, within_documents
-from zhllama.training.blocks import example
-from zhllama.training.heldout import collate
 from zhllama.training.options import Lora
-from zhllama.training.rows import lay_out, train_rows
-from zhllama.training.setup import add_adapters
+from zhllama.training.packed_blocks import example
+from zhllama.training.prepare_model import add_adapters
+from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.validation import collate
 
 OLD, ROWS, BLOCKS, SIZE = 32_000, 49_953, 4, 512
 PEER = "published scripts' way"

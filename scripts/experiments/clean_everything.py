@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.corpus_noise import edited, grams, jaccard
-from zhllama.corpus.clean import Cleaning, cleaning_steps
+from zhllama.corpus.clean import CleaningOptions, cleaning_steps
 from zhllama.corpus.duplicates import CharacterSignature
 from zhllama.corpus.edits import ConvertScript
 from zhllama.corpus.filters import InScript, WithoutWords
@@ -42,7 +42,7 @@ def steps(files: list[Path]) -> None:
             break
     signature = CharacterSignature(tempfile.mkdtemp())
     named: list[tuple[str, Callable[[str], object]]] = [
-        (name, step) for name, step, _ in cleaning_steps(Cleaning())
+        (name, step) for name, step, _ in cleaning_steps(CleaningOptions())
     ]
     named += [("convert t2s", ConvertScript("t2s")), ("script", InScript("simplified")),
               ("words, 1,000 of a list", WithoutWords((("list", tuple({text[:4] for text in texts[:1000]})),))),

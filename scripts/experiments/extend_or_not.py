@@ -34,7 +34,7 @@ from extending.texts import Texts, draw  # noqa: E402
 from extending.variants import Base, Variant, open_base, texts_of  # noqa: E402
 
 from zhllama.io.files import to_json, write_whole  # noqa: E402
-from zhllama.training.tokens import Tokens  # noqa: E402
+from zhllama.training.document_tokenizer import DocumentTokenizer  # noqa: E402
 
 MARKS = (15, 30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
 RATES = {"small": (7e-4, 2e-3), "half": (2e-4, 7e-4), "smollm2": (1e-4, 4e-4)}
@@ -64,7 +64,9 @@ def calibrate(base: Base, variants: list[Variant], texts: Texts, rounds: int = 4
     turn = {"0-all": Variant(0), **{v.shape: v for v in missing}}
     begun = {shape: base.begin(v, texts, 1e-9) for shape, v in turn.items()}
     text = {
-        shape: batches(texts.zh, texts.en, Tokens.open(base.tokenizer(v.added, texts)), base.settings)
+        shape: batches(
+            texts.zh, texts.en, DocumentTokenizer.open(base.tokenizer(v.added, texts)), base.settings
+        )
         for shape, v in turn.items()
     }
     taken: dict[str, list[float]] = {shape: [] for shape in turn}
@@ -93,8 +95,8 @@ def draw_curve(
     return train(
         base.folder / under / variant.name,
         lambda: base.begin(variant, texts, rate),
-        Tokens.open(base.tokenizer(variant.added, texts)),
-        Tokens.open(base.folder / "base").size,
+        DocumentTokenizer.open(base.tokenizer(variant.added, texts)),
+        DocumentTokenizer.open(base.folder / "base").size,
         texts.zh,
         texts,
         [(0, taught), *((step, m) for step, m in steps.items() if step)],

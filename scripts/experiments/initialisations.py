@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from zhllama.evaluation.bits_per_byte import measure_bits
 from zhllama.io.text import read_documents, read_lines
-from zhllama.model.bits import measure
-from zhllama.model.distill import Distilling
 from zhllama.model.grow import grow
-from zhllama.model.initialise import vector_key
 from zhllama.model.load import open_model
+from zhllama.model.row_init import vector_key
+from zhllama.model.row_init_distilled import Distilling
 from zhllama.resources import shipped
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
@@ -150,7 +150,7 @@ def held_out(prefix: str, each: int) -> str:
 def measured(folder: Path, texts: dict[str, str]) -> dict[str, float]:
     model, _ = open_model(folder, dtype=torch.float32)
     vocabulary = load_any_tokenizer(folder)
-    chinese, english = (measure(model, vocabulary, texts[name]) for name in ("zh", "en"))
+    chinese, english = (measure_bits(model, vocabulary, texts[name]) for name in ("zh", "en"))
     return {
         "zh_bits_per_character": chinese.per_character,
         "en_bits_per_byte": english.per_byte,

@@ -24,11 +24,11 @@ from extending.variants import open_base, texts_of  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 
-from zhllama.model import initialise  # noqa: E402
-from zhllama.model.distill import align  # noqa: E402
-from zhllama.model.fitted import fitted  # noqa: E402
-from zhllama.model.grow import Plan, plan  # noqa: E402
+from zhllama.model import row_init as initialise  # noqa: E402
+from zhllama.model.grow import GrowthPlan, plan_growth  # noqa: E402
 from zhllama.model.load import load_base  # noqa: E402
+from zhllama.model.row_init_distilled import align_tokenizations  # noqa: E402
+from zhllama.model.row_init_fitted import fitted  # noqa: E402
 
 EXCERPT, PASSAGES = 300, 24  # characters of each passage kept aside, and how many
 
@@ -36,10 +36,10 @@ EXCERPT, PASSAGES = 300, 24  # characters of each passage kept aside, and how ma
 class States:
     """Hidden states of the old cut where a new token ends, and the tokens that follow there."""
 
-    def __init__(self, model: Any, todo: Plan, texts: Sequence[str]) -> None:
+    def __init__(self, model: Any, todo: GrowthPlan, texts: Sequence[str]) -> None:
         states, following = list[Tensor](), list[int]()
         for text in texts:
-            snippet = align(todo.old, todo.new, text)
+            snippet = align_tokenizations(todo.old, todo.new, text)
             seen = body(model, input_ids=torch.tensor([snippet.old]))
             for before, place in snippet.places:
                 if place + 1 < len(snippet.new):
@@ -81,7 +81,7 @@ def main() -> None:
     given = parser.parse_args()
     texts = texts_of("smollm2", draw(given.data, given.work / "texts.json"))
     base = open_base("smollm2", given.work, given.data, texts)
-    todo = plan(base.folder / "base", base.tokenizer(given.added, texts))
+    todo = plan_growth(base.folder / "base", base.tokenizer(given.added, texts))
     model = load_base(base.folder / "base", torch.float32).eval()
     old_rows = model.get_input_embeddings().weight.detach()
     aside = [text[:EXCERPT] for text in texts.aside_zh[:PASSAGES]]

@@ -25,13 +25,13 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import torch  # noqa: E402
 from initialisations import continue_vocabulary, smollm2  # noqa: E402
 
-from zhllama.conversation.read import answered, kept, read_conversations  # noqa: E402
+from zhllama.conversation.read_conversations import answered, kept, read_conversations  # noqa: E402
 from zhllama.conversation.records import Conversation  # noqa: E402
-from zhllama.folder import MANIFEST  # noqa: E402
 from zhllama.io.text import read_lines  # noqa: E402
 from zhllama.manifest import read_manifest  # noqa: E402
 from zhllama.model.grow import grow  # noqa: E402
 from zhllama.model.load import open_model  # noqa: E402
+from zhllama.run_folder import MANIFEST  # noqa: E402
 
 ADDED = 2000
 QUESTIONS = (

@@ -17,9 +17,9 @@ from tests.conftest import ROOT
 from tests.faults.world import COMMANDS, TRAINING, make
 from tests.model_toys import Told, line, write_model, write_run
 from zhllama.errors import InputError
+from zhllama.inference.transformers_chat_model import open_chat_model
 from zhllama.model.load import load_base, load_tokenizer, open_model, read_model_config
-from zhllama.training.ground import read_shape
-from zhllama.use.speaker import open_speaker
+from zhllama.training.model_info import read_shape
 
 # What opens files of others: a method of any transformers or PEFT class, and the libraries' own ways around it.
 OPENING = {
@@ -237,7 +237,7 @@ def test_generation_that_fetches_code_is_refused(tmp_path: Path, settings: dict[
     folder = write_model(tmp_path / "base")
     change(folder / "generation_config.json", **settings)
     with pytest.raises(InputError, match="for which code would be fetched from a hub"):
-        open_speaker(folder)
+        open_chat_model(folder)
 
 
 @pytest.mark.parametrize("named", [["evil.Tokenizer", None], [None, "evil.Tokenizer"], {"AutoTokenizer": "evil.T"},
@@ -279,6 +279,6 @@ def test_every_opening_names_trust_remote_code() -> None:
                 assert isinstance(refused, ast.Constant) and refused.value is False, (where, call.lineno)
             found.append((where, named))
     assert {where for where, _ in found if where.startswith("zhllama")} == {
-        "zhllama/pretrained.py", "zhllama/model/tasks.py",
+        "zhllama/pretrained.py", "zhllama/evaluation/lm_eval_tasks.py",
     }  # fmt: skip
     assert len(found) >= 8, "the walk found less than there is"

@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.model_toys import base_vocabulary, write_model
-from zhllama.commands.common import read_recipe
+from zhllama.commands.shared import read_recipe
 from zhllama.corpus.sources import read_source
 from zhllama.errors import ZhllamaError
-from zhllama.folder import MANIFEST
 from zhllama.io.yaml import read_yaml
 from zhllama.lineage import lineage
 from zhllama.manifest import changed_inputs, read_manifest
-from zhllama.model.grow import plan as plan_growth
+from zhllama.model.grow import plan_growth as plan_growth
 from zhllama.model.load import resolve_chain
-from zhllama.model.weights import read_weights
+from zhllama.model.weight_files import read_weights
 from zhllama.run import Run
+from zhllama.run_folder import MANIFEST
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 EXAMPLES = settings(

@@ -13,9 +13,9 @@ import pytest
 
 from tests.chat_toys import BY_PIECES, write_parrot
 from tests.model_toys import base_vocabulary, line, write_tokenizer
-from zhllama.conversation.bounded import Exceeds, Renderer, renderer
 from zhllama.conversation.records import Turn
-from zhllama.conversation.template import FRAMED, PLAIN, SHIPPED, Template, template_for
+from zhllama.conversation.sandboxed_templates import Exceeds, Renderer, renderer
+from zhllama.conversation.template import FRAMED, PLAIN, SHIPPED, ChatTemplate, template_for
 from zhllama.errors import InputError
 from zhllama.model.load import load_tokenizer
 
@@ -96,7 +96,7 @@ def test_the_bound_is_on_each_conversation(tokenizer: Any) -> None:
 
 
 def test_a_verdict_is_kept(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    template = Template("own", "{{ 'x' * 10**10 }}", "")
+    template = ChatTemplate("own", "{{ 'x' * 10**10 }}", "")
     for _ in range(2):
         with pytest.raises(InputError, match="takes more memory"):
             template.try_out(tokenizer)
@@ -104,7 +104,7 @@ def test_a_verdict_is_kept(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_child_does_not_outlive_us() -> None:
-    code = "from zhllama.conversation.bounded import renderer as r\nprint(r.render('x', [], {}, False), r._child.pid)"
+    code = "from zhllama.conversation.sandboxed_templates import renderer as r\nprint(r.render('x', [], {}, False), r._child.pid)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True)  # fmt: skip
     text, child = ended.stdout.split()
     assert text == "x" and not Path(f"/proc/{child}").exists()
@@ -179,7 +179,7 @@ TURNS = (
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_templates_render_as_transformers_renders_them(tokenizer: Any, name: str) -> None:
-    template = Template("own", PUBLIC[name], "")
+    template = ChatTemplate("own", PUBLIC[name], "")
     template.try_out(tokenizer)
     for turns in TURNS:
         for opened in (False, True):
@@ -198,7 +198,7 @@ def test_public_templates_render_as_transformers_renders_them(tokenizer: Any, na
 
 def test_without_the_short_way_into_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its modules lie otherwise, the whole package is imported in the child."""
-    from zhllama.conversation import render_child
+    from zhllama.conversation import template_worker as render_child
 
     whole = dict(sys.modules)
     monkeypatch.setattr(
@@ -216,7 +216,7 @@ def test_without_the_short_way_into_transformers(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_crash_is_not_called_the_template_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from zhllama.conversation import bounded
+    from zhllama.conversation import sandboxed_templates as bounded
 
     (tmp_path / "broken.py").write_text("raise SystemExit(3)", encoding="utf-8")
     monkeypatch.setattr(bounded, "CHILD", tmp_path / "broken.py")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.serving import Served, served
-from tests.test_generate_command import Started
-from tests.test_generate_command import imported as generate_imported
+from tests.test_gen_zh import Started
+from tests.test_gen_zh import imported as generate_imported
 from tests.test_judge_command import answers, write_answers
 from tests.test_judge_command import imported as judge_imported
 

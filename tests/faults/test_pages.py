@@ -8,8 +8,8 @@ import pytest
 
 from tests.model_toys import CHINESE, base_vocabulary, larger_vocabulary, line, write_tokenizer
 from tests.serving import Served, served
-from tests.test_generate_command import gen_zh
-from tests.test_generate_command import imported as generate_imported
+from tests.test_gen_zh import gen_zh
+from tests.test_gen_zh import imported as generate_imported
 from tests.test_judge_command import answers, judge
 from tests.test_judge_command import imported as judge_imported
 from zhllama.resources import shipped

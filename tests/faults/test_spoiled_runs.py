@@ -12,14 +12,14 @@ import pytest
 from tests.faults.world import COMMANDS, Command, make, products
 from tests.model_toys import Told, line
 from tests.serving import served
-from tests.test_generate_command import gen_zh, imported
+from tests.test_gen_zh import gen_zh, imported
 from zhllama.errors import InputError
 from zhllama.manifest import check_outputs
 from zhllama.model.load import resolve_chain
 from zhllama.run import Run
 from zhllama.training import trainer
-from zhllama.training.blocks import Blocks
 from zhllama.training.checkpoint import last_checkpoint
+from zhllama.training.packed_blocks import PackedBlocks
 from zhllama.training.reward import RewardModel
 
 __all__ = ["imported", "served"]
@@ -73,13 +73,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def half(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training run that was stopped behind its checkpoint of step 4 of 6."""
 
-    def stop(self: trainer.Journal, arguments: object, state: object, *rest: object, **more: object) -> None:
+    def stop(
+        self: trainer.TrainingLog, arguments: object, state: object, *rest: object, **more: object
+    ) -> None:
         if getattr(state, "global_step", 0) == 5:
             raise KeyboardInterrupt
 
     folder = tmp_path_factory.mktemp("half")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.Journal, "on_step_end", stop, raising=False)
+        patch.setattr(trainer.TrainingLog, "on_step_end", stop, raising=False)
         told = line(world, *training(folder / "cache").line(folder / "run"))
     assert told.code == 130, told.err
     assert [p.name for p in (folder / "run" / "checkpoints").iterdir()] == ["checkpoint-4"]
@@ -152,7 +154,7 @@ def test_a_config(world: Path, half: Path, tmp_path: Path) -> None:
 def test_packed_blocks(half: Path, tmp_path: Path, name: str) -> None:
     (packed,) = (half / "cache").iterdir()
     shutil.copytree(packed, tmp_path / "packed")
-    check_folder(tmp_path / "packed", name, lambda: Blocks.open(tmp_path / "packed"))
+    check_folder(tmp_path / "packed", name, lambda: PackedBlocks.open(tmp_path / "packed"))
 
 
 def test_training_on_spoiled_blocks(world: Path, half: Path, tmp_path: Path) -> None:

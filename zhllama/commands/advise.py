@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zhllama.commands.common import (
+from zhllama.commands.shared import (
     AsJson,
     Config,
     Field,
@@ -88,10 +88,10 @@ def advise(
     config: Config = None,
 ) -> None:
     """Say how far to extend a vocabulary for Chinese, and whether that pays at all."""
-    from zhllama.efficiency.advise import Model
+    from zhllama.efficiency.advise import AdvisedModel
     from zhllama.efficiency.advise import advise as advised
     from zhllama.efficiency.advise_page import page
-    from zhllama.efficiency.extension import extend, kept_aside
+    from zhllama.efficiency.bpe_extension import extend, kept_aside
     from zhllama.io.files import to_json
     from zhllama.io.text import find_files
     from zhllama.vocab.read import read_vocabulary
@@ -107,7 +107,7 @@ def advise(
     train, aside = kept_aside(_samples(files, field, sample_bytes, seed), seed)
     with progress(f"up to {most:,} pieces", total=1.0) as bar:
         found = extend(vocabulary, train, aside, most, prior, bar.at)
-    model = Model(hidden, layers, tied)
+    model = AdvisedModel(hidden, layers, tied)
     advice = advised(found.first, found.parts, found.domains, found.training, model, train_tokens, bits)
     if run is not None:
         with run:

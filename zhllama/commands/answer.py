@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zhllama.commands.common import (
-    AsJson,
-    Config,
-    Force,
-    Out,
-    Resume,
-    Seed,
-    print_json,
-    progress,
-    say,
-    warn,
-)
-from zhllama.commands.server import (
+from zhllama.commands.llm_options import (
     STEERING,
     AskedThrough,
     BaseUrl,
@@ -37,16 +25,28 @@ from zhllama.commands.server import (
     spending_of,
     warn_of_budget,
 )
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    Resume,
+    Seed,
+    print_json,
+    progress,
+    say,
+    warn,
+)
 from zhllama.errors import OptionError
-from zhllama.folder import MANIFEST
 from zhllama.io.files import json_lines
 from zhllama.run import Run
+from zhllama.run_folder import MANIFEST
 
 if TYPE_CHECKING:
-    from zhllama.evaluate.answering import Answering
-    from zhllama.generate.api import Client
-    from zhllama.generate.journal import Journal
-    from zhllama.generate.rounds import Rounds
+    from zhllama.evaluation.answering import Answering
+    from zhllama.llm.client import Client
+    from zhllama.llm.journal import Journal
+    from zhllama.llm.rounds import Rounds
 
 HERE = "A model here"
 
@@ -107,10 +107,10 @@ def answer(
     as_json: AsJson = False,
 ) -> None:
     """Answer a file of questions with a model, for judge."""
-    from zhllama.evaluate.answering import Answering
-    from zhllama.evaluate.questions import ANSWERS, read_questions
-    from zhllama.generate.journal import Journal
-    from zhllama.generate.products import JOURNAL
+    from zhllama.evaluation.answering import Answering
+    from zhllama.evaluation.questions import ANSWERS, read_questions
+    from zhllama.generation.outputs import JOURNAL
+    from zhllama.llm.journal import Journal
 
     began = time.monotonic()
     _check(context.params)
@@ -174,13 +174,13 @@ def _ask(
 def _answer(
     options: Mapping[str, Any], run: Run, answering: "Answering", journal: "Journal"
 ) -> tuple[bool, dict[str, Any]]:
-    from zhllama.evaluate.answering import answer_here
-    from zhllama.use.speaker import open_speaker
+    from zhllama.evaluation.answering import answer_here
+    from zhllama.inference.transformers_chat_model import open_chat_model
 
     try:
         with progress("answer", len(answering.questions), "answers") as bar:
             bar.note("loading the model")
-            speaker = open_speaker(options["model"], options["template"])
+            speaker = open_chat_model(options["model"], options["template"])
             if speaker.assumed:
                 warn("the tokenizer has no chat template: asked by Alpaca's")
             answering.watch = bar

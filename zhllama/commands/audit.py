@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zhllama.commands.common import (
+from zhllama.commands.shared import (
     AsJson,
     Field,
     MaxLineBytes,

@@ -6,19 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from zhllama.commands.common import (
-    AsJson,
-    Config,
-    Force,
-    Out,
-    Resume,
-    note,
-    options_of,
-    print_json,
-    progress,
-    say,
-    screen,
-)
 from zhllama.commands.corpus_options import (
     Boilerplate,
     Convert,
@@ -45,14 +32,27 @@ from zhllama.commands.corpus_options import (
     WordList,
     Workers,
 )
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    Resume,
+    note,
+    options_of,
+    print_json,
+    progress,
+    say,
+    screen,
+)
 from zhllama.errors import InputError, OptionError
-from zhllama.folder import CONFIG, MANIFEST
 from zhllama.io.files import open_regular
 from zhllama.manifest import read_manifest
 from zhllama.run import Run
+from zhllama.run_folder import CONFIG, MANIFEST
 
 if TYPE_CHECKING:
-    from zhllama.corpus.clean import Cleaning
+    from zhllama.corpus.clean import CleaningOptions
 
 app = typer.Typer(help="Find, fetch and clean text for training.", no_args_is_help=True)
 
@@ -113,9 +113,9 @@ def fetch(
     config: Config = None,
 ) -> None:
     """Stream a source into shards of JSON lines; cut off, it goes on with --resume."""
+    from zhllama.corpus.documents import find_inputs
     from zhllama.corpus.fetch import fetch as fetch_source
     from zhllama.corpus.fetch import reach
-    from zhllama.corpus.read import find_inputs
     from zhllama.corpus.sources import find_source
 
     source = find_source(name)
@@ -191,8 +191,8 @@ def clean(
     import os
 
     from zhllama.corpus.decode import known_encoding
+    from zhllama.corpus.documents import Reading
     from zhllama.corpus.executors import Machines
-    from zhllama.corpus.read import Reading
 
     machines = Machines(executor, workers or os.cpu_count() or 1, memory_gb, partition, time)
     reading = Reading(tuple(field), unit, known_encoding(encoding) if encoding else None, 4 * max_chars)
@@ -210,14 +210,14 @@ def clean(
         say(f"{out / 'report.html'} shows examples.")
 
 
-def _cleaning(given: dict[str, Any]) -> "Cleaning":
-    from zhllama.corpus.clean import Cleaning
+def _cleaning(given: dict[str, Any]) -> "CleaningOptions":
+    from zhllama.corpus.clean import CleaningOptions
     from zhllama.corpus.filters import read_words
 
     if given["min_chars"] > given["max_chars"]:
         raise OptionError("--min-chars", "is more than --max-chars", "Give a smaller one")
     languages = [] if given["language"] == "any" else given["language"].split("+")
-    return Cleaning(
+    return CleaningOptions(
         given["markup"], given["width"], given["boilerplate"], given["convert"], given["mask"], tuple(languages),
         given["script"], given["min_han"], given["min_chars"], given["max_chars"], given["max_repeated"],
         read_words(given["word_list"] or []), given["word_hits"],
@@ -230,7 +230,7 @@ def _clean(
     text: list[str],
     lists: list[Path],
     reading: Any,
-    how: "Cleaning",
+    how: "CleaningOptions",
     machines: Any,
     options: dict[str, Any],
     out: Path,
@@ -239,10 +239,10 @@ def _clean(
 ) -> dict[str, Any] | None:
     """Run the phases; the figures, or None while Slurm has them."""
     from zhllama.corpus import clean as pipeline
-    from zhllama.corpus.books import keep_books
+    from zhllama.corpus.documents import cut, find_inputs
     from zhllama.corpus.executors import run_phases
     from zhllama.corpus.page import page
-    from zhllama.corpus.read import cut, find_inputs
+    from zhllama.corpus.stats import collect_stats
 
     inputs = find_inputs([_place(name) for name in text])
     shards = pipeline.shard(cut(inputs, reading))
@@ -253,7 +253,7 @@ def _clean(
         with progress("Cleaning", sum(phase.tasks for phase in phases), "tasks") as bar:
             if not run_phases(phases, machines, bar.at):
                 return None
-        books = keep_books(phases, out)
+        books = collect_stats(phases, out)
         run.write("report.html", page(books, ", ".join(text)))
         pipeline.sweep(out)
         run.finish(books.figures())

@@ -10,10 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from zhllama.commands.common import notes
-from zhllama.generate.api import Client
-from zhllama.generate.methods import Method
-from zhllama.generate.rounds import Rounds
+from zhllama.commands.shared import notes
+from zhllama.generation.methods import Method
+from zhllama.llm.client import Client
+from zhllama.llm.rounds import Rounds
 
 
 @contextmanager

@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Column, Table
 
-from zhllama.commands.common import (
-    AsJson,
-    Config,
-    Force,
-    Out,
-    Resume,
-    Seed,
-    print_json,
-    progress,
-    say,
-    screen,
-)
-from zhllama.commands.server import (
+from zhllama.commands.llm_options import (
     STEERING,
     AskedThrough,
     BaseUrl,
@@ -40,18 +28,30 @@ from zhllama.commands.server import (
     spending_of,
     warn_of_budget,
 )
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    Resume,
+    Seed,
+    print_json,
+    progress,
+    say,
+    screen,
+)
 from zhllama.errors import OptionError
-from zhllama.folder import MANIFEST
 from zhllama.io.files import json_lines, to_json
 from zhllama.run import Run
+from zhllama.run_folder import MANIFEST
 
 if TYPE_CHECKING:
-    from zhllama.evaluate.judging import Judging, Pair
-    from zhllama.evaluate.questions import Answers, Question
-    from zhllama.evaluate.results import Results
-    from zhllama.evaluate.scores import Duel, Marks
-    from zhllama.generate.api import Client
-    from zhllama.generate.rounds import Rounds
+    from zhllama.evaluation.judging import Judging, Pair
+    from zhllama.evaluation.questions import Answers, Question
+    from zhllama.evaluation.results import Results
+    from zhllama.evaluation.scores import Duel, Marks
+    from zhllama.llm.client import Client
+    from zhllama.llm.rounds import Rounds
 
 Mode = Literal["pair", "score"]
 References = Literal["exact", "all", "none"]
@@ -144,14 +144,14 @@ def judge(
 
     Without --base-url nothing is asked: ROUGE over Chinese tokens and exact match stand alone, and rewards with --reward.
     """
-    from zhllama.evaluate.judging import pairs_of
-    from zhllama.evaluate.page import page
-    from zhllama.evaluate.questions import asked_of, read_answers, read_questions
-    from zhllama.evaluate.references import agreement
-    from zhllama.evaluate.results import Results
-    from zhllama.evaluate.rewards import reward_duels
-    from zhllama.generate.journal import Journal
-    from zhllama.generate.products import JOURNAL
+    from zhllama.evaluation.judging import pairs_of
+    from zhllama.evaluation.page import page
+    from zhllama.evaluation.questions import asked_of, read_answers, read_questions
+    from zhllama.evaluation.references import agreement
+    from zhllama.evaluation.results import Results
+    from zhllama.evaluation.rewards import reward_duels
+    from zhllama.generation.outputs import JOURNAL
+    from zhllama.llm.journal import Journal
 
     began = time.monotonic()
     contestants = [read_answers(given) for given in answers]
@@ -212,8 +212,8 @@ def _judging(
     pairs: Sequence["Pair"],
 ) -> "Judging":
     """The way to judge, its prompts checked."""
-    from zhllama.evaluate.judging import Pairwise, Scoring
-    from zhllama.generate.prompts import Prompts
+    from zhllama.evaluation.judging import Pairwise, Scoring
+    from zhllama.llm.prompts import Prompts
     from zhllama.resources import shipped
 
     mode = options["mode"] or ("pair" if len(contestants) > 1 else "score")
@@ -229,7 +229,7 @@ def _judging(
 
 
 def _rewards(run: Path, asked: Sequence["Question"], contestants: Sequence["Answers"]) -> list["Marks"]:
-    from zhllama.evaluate.rewards import rewards
+    from zhllama.evaluation.rewards import rewards
     from zhllama.training.reward import RewardModel
 
     with progress("reward", len(contestants) * len(asked), "answers") as bar:
@@ -256,7 +256,7 @@ def _watched(judging: "Judging", rounds: "Rounds", client: "Client | None") -> I
 
 
 def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
-    from zhllama.evaluate.page import told
+    from zhllama.evaluation.page import told
 
     _show_duels("win rate", results.duels)
     _show_duels("by rewards", results.reward_duels)
@@ -286,7 +286,7 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
 
 
 def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
-    from zhllama.evaluate.page import told
+    from zhllama.evaluation.page import told
 
     if not duels:
         return

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zhllama.commands.common import (
+from zhllama.commands.shared import (
     AsJson,
     Config,
     Field,
@@ -74,9 +74,9 @@ def report(
     config: Config = None,
 ) -> None:
     """Compare how finely tokenizers cut text: report.json, report.md and report.html."""
-    from zhllama.efficiency.measure import Shape, Vocabulary
+    from zhllama.efficiency.measure import MeasuredVocabulary, ModelCost
     from zhllama.efficiency.page import page
-    from zhllama.efficiency.report import Source, Text
+    from zhllama.efficiency.report import LabelledText, TextSource
     from zhllama.efficiency.report import report as measured
     from zhllama.efficiency.table import tables
     from zhllama.io.files import to_json
@@ -84,18 +84,20 @@ def report(
     from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
 
     named = _labelled(tokenizer, "TOKENIZER")
-    texts = [Text(label, find_files([name])) for label, name in _labelled(text or [], "--text").items()]
-    texts = texts or [Text(label, sample_files(label)) for label in SAMPLES]
+    texts = [
+        LabelledText(label, find_files([name])) for label, name in _labelled(text or [], "--text").items()
+    ]
+    texts = texts or [LabelledText(label, sample_files(label)) for label in SAMPLES]
     files = {label: tokenizer_file(name) for label, name in named.items()}
     inputs = [*files.values(), *(file for one in texts for file in one.files)]
     with Run(out, "report", options_of(context), inputs, force, seed=seed) as run:
         vocabularies = [
-            Vocabulary(label, name, load_any_tokenizer(files[label])) for label, name in named.items()
+            MeasuredVocabulary(label, name, load_any_tokenizer(files[label])) for label, name in named.items()
         ]
-        source = Source(field, sample_bytes, seed)
+        source = TextSource(field, sample_bytes, seed)
         size = sum(file.stat().st_size for one in texts for file in one.files)
         with progress("counting", total=size) as bar:
-            found = measured(vocabularies, texts, source, Shape(hidden, layers), sentence or [], bar)
+            found = measured(vocabularies, texts, source, ModelCost(hidden, layers), sentence or [], bar)
         result = found.to_dict()
         run.write("report.json", to_json(result))
         run.write("report.md", tables(result))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from zhllama.commands.common import Bar, note, notes, options_of, print_json, say, screen, warn
+from zhllama.commands.shared import Bar, note, notes, options_of, print_json, say, screen, warn
 from zhllama.training import options as training
 
 if TYPE_CHECKING:
-    from zhllama.training.ground import Ground
-    from zhllama.training.plan import Plan
-    from zhllama.training.pretrain import Hooks
+    from zhllama.training.model_info import ModelInfo
+    from zhllama.training.plan import TrainingPlan
+    from zhllama.training.train import Hooks
 
 LENGTH = "Length"
 LEARNING = "What learns, and how"
@@ -39,7 +39,7 @@ Rows = Annotated[
     ),
 ]
 WhichMatrices = Annotated[
-    training.Matrices,
+    training.WhichMatrices,
     typer.Option("--matrices", help="input leaves an untied head as it is.", rich_help_panel=LEARNING),
 ]
 OldRows = Annotated[
@@ -90,7 +90,7 @@ PlannedMachine = Annotated[
 ]
 
 
-def recorded_options(context: typer.Context, ground: "Ground", out: Path) -> dict[str, Any]:
+def recorded_options(context: typer.Context, ground: "ModelInfo", out: Path) -> dict[str, Any]:
     """What a training run's config and manifest say: the options that change what is trained, and the model's own place."""
     chain = ground.chain
     recorded = {
@@ -105,7 +105,7 @@ def recorded_options(context: typer.Context, ground: "Ground", out: Path) -> dic
 
 def hooks_for(bar: Bar, reading: str, as_json: bool) -> "Hooks":
     """What a run tells while it works: its plan, each step, what is to be known; `reading` says what comes first."""
-    from zhllama.training.pretrain import Hooks
+    from zhllama.training.train import Hooks
 
     return Hooks(
         planned=lambda plan: None if as_json else show_plan(plan, as_json, to_notes=True),
@@ -115,7 +115,7 @@ def hooks_for(bar: Bar, reading: str, as_json: bool) -> "Hooks":
     )
 
 
-def show_plan(plan: "Plan", as_json: bool, to_notes: bool = False) -> None:
+def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> None:
     """What will learn, what it takes, and how long."""
     if as_json:
         print_json(plan.figures())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from zhllama.commands.audit import sample_texts
-from zhllama.commands.common import (
+from zhllama.commands.shared import (
     AsJson,
     Config,
     Field,

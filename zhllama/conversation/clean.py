@@ -8,13 +8,13 @@ from typing import Any
 
 from zhllama.conversation.duplicates import NearDuplicates
 from zhllama.conversation.markdown import is_page, is_page_question, to_markdown, to_plain, without_buttons
-from zhllama.conversation.read import disorder, id_of, turns_of
+from zhllama.conversation.read_conversations import disorder, id_of, turns_of
 from zhllama.conversation.records import Conversation, Role, Turn
 from zhllama.corpus.edits import unicode_form
 from zhllama.corpus.filters import InLanguages, Language, WithoutWords, broken_text
 from zhllama.errors import InputError, MissingPackage
-from zhllama.generate.filters import Rules, says_it_is_an_ai
-from zhllama.generate.tasks import Task
+from zhllama.generation.filters import Rules, says_it_is_an_ai
+from zhllama.generation.tasks import Task
 from zhllama.io.rows import NotJson
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.S)
@@ -33,7 +33,7 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Cleaning:
+class ConversationCleaning:
     """What stays: `min_share` is of Han in the letters outside of code, `near` the estimated Jaccard of near duplicates.
 
     `min_characters` is of all turns together; `hits` words of one list drop a conversation.
@@ -50,13 +50,13 @@ class Cleaning:
 
 
 @dataclass
-class Cleaner:
+class ConversationCleaner:
     """Takes rows in order and remembers what it has seen: 100 bytes a conversation kept, 5 KB more with `near`.
 
     `edits` counts the conversations that each mending touched.
     """
 
-    how: Cleaning
+    how: ConversationCleaning
     edits: Counter[str] = field(default_factory=Counter)
     _seen: dict[bytes, str] = field(default_factory=dict)
 

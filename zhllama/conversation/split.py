@@ -6,14 +6,14 @@ from functools import lru_cache
 from typing import Any
 
 from zhllama.conversation.records import Conversation, Turn
-from zhllama.conversation.template import Template
+from zhllama.conversation.template import ChatTemplate
 from zhllama.vocab.any_tokenizer import AnyTokenizer
 
 Length = Callable[[Sequence[Turn]], int]  # tokens of turns as training will have them
 
 
 @dataclass(frozen=True)
-class Part:
+class ConversationPart:
     """One part of a conversation, counted from 1; `cut` tells that a turn in it is only the beginning of what was said."""
 
     conversation: Conversation
@@ -22,7 +22,7 @@ class Part:
     cut: bool = False
 
 
-def split(conversation: Conversation, length: Length, most: int) -> list[Part] | None:
+def split(conversation: Conversation, length: Length, most: int) -> list[ConversationPart] | None:
     """The parts of a conversation, each of at most `most` tokens; None where its system prompt alone leaves no room.
 
     A system's turn opens every part, since every part was said under it. Without these, and where no part is `cut`,
@@ -49,7 +49,7 @@ def split(conversation: Conversation, length: Length, most: int) -> list[Part] |
     if open_ or not parts:
         parts.append((open_, False))
     return [
-        Part(replace(conversation, turns=(*system, *turns)), number, len(parts), cut)
+        ConversationPart(replace(conversation, turns=(*system, *turns)), number, len(parts), cut)
         for number, (turns, cut) in enumerate(parts, 1)
     ]
 
@@ -105,7 +105,7 @@ def _beginning(turn: Turn, fits: Callable[[Turn], bool]) -> Turn:
     return replace(turn, text=turn.text[:low])
 
 
-def template_length(tokenizer: Any, template: Template) -> Length:
+def template_length(tokenizer: Any, template: ChatTemplate) -> Length:
     """Tokens of turns as `sft` trains on them: of the text that the template makes of them all."""
 
     def length(turns: Sequence[Turn]) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from zhllama.conversation.bounded import Exceeds, renderer, try_out
 from zhllama.conversation.records import Turn
+from zhllama.conversation.sandboxed_templates import Exceeds, renderer, try_out
 from zhllama.errors import InputError, OptionError
 
 Name = Literal["alpaca", "vicuna", "chatml", "llama3", "own"]
@@ -49,7 +49,7 @@ def _framed(begin: str, after: str, end: str) -> str:
 
 
 @dataclass(frozen=True)
-class Template:
+class ChatTemplate:
     """`stop` is the special token that ends an answer; `tokens` are all special ones that the text is made with."""
 
     name: str
@@ -111,7 +111,7 @@ def special_tokens(name: str) -> tuple[str, ...]:
     return FRAMED[name][1] if name in FRAMED else ()
 
 
-def template_for(name: str, tokenizer: Any) -> Template:
+def template_for(name: str, tokenizer: Any) -> ChatTemplate:
     """The template of a name for a transformers tokenizer; `own` is the one that the tokenizer has already.
 
     Errors: OptionError for an unknown name, InputError for a tokenizer without what the template needs, or an own template
@@ -122,17 +122,17 @@ def template_for(name: str, tokenizer: Any) -> Template:
     begin = _BEGIN if begins_with_bos(tokenizer) else ""
     if name in FRAMED:
         jinja, tokens = FRAMED[name]
-        return Template(name, begin + jinja, tokens[-1], tokens)
+        return ChatTemplate(name, begin + jinja, tokens[-1], tokens)
     if name not in PLAIN:
         raise OptionError("--template", f"{name!r} is not known", f"Give one of {', '.join(NAMES)}")
     if not tokenizer.eos_token:
         raise InputError(
             "tokenizer", "names no end of text (eos_token)", "Name one in its tokenizer_config.json"
         )
-    return Template(name, begin + PLAIN[name], str(tokenizer.eos_token))
+    return ChatTemplate(name, begin + PLAIN[name], str(tokenizer.eos_token))
 
 
-def refuse_lacking(template: Template, tokenizer: Any, remedy: str) -> None:
+def refuse_lacking(template: ChatTemplate, tokenizer: Any, remedy: str) -> None:
     """InputError for a template whose special tokens the tokenizer does not have."""
     known = tokenizer.get_vocab()
     for token in template.tokens:
@@ -147,13 +147,13 @@ def begins_with_bos(tokenizer: Any) -> bool:
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
-def _own(tokenizer: Any) -> Template:
+def _own(tokenizer: Any) -> ChatTemplate:
     jinja = tokenizer.chat_template
     if not isinstance(jinja, str) or not jinja.strip():
         raise InputError(
             "template own", "is not there: the tokenizer has no chat_template", "Give --template alpaca"
         )
-    own = Template("own", jinja, "")
+    own = ChatTemplate("own", jinja, "")
     own.try_out(tokenizer)
     asked = (Turn("user", "zhllama-user"), Turn("assistant", "zhllama-answer"))
     text = own.render(tokenizer, asked)
@@ -162,7 +162,7 @@ def _own(tokenizer: Any) -> Template:
     if not answer or not stops:
         told = "writes no special token after an answer, so a model could not learn to end"
         raise InputError("template own", told, "Give --template alpaca, or add one to the chat_template")
-    return Template("own", jinja, max(stops, key=len))
+    return ChatTemplate("own", jinja, max(stops, key=len))
 
 
 def specials(tokenizer: Any) -> list[str]:

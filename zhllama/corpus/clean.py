@@ -18,10 +18,18 @@ from datatrove.pipeline.dedup import (
 )
 
 from zhllama.corpus import edits, filters
-from zhllama.corpus.blocks import EditBlock, FilterBlock, Lengths, ReadPieces, ReadShard, rejects, writer
+from zhllama.corpus.documents import DOCUMENTS, FilePiece, Reading
 from zhllama.corpus.duplicates import BUCKETS, CharacterSignature, TruePairs, exact_config, minhash_config
 from zhllama.corpus.executors import Phase
-from zhllama.corpus.read import DOCUMENTS, Piece, Reading
+from zhllama.corpus.pipeline_steps import (
+    EditBlock,
+    FilterBlock,
+    Lengths,
+    ReadPieces,
+    ReadShard,
+    rejects,
+    writer,
+)
 from zhllama.errors import InputError, OutputError
 from zhllama.io.json import read_json
 from zhllama.run import Run
@@ -32,7 +40,7 @@ Markup = Literal["keep", "html", "all"]
 
 
 @dataclass(frozen=True)
-class Cleaning:
+class CleaningOptions:
     """What is done to each document; the steps stand in this order, and each can be left out."""
 
     markup: Markup = "all"
@@ -53,7 +61,7 @@ class Cleaning:
     near: bool = True
 
 
-def cleaning_steps(how: Cleaning) -> list[tuple[str, Any, bool]]:
+def cleaning_steps(how: CleaningOptions) -> list[tuple[str, Any, bool]]:
     """Name, function and whether it drops documents, in order."""
     steps: list[tuple[str, Any, bool]] = [
         ("broken", filters.broken_text, True),
@@ -89,11 +97,11 @@ def cleaning_steps(how: Cleaning) -> list[tuple[str, Any, bool]]:
     return steps
 
 
-def shard(pieces: Sequence[Piece], most: int = MOST_SHARDS) -> list[list[Piece]]:
+def shard(pieces: Sequence[FilePiece], most: int = MOST_SHARDS) -> list[list[FilePiece]]:
     """Consecutive pieces in at most `most` shards of about the same bytes. Depends on the files alone, not on the machine."""
     sizes = [(piece.stop or piece.path.stat().st_size) - piece.start for piece in pieces]
     share, total = max(1.0, sum(sizes) / most), 0
-    shards: list[list[Piece]] = []
+    shards: list[list[FilePiece]] = []
     for piece, size in zip(pieces, sizes, strict=True):
         if not shards or (total // share) >= len(shards) or len(pieces) <= most:
             shards.append([])
@@ -102,7 +110,9 @@ def shard(pieces: Sequence[Piece], most: int = MOST_SHARDS) -> list[list[Piece]]
     return shards
 
 
-def phases(shards: Sequence[Sequence[Piece]], reading: Reading, how: Cleaning, out: Path) -> list[Phase]:
+def phases(
+    shards: Sequence[Sequence[FilePiece]], reading: Reading, how: CleaningOptions, out: Path
+) -> list[Phase]:
     """The pipelines in order; each leaves its marks, stats and passing products under `out`/work."""
     work, rejected, documents = out / WORK, out / REJECTED, out / DOCUMENTS
     deduplicates = how.exact or how.near
@@ -174,7 +184,7 @@ def check_out(out: Path) -> None:
         raise OutputError(out, f"has {odd} in its path", "Choose a plainer name")
 
 
-def keep_plan(run: Run, shards: Sequence[Sequence[Piece]]) -> None:
+def keep_plan(run: Run, shards: Sequence[Sequence[FilePiece]]) -> None:
     """Write down what each task reads; InputError when a run that goes on finds other files than it began with."""
     plan = [
         [[str(p.path.resolve()), p.path.stat().st_size, p.start, p.stop] for p in pieces] for pieces in shards

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from zhllama.corpus.read import DOCUMENTS, Piece, Reading, find_inputs, read_piece
-from zhllama.corpus.sources import Fields, Source, text_of
+from zhllama.corpus.documents import DOCUMENTS, FilePiece, Reading, find_inputs, read_piece
+from zhllama.corpus.sources import CorpusSource, Fields, text_of
 from zhllama.errors import InputError
 from zhllama.io.json import read_object
 from zhllama.run import Run
@@ -31,7 +31,7 @@ class Fetched:
     state: Any = None
 
 
-class Rows(Protocol):
+class SourceRows(Protocol):
     """The rows of a source: from where `state` says, telling where they stand."""
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
@@ -39,7 +39,7 @@ class Rows(Protocol):
     def state(self) -> Any: ...
 
 
-def fetch(source: Source, run: Run, limit: int | None, advance: Advance) -> Fetched:
+def fetch(source: CorpusSource, run: Run, limit: int | None, advance: Advance) -> Fetched:
     """Write the documents of a source into `run`/documents, at most `limit`; the same bytes however often it is cut off.
 
     Errors: InputError for a source that cannot be reached or read, OutputError.
@@ -79,7 +79,7 @@ def fetch(source: Source, run: Run, limit: int | None, advance: Advance) -> Fetc
     return done
 
 
-def _line(source: Source, done: Fetched, record: Mapping[str, Any], text: str) -> str:
+def _line(source: CorpusSource, done: Fetched, record: Mapping[str, Any], text: str) -> str:
     own, url = record.get("id"), record.get("url")
     known = {
         "id": str(own) if isinstance(own, str | int) else f"{source.name}#{done.rows - 1}",
@@ -104,7 +104,9 @@ def _read_state(path: Path) -> Fetched:
         raise InputError(path, f"is broken ({error})", "Start over with --force") from error
 
 
-def _next(source: Source, iterator: Iterator[Mapping[str, Any]], done: Fetched) -> Mapping[str, Any] | None:
+def _next(
+    source: CorpusSource, iterator: Iterator[Mapping[str, Any]], done: Fetched
+) -> Mapping[str, Any] | None:
     try:
         return next(iterator, None)
     except Exception as error:  # datasets passes on what aiohttp, httpx, Arrow and the loaders raise
@@ -113,7 +115,7 @@ def _next(source: Source, iterator: Iterator[Mapping[str, Any]], done: Fetched) 
         ) from error
 
 
-def _open(source: Source, done: Fetched) -> Rows:
+def _open(source: CorpusSource, done: Fetched) -> SourceRows:
     if source.kind == "local":
         return _Local(source, done.rows)
     from datasets import load_dataset
@@ -148,14 +150,14 @@ class _Stream:
 class _Local:
     """Rows of files on this machine; a document that cannot be read is a row without a text."""
 
-    def __init__(self, source: Source, skip: int) -> None:
+    def __init__(self, source: CorpusSource, skip: int) -> None:
         self._files = find_inputs([source.place])
         self._fields: Fields = source.fields
         self._skip = skip
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         reading = Reading(self._fields)
-        found = (one for path in self._files for one in read_piece(Piece(path), reading))
+        found = (one for path in self._files for one in read_piece(FilePiece(path), reading))
         for one in islice(found, self._skip, None):
             nested: Any = one.text if one.broken is None else None
             yield {self._fields[0]: nested, "id": one.id, "url": one.url}
@@ -164,7 +166,7 @@ class _Local:
         return None
 
 
-def reach(source: Source) -> None:
+def reach(source: CorpusSource) -> None:
     """Find out within seconds whether the source is there, where `datasets` would try for minutes. Errors: InputError."""
     if source.kind == "local":
         return
@@ -203,7 +205,7 @@ def _unreachable(error: Exception) -> tuple[str, str]:
     )
 
 
-def _builder(source: Source) -> str:
+def _builder(source: CorpusSource) -> str:
     """The loader of `datasets` for a file at an address."""
     name = source.place.partition("?")[0].lower().removesuffix(".gz").removesuffix(".zst").removesuffix(".xz")
     for ending, builder in (

@@ -2,7 +2,7 @@
 
 from jinja2 import Environment
 
-from zhllama.corpus.books import Books, Step
+from zhllama.corpus.stats import CleaningStats, StepStats
 
 WHY = {
     "decode": "Files and documents that are no text, or not in the encoding that they claim or seem to have.",
@@ -76,7 +76,7 @@ a { color: inherit }
 """
 
 
-def page(books: Books, title: str) -> str:
+def page(books: CleaningStats, title: str) -> str:
     """The page as HTML. Every text on it comes from strangers and is escaped; nothing on it can run or be fetched."""
     template = Environment(autoescape=True).from_string(_PAGE)
     return template.render(
@@ -89,6 +89,6 @@ def page(books: Books, title: str) -> str:
     )
 
 
-def _share(step: Step) -> str:
+def _share(step: StepStats) -> str:
     touched = step.dropped if step.drops else step.changed
     return f"{touched / step.documents:.2%}" if step.documents and touched else ""

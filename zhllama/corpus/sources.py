@@ -13,7 +13,7 @@ from zhllama.resources import shipped
 Fields = tuple[str, ...]
 
 
-class Source(BaseModel):
+class CorpusSource(BaseModel):
     """One entry of corpora/, as its YAML file says it; `field` names the text, or several fields to be joined."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,12 +52,12 @@ class Source(BaseModel):
         return (self.field,) if isinstance(self.field, str) else tuple(self.field)
 
 
-def shipped_sources() -> list[Source]:
+def shipped_sources() -> list[CorpusSource]:
     """Every source in corpora/, by name."""
     return [read_source(path) for path in sorted(shipped("corpora").glob("*.yaml"))]
 
 
-def find_source(name: str) -> Source:
+def find_source(name: str) -> CorpusSource:
     """A shipped source by its name, one's own by its YAML file, or a local file or folder by its path."""
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml"):
@@ -73,11 +73,11 @@ def find_source(name: str) -> Source:
     )
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path) -> CorpusSource:
     """A source from its YAML file; a relative `path` in it is taken from where the file lies. Errors: InputError."""
     loaded = read_yaml(path, "a mapping of fields (see corpora/README.md)")
     try:
-        source = Source.model_validate(loaded)
+        source = CorpusSource.model_validate(loaded)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
@@ -110,8 +110,8 @@ def _strings(value: object, path: str) -> list[str]:
     return _strings(value[first], rest) if rest and first in value else []
 
 
-def _local(path: Path) -> Source:
-    return Source(
+def _local(path: Path) -> CorpusSource:
+    return CorpusSource(
         name=path.resolve().name or "folder",
         title=str(path),
         title_zh=str(path),

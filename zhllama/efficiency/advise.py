@@ -28,7 +28,7 @@ Verdict = Literal["yes", "hardly", "no"]
 
 
 @dataclass(frozen=True)
-class Model:
+class AdvisedModel:
     """What the vocabulary belongs to: width and number of its layers, and whether both matrices are one."""
 
     hidden: int = 4096
@@ -54,7 +54,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Step:
+class AdviceStep:
     """The vocabulary with some pieces added: what it gains and what it costs."""
 
     added: int
@@ -74,10 +74,10 @@ class Advice:
     """The curve, how many pieces to add, and a plain word on whether to add any."""
 
     base_size: int
-    model: Model
+    model: AdvisedModel
     train_tokens: float
-    steps: tuple[Step, ...]
-    recommended: Step
+    steps: tuple[AdviceStep, ...]
+    recommended: AdviceStep
     verdict: Verdict
     sentence: str
     caution: str
@@ -134,7 +134,7 @@ def advise(
     parts: Sequence[Sequence[int]],
     domains: Mapping[str, Measured],
     training: Counts,
-    model: Model,
+    model: AdvisedModel,
     train_tokens: float,
     bits: float | None = None,
 ) -> Advice:
@@ -152,7 +152,7 @@ def advise(
     points = sorted(shares)
     base_cost = tokens[0] / (1 - model.head_share(base_size))
     steps = tuple(
-        Step(
+        AdviceStep(
             added=n,
             characters_per_token=characters / tokens[n],
             domains={label: m.characters / after[label][n] for label, m in domains.items()},
@@ -192,7 +192,7 @@ def _behind(saved: Counts) -> Counts:
     return np.concatenate([np.cumsum(saved[::-1])[::-1], [0.0]])
 
 
-def recommended(steps: Sequence[Step]) -> Step:
+def recommended(steps: Sequence[AdviceStep]) -> AdviceStep:
     """The last step up to which each thousand saved enough, nine new pieces in ten are seen enough, and compute falls."""
     best = steps[0]
     for before, step in pairwise(steps):
@@ -202,7 +202,7 @@ def recommended(steps: Sequence[Step]) -> Step:
     return best
 
 
-def _sentence(verdict: Verdict, base: Step, best: Step) -> str:
+def _sentence(verdict: Verdict, base: AdviceStep, best: AdviceStep) -> str:
     now, then = base.characters_per_token, best.characters_per_token
     if best.added == 0:
         return (
@@ -240,7 +240,7 @@ def _caution(verdict: Verdict, tokens: float) -> str:
     )
 
 
-def shown_steps(advice: Advice) -> list[Step]:
+def shown_steps(advice: Advice) -> list[AdviceStep]:
     """The steps that fit one screen: the first two thousand, every fourth thousand, the last, and the one advised."""
     wanted = {1000, 2000, advice.recommended.added, advice.steps[-1].added}
     return [step for step in advice.steps if step.added in wanted or step.added % (4 * STEP) == 0]

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhllama.characters import han
-from zhllama.efficiency.kinds import Kind, kinds_of
-from zhllama.encode import Encoder
+from zhllama.efficiency.line_kinds import LineKind, kinds_of
+from zhllama.encoding.encoder import Encoder
 from zhllama.vocab.sample import shortened
 
 Counts = NDArray[np.int64]
@@ -37,7 +37,7 @@ _word = re.compile(r"\w")
 
 
 @dataclass
-class Tally:
+class TextTally:
     """What was seen of one text, or of one kind of line: sizes, characters by code point, ids by tokenizer."""
 
     tokens: list[Counts]  # a tokenizer each, [its size]
@@ -52,7 +52,7 @@ class Tally:
         """Code points, without the ends of lines."""
         return self.codes.total()
 
-    def add(self, part: "Part") -> None:
+    def add(self, part: "LineKindTally") -> None:
         """Count a part in."""
         self.lines += part.lines
         self.bytes += part.bytes
@@ -64,10 +64,10 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Part:
+class LineKindTally:
     """What a chunk has of one kind."""
 
-    kind: Kind
+    kind: LineKind
     lines: int
     bytes: int
     words: int
@@ -101,19 +101,19 @@ def chunks(text: int, lines: Iterable[str], size: int) -> Iterator[Chunk]:
         yield Chunk(text, held, stride)
 
 
-def count_chunk(encoders: Sequence[Encoder], chunk: Chunk) -> list[Part]:
+def count_chunk(encoders: Sequence[Encoder], chunk: Chunk) -> list[LineKindTally]:
     """The parts of a chunk, one for each kind of line in it."""
     lines = [_half.sub("\ufffd", line) for line in chunk.lines]
-    by_kind: dict[Kind, list[str]] = {}
+    by_kind: dict[LineKind, list[str]] = {}
     for kind, line in zip(kinds_of(lines), lines, strict=True):
         by_kind.setdefault(kind, []).append(line)
     return [_part(encoders, kind, some, chunk.stride) for kind, some in by_kind.items()]
 
 
-def _part(encoders: Sequence[Encoder], kind: Kind, lines: list[str], stride: int) -> Part:
+def _part(encoders: Sequence[Encoder], kind: LineKind, lines: list[str], stride: int) -> LineKindTally:
     text = "".join(lines)
     worded = lines[::stride]
-    return Part(
+    return LineKindTally(
         kind,
         len(lines),
         len(text.encode()),
@@ -139,7 +139,7 @@ def words_in(line: str) -> int:
     return sum(_word.search(word) is not None for word in jieba.cut(line))
 
 
-Count = Callable[[Iterable[Chunk]], Iterator[tuple[int, list[Part]]]]
+Count = Callable[[Iterable[Chunk]], Iterator[tuple[int, list[LineKindTally]]]]
 
 
 @contextmanager
@@ -160,9 +160,9 @@ def counting(encoders: Sequence[Encoder], size: int) -> Iterator[Count]:
 
 def _spread(
     pool: ProcessPoolExecutor, given: Iterable[Chunk], ahead: int
-) -> Iterator[tuple[int, list[Part]]]:
+) -> Iterator[tuple[int, list[LineKindTally]]]:
     """At most `ahead` chunks are in flight, so the text need not fit into memory."""
-    flying: deque[tuple[int, Future[list[Part]]]] = deque()
+    flying: deque[tuple[int, Future[list[LineKindTally]]]] = deque()
     for chunk in given:
         flying.append((chunk.text, pool.submit(_count, chunk)))
         if len(flying) >= ahead:
@@ -191,7 +191,7 @@ def _end_with(command: int) -> None:
     os._exit(1)
 
 
-def _count(chunk: Chunk) -> list[Part]:
+def _count(chunk: Chunk) -> list[LineKindTally]:
     return count_chunk(_encoders, chunk)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from zhllama.characters import Charset, charset, han
-from zhllama.efficiency.count import Counts, Tally
+from zhllama.efficiency.count import Counts, TextTally
 from zhllama.vocab.any_tokenizer import AnyTokenizer
 
 CONTEXT = 2048  # tokens
@@ -27,7 +27,7 @@ LENGTHS: Mapping[Length, tuple[int, int]] = {
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class MeasuredVocabulary:
     """A tokenizer under the name it has in the report."""
 
     label: str
@@ -58,7 +58,7 @@ class Vocabulary:
         """How many characters of a character set have a token of their own, and of how many."""
         return sum(c in self.single for c in charset(name)), len(charset(name))
 
-    def extends(self, other: "Vocabulary") -> bool:
+    def extends(self, other: "MeasuredVocabulary") -> bool:
         """Whether this is `other` with more ids after its last one."""
         return self.size > other.size and self.surfaces[: other.size] == other.surfaces
 
@@ -71,7 +71,7 @@ def _characters(surface: bytes) -> int:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelCost:
     """A LLaMA of this width and depth, for what a vocabulary costs beside its body."""
 
     hidden: int = 4096
@@ -114,7 +114,7 @@ class Figures:
     lengths: Mapping[Length, float]
 
 
-def figures(vocabularies: Sequence[Vocabulary], tally: Tally, shape: Shape) -> list[Figures]:
+def figures(vocabularies: Sequence[MeasuredVocabulary], tally: TextTally, shape: ModelCost) -> list[Figures]:
     """The figures of each tokenizer on one text that has tokens under all of them."""
     totals = [max(1, int(counts.sum())) for counts in tally.tokens]
     characters = tally.characters
@@ -148,14 +148,14 @@ def figures(vocabularies: Sequence[Vocabulary], tally: Tally, shape: Shape) -> l
     return found
 
 
-def _single_coverage(vocabulary: Vocabulary, tally: Tally) -> float | None:
+def _single_coverage(vocabulary: MeasuredVocabulary, tally: TextTally) -> float | None:
     """Share of the Han characters of a text, each as often as it stands there, that have a token of their own."""
     seen = {chr(code): count for code, count in tally.codes.items() if han.match(chr(code))}
     whole = sum(seen.values())
     return sum(n for c, n in seen.items() if c in vocabulary.single) / whole if whole else None
 
 
-def _lengths(vocabulary: Vocabulary, counts: Counts, total: int) -> dict[Length, float]:
+def _lengths(vocabulary: MeasuredVocabulary, counts: Counts, total: int) -> dict[Length, float]:
     lengths = vocabulary.lengths
     return {
         name: float(counts[(lengths >= low) & (lengths <= high)].sum()) / total

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zhllama.efficiency.measure import Vocabulary
+from zhllama.efficiency.measure import MeasuredVocabulary
 from zhllama.efficiency.report import Report
 from zhllama.encoding.tables import why_not_compiled
 from zhllama.vocab.any_tokenizer import SentencePieceTokenizer
@@ -78,7 +78,7 @@ def _added(report: Report, models: Sequence[dict[str, Any] | None]) -> Iterator[
             }
 
 
-def _models(vocabularies: Sequence[Vocabulary]) -> list[dict[str, Any] | None]:
+def _models(vocabularies: Sequence[MeasuredVocabulary]) -> list[dict[str, Any] | None]:
     """What the page cuts typed text with, for each SentencePiece BPE that is not too large; None for the others.
 
     A model that begins with the pieces of an earlier one holds only the others, `on` that one.

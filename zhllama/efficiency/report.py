@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from zhllama.characters import LEVELS
-from zhllama.efficiency.count import Chunk, Counts, Tally, chunks, counting
-from zhllama.efficiency.kinds import KINDS, Kind
-from zhllama.efficiency.measure import ALPHA, CONTEXT, Figures, Shape, Vocabulary, figures
+from zhllama.efficiency.count import Chunk, Counts, TextTally, chunks, counting
+from zhllama.efficiency.line_kinds import KINDS, LineKind
+from zhllama.efficiency.measure import ALPHA, CONTEXT, Figures, MeasuredVocabulary, ModelCost, figures
 from zhllama.efficiency.sentences import SENTENCES, Drawn, cut
-from zhllama.encode import WORTH_LOADING, Encoder
+from zhllama.encoding.encoder import WORTH_LOADING, Encoder
 from zhllama.errors import InputError
 from zhllama.io.text import Advance, read_lines
 from zhllama.vocab.sample import sample_lines
@@ -23,7 +23,7 @@ PACKED = 4  # bytes of text in a byte of a compressed file, about
 
 
 @dataclass(frozen=True)
-class Text:
+class LabelledText:
     """Files that are reported as one."""
 
     label: str
@@ -37,29 +37,29 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """Where the lines of a text come from: all of its files, or `sample` bytes of them drawn with a seed."""
 
     field: str = "text"
     sample: int | None = None
     seed: int = 0
 
-    def lines(self, text: Text, advance: Advance | None) -> Iterable[str]:
+    def lines(self, text: LabelledText, advance: Advance | None) -> Iterable[str]:
         """The non-empty lines, all or drawn."""
         found = read_lines(text.files, self.field, advance)
         return found if self.sample is None else sample_lines(found, self.sample, self.seed).lines
 
-    def size(self, text: Text) -> int:
+    def size(self, text: LabelledText) -> int:
         """Bytes that will be counted, about."""
         return text.size if self.sample is None else min(text.size, self.sample)
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One text, or all lines of one kind, and the figures of each tokenizer on it."""
 
     name: str
-    language: Kind
+    language: LineKind
     lines: int
     characters: int
     bytes: int
@@ -80,11 +80,11 @@ class Sentence:
 class Report:
     """Everything that was measured; `used` is how often each id occurs over all texts, a tokenizer each."""
 
-    vocabularies: Sequence[Vocabulary]
-    shape: Shape
-    source: Source
-    languages: Sequence[Row]
-    texts: Sequence[Row]
+    vocabularies: Sequence[MeasuredVocabulary]
+    shape: ModelCost
+    source: TextSource
+    languages: Sequence[ReportRow]
+    texts: Sequence[ReportRow]
     sentences: Sequence[Sentence]
     used: Sequence[Counts]
 
@@ -125,7 +125,7 @@ class Report:
             "added": None if base is None else vocabulary.size - self.vocabularies[base].size,
         }
 
-    def _row(self, row: Row) -> dict[str, Any]:
+    def _row(self, row: ReportRow) -> dict[str, Any]:
         named = zip(self.vocabularies, row.figures, strict=True)
         return {
             **{key: value for key, value in vars(row).items() if key != "figures"},
@@ -134,10 +134,10 @@ class Report:
 
 
 def report(
-    vocabularies: Sequence[Vocabulary],
-    texts: Sequence[Text],
-    source: Source | None = None,
-    shape: Shape | None = None,
+    vocabularies: Sequence[MeasuredVocabulary],
+    texts: Sequence[LabelledText],
+    source: TextSource | None = None,
+    shape: ModelCost | None = None,
     sentences: Sequence[str] = (),
     advance: Advance | None = None,
 ) -> Report:
@@ -145,9 +145,9 @@ def report(
 
     Errors: InputError for a text without a character, and where no text holds Chinese.
     """
-    source, shape = source or Source(), shape or Shape()
+    source, shape = source or TextSource(), shape or ModelCost()
     by_text = {text.label: _empty(vocabularies) for text in texts}
-    by_kind: dict[tuple[str, Kind], int] = {}
+    by_kind: dict[tuple[str, LineKind], int] = {}
     kinds = {kind: _empty(vocabularies) for kind in KINDS}
     drawn = Drawn(Random(source.seed))
     encoders = [Encoder(vocabulary.tokenizer) for vocabulary in vocabularies]
@@ -171,10 +171,10 @@ def report(
             ", ".join(labels), "holds no Chinese", "Give Chinese text, alone or beside the other"
         )
 
-    def row(name: str, language: Kind, tally: Tally) -> Row:
+    def row(name: str, language: LineKind, tally: TextTally) -> ReportRow:
         words = round(tally.words * tally.characters / max(1, tally.worded))
         found = figures(vocabularies, tally, shape)
-        return Row(name, language, tally.lines, tally.characters, tally.bytes, words, found)
+        return ReportRow(name, language, tally.lines, tally.characters, tally.bytes, words, found)
 
     shown = [("given", s) for s in sentences] + [("sample", s) for s in SENTENCES] + drawn.sentences()
     return Report(
@@ -194,15 +194,17 @@ def report(
     )
 
 
-def _empty(vocabularies: Sequence[Vocabulary]) -> Tally:
-    return Tally([_zeros(vocabulary) for vocabulary in vocabularies])
+def _empty(vocabularies: Sequence[MeasuredVocabulary]) -> TextTally:
+    return TextTally([_zeros(vocabulary) for vocabulary in vocabularies])
 
 
-def _zeros(vocabulary: Vocabulary) -> Counts:
+def _zeros(vocabulary: MeasuredVocabulary) -> Counts:
     return np.zeros(vocabulary.size, np.int64)
 
 
-def _chunks(texts: Sequence[Text], source: Source, drawn: Drawn, advance: Advance | None) -> Iterator[Chunk]:
+def _chunks(
+    texts: Sequence[LabelledText], source: TextSource, drawn: Drawn, advance: Advance | None
+) -> Iterator[Chunk]:
     for place, text in enumerate(texts):
         lines = drawn.watched(text.label, source.lines(text, advance))
         yield from chunks(place, lines, source.size(text))

@@ -1,1 +1,1 @@
-"""The inside of `zhllama.encode`: tables made of a vocabulary, and the compiled loops that read them."""
+"""The inside of `zhllama.encoding.encoder`: tables made of a vocabulary, and the compiled loops that read them."""

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import IO
 
 from zhllama.errors import InputError
-from zhllama.folder import CONFIG
 from zhllama.io.files import LONGEST_LINE, require_regular, unreadable
 from zhllama.io.json import parse_row, reason
 from zhllama.io.packed import PACKED, open_packed
 from zhllama.io.parquet import Parquet
 from zhllama.manifest import check_outputs
+from zhllama.run_folder import CONFIG
 
 FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".tsv")
 CHUNK = 1 << 20

@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import BrokenPromise, InputError
-from zhllama.folder import MANIFEST
 from zhllama.io.files import to_json
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import load_tensors
 from zhllama.manifest import read_manifest
+from zhllama.model.embeddings import find_matrices
 from zhllama.model.grow import BESIDE, copy_tokenizer
 from zhllama.model.load import (
     ADAPTER,
     Chain,
-    Opened,
+    OpenedModel,
     check_rows,
     end_ids,
     load_tokenizer,
     open_model,
-    read_rows,
+    read_trained_rows,
 )  # fmt: skip
-from zhllama.model.matrices import find_matrices
-from zhllama.model.weights import Change, read_weights, rewrite
+from zhllama.model.weight_files import Change, read_weights, rewrite
+from zhllama.run_folder import MANIFEST
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def fold(chain: Chain, out: Path) -> set[str]:
     rows: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     lows: dict[str, list[Low]] = {}
     for run in chain.runs:
-        for which, ids, values in read_rows(run):
+        for which, ids, values in read_trained_rows(run):
             for name in names[which]:
                 if name is not None:
                     check_rows(run, weights.tensors[name].shape, ids, values)
@@ -167,7 +167,7 @@ def prove(
     """
     import torch
 
-    def logits(opened: Opened) -> torch.Tensor:
+    def logits(opened: OpenedModel) -> torch.Tensor:
         cut = [opened.tokenizer(text, return_tensors="pt").input_ids[:, :length] for text in texts]
         ids.append([part.tolist() for part in cut])
         with torch.inference_mode():

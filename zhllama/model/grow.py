@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import InputError, OptionError
-from zhllama.folder import MANIFEST
 from zhllama.io.files import to_json
 from zhllama.io.json import read_object
 from zhllama.manifest import check_outputs
-from zhllama.model import initialise
-from zhllama.model.distill import Distilling, distill, snippets
-from zhllama.model.fitted import fitted
-from zhllama.model.initialise import Init, Side
+from zhllama.model import row_init as initialise
+from zhllama.model.embeddings import EmbeddingNames, find_matrices
 from zhllama.model.load import MODEL_FILES, load_base, load_tokenizer, local_folder
-from zhllama.model.matrices import Matrices, find_matrices
-from zhllama.model.subpieces import check_extends, cut_inside
-from zhllama.model.weights import Change, Weights, read_weights, rewrite
+from zhllama.model.old_pieces import check_extends, cut_inside
+from zhllama.model.row_init import RowInit, Side
+from zhllama.model.row_init_distilled import Distilling, distill, snippets
+from zhllama.model.row_init_fitted import fitted
+from zhllama.model.weight_files import Change, Weights, read_weights, rewrite
+from zhllama.run_folder import MANIFEST
 from zhllama.vocab.any_tokenizer import AnyTokenizer, load_any_tokenizer
 from zhllama.vocab.folder import ID_MAP, base_ids_of
 
@@ -53,13 +53,13 @@ class Grown:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GrowthPlan:
     """A model, the vocabulary it is to have, and which old row each kept id takes."""
 
     model: Path
     tokenizer: Path
     weights: Weights
-    matrices: Matrices
+    matrices: EmbeddingNames
     old: AnyTokenizer
     new: AnyTokenizer
     kept: Sequence[int]
@@ -95,7 +95,7 @@ class Plan:
         return cut_inside(self.old, self.surfaces)
 
 
-def plan(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Plan:
+def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> GrowthPlan:
     """Check that a tokenizer extends a model's own and count the rows; InputError where it does not."""
     folder = local_folder(model)
     if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
@@ -119,7 +119,7 @@ def plan(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Plan:
     # Rows that a model holds beyond its ids stay, unless ids are dropped anyway.
     rows = new.size if pruned else max(new.size, held)
     rows += -rows % pad_rows_to
-    return Plan(folder, tokenizer, weights, matrices, old, new, kept, pruned, rows)
+    return GrowthPlan(folder, tokenizer, weights, matrices, old, new, kept, pruned, rows)
 
 
 def grow(
@@ -127,7 +127,7 @@ def grow(
     tokenizer: Path,
     out: Path,
     *,
-    init: Init = "mean",
+    init: RowInit = "mean",
     pad_rows_to: int = 1,
     seed: int = 0,
     vectors: Path | None = None,
@@ -140,7 +140,7 @@ def grow(
     `focus` needs `vectors`, `fitted` and `distill` some `texts` in the new language and the whole model in memory.
     The config comes last, so that a folder without one was not finished. Errors: InputError, OptionError, OutputError.
     """
-    todo = plan(model, tokenizer, pad_rows_to)
+    todo = plan_growth(model, tokenizer, pad_rows_to)
     fresh = _fresh_rows(todo, init, seed, vectors, texts, distilling, advance)
     out.mkdir(parents=True, exist_ok=True)
     width = todo.weights.tensors[todo.matrices.input].shape[1]
@@ -170,8 +170,8 @@ Fresh = Callable[["torch.Tensor", Side], "torch.Tensor"]
 
 
 def _fresh_rows(
-    todo: Plan,
-    init: Init,
+    todo: GrowthPlan,
+    init: RowInit,
     seed: int,
     vectors: Path | None,
     texts: Sequence[str],
@@ -199,14 +199,14 @@ def _fresh_rows(
     return lambda matrix, side: initialise.mean(todo.cuts).rows(matrix)
 
 
-def _check_texts(init: Init, todo: Plan, texts: Sequence[str]) -> None:
+def _check_texts(init: RowInit, todo: GrowthPlan, texts: Sequence[str]) -> None:
     if todo.pruned:
         raise OptionError(f"--init {init}", "cannot follow a pruned vocabulary", "Take --init mean")
     if not texts:
         raise OptionError(f"--init {init}", "needs text in the new language", "Give --text FILE")
 
 
-def _fitted(todo: Plan, texts: Sequence[str], advance: Callable[[float], None] | None) -> Fresh:
+def _fitted(todo: GrowthPlan, texts: Sequence[str], advance: Callable[[float], None] | None) -> Fresh:
     """Weighted means on the way in, where they do better beside these (docs/model.md), fitted rows on the way out."""
     _check_texts("fitted", todo, texts)
     if todo.matrices.output is None:
@@ -222,7 +222,7 @@ def _fitted(todo: Plan, texts: Sequence[str], advance: Callable[[float], None] |
 
 
 def _distilled(
-    todo: Plan, texts: Sequence[str], how: Distilling, advance: Callable[[float], None] | None
+    todo: GrowthPlan, texts: Sequence[str], how: Distilling, advance: Callable[[float], None] | None
 ) -> Fresh:
     _check_texts("distill", todo, texts)
     taught = snippets(todo.old, todo.new, texts, todo.n_old, how.length)
@@ -236,7 +236,7 @@ def _distilled(
     return lambda matrix, side: inputs if side == "input" or outputs is None else outputs
 
 
-def _enlarged(todo: Plan, matrix: "torch.Tensor", fresh: "torch.Tensor") -> "torch.Tensor":
+def _enlarged(todo: GrowthPlan, matrix: "torch.Tensor", fresh: "torch.Tensor") -> "torch.Tensor":
     """Kept rows, new rows, and rows that belong to no id: old ones where there were, else the mean of all."""
     import torch
 
@@ -260,7 +260,7 @@ def copy_tokenizer(source: Path, out: Path) -> None:
             shutil.copyfile(source / name, out / name)
 
 
-def _write_configs(todo: Plan, out: Path) -> None:
+def _write_configs(todo: GrowthPlan, out: Path) -> None:
     """config.json and generation_config.json, true to the rows and to where special ids are now."""
     tokenizer = load_tokenizer(out)
     if len(tokenizer) > todo.rows:
@@ -284,7 +284,7 @@ def _write_configs(todo: Plan, out: Path) -> None:
         (out / name).write_text(to_json(config), encoding="utf-8")
 
 
-def _moved(todo: Plan, key: str, id: Any, moved: dict[int, int]) -> Any:
+def _moved(todo: GrowthPlan, key: str, id: Any, moved: dict[int, int]) -> Any:
     if isinstance(id, list):
         return [_moved(todo, key, one, moved) for one in id]
     if not isinstance(id, int) or not 0 <= id < todo.old.size:

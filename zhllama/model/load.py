@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zhllama.errors import InputError, ZhllamaError
-from zhllama.folder import CONFIG, MANIFEST
 from zhllama.hub import is_hub_name, require_network
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import load_tensors
 from zhllama.manifest import as_it_was, check_outputs, read_config, read_manifest
 from zhllama.pretrained import open_adapter, open_causal, open_config, open_tokenizer
+from zhllama.run_folder import CONFIG, MANIFEST
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class Chain:
     tokenizer: Path
 
 
-class Opened(NamedTuple):
+class OpenedModel(NamedTuple):
     """A transformers model and its tokenizer."""
 
     model: Any
@@ -157,7 +157,7 @@ def open_model(
     dtype: "torch.dtype | None" = None,
     merge: bool = True,
     loading: Mapping[str, Any] | None = None,
-) -> Opened:
+) -> OpenedModel:
     """A model ready for use, on the CPU unless `loading`, more for from_pretrained, says otherwise, with its tokenizer.
 
     None for `dtype` keeps the one it is stored in.
@@ -169,7 +169,7 @@ def open_model(
     chain = resolve_chain(path)
     model = load_base(chain.base, dtype, loading)
     for run in chain.runs:
-        put_rows(model, run)
+        apply_trained_rows(model, run)
     adapters = [run / ADAPTER for run in chain.runs if (run / ADAPTER).is_dir()]
     if adapters:
         model = _with_adapters(model, adapters)
@@ -180,7 +180,7 @@ def open_model(
     settings.eos_token_id = end_ids(settings.eos_token_id, tokenizer)
     if settings.pad_token_id is None:
         settings.pad_token_id = tokenizer.pad_token_id
-    return Opened(model, tokenizer)
+    return OpenedModel(model, tokenizer)
 
 
 def end_ids(known: int | list[int] | None, tokenizer: Any) -> int | list[int] | None:
@@ -230,7 +230,7 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def read_rows(run: Path) -> Iterator[tuple[str, "torch.Tensor", "torch.Tensor"]]:
+def read_trained_rows(run: Path) -> Iterator[tuple[str, "torch.Tensor", "torch.Tensor"]]:
     """What a run trained of the matrices, as (`input` or `output`, ids of the rows, the rows)."""
     path = run / ROWS
     if not path.is_file():
@@ -243,11 +243,11 @@ def read_rows(run: Path) -> Iterator[tuple[str, "torch.Tensor", "torch.Tensor"]]
             yield which, tensors[f"{which}_ids"], tensors[f"{which}_rows"]
 
 
-def put_rows(model: Any, run: Path) -> None:
+def apply_trained_rows(model: Any, run: Path) -> None:
     """Write a run's trained rows into a model's matrices; InputError where they do not fit."""
     import torch
 
-    for which, ids, rows in read_rows(run):
+    for which, ids, rows in read_trained_rows(run):
         layer = model.get_input_embeddings() if which == "input" else model.get_output_embeddings()
         weight = layer.weight
         check_rows(run, tuple(weight.shape), ids, rows)

@@ -9,11 +9,19 @@ import torch
 from zhllama.errors import OptionError
 from zhllama.model.load import ADAPTER, TUNED
 from zhllama.run import Run
-from zhllama.training.align import PairTrainer, Surveyed, Task, accuracy, align, arguments, lora_config
-from zhllama.training.options import Options
-from zhllama.training.plan import Plan
-from zhllama.training.pretrain import Hooks
-from zhllama.training.products import write_adapter, write_tuned
+from zhllama.training.options import TrainingOptions
+from zhllama.training.outputs import write_adapter, write_tuned
+from zhllama.training.pair_training import (
+    PairModelInfo,
+    PairTrainer,
+    PairTrainingJob,
+    accuracy,
+    arguments,
+    lora_config,
+    train_on_pairs,
+)
+from zhllama.training.plan import TrainingPlan
+from zhllama.training.train import Hooks
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,12 @@ class Preference:
 
 
 def dpo(
-    task: Task, options: Options, preference: Preference, found: Surveyed, run: Run, hooks: Hooks
+    task: PairTrainingJob,
+    options: TrainingOptions,
+    preference: Preference,
+    found: PairModelInfo,
+    run: Run,
+    hooks: Hooks,
 ) -> dict[str, Any] | None:
     """Train and return the manifest, None in processes other than the first; the run holds an adapter, or with `options.full` the whole model.
 
@@ -38,7 +51,7 @@ def dpo(
         told = "goes with one process alone"
         raise OptionError("--full", told, "Leave it out, or start without torchrun")
 
-    def build(model: Any, planned: Plan, given: dict[str, Any]) -> PairTrainer:
+    def build(model: Any, planned: TrainingPlan, given: dict[str, Any]) -> PairTrainer:
         return _trainer(model, options, preference, planned, run, given)
 
     def write(trainer: PairTrainer, run: Run) -> None:
@@ -47,11 +60,16 @@ def dpo(
         else:
             write_adapter(trainer.model, run.out / ADAPTER)
 
-    return align(task, options, found, run, hooks, False, build, write)
+    return train_on_pairs(task, options, found, run, hooks, False, build, write)
 
 
 def _trainer(
-    model: Any, options: Options, preference: Preference, planned: Plan, run: Run, given: dict[str, Any]
+    model: Any,
+    options: TrainingOptions,
+    preference: Preference,
+    planned: TrainingPlan,
+    run: Run,
+    given: dict[str, Any],
 ) -> PairTrainer:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer

@@ -15,16 +15,25 @@ from numpy.typing import NDArray
 from zhllama.errors import InputError, OptionError
 from zhllama.io.files import sha256
 from zhllama.io.text import Advance, find_files, read_documents
-from zhllama.training.blocks import ASIDE, META, Blocks, Counts, Example, Origin, examples, write_blocks
+from zhllama.training.document_tokenizer import DocumentTokenizer
+from zhllama.training.packed_blocks import (
+    META,
+    VALIDATION,
+    BlocksOrigin,
+    Example,
+    PackedBlocks,
+    TextCounts,
+    examples,
+    write_blocks,
+)
 from zhllama.training.packing import concatenate, pack
-from zhllama.training.tokens import Tokens
 
 AHEAD = 2048  # blocks of a stream that are held to be drawn from: 25 MB at 512 tokens
 KEPT_EVERY, KEPT_CHARACTERS = 100, 64_000  # one document of a hundred is kept aside, up to so many characters
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightedSource:
     """Some text files under one label; `weight` is its share of the blocks drawn, beside the others'."""
 
     label: str
@@ -32,7 +41,7 @@ class Source:
     weight: float = 1.0
 
     @classmethod
-    def parse(cls, given: str) -> "Source":
+    def parse(cls, given: str) -> "WeightedSource":
         """`zh=PATH` or `zh=PATH:3`; PATH a file, a folder or a glob. Errors: OptionError, InputError."""
         label, equals, rest = given.partition("=")
         if not equals or not label.strip() or not rest:
@@ -72,42 +81,48 @@ def default_cache() -> Path:
 
 
 def cached_blocks(
-    source: Source,
-    tokens: Tokens,
+    source: WeightedSource,
+    tokens: DocumentTokenizer,
     size: int,
     cache: Path,
     *,
     field: str = "text",
     advance: Advance | None = None,
-) -> Blocks:
+) -> PackedBlocks:
     """The source packed for training, from the cache or packed now; a part of its documents is kept aside.
 
     Errors: InputError where the text does not fill one block.
     """
     text = source.hash() if field == "text" else f"{source.hash()} {field}"
-    origin = Origin(text, tokens.hash, size, "concatenate", kept_aside=True)
+    origin = BlocksOrigin(text, tokens.hash, size, "concatenate", kept_aside=True)
     folder = cache / origin.key()
     if (folder / META).is_file():
-        return Blocks.open(folder)
+        return PackedBlocks.open(folder)
     return pack_source(source, tokens, origin, folder, field=field, advance=advance)
 
 
 def pack_source(
-    source: Source, tokens: Tokens, origin: Origin, folder: Path, *, field: str, advance: Advance | None
-) -> Blocks:
+    source: WeightedSource,
+    tokens: DocumentTokenizer,
+    origin: BlocksOrigin,
+    folder: Path,
+    *,
+    field: str,
+    advance: Advance | None,
+) -> PackedBlocks:
     """Encodes and packs all documents of a source into `folder`; InputError where they do not fill one block."""
-    counts, aside = Counts(), list[str]()
+    counts, aside = TextCounts(), list[str]()
     texts = read_documents(source.files, field, advance)
     texts = _keep_aside(texts, aside) if origin.kept_aside else texts
     documents = tokens.documents(texts, counts)
     packed = pack(documents, origin.size, origin.fit, tokens.end)
-    blocks = write_blocks(folder, packed, origin, tokens.size, counts, {ASIDE: lambda: aside})
+    blocks = write_blocks(folder, packed, origin, tokens.size, counts, {VALIDATION: lambda: aside})
     if not len(blocks):
         raise _too_short(source, origin.size)
     return blocks
 
 
-def _too_short(source: Source, size: int) -> InputError:
+def _too_short(source: WeightedSource, size: int) -> InputError:
     named = source.files[0] if len(source.files) == 1 else f"{source.label} ({len(source.files)} files)"
     return InputError(
         named, f"does not fill one block of {size} tokens", "Give more text or a smaller --block-size"
@@ -130,7 +145,9 @@ class Mixture:
     Each number draws a source by weight; a source gives its blocks in an order of its own, shuffled anew each time round.
     """
 
-    def __init__(self, blocks: Sequence[Blocks], weights: Sequence[float], count: int, seed: int) -> None:
+    def __init__(
+        self, blocks: Sequence[PackedBlocks], weights: Sequence[float], count: int, seed: int
+    ) -> None:
         self.blocks, self.seed = blocks, seed
         shares = np.asarray(weights) / sum(weights)
         drawn = np.random.default_rng([seed, 0]).choice(len(blocks), size=count, p=shares)
@@ -154,8 +171,8 @@ class Mixture:
 
 
 def stream(
-    sources: Sequence[Source],
-    tokens: Tokens,
+    sources: Sequence[WeightedSource],
+    tokens: DocumentTokenizer,
     size: int,
     seed: int,
     *,
@@ -183,8 +200,8 @@ def stream(
 class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     """The same as a data set, which begins anew each time it is gone through."""
 
-    sources: Sequence[Source]
-    tokens: Tokens
+    sources: Sequence[WeightedSource]
+    tokens: DocumentTokenizer
     size: int
     seed: int
     field: str
@@ -194,8 +211,8 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
 
 
 def _endless(
-    source: Source,
-    tokens: Tokens,
+    source: WeightedSource,
+    tokens: DocumentTokenizer,
     size: int,
     field: str,
     window: int,
@@ -224,7 +241,7 @@ def read_ahead(blocks: Iterator[Example], count: int, dice: np.random.Generator)
     yield from (held[at] for at in dice.permutation(len(held)))
 
 
-def frequent_ids(blocks: Sequence[Blocks], below: int, covered: float = 0.95) -> list[int]:
+def frequent_ids(blocks: Sequence[PackedBlocks], below: int, covered: float = 0.95) -> list[int]:
     """The ids under `below` that, most frequent first, make up `covered` of their occurrences in the text; ascending."""
     counts = np.zeros(below, np.int64)
     for some in blocks:

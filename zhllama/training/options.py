@@ -6,7 +6,7 @@ from typing import Literal
 from zhllama.errors import OptionError
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Matrices = Literal["input", "both"]
+WhichMatrices = Literal["input", "both"]
 WhichRows = Literal["new", "used", "all", "none"]
 Fit = Literal["concatenate", "best-fit"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -24,7 +24,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainingOptions:
     """One stage, or a tuning. `batch` is in blocks a step over all processes, `micro_batch` those that one device takes at a time.
 
     `steps` None: as many as `epochs` times round the text takes. `lora` None is stage 1: the transformer is frozen.
@@ -35,7 +35,7 @@ class Options:
     full: bool = False
     four_bit: bool = False
     rows: WhichRows = "new"
-    matrices: Matrices = "both"
+    matrices: WhichMatrices = "both"
     old_rows: int | None = None
     steps: int | None = None
     epochs: float = 1.0

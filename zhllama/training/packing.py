@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from zhllama.training.options import Fit
 
-Document = Sequence[int] | NDArray[np.int32]  # the ids of one text
+TokenizedDocument = Sequence[int] | NDArray[np.int32]  # the ids of one text
 WINDOW = 4_000_000  # tokens that best-fit holds in memory while it looks for the best places
 
 
@@ -23,7 +23,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TokenizedSample:
     """The ids of a conversation, and which of them are answers, of so many characters and bytes."""
 
     ids: NDArray[np.int32]
@@ -32,12 +32,12 @@ class Sample:
     bytes: int
 
 
-def pack(documents: Iterable[Document], size: int, fit: Fit, filler: int) -> Iterator[Packed]:
+def pack(documents: Iterable[TokenizedDocument], size: int, fit: Fit, filler: int) -> Iterator[Packed]:
     """Packs documents (their end-of-text included) into blocks of `size`, in bounded memory, a window at a time."""
     return concatenate(documents, size) if fit == "concatenate" else best_fit(documents, size, filler)
 
 
-def concatenate(documents: Iterable[Document], size: int, window: int = WINDOW) -> Iterator[Packed]:
+def concatenate(documents: Iterable[TokenizedDocument], size: int, window: int = WINDOW) -> Iterator[Packed]:
     """One stream cut every `size` tokens; what is left over at the very end, less than a block, is dropped."""
     held: list[NDArray[np.int32]] = []
     begins: list[int] = []
@@ -74,7 +74,9 @@ def _cut(
     return packed, [stream[end:].copy()], rest
 
 
-def best_fit(documents: Iterable[Document], size: int, filler: int, window: int = WINDOW) -> Iterator[Packed]:
+def best_fit(
+    documents: Iterable[TokenizedDocument], size: int, filler: int, window: int = WINDOW
+) -> Iterator[Packed]:
     """Whole documents, the longest first, each into the fullest block that still takes it; longer ones are cut first."""
     held: list[NDArray[np.int32]] = []
     count = 0
@@ -90,10 +92,10 @@ def best_fit(documents: Iterable[Document], size: int, filler: int, window: int 
 
 
 def pack_samples(
-    samples: Iterable[Sample], size: int, filler: int, *, alone: bool = False, window: int = WINDOW
+    samples: Iterable[TokenizedSample], size: int, filler: int, *, alone: bool = False, window: int = WINDOW
 ) -> Iterator[Packed]:
     """Samples of at most `size` ids, each whole in the block where it fits best, or `alone` in one of its own."""
-    held: list[Sample] = []
+    held: list[TokenizedSample] = []
     count = 0
     for sample in samples:
         held.append(sample)
@@ -105,7 +107,7 @@ def pack_samples(
         yield _filled_with(held, size, filler, alone)
 
 
-def _filled_with(samples: list[Sample], size: int, filler: int, alone: bool) -> Packed:
+def _filled_with(samples: list[TokenizedSample], size: int, filler: int, alone: bool) -> Packed:
     bins = (
         [[n] for n in range(len(samples))]
         if alone

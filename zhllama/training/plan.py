@@ -9,16 +9,16 @@ import torch
 from zhllama.errors import InputError, OptionError
 from zhllama.pretrained import build_causal
 from zhllama.training.four_bit import BYTES_A_WEIGHT
+from zhllama.training.hardware import Hardware
 from zhllama.training.loss import CHUNK, kernel
-from zhllama.training.machine import Machine
-from zhllama.training.options import Lora, Options, Precision
+from zhllama.training.options import Lora, Precision, TrainingOptions
 
 BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 ROOM = 0.9  # of a device's memory may be planned for; allocators and kernels take their share
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What the config says of the model: parameters, not bytes."""
 
     body: int  # everything but the two matrices
@@ -43,7 +43,7 @@ class Shape:
         return self.body + self.matrix * (1 if self.tied else 2) + self.lora
 
 
-def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> Shape:
+def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> ModelShape:
     """Builds the model without memory and counts; `rows` replaces the config's vocabulary.
 
     Errors: OptionError for adapter modules that the model does not have.
@@ -61,7 +61,7 @@ def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> 
     every = sum(p.numel() for p in model.parameters())
     heads = int(text.num_attention_heads)
     per_head = int(getattr(text, "head_dim", None) or width // heads)
-    return Shape(
+    return ModelShape(
         body=every - held * width * (1 if head.weight is embedding.weight else 2),
         rows=rows or held,
         width=width,
@@ -101,11 +101,11 @@ def linear_layers(model: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """A run before it begins. Memory in bytes of one device; `steps`, `tokens` and `seconds` None where unknown."""
 
-    shape: Shape
-    machine: Machine
+    shape: ModelShape
+    machine: Hardware
     precision: Precision
     checkpointing: bool
     trained: int
@@ -135,10 +135,10 @@ class Plan:
         }  # fmt: skip
 
 
-def plan(
-    options: Options, shape: Shape, n_old: int, machine: Machine, *, learning: int | None = None,
+def plan_training(
+    options: TrainingOptions, shape: ModelShape, n_old: int, machine: Hardware, *, learning: int | None = None,
     blocks: float | None = None, sharded: bool = False,
-) -> Plan:  # fmt: skip
+) -> TrainingPlan:  # fmt: skip
     """Plans a run of `options`; `learning` rows where `--rows used` has counted them, `blocks` of text where known."""
     rows = {"new": shape.rows - n_old, "all": shape.rows, "used": learning or shape.rows, "none": 0}[
         options.rows
@@ -176,14 +176,14 @@ def plan(
         notes.append("the loss by Liger's kernel")
     if sharded and options.rows in ("new", "used"):
         notes.append("sharded: whole matrices with the gradient of old rows masked, no view (more memory)")
-    return Plan(
+    return TrainingPlan(
         shape, machine, precision, checkpointing, trained, memory, steps, tokens, seconds, tuple(notes)
     )
 
 
 def _fixed_memory(
-    options: Options,
-    shape: Shape,
+    options: TrainingOptions,
+    shape: ModelShape,
     rows: int,
     matrices: int,
     trained: int,
@@ -217,7 +217,7 @@ def _fixed_memory(
 
 
 def _activations(
-    options: Options, shape: Shape, precision: Precision, checkpointing: bool, on_cpu: bool
+    options: TrainingOptions, shape: ModelShape, precision: Precision, checkpointing: bool, on_cpu: bool
 ) -> int:
     """What the layers keep for their backward pass, and the gradients of one layer on their way.
 
@@ -239,7 +239,9 @@ def _activations(
     return tokens * (shape.layers * a_token + gradients)
 
 
-def _operations(options: Options, shape: Shape, rows: int, matrices: int, checkpointing: bool) -> float:
+def _operations(
+    options: TrainingOptions, shape: ModelShape, rows: int, matrices: int, checkpointing: bool
+) -> float:
     """A token's: the body forward and back to its inputs, again where recomputed; attention; the head's products."""
     passes = 3 if checkpointing else 2
     body = 2 * passes * shape.body
@@ -257,7 +259,9 @@ LOGIT, SCORE, INNER, WIDTH, KEY, ADAPTED, DROPPED, LEARNING = 7.0, 2.0, 2.7, 7.6
 SHORT = 1.5  # times as much in 16 bits, for all that is turned into 32 and back
 
 
-def _walked(options: Options, shape: Shape, trained: int, precision: Precision, checkpointing: bool) -> float:
+def _walked(
+    options: TrainingOptions, shape: ModelShape, trained: int, precision: Precision, checkpointing: bool
+) -> float:
     """Numbers of a token that a processor walks through besides its products, in those of a softmax; a fifth of the time, or half."""
     layer = SCORE * shape.heads * options.block_size + INNER * shape.inner
     layer += WIDTH * shape.width + KEY * shape.keys

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from zhllama.conversation.encode import ConversationEncoder
+from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.records import Conversation
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError
@@ -14,31 +14,41 @@ from zhllama.manifest import check_outputs, read_config, read_manifest
 from zhllama.model.load import TOKENIZER, load_tokenizer, open_model
 from zhllama.pretrained import build_scoring, open_adapter
 from zhllama.run import Run
-from zhllama.training.align import PairTrainer, Surveyed, Task, accuracy, align, arguments, lora_config
-from zhllama.training.options import Options
-from zhllama.training.plan import Plan
-from zhllama.training.pretrain import Hooks
-from zhllama.training.products import write_adapter
+from zhllama.training.options import TrainingOptions
+from zhllama.training.outputs import write_adapter
+from zhllama.training.pair_training import (
+    PairModelInfo,
+    PairTrainer,
+    PairTrainingJob,
+    accuracy,
+    arguments,
+    lora_config,
+    train_on_pairs,
+)
+from zhllama.training.plan import TrainingPlan
+from zhllama.training.train import Hooks
 
 REWARD = "reward"  # not `adapter`: what opens a language model must not take this for one
 HEAD = "score"
 
 
-def reward(task: Task, options: Options, found: Surveyed, run: Run, hooks: Hooks) -> dict[str, Any] | None:
+def reward(
+    task: PairTrainingJob, options: TrainingOptions, found: PairModelInfo, run: Run, hooks: Hooks
+) -> dict[str, Any] | None:
     """Train and return the manifest, None in processes other than the first; the run holds the adapter and the head in `reward/`.
 
     Figures on pairs kept aside, before (a random head) and after: `accuracy_aside`, the share whose better answer scores
     higher, and `margin_aside`, by how much.
     """
 
-    def build(model: Any, planned: Plan, given: dict[str, Any]) -> PairTrainer:
+    def build(model: Any, planned: TrainingPlan, given: dict[str, Any]) -> PairTrainer:
         torch.manual_seed(options.seed)
         return _trainer(with_score(model), options, planned, run, given)
 
     def write(trainer: PairTrainer, run: Run) -> None:
         write_adapter(trainer.model, run.out / REWARD)
 
-    return align(task, options, found, run, hooks, True, build, write)
+    return train_on_pairs(task, options, found, run, hooks, True, build, write)
 
 
 def with_score(model: Any) -> Any:
@@ -66,7 +76,9 @@ def with_score(model: Any) -> Any:
     return scoring
 
 
-def _trainer(model: Any, options: Options, planned: Plan, run: Run, given: dict[str, Any]) -> PairTrainer:
+def _trainer(
+    model: Any, options: TrainingOptions, planned: TrainingPlan, run: Run, given: dict[str, Any]
+) -> PairTrainer:
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
 

@@ -13,7 +13,7 @@ from zhllama.errors import BrokenPromise, ZhllamaError
 from zhllama.io.files import read_utf8, to_json, write_whole
 from zhllama.io.json import as_object, parse_json
 from zhllama.training import checkpoint
-from zhllama.training.heldout import Bits, HeldOut, collate, measure
+from zhllama.training.validation import BitsSpent, ValidationSet, collate, measure_bits
 
 MEND = "Start over with --force"
 
@@ -96,7 +96,7 @@ class BlockTrainer(WholeTrainer):
     """
 
     def __init__(
-        self, *, out: Path, heldout: Sequence[HeldOut], english_limit: float, strict: bool, masked: bool,
+        self, *, out: Path, heldout: Sequence[ValidationSet], english_limit: float, strict: bool, masked: bool,
         warn: Callable[[str], None], decode: Callable[[Sequence[int]], str], **trainer: Any,
     ) -> None:  # fmt: skip
         super().__init__(
@@ -115,7 +115,7 @@ class BlockTrainer(WholeTrainer):
         model = self.model_wrapped if self.is_fsdp_enabled else self.model
         with self.accelerator.autocast():
             found = {
-                h.label: measure(model, h, self.args.per_device_eval_batch_size, self.args.device)
+                h.label: measure_bits(model, h, self.args.per_device_eval_batch_size, self.args.device)
                 for h in self.heldout
             }
         figures = _figures(found)
@@ -136,7 +136,7 @@ class BlockTrainer(WholeTrainer):
         self.warn(f"step {self.state.global_step}: {told} of {100 * self.english_limit:g} %")
 
 
-def _figures(found: dict[str, Bits]) -> dict[str, float]:
+def _figures(found: dict[str, BitsSpent]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for label, bits in found.items():
         figures |= {
@@ -146,7 +146,7 @@ def _figures(found: dict[str, Bits]) -> dict[str, float]:
     return figures
 
 
-class Journal(TrainerCallback):
+class TrainingLog(TrainerCallback):
     """Writes what the Trainer logs into log.jsonl, a line an event, and tells it on."""
 
     taken: tuple[str, ...] = ("loss", "grad_norm", "learning_rate")

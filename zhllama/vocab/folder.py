@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import cast, get_args
 
 from zhllama.errors import InputError
-from zhllama.folder import MANIFEST
 from zhllama.io.files import sha256, to_json
 from zhllama.io.json import read_object
 from zhllama.manifest import read_manifest
+from zhllama.run_folder import MANIFEST
 from zhllama.vocab.audit import Audit
 from zhllama.vocab.vocabulary import AddedPiece, Merge, Recipe, V
 

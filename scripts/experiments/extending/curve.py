@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from extending.texts import Texts, mixture
 from zhllama.io.files import write_whole
-from zhllama.training.blocks import Example, examples
-from zhllama.training.heldout import HeldOut, collate, measure
-from zhllama.training.machine import has_amx
+from zhllama.training.document_tokenizer import DocumentTokenizer
+from zhllama.training.hardware import has_amx
+from zhllama.training.packed_blocks import Example, examples
 from zhllama.training.packing import concatenate
-from zhllama.training.rows import lay_out, train_rows
-from zhllama.training.tokens import Tokens
+from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.validation import ValidationSet, collate, measure_bits
 
 WARMUP = 20  # steps
 FASTER = 10  # times the model's rate, for new rows that learn faster than it
@@ -93,9 +93,9 @@ class Trained:
         self.optimiser.zero_grad()
         return float(loss.detach())
 
-    def measured(self, zh: HeldOut, en: HeldOut) -> tuple[float, float]:
+    def measured(self, zh: ValidationSet, en: ValidationSet) -> tuple[float, float]:
         with self.autocast:
-            chinese, english = (measure(self.model, held, self.settings.batch, CPU) for held in (zh, en))
+            chinese, english = (measure_bits(self.model, held, self.settings.batch, CPU) for held in (zh, en))
         return chinese.per_character, english.per_byte
 
 
@@ -114,7 +114,7 @@ class Read:
     characters: int
 
 
-def batches(zh: list[str], en: list[str], tokens: Tokens, settings: Settings) -> Iterator[Read]:
+def batches(zh: list[str], en: list[str], tokens: DocumentTokenizer, settings: Settings) -> Iterator[Read]:
     """The endless text, packed for one vocabulary."""
     lengths: list[tuple[int, int]] = []  # tokens and characters of each document
 
@@ -142,7 +142,7 @@ def batches(zh: list[str], en: list[str], tokens: Tokens, settings: Settings) ->
 def train(
     folder: Path,
     begin: Callable[[], Trained],
-    tokens: Tokens,
+    tokens: DocumentTokenizer,
     n_old: int,
     zh: list[str],
     texts: Texts,
@@ -160,7 +160,7 @@ def train(
     trained = begin()
     settings = trained.settings
     aside = [
-        HeldOut.of(label, [t[:limit] for t in held], tokens, settings.size)
+        ValidationSet.of(label, [t[:limit] for t in held], tokens, settings.size)
         for label, held, limit in (
             ("zh", texts.aside_zh, settings.aside_zh),
             ("en", texts.aside_en, settings.aside_en),

@@ -14,13 +14,13 @@ from initialisations import continue_vocabulary, smollm2
 from extending.curve import Settings, Trained, train
 from extending.texts import Texts
 from zhllama.efficiency.advise import savings
-from zhllama.efficiency.extension import joined_from
+from zhllama.efficiency.bpe_extension import joined_from
 from zhllama.io.files import write_whole
-from zhllama.model.distill import Distilling
 from zhllama.model.grow import grow
-from zhllama.model.initialise import Init
 from zhllama.model.load import load_base
-from zhllama.training.tokens import Tokens
+from zhllama.model.row_init import RowInit
+from zhllama.model.row_init_distilled import Distilling
+from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.vocab.continued import continued, count_runs
 from zhllama.vocab.fast_tokenizer import transformers_files
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
@@ -40,7 +40,7 @@ class Variant:
     """One curve; `added` 0 is the old vocabulary. `rate` None: the best of the sweep."""
 
     added: int
-    init: Init = "mean"
+    init: RowInit = "mean"
     learn: Learn = "all"
     untied: bool = False
     rate: float | None = None
@@ -104,7 +104,7 @@ class Base:
 
     def begin(self, variant: Variant, texts: Texts, rate: float) -> Trained:
         folder, _ = self.grown(variant, texts)
-        n_old = Tokens.open(self.folder / "base").size
+        n_old = DocumentTokenizer.open(self.folder / "base").size
         torch.manual_seed(0)
         return Trained(load_base(folder, torch.float32), n_old, variant.learn, rate, self.settings)
 
@@ -192,7 +192,7 @@ def _train_small(folder: Path, data: Path, texts: Texts, settings: Settings) -> 
     every = max(1, (settings.last or 0) // 5)
     marks = [(step, 0.0) for step in range(0, (settings.last or 0) + 1, every)]
     trained = Trained(model, 32_000, "all", BASE_RATE, settings)
-    tokens = Tokens.open(folder / "begun")
+    tokens = DocumentTokenizer.open(folder / "begun")
     points = train(folder / "base-training", lambda: trained, tokens, 32_000, texts.base_zh, texts, marks)
     fresh = LlamaForCausalLM(small_config())
     state = {

@@ -1,0 +1,103 @@
+"""A tokenizer made ready for conversation: `[PAD]` and a template's special tokens after its last id, the template with it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zhllama.conversation.template import ChatTemplate, special_tokens, template_for
+from zhllama.errors import InputError
+from zhllama.io.files import read_whole, to_json, write_whole
+from zhllama.io.json import as_object, parse_json, read_object
+from zhllama.model.load import load_tokenizer
+from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
+from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
+from zhllama.vocab.byte_level_vocabulary import special_token
+from zhllama.vocab.fast_tokenizer import Specials, transformers_files, why_no_fast_tokenizer
+from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
+from zhllama.vocab.tokenizer_config import CONFIG, TEMPLATE, named_token, read_settings
+from zhllama.vocab.vocabulary import PAD
+
+JSON = "tokenizer.json"
+
+
+def equip(source: Path, name: str, out: Path) -> ChatTemplate:
+    """Write the tokenizer of the folder `source` to the folder `out`, with what the template of that name needs.
+
+    A tokenizer that names no pad token gets `[PAD]`, as the published one did; ids that it has stay. The template is its
+    `chat_template` and, where the template ends answers with a token of its own, that is its end of text.
+    Errors: InputError for a tokenizer that cannot be extended, or whose own template lacks an end.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    inner = load_vocabulary(source)
+    if isinstance(inner, SentencePieceTokenizer):
+        _sentencepiece(inner.model, source, special_tokens(name), out)
+    elif isinstance(inner, JsonTokenizer) and (source / JSON).is_file():
+        _json(inner, source, special_tokens(name), out)
+    else:
+        raise InputError(source, "holds neither tokenizer.model nor tokenizer.json", "Give another model")
+    tokenizer = load_tokenizer(out)
+    template = template_for(name, tokenizer)
+    write_whole(out / TEMPLATE, template.jinja)
+    settings = {key: value for key, value in read_settings(out).items() if key != "chat_template"}
+    if tokenizer.eos_token != template.stop and name != "own":
+        settings["eos_token"] = template.stop
+    write_whole(out / CONFIG, to_json(settings))
+    return template
+
+
+def _sentencepiece(model: SentencePieceVocabulary, source: Path, tokens: Sequence[str], out: Path) -> None:
+    """The .model goes on: where scores tie, as in the published one, `[PAD]` is the ordinary piece it was there."""
+    settings = read_settings(source)
+    _refuse_added(model, settings, source)
+    pad = named_token(settings, "pad_token") or (PAD if PAD in model.ids else None)
+    kind: Any = "control" if why_no_fast_tokenizer(model) is None else "normal"
+    added = [] if pad in model.ids else [Piece(PAD, 0.0, kind)]
+    controls = [Piece(token, 0.0, "control") for token in tokens if token not in model.ids]
+    larger = model.extended([*added, *controls])
+    specials = Specials(bos=settings.get("add_bos_token", True), pad=PAD if added else pad)
+    files = transformers_files(larger, specials)
+    config = as_object(parse_json(files[CONFIG], source / CONFIG), source / CONFIG)
+    if tokens:
+        config["added_tokens_decoder"] = {
+            str(larger.ids[token]): {"content": token, "special": True, "normalized": False}
+            for token in tokens
+        }
+    if (source / TEMPLATE).is_file():
+        files[TEMPLATE] = read_whole(source / TEMPLATE)
+    elif "chat_template" in settings:
+        config["chat_template"] = settings["chat_template"]
+    for name, content in {**files, CONFIG: to_json(config).encode()}.items():
+        write_whole(out / name, content)
+
+
+def _refuse_added(model: SentencePieceVocabulary, settings: dict[str, Any], source: Path) -> None:
+    held = settings.get("added_tokens_decoder", {})
+    beyond = [id for id in held if int(id) >= len(model.pieces)]
+    if beyond:
+        told = f"adds {len(beyond)} tokens to its tokenizer.model in {CONFIG}"
+        raise InputError(source, told, "Save it with a tokenizer.json that holds them, and remove the .model")
+
+
+def _json(inner: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) -> None:
+    """tokenizer.json goes on by special tokens of its own kind."""
+    settings = read_settings(source)
+    raw = read_object(source / JSON)
+    known = inner.inner.get_vocab(with_added_tokens=True)
+    pad = named_token(settings, "pad_token")
+    lacking = [PAD] if pad not in known and PAD not in known else []
+    lacking += [token for token in tokens if token not in known]
+    added = [special_token(inner.size + number, token) for number, token in enumerate(lacking)]
+    raw["added_tokens"] += added
+    if pad not in known:
+        settings["pad_token"] = PAD
+    if "added_tokens_decoder" in settings:
+        settings["added_tokens_decoder"] |= {
+            str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added
+        }
+    # Other classes rebuild the splitting of text by themselves (transformers 5.23), and cut it otherwise.
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if (source / TEMPLATE).is_file():
+        write_whole(out / TEMPLATE, read_whole(source / TEMPLATE))
+    write_whole(out / JSON, json.dumps(raw, ensure_ascii=False))
+    write_whole(out / CONFIG, to_json(settings))

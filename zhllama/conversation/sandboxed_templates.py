@@ -1,0 +1,127 @@
+"""Renders chat templates of others in a process that the system ends where one takes too much time or memory."""
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any, cast
+
+from zhllama.conversation.template_worker import SECONDS
+
+CHILD = Path(__file__).parent / "template_worker.py"
+WORDS = "我们 said: 3 + 4 = 7, <b>\n"
+# What a template is tried on: the forms that conversations have, a long turn, many turns, content that reads as a large number.
+TRIALS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("user", WORDS),),
+    (("user", WORDS), ("assistant", WORDS)),
+    (("system", WORDS), ("user", WORDS), ("assistant", WORDS)),
+    (("user", "999999999"), ("assistant", "999999999"), ("user", "999999999")),
+    (("user", WORDS * 400), ("assistant", WORDS * 400)),
+    (("user", WORDS), ("assistant", WORDS)) * 12,
+)
+Message = Mapping[str, str]
+
+
+class Fails(Exception):
+    """The template raised an error on this conversation."""
+
+
+class Exceeds(Exception):
+    """The template took more time, memory or text than a conversation may take."""
+
+
+class Renderer:
+    """One child process, started when it is first needed and again after it was ended; safe among threads and after a fork."""
+
+    def __init__(self) -> None:
+        self._lock, self._child, self._owner = Lock(), cast("subprocess.Popen[str] | None", None), 0
+
+    def render(
+        self, jinja: str, messages: Sequence[Message], specials: Mapping[str, Any], opened: bool
+    ) -> str:
+        """The text of a conversation, as transformers renders it. Errors: Fails, Exceeds."""
+        asked = {"template": jinja, "messages": messages, "specials": specials, "opened": opened}
+        if self._owner != os.getpid():  # a lock that was taken at a fork is never freed
+            self._lock, self._child, self._owner = Lock(), None, os.getpid()
+        with self._lock:
+            child = self._started()
+            try:
+                print(json.dumps(asked, default=str), file=child.stdin, flush=True)
+                line = cast("IO[str]", child.stdout).readline()
+            except BrokenPipeError:
+                line = ""
+            if not line.endswith("\n"):
+                self._child = None
+                raise _fault_of(_ended(child))
+        reply = json.loads(line)
+        if "exceeds" in reply:
+            raise Exceeds(reply["exceeds"])
+        if "fails" in reply:
+            raise Fails(reply["fails"])
+        return cast(str, reply["text"])
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None and self._owner == os.getpid():
+            _ended(self._child)
+            self._child = None
+
+    def _started(self) -> "subprocess.Popen[str]":
+        if self._child is None:
+            one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, encoding="utf-8", env={**os.environ, **one},
+                start_new_session=True,  # Ctrl-C is for this process to answer
+            )  # fmt: skip
+            print(json.dumps([p for p in sys.path if p]), file=self._child.stdin, flush=True)
+        return self._child
+
+
+def _ended(child: "subprocess.Popen[str]") -> int:
+    child.kill()
+    code = child.wait()
+    for pipe in (child.stdin, child.stdout):
+        with suppress(BrokenPipeError):  # what it was to read last
+            cast("IO[str]", pipe).close()
+    return code
+
+
+def _fault_of(code: int) -> Exception:
+    if code >= 0:
+        return Fails(f"the process that renders it ended with {code}")
+    if code in (-signal.SIGPROF, -signal.SIGALRM):
+        return Exceeds(f"takes more than {SECONDS:.0f} s on a conversation")
+    return Exceeds("takes more memory than is allowed, or crashes")
+
+
+renderer = Renderer()
+atexit.register(renderer.close)
+
+
+def try_out(jinja: str, specials: Mapping[str, Any]) -> None:
+    """Render a few conversations once for each template. Errors: Exceeds; one that a template refuses is not of interest here."""
+    fault = _fault(jinja, json.dumps(specials, default=str, sort_keys=True))
+    if fault is not None:
+        raise Exceeds(fault)
+
+
+@cache
+def _fault(jinja: str, specials: str) -> str | None:
+    for turns in TRIALS:
+        for opened in (False, True):
+            messages = [{"role": role, "content": content} for role, content in turns]
+            try:
+                renderer.render(jinja, messages, json.loads(specials), opened)
+            except Fails:
+                continue
+            except Exceeds as error:
+                return str(error)
+    return None

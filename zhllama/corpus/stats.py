@@ -1,0 +1,184 @@
+"""What a cleaning did, step by step, from datatrove's stats and the files themselves; and whether every document is there."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zhllama.corpus.clean import REJECTED, WORK
+from zhllama.corpus.documents import DOCUMENTS
+from zhllama.corpus.executors import Phase
+from zhllama.corpus.pipeline_steps import length_bin
+from zhllama.errors import BrokenPromise
+from zhllama.io.files import open_regular
+from zhllama.io.json import as_object, parse_json, read_json
+
+MEND = "Start over with --force"
+
+SHOWN, SHOWN_CHARACTERS = 5, 200  # examples a step, and characters of each
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """One step: how many documents reached it, what it dropped and why, what it changed, and the seconds of one core."""
+
+    name: str
+    drops: bool
+    documents: int
+    characters: int
+    dropped: int
+    changed: int
+    reasons: dict[str, int]
+    lengths: dict[int, int]
+    examples: list[list[str]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CleaningStats:
+    """All steps, and the account: documents_in == documents_out + rejected."""
+
+    documents_in: int
+    documents_out: int
+    characters_in: int
+    characters_out: int
+    rejected: int
+    lengths: dict[int, int]
+    steps: list[StepStats]
+
+    def figures(self) -> dict[str, Any]:
+        """What goes into the manifest."""
+        return {
+            "documents_in": self.documents_in,
+            "documents_out": self.documents_out,
+            "rejected": self.rejected,
+            "characters_in": self.characters_in,
+            "characters_out": self.characters_out,
+            "steps": [
+                {
+                    "step": s.name,
+                    "documents": s.documents,
+                    "characters": s.characters,
+                    "dropped": s.dropped,
+                    "changed": s.changed,
+                    "reasons": s.reasons,
+                    "seconds": round(s.seconds, 3),
+                }
+                for s in self.steps
+            ],
+        }
+
+
+@dataclass
+class StepTally:
+    """datatrove's stats of one block, summed over the tasks of a phase."""
+
+    name: str
+    totals: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+def collect_stats(phases: Sequence[Phase], out: Path) -> CleaningStats:
+    """Read the stats of all tasks and what lies in `out`. Errors: BrokenPromise when a document is missing or double."""
+    steps, read, written = [], StepTally("reader: read"), StepTally("stats: lengths")
+    for phase in phases:
+        for tally in _tallies(phase):
+            kind, _, name = tally.name.partition(": ")
+            if tally.name == read.name:
+                read = tally
+            elif tally.name == written.name:
+                written = tally
+            elif (
+                kind in ("edit", "filter") and phase.name != "signatures"
+            ):  # which drops the exact duplicates once more
+                steps.append(_step(kind, name, tally, out))
+    lengths = {
+        int(key.split()[1]): count for key, count in written.totals.items() if key.startswith("length ")
+    }
+    documents_out = sum(_lines(path) for path in sorted((out / DOCUMENTS).glob("*.jsonl")))
+    books = CleaningStats(
+        read.totals["documents"],
+        documents_out,
+        read.totals["characters"],
+        written.totals["characters"],
+        sum(step.dropped for step in steps),
+        dict(sorted(lengths.items())),
+        steps,
+    )
+    _balance(books, out)
+    return books
+
+
+def _balance(books: CleaningStats, out: Path) -> None:
+    for step in books.steps:
+        written = sum(step.reasons.values())
+        if step.drops and step.dropped != written:
+            raise BrokenPromise(
+                out / REJECTED / step.name,
+                f"{step.dropped} documents were dropped and {written} written",
+                "Make the run again with --force and report it",
+            )
+    if books.documents_in != books.documents_out + books.rejected:
+        raise BrokenPromise(
+            out,
+            f"{books.documents_in} documents came in, {books.documents_out} went out and "
+            f"{books.rejected} were rejected",
+            "Make the run again with --force and report it",
+        )
+
+
+def _step(kind: str, name: str, tally: StepTally, out: Path) -> StepStats:
+    reasons: Counter[str] = Counter()
+    lengths: Counter[int] = Counter()
+    examples: list[list[str]] = []
+    if kind == "filter":
+        for path in sorted((out / REJECTED / name).glob("*.jsonl")):
+            for record in _records(path):
+                reasons[record["reason"]] += 1
+                lengths[length_bin(len(record["text"]))] += 1
+                if len(examples) < SHOWN:
+                    examples.append([record["reason"], record["id"], record["text"][:SHOWN_CHARACTERS]])
+    else:
+        for path in sorted((out / WORK / "examples" / name).glob("*.json")):
+            examples += read_json(path, MEND)[: SHOWN - len(examples)]
+    totals = tally.totals
+    return StepStats(
+        name,
+        kind == "filter",
+        totals["total"],
+        totals["characters"],
+        totals["dropped"],
+        totals["changed"],
+        dict(reasons.most_common()),
+        dict(sorted(lengths.items())),
+        examples,
+        tally.seconds,
+    )
+
+
+def _tallies(phase: Phase) -> list[StepTally]:
+    """One tally a block. Only totals are read: datatrove writes a bare number where all that was counted is ones."""
+    summed: list[StepTally] = []
+    for rank in range(phase.tasks):
+        blocks = read_json(phase.logs / "stats" / f"{rank:05d}.json", MEND, any_number=True)
+        summed = summed or [StepTally(block["name"]) for block in blocks]
+        for tally, block in zip(summed, blocks, strict=True):
+            tally.seconds += _total(block["time_stats"])
+            tally.totals.update({key: int(_total(value)) for key, value in block["stats"].items()})
+    return summed
+
+
+def _total(value: Any) -> float:
+    return float(value["total"] if isinstance(value, dict) else value)
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    with open_regular(path) as file:
+        for number, line in enumerate(file, 1):
+            yield as_object(parse_json(line, f"{path}:{number}", MEND), f"{path}:{number}", MEND)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

@@ -1,0 +1,225 @@
+"""Writes a plain LLaMA-type folder as one GGUF file for llama.cpp, a tensor in memory at a time."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from zhllama.errors import InputError, MissingPackage, OutputError
+from zhllama.io.json import read_object
+from zhllama.model.load import load_tokenizer, read_model_config
+from zhllama.model.weight_files import Weights, read_weights
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.vocabulary import PieceKind
+
+Quantised = Literal["f16", "q8_0", "q4_0"]
+ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3"}
+TYPES: dict[PieceKind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
+FILE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 7}  # LlamaFileType
+BLOCK = 32  # numbers that share one scale in q8_0 and q4_0
+# How llama.cpp names the ways in which byte-level vocabularies split text first (llama-vocab.cpp).
+_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLITS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2"}
+
+
+@dataclass(frozen=True)
+class GgufVocabulary:
+    """The vocabulary as GGUF's metadata holds it, one token a row of the matrices."""
+
+    kind: Literal["llama", "gpt2"]
+    split: str
+    tokens: list[bytes]
+    types: list[int]
+    scores: list[float] | None
+    merges: list[str] | None
+    prefix: bool
+
+
+def write_gguf(folder: Path, out: Path, kind: Quantised) -> None:
+    """Write the model in `folder` to the file `out`.
+
+    Matrices become float16 or blocks of 8 or 4 bits (with 4, embedding and head keep 8), vectors stay float32.
+    Errors: MissingPackage, InputError for a model that llama.cpp would read otherwise, OutputError.
+    """
+    try:
+        import gguf
+    except ImportError:
+        raise MissingPackage("--gguf", "gguf", "gguf") from None
+    config = read_model_config(folder)
+    if config.model_type not in ARCHITECTURES:
+        raise InputError(
+            folder,
+            f"is of the type {config.model_type}, and only {', '.join(ARCHITECTURES)} become GGUF",
+            "Leave --gguf out",
+        )
+    rope = config.rope_parameters
+    if rope.get("rope_type", "default") != "default":
+        raise InputError(
+            folder,
+            f"stretches its positions by {rope['rope_type']}, which --gguf does not write",
+            "Leave --gguf out, and use llama.cpp's own converter",
+        )
+    weights = read_weights(folder)
+    architecture = gguf.MODEL_ARCH[ARCHITECTURES[config.model_type]]
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    part = out.with_name(f".{out.name}.part")
+    writer = gguf.GGUFWriter(part, gguf.MODEL_ARCH_NAMES[architecture])
+    try:
+        _add_config(writer, config, folder, kind)
+        _add_vocabulary(writer, folder, weights.tensors["model.embed_tokens.weight"].shape[0])
+        tensors = list(_tensors(weights, names, kind, bool(config.tie_word_embeddings)))
+        for stored, name, type in tensors:
+            shape = weights.tensors[stored].shape
+            length = gguf.quants.quant_shape_to_byte_shape(shape, gguf.GGMLQuantizationType[type])
+            writer.add_tensor_info(
+                name,
+                length,
+                np.dtype("uint8"),
+                math.prod(length),
+                raw_dtype=gguf.GGMLQuantizationType[type],
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for stored, _, type in tensors:
+            numbers = _numbers(weights, stored, config)
+            made = gguf.quants.quantize(numbers, gguf.GGMLQuantizationType[type])
+            if type == "F16" and not np.isfinite(made).all():
+                raise InputError(
+                    folder, f"holds in {stored} numbers too large for float16", "Give --gguf q8_0"
+                )
+            writer.write_tensor_data(made.view("uint8"))
+        writer.close()
+        part.replace(out)
+    except OSError as error:
+        raise OutputError(out, f"cannot be written ({error.strerror or error})", "Free some room") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _tensors(weights: Weights, names: Any, kind: Quantised, tied: bool) -> Iterator[tuple[str, str, str]]:
+    """Each stored tensor with its name in llama.cpp and the type it is written as."""
+    for stored, held in weights.tensors.items():
+        if (tied and stored == "lm_head.weight") or stored.endswith("rotary_emb.inv_freq"):
+            continue
+        name = names.get_name(stored, try_suffixes=(".weight", ".bias"))
+        if name is None:
+            raise InputError(
+                weights.folder, f"holds {stored}, for which llama.cpp has no place", "Leave --gguf out"
+            )
+        if len(held.shape) < 2:
+            type = "F32"
+        elif kind == "f16" or held.shape[-1] % BLOCK:
+            type = "F16"
+        else:
+            # a row is looked up or ranked against all others: 4 bits cost too much there (llama.cpp keeps more too)
+            type = "Q8_0" if name in ("token_embd.weight", "output.weight") else kind.upper()
+        yield stored, name, type
+
+
+def _numbers(weights: Weights, stored: str, config: Any) -> np.ndarray[Any, Any]:
+    """One tensor in float32; queries and keys of LLaMA with their halves interleaved, as llama.cpp rotates them."""
+    numbers: np.ndarray[Any, Any] = weights.tensor(stored).float().numpy()
+    if ARCHITECTURES[config.model_type] == "LLAMA" and (".q_proj." in stored or ".k_proj." in stored):
+        heads = config.num_attention_heads if ".q_proj." in stored else config.num_key_value_heads
+        halves = numbers.reshape(heads, 2, numbers.shape[0] // heads // 2, *numbers.shape[1:])
+        numbers = halves.swapaxes(1, 2).reshape(numbers.shape)
+    return numbers
+
+
+def _add_config(writer: Any, config: Any, folder: Path, kind: Quantised) -> None:
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    writer.add_name(folder.name)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(width)
+    writer.add_key_length(width)
+    writer.add_value_length(width)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_file_type(FILE_TYPES[kind])
+    writer.add_quantization_version(2)
+
+
+def _add_vocabulary(writer: Any, folder: Path, rows: int) -> None:
+    tokenizer = load_tokenizer(folder)
+    held = read_gguf_vocabulary(folder, tokenizer, rows)
+    writer.add_tokenizer_model(held.kind)
+    writer.add_tokenizer_pre(held.split)
+    writer.add_token_list(held.tokens)
+    writer.add_token_types(held.types)
+    if held.scores is not None:
+        writer.add_token_scores(held.scores)
+    if held.merges is not None:
+        writer.add_token_merges(held.merges)
+    writer.add_add_space_prefix(held.prefix)
+    for name in ("bos", "eos", "unk", "pad"):
+        id = getattr(tokenizer, f"{name}_token_id", None)
+        if id is not None:
+            getattr(writer, f"add_{name}_token_id")(id)
+    writer.add_add_bos_token(tokenizer("a").input_ids[0] == tokenizer.bos_token_id is not None)
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
+
+
+def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabulary:
+    """The folder's vocabulary, filled up with unused tokens to one a row.
+
+    Errors: InputError where llama.cpp could not cut as the folder's tokenizer does.
+    """
+    added = {
+        id: (token.content.encode(), 3 if token.special else 4)
+        for id, token in tokenizer.added_tokens_decoder.items()
+    }
+    if (folder / "tokenizer.model").is_file():
+        model = SentencePieceVocabulary.read(folder / "tokenizer.model")
+        if model.algorithm != "bpe":
+            raise InputError(folder, f"has a {model.algorithm} vocabulary", "Leave --gguf out")
+        held = {id: (piece.text.encode(), TYPES[piece.kind]) for id, piece in enumerate(model.pieces)}
+        full = _filled({**added, **held}, rows)
+        scores = [model.pieces[id].score if id < len(model.pieces) else -1e4 for id in range(rows)]
+        return GgufVocabulary(
+            "llama",
+            "default",
+            [t for t, _ in full],
+            [k for _, k in full],
+            scores,
+            None,
+            model.normalizer.add_dummy_prefix,
+        )
+    raw = read_object(folder / "tokenizer.json")
+    split = _split(raw.get("pre_tokenizer") or {})
+    if split is None:
+        raise InputError(
+            folder, "has a tokenizer that splits text in a way unknown to llama.cpp", "Leave --gguf out"
+        )
+    held = {id: (token.encode(), TYPES["normal"]) for token, id in raw["model"]["vocab"].items()}
+    full = _filled({**held, **added}, rows)
+    merges = [m if isinstance(m, str) else " ".join(m) for m in raw["model"]["merges"]]
+    return GgufVocabulary("gpt2", split, [t for t, _ in full], [k for _, k in full], None, merges, False)
+
+
+def _filled(held: dict[int, tuple[bytes, int]], rows: int) -> list[tuple[bytes, int]]:
+    return [held.get(id, (f"[UNUSED_{id}]".encode(), TYPES["unused"])) for id in range(rows)]
+
+
+def _split(pre: dict[str, Any]) -> str | None:
+    """llama.cpp's name for a byte-level tokenizer's first split, None for one it does not know."""
+    steps = pre.get("pretokenizers", [pre])
+    kinds = [step.get("type") for step in steps]
+    if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):
+        return "gpt-2"
+    if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"] and steps[1].get("use_regex", True):
+        return "smollm"
+    if kinds == ["Split", "ByteLevel"] and not steps[1].get("use_regex", True):
+        return SPLITS.get(steps[0]["pattern"].get("Regex"))
+    return None
