@@ -158,7 +158,8 @@ def write_run(
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import save_file
 
-    from zhllama.model.load import load_base, resolve_chain
+    from zhllama.model.chain import resolve_chain
+    from zhllama.model.load import load_base
 
     torch.manual_seed(seed)
     folder.mkdir(parents=True)

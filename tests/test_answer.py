@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused_and_counted(model: Path, tmp_path: Path) -
 def test_one_line_errors_that_leave_nothing(model: Path, questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     for arguments, told in [
-        ((tmp_path, "--questions", questions), f"{tmp_path}: holds neither a model (config.json) nor a run"),
+        ((tmp_path, "--questions", questions), f"{tmp_path}: contains neither a model (config.json) nor a zhllama run"),
         ((model, "--questions", tmp_path / "no.jsonl"), f"{tmp_path}/no.jsonl: no such file"),
         ((model, "--questions", questions, "--template", "chatml"), "--template chatml: needs the special token"),
         ((model, "--questions", questions, "--template", "x"), "--template: 'x' is not known"),

@@ -16,7 +16,7 @@ from zhllama.conversation.read_conversations import answered, kept, read_convers
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.conversation.template import NAMES, template_for
 from zhllama.errors import InputError, OptionError
-from zhllama.model.load import load_tokenizer
+from zhllama.model.load import load_transformers_tokenizer
 from zhllama.resources import shipped
 from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
 from zhllama.vocab.merge import chinese_llama
@@ -109,7 +109,7 @@ def test_ids_are_those_of_transformers(
     sources: dict[str, Path], tmp_path: Path, kind: str, name: str
 ) -> None:
     template = equip(sources[kind], name, tmp_path)
-    tokenizer = load_tokenizer(tmp_path)
+    tokenizer = load_transformers_tokenizer(tmp_path)
     assert tokenizer.chat_template == template.jinja and tokenizer.eos_token == template.stop
     encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
     assert encoder.template.stop == template.stop
@@ -122,7 +122,7 @@ def test_ids_are_those_of_transformers(
 def test_on_real_conversations(sources: dict[str, Path], tmp_path: Path, data: Path, name: str) -> None:
     for kind in ("twin", "llama-3"):
         template = equip(sources[kind], name, tmp_path / kind)
-        tokenizer = load_tokenizer(tmp_path / kind)
+        tokenizer = load_transformers_tokenizer(tmp_path / kind)
         encoder = ConversationEncoder(tokenizer, template)
         for file in ("sft_alpaca_zh_carbonz0", "chat_oasst_zh_sharegpt", "sft_alpaca_en_10k"):
             rows = kept(read_conversations(data / "instructions" / f"{file}.jsonl.xz", answered), [])
@@ -140,7 +140,7 @@ def test_the_published_vocabulary_grows_to_49954(
         hashlib.sha256(content).hexdigest()
         == "2d967e855b1213a439df6c8ce2791f869c84b4f3b6cfacf22b86440b8192a2f8"
     )
-    tokenizer = load_tokenizer(tmp_path / "out")
+    tokenizer = load_transformers_tokenizer(tmp_path / "out")
     assert (len(tokenizer), tokenizer.pad_token, tokenizer.pad_token_id) == (49954, "[PAD]", 49953)
     for conversation in HARD:
         check(conversation, tokenizer, ConversationEncoder(tokenizer, template))
@@ -153,7 +153,7 @@ def test_what_is_there_already_is_not_added_again(sources: dict[str, Path], tmp_
         for name in ("tokenizer.json", "chat_template.jinja"):
             first, second = (tmp_path / n / name for n in (kind, f"{kind}-again"))
             assert json.loads(json.dumps(first.read_text("utf-8"))) == second.read_text("utf-8"), name
-        assert load_tokenizer(tmp_path / kind).pad_token == "[PAD]"
+        assert load_transformers_tokenizer(tmp_path / kind).pad_token == "[PAD]"
 
 
 def test_names_in_the_older_file_do_not_win(sources: dict[str, Path], tmp_path: Path) -> None:
@@ -165,13 +165,13 @@ def test_names_in_the_older_file_do_not_win(sources: dict[str, Path], tmp_path: 
     (tmp_path / "old" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     for name, stop in (("alpaca", "</s>"), ("chatml", "<|im_end|>")):
         assert equip(tmp_path / "old", name, tmp_path / name).stop == stop
-        tokenizer = load_tokenizer(tmp_path / name)
+        tokenizer = load_transformers_tokenizer(tmp_path / name)
         assert tokenizer.eos_token == stop and "messages[0]['content'] + eos" not in tokenizer.chat_template
 
 
 def test_the_published_prompt(sources: dict[str, Path], tmp_path: Path) -> None:
     template = equip(sources["twin"], "alpaca", tmp_path)
-    tokenizer = load_tokenizer(tmp_path)
+    tokenizer = load_transformers_tokenizer(tmp_path)
     assert template.render(tokenizer, (Turn("user", "问？\n猫"),), opened=True) == (
         "<s>Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
         "### Instruction:\n问？\n猫\n\n### Response:\n"
@@ -216,7 +216,7 @@ def test_own_templates_without_an_end(
 def test_own_templates_that_cannot_be_taken_apart(
     sources: dict[str, Path], tmp_path: Path, jinja: str, told: str
 ) -> None:
-    tokenizer = load_tokenizer(sources["twin"])
+    tokenizer = load_transformers_tokenizer(sources["twin"])
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
     template = template_for("own", tokenizer)
     with pytest.raises(InputError, match=told):
@@ -225,7 +225,7 @@ def test_own_templates_that_cannot_be_taken_apart(
 
 def test_unknown_templates_and_spelled_out_specials(sources: dict[str, Path], tmp_path: Path) -> None:
     template = equip(sources["twin"], "alpaca", tmp_path)
-    tokenizer = load_tokenizer(tmp_path)
+    tokenizer = load_transformers_tokenizer(tmp_path)
     with pytest.raises(OptionError, match=r"'llama' is not known\. Give one of alpaca, vicuna"):
         template_for("llama", tokenizer)
     for token in ("</s>", "[PAD]", "<s>"):
@@ -239,7 +239,7 @@ def test_unknown_templates_and_spelled_out_specials(sources: dict[str, Path], tm
 def test_what_a_tokenizer_joins_is_refused(sources: dict[str, Path], tmp_path: Path) -> None:
     """GPT-2's split takes line ends and spaces together: an answer that begins with spaces, a prompt that ends in two lines."""
     template = equip(sources["gpt-2"], "alpaca", tmp_path)
-    tokenizer = load_tokenizer(tmp_path)
+    tokenizer = load_transformers_tokenizer(tmp_path)
     with pytest.raises(InputError, match="test:1: the tokenizer joins an answer to the"):
         encode(conversations("写代码", "    return 1")[0], tokenizer, template)
     raw = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
@@ -247,7 +247,7 @@ def test_what_a_tokenizer_joins_is_refused(sources: dict[str, Path], tmp_path: P
     raw["model"]["merges"].insert(0, ["Ċ", "Ċ"])
     (tmp_path / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
     equip(tmp_path, "llama3", tmp_path / "llama3")
-    tokenizer = load_tokenizer(tmp_path / "llama3")
+    tokenizer = load_transformers_tokenizer(tmp_path / "llama3")
     encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
     with pytest.raises(InputError, match="the tokenizer cuts the whole otherwise than its pieces"):
         encoder.prove(HARD[1])

@@ -25,9 +25,10 @@ from tests.model_toys import (
 from zhllama.errors import BrokenPromise
 from zhllama.io.files import sha256
 from zhllama.model import export
-from zhllama.model.export import fold, prove
+from zhllama.model.chain import resolve_chain
+from zhllama.model.export import merge_chain, prove_export
 from zhllama.model.grow import grow
-from zhllama.model.load import open_model, resolve_chain
+from zhllama.model.load import open_model
 
 N_OLD = 600
 IDS = base_vocabulary().processor.encode(ENGLISH)
@@ -42,19 +43,19 @@ def _peft_logits(run: Path, ids: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_fold_says_what_the_run_says(tmp_path: Path, tied: bool, kind: str) -> None:
+def test_the_export_matches_the_run(tmp_path: Path, tied: bool, kind: str) -> None:
     run = write_chain(tmp_path, tied, kind=kind)
-    changed = fold(resolve_chain(run), tmp_path / "out")
+    changed = merge_chain(resolve_chain(run), tmp_path / "out")
     wanted, got = _peft_logits(run, IDS), logits(tmp_path / "out", IDS)
     assert torch.allclose(wanted, got, atol=2e-5)
     assert not torch.allclose(wanted, logits(tmp_path / "grown-model", IDS), atol=0.1)
-    proof = prove(run, tmp_path / "out", [ENGLISH, CHINESE], changed)
+    proof = prove_export(run, tmp_path / "out", [ENGLISH, CHINESE], changed)
     assert proof.difference < proof.limit == 1e-5 and proof.agree == 1
 
 
 def test_later_rows_win_and_adapters_add_up(tmp_path: Path) -> None:
     run = write_chain(tmp_path)
-    fold(resolve_chain(run), tmp_path / "out")
+    merge_chain(resolve_chain(run), tmp_path / "out")
     made, grown = (load_file(tmp_path / f / "model.safetensors") for f in ("out", "grown-model"))
     rows = load_file(tmp_path / "two" / "rows.safetensors")
     assert torch.equal(made["model.embed_tokens.weight"][N_OLD:], rows["input_rows"])
@@ -74,42 +75,42 @@ def test_later_rows_win_and_adapters_add_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_rounded_once(tmp_path: Path, dtype: torch.dtype) -> None:
     run = write_chain(tmp_path, dtype=dtype)
-    changed = fold(resolve_chain(run), tmp_path / "out")
+    changed = merge_chain(resolve_chain(run), tmp_path / "out")
     assert load_file(tmp_path / "out" / "model.safetensors")["lm_head.weight"].dtype == dtype
-    proof = prove(run, tmp_path / "out", [ENGLISH, CHINESE], changed)
+    proof = prove_export(run, tmp_path / "out", [ENGLISH, CHINESE], changed)
     assert 1e-5 < proof.difference < proof.limit / 2, proof
 
 
 @pytest.mark.parametrize("spoiled", ["model.layers.1.self_attn.v_proj.weight", "lm_head.weight"])
-def test_an_export_that_says_otherwise_is_refused(tmp_path: Path, spoiled: str) -> None:
+def test_an_export_that_differs_is_refused(tmp_path: Path, spoiled: str) -> None:
     run = write_chain(tmp_path, dtype=torch.bfloat16)
-    changed = fold(resolve_chain(run), tmp_path / "out")
+    changed = merge_chain(resolve_chain(run), tmp_path / "out")
     held = load_file(tmp_path / "out" / "model.safetensors")
     held[spoiled] = load_file(tmp_path / "grown-model" / "model.safetensors")[
         spoiled
-    ]  # as if a fold were forgotten
+    ]  # as if an update were left out
     save_file(held, tmp_path / "out" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BrokenPromise, match="says something else than the run"):
-        prove(run, tmp_path / "out", [ENGLISH, CHINESE], changed)
+    with pytest.raises(BrokenPromise, match="differs from the run"):
+        prove_export(run, tmp_path / "out", [ENGLISH, CHINESE], changed)
 
 
-def test_even_a_fold_too_small_for_the_logits_to_tell_is_missed(tmp_path: Path) -> None:
+def test_a_missing_update_too_small_for_the_logits_is_found(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base", dtype=torch.bfloat16)
     run = write_run(tmp_path / "run", base, lora=True, r=1, lora_alpha=0.05, target_modules=["down_proj"])
     chain = resolve_chain(run)
-    changed = fold(chain, tmp_path / "out")
-    assert prove(run, tmp_path / "out", [ENGLISH], changed).difference < 3e-2
-    fold(replace(chain, runs=()), tmp_path / "unfolded")
-    with pytest.raises(BrokenPromise, match=r"down_proj.weight differs"):
-        prove(run, tmp_path / "unfolded", [ENGLISH], changed)
+    changed = merge_chain(chain, tmp_path / "out")
+    assert prove_export(run, tmp_path / "out", [ENGLISH], changed).difference < 3e-2
+    merge_chain(replace(chain, runs=()), tmp_path / "unfolded")
+    with pytest.raises(BrokenPromise, match=r"differs from the run in the weight .*down_proj.weight"):
+        prove_export(run, tmp_path / "unfolded", [ENGLISH], changed)
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     run = write_chain(tmp_path)
-    changed = fold(resolve_chain(run), tmp_path / "out")
+    changed = merge_chain(resolve_chain(run), tmp_path / "out")
     write_tokenizer(base_vocabulary(), tmp_path / "out")
-    with pytest.raises(BrokenPromise, match="cuts text otherwise"):
-        prove(run, tmp_path / "out", [CHINESE], changed)
+    with pytest.raises(BrokenPromise, match="tokenizes text differently"):
+        prove_export(run, tmp_path / "out", [CHINESE], changed)
 
 
 def test_a_bin_base_of_shards(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_bin_base_of_shards(tmp_path: Path) -> None:
     (base / "model.safetensors").unlink()
     torch.save(held, base / "pytorch_model.bin")
     run = write_run(tmp_path / "run", base, range(500, N_OLD), lora=True)
-    fold(resolve_chain(run), tmp_path / "out")
+    merge_chain(resolve_chain(run), tmp_path / "out")
     assert torch.allclose(_peft_logits(run, IDS), logits(tmp_path / "out", IDS), atol=2e-5)
 
 
@@ -204,8 +205,8 @@ def _no_model(tmp_path: Path) -> Path:
     [
         (_wider_adapter, "does not fit"),
         (_beyond_the_rows, "trained the row of id 606, and its base has 600 rows"),
-        (_wider_rows, "holds rows of 32 numbers and its base has 64"),
-        (_unknown_module, "layers.2.self_attn.q_proj, which its base does not have"),
+        (_wider_rows, "contains rows of width 32, and its base has width 64"),
+        (_unknown_module, "layers.2.self_attn.q_proj, which its base lacks"),
         (_dora, "is not a plain LoRA adapter"),
         (_cut_off, "is cut off"),
         (_unfinished, "is not a finished run"),
@@ -246,5 +247,5 @@ def test_nothing_is_left_where_the_proof_fails(tmp_path: Path, monkeypatch: pyte
     run = write_chain(tmp_path)
     monkeypatch.setattr(export, "PRECISION", {"F32": -1.0})
     done = line(tmp_path, "export", run, "--out", "out")
-    assert done.code == 1 and "says something else than the run" in done.err
+    assert done.code == 1 and "differs from the run" in done.err
     assert not (tmp_path / "out").exists()

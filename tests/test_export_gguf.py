@@ -113,7 +113,7 @@ def test_llamacpp_reads_byte_level_vocabularies(tmp_path: Path) -> None:
         assert llama.greedy(ids, 8) == _greedy(base, ids, 8)
     _byte_level(base, individual_digits=False)
     refused = line(tmp_path, "export", "base", "--gguf", "f16", "--out", "other")
-    assert refused.code == 1 and "splits text in a way unknown to llama.cpp" in refused.err
+    assert refused.code == 1 and "has a pre-tokenizer that llama.cpp does not know" in refused.err
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
@@ -131,7 +131,7 @@ def test_what_cannot_be_a_gguf(tmp_path: Path) -> None:
     write_model(
         tmp_path / "stretched", rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
     )
-    for name, told in (("bloom", "is of the type bloom"), ("stretched", "stretches its positions by linear")):
+    for name, told in (("bloom", "has the type bloom"), ("stretched", "scales its positions by linear")):
         done = line(tmp_path, "export", name, "--gguf", "f16", "--out", "out")
         assert done.code == 1 and told in done.err and not (tmp_path / "out").exists()
 

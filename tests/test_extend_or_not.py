@@ -10,7 +10,7 @@ import torch
 
 import scripts.experiments.extend_or_not as experiment
 from zhllama.io.text import read_lines
-from zhllama.model.row_init_distilled import Distilling
+from zhllama.model.row_init_distilled import Distillation
 from zhllama.resources import shipped
 from zhllama.training.document_tokenizer import DocumentTokenizer
 
@@ -33,7 +33,7 @@ SETTINGS = Settings(batch=2, size=32, aside_zh=60, aside_en=60)
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     folder = tmp_path_factory.mktemp("small")
     write_model(folder / "base")
-    return Base("small", folder, SETTINGS, Distilling(steps=2, batch=2))
+    return Base("small", folder, SETTINGS, Distillation(steps=2, batch=2))
 
 
 def test_passages_hold_every_line_and_no_more() -> None:
@@ -132,7 +132,7 @@ def test_old_rows_stay_where_new_ones_alone_learn(base: Base, learn: Learn) -> N
 
 def test_untied_begins_as_the_tied_one_did(tmp_path: Path) -> None:
     write_model(tmp_path / "base", tied=True)
-    tied = Base("small", tmp_path, SETTINGS, Distilling(steps=2, batch=2))
+    tied = Base("small", tmp_path, SETTINGS, Distillation(steps=2, batch=2))
     parts = [tied.begin(Variant(0, untied=untied), TEXTS, 1e-3) for untied in (False, True)]
     read = next(batches(TEXTS.zh, TEXTS.en, DocumentTokenizer.open(tied.folder / "base"), SETTINGS))
     assert len({p.step(0, read.blocks) for p in parts}) == 1

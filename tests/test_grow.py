@@ -234,7 +234,7 @@ def _run(base: Path, larger: Path) -> None:
     [
         (_cut_off, "is cut off"),
         (_no_config, "has no config.json"),
-        (_no_weights, "holds no weights"),
+        (_no_weights, "contains no weights"),
         (_no_tokenizer, "holds none of tokenizer.model, tokenizer.json"),
         (_other_tokenizer, "does not fit the model: id 598 is"),
         (_smaller_tokenizer, "has 600 ids and the model's own vocabulary"),
@@ -243,7 +243,7 @@ def _run(base: Path, larger: Path) -> None:
         (_broken_map, "names an id twice"),
         (_garbage, "is cut off or no safetensors file"),
         (_run, "is a run"),
-        (_a_file, "is not a tokenizer's folder"),
+        (_a_file, "is not a tokenizer folder"),
     ],
 )
 def test_what_does_not_fit_is_told(
@@ -365,5 +365,5 @@ def test_killed_half_way_is_no_model(tmp_path: Path, larger: Path, monkeypatch: 
         grow(base, larger, tmp_path / "out")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    with pytest.raises(InputError, match="holds neither a model"):
+    with pytest.raises(InputError, match="contains neither a model"):
         open_model(tmp_path / "out")

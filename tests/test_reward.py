@@ -16,7 +16,7 @@ from tests.model_toys import line, write_model
 from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError, OptionError
-from zhllama.model.load import load_tokenizer
+from zhllama.model.load import load_transformers_tokenizer
 from zhllama.training.preference_pairs import as_rows, read_pairs
 
 SETTINGS = ("--max-length", 256, "--batch", 8, "--micro-batch", 4, "--log-every", 1, "--precision", "fp32")
@@ -32,7 +32,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(ground: Path) -> ConversationEncoder:
-    tokenizer = load_tokenizer(ground / "base")
+    tokenizer = load_transformers_tokenizer(ground / "base")
     return ConversationEncoder(tokenizer, template_for("alpaca", tokenizer))
 
 

@@ -11,9 +11,9 @@ from tests.model_toys import CHINESE, WORDS, base_vocabulary, larger_vocabulary,
 from zhllama.errors import InputError, OptionError
 from zhllama.model.grow import grow
 from zhllama.model.load import load_base
-from zhllama.model.old_pieces import cut_inside
+from zhllama.model.old_pieces import tokenize_surfaces
 from zhllama.model.row_init import (
-    Blend,
+    RowCombination,
     focus,
     hf_mean,
     mean,
@@ -21,10 +21,10 @@ from zhllama.model.row_init import (
     random,
     read_vectors,
     sparsemax,
-    weighted,
+    weighted_mean,
 )
-from zhllama.model.row_init_distilled import Distilling, align_tokenizations, distill, snippets
-from zhllama.model.row_init_fitted import fitted, log_shares
+from zhllama.model.row_init_distilled import Distillation, align_tokenizations, distill, find_snippets
+from zhllama.model.row_init_fitted import fit_output_rows, log_shares
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 N_OLD = 600
@@ -34,7 +34,7 @@ MATRIX = torch.tensor([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]])
 def test_mean_and_weighted() -> None:
     cuts = [[0, 1], [1, 0], [0, 0, 2]]
     assert mean(cuts).rows(MATRIX).tolist() == [[0.5, 0.5], [0.5, 0.5], pytest.approx([2.0, 4 / 3])]
-    inputs, outputs = weighted(cuts, "input").rows(MATRIX), weighted(cuts, "output").rows(MATRIX)
+    inputs, outputs = weighted_mean(cuts, "input").rows(MATRIX), weighted_mean(cuts, "output").rows(MATRIX)
     assert inputs[0].tolist() == pytest.approx([1 / 3, 2 / 3]) and inputs[1].tolist() == pytest.approx(
         [2 / 3, 1 / 3]
     )
@@ -42,7 +42,10 @@ def test_mean_and_weighted() -> None:
 
 
 def test_a_row_made_of_nothing_is_the_mean_of_all() -> None:
-    assert Blend([[], [2]], [[], [1.0]]).rows(MATRIX).tolist() == [pytest.approx([5 / 3, 5 / 3]), [4.0, 4.0]]
+    assert RowCombination([[], [2]], [[], [1.0]]).rows(MATRIX).tolist() == [
+        pytest.approx([5 / 3, 5 / 3]),
+        [4.0, 4.0],
+    ]
 
 
 def test_draws_follow_the_old_matrix_and_the_seed() -> None:
@@ -75,8 +78,8 @@ def test_new_pieces_are_cut_as_inside_a_text(tmp_path: Path) -> None:
     """Both forms of the old tokenizer cut alike, and no ▁ is put before a piece that has none."""
     folder = write_tokenizer(base_vocabulary(), tmp_path)
     surfaces = ["人工".encode(), b" the", b"the", b" people"]
-    cuts = cut_inside(load_any_tokenizer(folder / "tokenizer.model"), surfaces)
-    assert cuts == cut_inside(load_any_tokenizer(folder / "tokenizer.json"), surfaces)
+    cuts = tokenize_surfaces(load_any_tokenizer(folder / "tokenizer.model"), surfaces)
+    assert cuts == tokenize_surfaces(load_any_tokenizer(folder / "tokenizer.json"), surfaces)
     assert len(cuts[0]) == 6  # bytes
     old = load_any_tokenizer(folder)
     assert [b"".join(old.surface(i) for i in cut) for cut in cuts] == surfaces
@@ -96,7 +99,7 @@ def test_byte_level_pieces_are_cut_into_bytes_where_they_are_no_text() -> None:
     old = JsonTokenizer(path)
     old.__dict__["inner"] = inner
     whole, half = "中".encode(), "中".encode()[:2]
-    cuts = cut_inside(old, [whole, half, b" a"])
+    cuts = tokenize_surfaces(old, [whole, half, b" a"])
     assert [b"".join(old.surface(i) for i in cut) for cut in cuts] == [whole, half, b" a"]
 
 
@@ -108,7 +111,7 @@ def test_focus_takes_the_nearest_old_pieces(tmp_path: Path) -> None:
     assert blend.ids[0] == [the, people] or blend.ids[0] == [the]
     assert blend.weights[0][0] > 0.9 and sum(blend.weights[0]) == pytest.approx(1)
     assert (blend.ids[1], blend.weights[1]) == ([7], [1.0])  # no vector: the mean of its cut
-    with pytest.raises(InputError, match="name no piece"):
+    with pytest.raises(InputError, match="contain no piece"):
         focus([[5]], old, ["无".encode()], vectors)
 
 
@@ -120,7 +123,7 @@ def test_vectors_are_read_as_word2vec_writes_them(tmp_path: Path) -> None:
     path.write_text("中 1 2\nof 3\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"some.vec:2: has 1 numbers and the first had 2"):
         read_vectors(path, ["of"])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"absent\.vec: no such file"):
         read_vectors(tmp_path / "absent.vec", [])
 
 
@@ -136,7 +139,7 @@ def test_each_way_through_grow(tmp_path: Path, init: str, tied: bool) -> None:
         for piece in larger_vocabulary().pieces:
             file.write(f"{piece.text} {' '.join(map(str, dice.standard_normal(8)))}\n")
     grown = grow(base, larger, tmp_path / "out", init=init, vectors=tmp_path / "some.vec", texts=[CHINESE * 20],  # type: ignore[arg-type]
-                 distilling=Distilling(steps=2, batch=2))  # fmt: skip
+                 distillation=Distillation(steps=2, batch=2))  # fmt: skip
     before, after = (load_file(f / "model.safetensors") for f in (base, tmp_path / "out"))
     for name in before.keys() & {"model.embed_tokens.weight", "lm_head.weight"}:
         assert torch.equal(after[name][:N_OLD], before[name])
@@ -148,11 +151,11 @@ def test_boundaries_meet_where_both_cuts_have_read_the_same(tmp_path: Path) -> N
     old = load_any_tokenizer(write_tokenizer(base_vocabulary(), tmp_path / "base"))
     new = load_any_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
     snippet = align_tokenizations(old, new, "在 we 人工智能!")
-    for a, b in snippet.places:
+    for a, b in snippet.positions:
         assert b"".join(map(old.surface, snippet.old[: a + 1])) == b"".join(
             map(new.surface, snippet.new[: b + 1])
         )
-    assert snippet.places[-1] == (len(snippet.old) - 1, len(snippet.new) - 1)
+    assert snippet.positions[-1] == (len(snippet.old) - 1, len(snippet.new) - 1)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -161,14 +164,14 @@ def test_distilling_brings_the_hidden_states_nearer(tmp_path: Path, tied: bool) 
     old = load_any_tokenizer(base)
     new = load_any_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
     text = "".join(np.random.default_rng(0).choice(WORDS[:20], 600))
-    taught = snippets(old, new, [text], N_OLD, 64)
+    taught = find_snippets(old, new, [text], N_OLD, 64)
     model = load_base(base)
     was = model.get_input_embeddings().weight.clone()
-    cuts = cut_inside(old, [new.surface(i) for i in range(N_OLD, new.size)])
+    cuts = tokenize_surfaces(old, [new.surface(i) for i in range(N_OLD, new.size)])
     start = mean(cuts).rows(was.detach())
     outputs = None if tied else mean(cuts).rows(model.get_output_embeddings().weight.detach())
     rows, heads, losses = distill(
-        model, taught, start, outputs, N_OLD, Distilling(steps=20, batch=8, rate=0.3)
+        model, taught, start, outputs, N_OLD, Distillation(steps=20, batch=8, rate=0.3)
     )
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     assert torch.equal(model.get_input_embeddings().weight, was)
@@ -185,9 +188,9 @@ def test_fitted_rows_promise_the_first_piece_by_its_share(tmp_path: Path) -> Non
         load_any_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger")),
     )
     texts = ["".join(np.random.default_rng(n).choice(WORDS[:20], 60)) for n in range(8)]
-    cuts = [*cut_inside(old, [new.surface(id) for id in range(N_OLD, new.size)])]
+    cuts = [*tokenize_surfaces(old, [new.surface(id) for id in range(N_OLD, new.size)])]
     model = load_base(base)
-    rows = fitted(model, old, new, cuts, texts)
+    rows = fit_output_rows(model, old, new, cuts, texts)
     firsts = [cut[0] for cut in cuts]
     shares = torch.from_numpy(log_shares(new, firsts, texts)).float()
     assert float(shares.exp().min()) > 0 and float(shares.max()) < 0
@@ -204,7 +207,7 @@ def test_fitted_rows_promise_the_first_piece_by_its_share(tmp_path: Path) -> Non
 def test_fitted_needs_a_head_of_its_own(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base", tied=True)
     larger = write_tokenizer(larger_vocabulary(), tmp_path / "larger")
-    with pytest.raises(OptionError, match="needs a head of its own"):
+    with pytest.raises(OptionError, match="needs an untied head"):
         grow(base, larger, tmp_path / "out", init="fitted", texts=[CHINESE])
     with pytest.raises(OptionError, match="needs text"):
         grow(write_model(tmp_path / "other", tied=False), larger, tmp_path / "out", init="fitted")

@@ -19,7 +19,8 @@ from zhllama.conversation.prepare_tokenizer import equip
 from zhllama.conversation.read_conversations import answered, kept, read_conversations
 from zhllama.conversation.template import template_for
 from zhllama.manifest import read_manifest
-from zhllama.model.load import load_tokenizer, open_model, read_model_config, resolve_chain
+from zhllama.model.chain import resolve_chain
+from zhllama.model.load import load_transformers_tokenizer, open_model, read_model_config
 from zhllama.resources import shipped
 from zhllama.training.chat_model_info import keeps_samples_apart
 from zhllama.training.options import Lora
@@ -101,7 +102,7 @@ def test_from_a_pretrained_run_to_an_exported_model(ground: Path) -> None:
     assert torch.equal(grown[:667], before)
 
     done(ground, "export", "two", "--out", "out")
-    tokenizer = load_tokenizer(ground / "out")
+    tokenizer = load_transformers_tokenizer(ground / "out")
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("[PAD]", 667)
     assert tokenizer.chat_template == (ground / "two" / "tokenizer" / "chat_template.jinja").read_text(
         "utf-8"
@@ -126,7 +127,7 @@ def test_only_answers_and_their_ends_are_labels(ground: Path, monkeypatch: pytes
         {"from": "gpt", "value": "答二！"}]}] * 4)  # fmt: skip
     done(ground, *sft("base", "run", "--data", "chat.jsonl", "--steps", 1))
     (made,) = seen[0]
-    tokenizer = load_tokenizer(ground / "run" / "tokenizer")
+    tokenizer = load_transformers_tokenizer(ground / "run" / "tokenizer")
     told = [
         tokenizer.decode(block["labels"][block["labels"] >= 0])
         for block in (made[n] for n in range(len(made)))
@@ -139,7 +140,7 @@ def test_packed_gradients_are_those_of_single_samples(ground: Path, tied: bool) 
     """In one batch of full blocks, and one sample after another: the same loss, the same gradients."""
     base = write_model(ground / "other", tied=tied, rows=700)
     equip(ground / "base", "alpaca", ground / "tokenizer")
-    tokenizer = load_tokenizer(ground / "tokenizer")
+    tokenizer = load_transformers_tokenizer(ground / "tokenizer")
     encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
     samples = []
     for row in list(kept(read_conversations(ground / "rows.jsonl", answered), []))[:12]:

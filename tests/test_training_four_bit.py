@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from tests.model_toys import line, write_model, write_run
 from tests.test_training_run import cache, ground, losses, stage
 from zhllama.errors import MissingPackage, OptionError
-from zhllama.model.load import open_model, resolve_chain
+from zhllama.model.chain import resolve_chain
+from zhllama.model.load import open_model
 from zhllama.training import four_bit
 from zhllama.training.hardware import named_hardware
 from zhllama.training.options import Lora, TrainingOptions

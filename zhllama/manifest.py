@@ -62,10 +62,10 @@ class _Manifest(BaseModel, extra="allow"):
 
 def changed_inputs(manifest: Mapping[str, Any]) -> list[Path]:
     """Inputs of a finished run that are gone or other than they were; beyond 64 MB their size tells."""
-    return [Path(recorded["path"]) for recorded in manifest.get("inputs", []) if not as_it_was(recorded)]
+    return [Path(recorded["path"]) for recorded in manifest.get("inputs", []) if not unchanged(recorded)]
 
 
-def as_it_was(recorded: Mapping[str, Any]) -> bool:
+def unchanged(recorded: Mapping[str, Any]) -> bool:
     """Whether an input that a manifest recorded still stands with the same content."""
     path = Path(recorded["path"])
     if not path.is_file() or path.stat().st_size != recorded["bytes"]:

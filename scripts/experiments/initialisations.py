@@ -24,7 +24,7 @@ from zhllama.io.text import read_documents, read_lines
 from zhllama.model.grow import grow
 from zhllama.model.load import open_model
 from zhllama.model.row_init import vector_key
-from zhllama.model.row_init_distilled import Distilling
+from zhllama.model.row_init_distilled import Distillation
 from zhllama.resources import shipped
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
@@ -199,7 +199,7 @@ def main() -> None:
             if not (out / "config.json").is_file():
                 begun = time.process_time()
                 grow(base, larger, out, init=way, vectors=vectors, texts=documents,
-                     distilling=Distilling(steps=given.steps, batch=given.batch))  # fmt: skip
+                     distillation=Distillation(steps=given.steps, batch=given.batch))  # fmt: skip
                 print(name, "grown in", round(time.process_time() - begun), "CPU seconds", flush=True)
             note(name, out)
     print(

@@ -24,11 +24,11 @@ from extending.variants import open_base, texts_of  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 
-from zhllama.model import row_init as initialise  # noqa: E402
+from zhllama.model import row_init  # noqa: E402
 from zhllama.model.grow import GrowthPlan, plan_growth  # noqa: E402
 from zhllama.model.load import load_base  # noqa: E402
 from zhllama.model.row_init_distilled import align_tokenizations  # noqa: E402
-from zhllama.model.row_init_fitted import fitted  # noqa: E402
+from zhllama.model.row_init_fitted import fit_output_rows  # noqa: E402
 
 EXCERPT, PASSAGES = 300, 24  # characters of each passage kept aside, and how many
 
@@ -41,7 +41,7 @@ class States:
         for text in texts:
             snippet = align_tokenizations(todo.old, todo.new, text)
             seen = body(model, input_ids=torch.tensor([snippet.old]))
-            for before, place in snippet.places:
+            for before, place in snippet.positions:
                 if place + 1 < len(snippet.new):
                     states.append(seen[before])
                     following.append(snippet.new[place + 1])
@@ -92,13 +92,13 @@ def main() -> None:
 
     print("| new rows | made by | bits/character |\n|---|---|---|")
     told("none", "old vocabulary", read(model, todo.old.encode(aside), old_rows, old_rows, characters))
-    mean = initialise.mean(todo.cuts).rows(old_rows)
-    outputs = fitted(model, todo.old, todo.new, todo.cuts, texts.zh[:400])
+    mean = row_init.mean(todo.old_tokens).rows(old_rows)
+    outputs = fit_output_rows(model, todo.old, todo.new, todo.old_tokens, texts.zh[:400])
     held = States(model, todo, aside)
     for way, rows in {"mean": mean, "fitted": outputs}.items():
         told("output", way, held.bits(torch.cat([old_rows, rows])))
-    last = old_rows[[cut[-1] for cut in todo.cuts]]
-    ways = {"mean": mean, "weighted": initialise.weighted(todo.cuts, "input").rows(old_rows),
+    last = old_rows[[cut[-1] for cut in todo.old_tokens]]
+    ways = {"mean": mean, "weighted": row_init.weighted_mean(todo.old_tokens, "input").rows(old_rows),
             "last old piece": last}  # fmt: skip
     cut, head = todo.new.encode(aside), torch.cat([old_rows, outputs])
     for way, rows in ways.items():

@@ -18,7 +18,7 @@ from tests.faults.world import COMMANDS, TRAINING, make
 from tests.model_toys import Told, line, write_model, write_run
 from zhllama.errors import InputError
 from zhllama.inference.transformers_chat_model import open_chat_model
-from zhllama.model.load import load_base, load_tokenizer, open_model, read_model_config
+from zhllama.model.load import load_base, load_transformers_tokenizer, open_model, read_model_config
 from zhllama.training.model_info import read_shape
 
 # What opens files of others: a method of any transformers or PEFT class, and the libraries' own ways around it.
@@ -248,7 +248,7 @@ def test_tokenizers_with_code(tmp_path: Path, named: Any) -> None:
     change(folder / "tokenizer_config.json", auto_map=named)
     for kind in (None, "SecretTokenizer"):
         change(folder / "tokenizer_config.json", tokenizer_class=kind or "PreTrainedTokenizerFast")
-        for opening in (load_tokenizer, auto_tokenizer):
+        for opening in (load_transformers_tokenizer, auto_tokenizer):
             try:
                 assert opening(folder).encode("a")
             except InputError as error:

@@ -17,7 +17,7 @@ from zhllama.conversation.records import Turn
 from zhllama.conversation.sandboxed_templates import Exceeds, Renderer, renderer
 from zhllama.conversation.template import FRAMED, PLAIN, SHIPPED, ChatTemplate, template_for
 from zhllama.errors import InputError
-from zhllama.model.load import load_tokenizer
+from zhllama.model.load import load_transformers_tokenizer
 
 LONG = "{% for a in range(99999) %}"
 HOSTILE = {
@@ -58,7 +58,9 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load_tokenizer(write_tokenizer(base_vocabulary(), tmp_path_factory.mktemp("tokenizer")))
+    return load_transformers_tokenizer(
+        write_tokenizer(base_vocabulary(), tmp_path_factory.mktemp("tokenizer"))
+    )
 
 
 # Each takes all of its time: two seconds of the processor.

@@ -15,7 +15,7 @@ from tests.serving import served
 from tests.test_gen_zh import gen_zh, imported
 from zhllama.errors import InputError
 from zhllama.manifest import check_outputs
-from zhllama.model.load import resolve_chain
+from zhllama.model.chain import resolve_chain
 from zhllama.run import Run
 from zhllama.training import trainer
 from zhllama.training.checkpoint import last_checkpoint

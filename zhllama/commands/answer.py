@@ -195,7 +195,7 @@ def _answer(
 
 def _files_of(model: str) -> list[Path]:
     """What the answers come from: the manifests of the runs, and of the base its manifest or else its files."""
-    from zhllama.model.load import model_files, resolve_chain
+    from zhllama.model.chain import model_files, resolve_chain
 
     chain = resolve_chain(model)
     manifests = [run / MANIFEST for run in chain.runs]

@@ -59,9 +59,9 @@ def grow(
     """Give a model one row for each id of a larger vocabulary, its old rows unchanged to the byte."""
     check_torch("grow")
     from zhllama.io.text import find_files, read_documents
+    from zhllama.model.chain import local_folder, model_files
     from zhllama.model.grow import grow as grown
-    from zhllama.model.load import local_folder, model_files
-    from zhllama.model.row_init_distilled import Distilling
+    from zhllama.model.row_init_distilled import Distillation
 
     texts = list(read_documents(find_files(text))) if text else []
     folder = local_folder(model)
@@ -84,7 +84,7 @@ def grow(
             seed=seed,
             vectors=vectors,
             texts=texts,
-            distilling=Distilling(steps=steps, seed=seed),
+            distillation=Distillation(steps=steps, seed=seed),
             advance=bar,
         )
         run.finish(asdict(made))
@@ -113,21 +113,21 @@ def export(
 ) -> None:
     """Fold what a chain of runs trained into one plain model, and prove that it says the same."""
     check_torch("export")
-    from zhllama.model.export import fold, generation_config, prove, write_card
+    from zhllama.model.chain import chain_files, resolve_chain
+    from zhllama.model.export import merge_chain, prove_export, write_generation_config, write_model_card
     from zhllama.model.gguf_export import write_gguf
-    from zhllama.model.load import made_of, resolve_chain
 
     chain = resolve_chain(run_folder)
     with (
-        Run(out, "export", options_of(context), made_of(chain), force) as run,
+        Run(out, "export", options_of(context), chain_files(chain), force) as run,
         notes.status("folding") as status,
     ):
-        changed = fold(chain, run.out)
-        generation_config(run.out)
+        changed = merge_chain(chain, run.out)
+        write_generation_config(run.out)
         status.update("comparing logits with the run")
         texts = [shipped("corpora", "sample", name).read_text(encoding="utf-8")[:n] for name, n in PROOF]
-        proof = prove(run_folder, run.out, texts, changed)
-        write_card(chain, run.out, proof)
+        proof = prove_export(chain, run.out, texts, changed)
+        write_model_card(chain, run.out, proof)
         if gguf is not None:
             status.update(f"writing GGUF {gguf}")
             write_gguf(run.out, run.out / f"model-{gguf}.gguf", gguf)
@@ -173,7 +173,8 @@ def evaluate(
     from zhllama.evaluation.bits_per_byte import measure_bits, read_text
     from zhllama.evaluation.lm_eval_tasks import run_tasks
     from zhllama.io.text import find_files
-    from zhllama.model.load import open_model, resolve_chain
+    from zhllama.model.chain import resolve_chain
+    from zhllama.model.load import open_model
     from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
     if not text and not tasks:

@@ -201,17 +201,18 @@ def split(
 
 def _place(tokenizer: str) -> Path:
     """The folder of a tokenizer; of a run, that of its model."""
-    from zhllama.model.load import TOKENIZER_FILES, resolve_chain
+    from zhllama.model.chain import resolve_chain
+    from zhllama.model.load import VOCABULARY_FILES
 
     path = Path(tokenizer)
-    if (path / CONFIG).is_file() and not any((path / name).is_file() for name in TOKENIZER_FILES):
+    if (path / CONFIG).is_file() and not any((path / name).is_file() for name in VOCABULARY_FILES):
         return resolve_chain(path).tokenizer
     return path
 
 
 def _length(tokenizer: str, path: Path, template: str | None) -> "Length":
     from zhllama.conversation.split import template_length, text_length
-    from zhllama.model.load import load_tokenizer
+    from zhllama.model.load import load_transformers_tokenizer
     from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
     if template is None:
@@ -222,7 +223,7 @@ def _length(tokenizer: str, path: Path, template: str | None) -> "Length":
         )
     from zhllama.conversation.template import template_for
 
-    opened = load_tokenizer(path)
+    opened = load_transformers_tokenizer(path)
     return template_length(opened, template_for(template, opened))
 
 

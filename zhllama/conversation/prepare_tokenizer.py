@@ -9,7 +9,7 @@ from zhllama.conversation.template import ChatTemplate, special_tokens, template
 from zhllama.errors import InputError
 from zhllama.io.files import read_whole, to_json, write_whole
 from zhllama.io.json import as_object, parse_json, read_object
-from zhllama.model.load import load_tokenizer
+from zhllama.model.load import load_transformers_tokenizer
 from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
 from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
 from zhllama.vocab.byte_level_vocabulary import special_token
@@ -36,7 +36,7 @@ def equip(source: Path, name: str, out: Path) -> ChatTemplate:
         _json(inner, source, special_tokens(name), out)
     else:
         raise InputError(source, "holds neither tokenizer.model nor tokenizer.json", "Give another model")
-    tokenizer = load_tokenizer(out)
+    tokenizer = load_transformers_tokenizer(out)
     template = template_for(name, tokenizer)
     write_whole(out / TEMPLATE, template.jinja)
     settings = {key: value for key, value in read_settings(out).items() if key != "chat_template"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST = 100_000_000  # bytes of a header, as in safetensors itself
-AGAIN = "Fetch the model again"
+AGAIN = "Download the model again"
 _BITS = {
     **dict.fromkeys(("C64", "F64", "I64", "U64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),

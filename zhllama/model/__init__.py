@@ -1,1 +1,1 @@
-"""Models: grow their rows, fold what was trained into them, measure their bits."""
+"""Models: loading, growing the vocabulary, row initialization, and export."""

@@ -1,7 +1,6 @@
-"""Folds what a chain of runs trained into one plain model, shard by shard, and proves that it says the same."""
+"""Exports a chain of runs as one plain model, shard by shard, and verifies its logits and weights against the run."""
 
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +10,11 @@ from zhllama.io.files import to_json
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import load_tensors
 from zhllama.manifest import read_manifest
+from zhllama.model.chain import ADAPTER, Chain
+from zhllama.model.copy_files import OTHER_FILES, copy_missing, copy_tokenizer
 from zhllama.model.embeddings import find_matrices
-from zhllama.model.grow import BESIDE, copy_tokenizer
-from zhllama.model.load import (
-    ADAPTER,
-    Chain,
-    OpenedModel,
-    check_rows,
-    end_ids,
-    load_tokenizer,
-    open_model,
-    read_trained_rows,
-)  # fmt: skip
+from zhllama.model.load import OpenedModel, end_token_ids, load_transformers_tokenizer, open_model
+from zhllama.model.trained_rows import check_rows, read_trained_rows
 from zhllama.model.weight_files import Change, read_weights, rewrite
 from zhllama.run_folder import MANIFEST
 
@@ -30,16 +22,17 @@ if TYPE_CHECKING:
     import torch
 
 LORA = "base_model.model."
-REFUSED = ("use_dora", "fan_in_fan_out", "use_qalora")  # these fold otherwise
+REFUSED = ("use_dora", "fan_in_fan_out", "use_qalora")  # adapters that merge by another formula
+MERGE_ELSEWHERE = "Merge it with the program that wrote it"
 REPORT = "Report this with the run's manifest"
-# Largest root mean square of the logits' difference, over that of the logits, that rounding the folded weights to the
-# stored type explains (tests/test_export.py; docs/model.md has what was seen).
+# The largest relative logit difference (RMS of the difference / RMS of the logits) that rounding the merged weights to
+# the stored type explains (tests/test_export.py; docs/model.md has measured values).
 PRECISION = {"F32": 1e-5, "F16": 5e-3, "BF16": 3e-2}
 
 
 @dataclass(frozen=True)
-class Low:
-    """One low-rank change of one stored weight: `scale * b @ a` is added to it."""
+class LowRankUpdate:
+    """A LoRA update of one stored weight [out, in]: `scale * b @ a` is added to it; a [rank, in], b [out, rank]."""
 
     a: "torch.Tensor"
     b: "torch.Tensor"
@@ -48,10 +41,10 @@ class Low:
 
 @dataclass(frozen=True)
 class Proof:
-    """How near the exported logits come to the run's, on `tokens` tokens of real text.
+    """How closely the exported model's logits match the run's, on `tokens` tokens of real text.
 
-    `difference` is the root mean square of the difference over that of the logits; `agree` the share of tokens after
-    which both models would write the same next one.
+    `difference` is the RMS of the logit difference over the RMS of the logits, and `limit` the largest one allowed;
+    `agree` is the share of positions at which both models rank the same next token first.
     """
 
     difference: float
@@ -60,157 +53,156 @@ class Proof:
     tokens: int
 
 
-def fold(chain: Chain, out: Path) -> set[str]:
-    """Write the chain's base to `out` with all rows and adapters folded in, and return the types of what changed.
+def merge_chain(chain: Chain, out: Path) -> set[str]:
+    """Write the chain's base to `out` with all trained rows and adapters merged; return the dtypes of changed weights.
 
-    Products are taken in float32 and rounded once, to the type the base is stored in. The config comes last.
-    Errors: InputError for what does not fit the base, OutputError.
+    Products are computed in float32 and rounded once, to the stored dtype. The config is written last.
+    Errors: InputError for rows and adapters that do not fit the base, OutputError.
     """
     weights = read_weights(chain.base)
     matrices = find_matrices(weights)
     names = {"input": [matrices.input, matrices.copy], "output": [matrices.output]}
     rows: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    lows: dict[str, list[Low]] = {}
+    updates: dict[str, list[LowRankUpdate]] = {}
     for run in chain.runs:
-        for which, ids, values in read_trained_rows(run):
-            for name in names[which]:
+        for side, ids, values in read_trained_rows(run):
+            for name in names[side]:
                 if name is not None:
                     check_rows(run, weights.tensors[name].shape, ids, values)
                     rows.setdefault(name, []).append((ids, values))
         if (run / ADAPTER).is_dir():
-            for name, low in read_adapter(run / ADAPTER, weights.tensors.keys()).items():
-                if weights.tensors[name].shape != (low.b.shape[0], low.a.shape[1]):
+            for name, update in read_adapter(run / ADAPTER, weights.tensors.keys()).items():
+                if weights.tensors[name].shape != (update.b.shape[0], update.a.shape[1]):
                     raise InputError(
                         run / ADAPTER,
-                        f"does not fit {name} of its base in shape",
+                        f"does not fit the shape of {name} in its base",
                         "Give the base it was trained on",
                     )
-                lows.setdefault(name, []).append(low)
+                updates.setdefault(name, []).append(update)
 
     def change(name: str) -> Change:
         return Change(
             weights.tensors[name].shape,
-            lambda matrix: _folded(matrix, lows.get(name, []), rows.get(name, [])),
+            lambda matrix: _merged(matrix, updates.get(name, []), rows.get(name, [])),
         )
 
     out.mkdir(parents=True, exist_ok=True)
-    changed = rows.keys() | lows.keys()
+    changed = rows.keys() | updates.keys()
     rewrite(weights, out, {name: change(name) for name in changed})
     copy_tokenizer(chain.tokenizer, out)
-    for pattern in (*BESIDE, "config.json"):
-        for path in chain.base.glob(pattern):
-            if not (out / path.name).exists():
-                shutil.copyfile(path, out / path.name)
+    copy_missing(chain.base, out, (*OTHER_FILES, "config.json"))
     return {weights.tensors[name].dtype for name in changed}
 
 
-def _folded(
-    matrix: "torch.Tensor", lows: Sequence[Low], rows: "Sequence[tuple[torch.Tensor, torch.Tensor]]"
+def _merged(
+    matrix: "torch.Tensor",
+    updates: Sequence[LowRankUpdate],
+    rows: "Sequence[tuple[torch.Tensor, torch.Tensor]]",
 ) -> "torch.Tensor":
-    made = matrix.float() if lows else matrix.clone()
-    for low in lows:
-        made = made + low.scale * (low.b.float() @ low.a.float())
-    made = made.to(matrix.dtype)
+    merged = matrix.float() if updates else matrix.clone()
+    for update in updates:
+        merged = merged + update.scale * (update.b.float() @ update.a.float())
+    merged = merged.to(matrix.dtype)
     for ids, values in rows:
-        made[ids] = values.to(matrix.dtype)
-    return made
+        merged[ids] = values.to(matrix.dtype)
+    return merged
 
 
-def read_adapter(folder: Path, stored: Sequence[str] | Any) -> dict[str, Low]:
-    """A PEFT LoRA adapter as changes of stored weights, by their names.
+def read_adapter(folder: Path, stored: Collection[str]) -> dict[str, LowRankUpdate]:
+    """The updates of a PEFT LoRA adapter by the name of the stored weight; `stored` are the base's weight names.
 
-    Errors: InputError for an adapter of another kind, and for modules that the base does not have.
+    Errors: InputError for another type of adapter, and for modules that the base lacks.
     """
-    config = read_object(folder / "adapter_config.json", "Make the run again")
-    tensors = load_tensors(folder / "adapter_model.safetensors", "Make the run again")
+    config = read_object(folder / "adapter_config.json", "Start the run over")
+    tensors = load_tensors(folder / "adapter_model.safetensors", "Start the run over")
     if config.get("peft_type") != "LORA" or any(config.get(key) for key in REFUSED):
-        raise InputError(folder, "is not a plain LoRA adapter", "Merge it with the program that made it")
-    found: dict[str, Low] = {}
+        raise InputError(folder, "is not a plain LoRA adapter", MERGE_ELSEWHERE)
+    updates: dict[str, LowRankUpdate] = {}
     for key in sorted(tensors):
         module, part, _ = key.removeprefix(LORA).rpartition(".lora_A.")
         if part:
             b = tensors[f"{LORA}{module}.lora_B.weight"]
-            found[_weight_of(module, stored, folder)] = Low(tensors[key], b, _scale(config, module))
+            name = _weight_name(module, stored, folder)
+            updates[name] = LowRankUpdate(tensors[key], b, _scale(config, module))
         elif ".lora_B." not in key:
-            raise InputError(
-                folder, f"holds {key}, which is no LoRA weight", "Merge it with the program that made it"
-            )
-    return found
+            raise InputError(folder, f"contains {key}, which is not a LoRA weight", MERGE_ELSEWHERE)
+    return updates
 
 
-def _weight_of(module: str, stored: Any, folder: Path) -> str:
-    """The stored name of a module's weight; BLOOM's files leave the outermost name out."""
+def _weight_name(module: str, stored: Collection[str], folder: Path) -> str:
+    """The stored name of a module's weight; BLOOM's files omit the outermost module."""
     for name in (f"{module}.weight", f"{module.partition('.')[2]}.weight"):
         if name in stored:
             return name
-    raise InputError(
-        folder, f"changes {module}, which its base does not have", "Give the base it was trained on"
-    )
+    raise InputError(folder, f"changes {module}, which its base lacks", "Give the base it was trained on")
 
 
 def _scale(config: dict[str, Any], module: str) -> float:
-    def of(pattern: str, plain: str) -> float:
-        special = config.get(pattern) or {}
-        return float(next((v for k, v in special.items() if module.endswith(k)), config[plain]))
+    def setting(pattern: str, default: str) -> float:
+        by_module = config.get(pattern) or {}
+        return float(next((v for k, v in by_module.items() if module.endswith(k)), config[default]))
 
-    rank = of("rank_pattern", "r")
-    return of("alpha_pattern", "lora_alpha") / (rank**0.5 if config.get("use_rslora") else rank)
+    rank = setting("rank_pattern", "r")
+    return setting("alpha_pattern", "lora_alpha") / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def prove(
-    run: str | Path, exported: Path, texts: Sequence[str], changed: Iterable[str], length: int = 256
+def prove_export(
+    run: str | Path | Chain, exported: Path, texts: Sequence[str], changed: Iterable[str], length: int = 256
 ) -> Proof:
-    """Compare the exported model with the run, whose adapters PEFT holds, both in float32: logits, then every weight.
+    """Compare the exported model with the run, whose adapters stay in PEFT, in float32: logits, then every weight.
 
-    Of each text the first `length` ids are compared. Raises BrokenPromise where the tokenizers differ, where the logits
-    do by more than rounding to the types `changed` explains, or where any weight is not PEFT's own, rounded once.
+    The first `length` ids of each text are compared; `changed` are the stored dtypes of the changed weights. Raises
+    BrokenPromise where the tokenizers differ, where the logits differ by more than rounding to these dtypes explains,
+    and where a weight is not PEFT's merged weight after one rounding.
     """
     import torch
 
-    def logits(opened: OpenedModel) -> torch.Tensor:
-        cut = [opened.tokenizer(text, return_tensors="pt").input_ids[:, :length] for text in texts]
-        ids.append([part.tolist() for part in cut])
+    def logits(opened: OpenedModel) -> tuple[torch.Tensor, list[list[int]]]:
+        """The logits [tokens, vocabulary] of all texts, and their ids."""
+        batches = [opened.tokenizer(text, return_tensors="pt").input_ids[:, :length] for text in texts]
         with torch.inference_mode():
-            return torch.cat([opened.model(input_ids=part, use_cache=False).logits[0] for part in cut])
+            parts = [opened.model(input_ids=ids, use_cache=False).logits[0] for ids in batches]
+        return torch.cat(parts), [ids[0].tolist() for ids in batches]
 
-    ids: list[list[list[int]]] = []
     opened = open_model(run, dtype=torch.float32, merge=False)
-    wanted = logits(opened)
+    expected, expected_ids = logits(opened)
     different = _first_difference(opened.model, exported)
     del opened
-    got = logits(open_model(exported, dtype=torch.float32))
-    if ids[0] != ids[1]:
-        raise BrokenPromise(exported, "cuts text otherwise than the run", REPORT)
-    difference = float((got - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
-    limit = max(PRECISION.get(kind, 0.0) for kind in ("F32", *changed))
+    actual, ids = logits(open_model(exported, dtype=torch.float32))
+    if ids != expected_ids:
+        raise BrokenPromise(exported, "tokenizes text differently from the run", REPORT)
+    difference = float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+    limit = max(PRECISION.get(dtype, 0.0) for dtype in ("F32", *changed))
     if different is not None:
-        raise BrokenPromise(exported, f"says something else than the run: {different} differs", REPORT)
-    if not difference <= limit:  # so that NaN is refused too
-        told = f"its logits differ by {difference:.1e} of their size where {limit:.0e} is allowed"
-        raise BrokenPromise(exported, f"says something else than the run: {told}", REPORT)
-    return Proof(difference, limit, float((got.argmax(-1) == wanted.argmax(-1)).float().mean()), len(got))
+        raise BrokenPromise(exported, f"differs from the run in the weight {different}", REPORT)
+    if not difference <= limit:  # NaN must fail too
+        reason = f"the logits differ by {difference:.1e} of their RMS where {limit:.0e} is allowed"
+        raise BrokenPromise(exported, f"differs from the run: {reason}", REPORT)
+    agree = float((actual.argmax(-1) == expected.argmax(-1)).float().mean())
+    return Proof(difference, limit, agree, len(actual))
 
 
 def _first_difference(model: Any, exported: Path) -> str | None:
-    """The first stored weight that is not the model's, its adapters merged by PEFT, to within one rounding."""
+    """The first stored weight that differs from PEFT's merged weight by more than one rounding."""
     import torch
 
     model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    held = dict(model.named_parameters(remove_duplicate=False))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     weights = read_weights(exported)
     for name in weights.tensors:
-        parameter = held.get(name, held.get(f"{model.base_model_prefix}.{name}"))
+        parameter = parameters.get(name, parameters.get(f"{model.base_model_prefix}.{name}"))
         if parameter is None:
             continue
-        stored, wanted = weights.tensor(name), parameter.detach()
-        spread = float(wanted.square().mean().sqrt())
-        if not torch.allclose(stored.float(), wanted, rtol=torch.finfo(stored.dtype).eps, atol=1e-5 * spread):
+        stored, expected = weights.tensor(name), parameter.detach()
+        spread = float(expected.square().mean().sqrt())
+        eps = torch.finfo(stored.dtype).eps
+        if not torch.allclose(stored.float(), expected, rtol=eps, atol=1e-5 * spread):
             return name
     return None
 
 
-def write_card(chain: Chain, out: Path, proof: Proof) -> None:
-    """README.md of the exported model: what it came from, run by run, and the figures."""
+def write_model_card(chain: Chain, out: Path, proof: Proof) -> None:
+    """Write the README.md of an exported model: the options and figures of each step, and the proof."""
     lines = [
         "---",
         "library_name: transformers",
@@ -219,7 +211,7 @@ def write_card(chain: Chain, out: Path, proof: Proof) -> None:
         "",
         f"# {out.name}",
         "",
-        f"Made by zhllama from `{chain.base.name}`.",
+        f"Exported by zhllama from `{chain.base.name}`.",
         "",
         "| step | options | figures |",
         "|---|---|---|",
@@ -227,35 +219,33 @@ def write_card(chain: Chain, out: Path, proof: Proof) -> None:
     for step in (chain.base, *chain.runs):
         if (step / MANIFEST).is_file():
             manifest = read_manifest(step)
-            told = [
-                "; ".join(
-                    f"{k} {v}" for k, v in manifest.get(part, {}).items() if isinstance(v, int | float | str)
-                )
-                for part in ("options", "figures")
-            ]
+            options, figures = (_table_cell(manifest.get(part, {})) for part in ("options", "figures"))
             lines.append(
-                f"| {manifest['command']} ({step.name}) | {told[0]} | {told[1]} |".replace("\n", " ")
+                f"| {manifest['command']} ({step.name}) | {options} | {figures} |".replace("\n", " ")
             )
     lines += [
         "",
-        f"Its logits against the unfolded run's on {proof.tokens} tokens: root mean square of the difference "
-        f"{proof.difference:.1e} of theirs (allowed {proof.limit:.0e}); the same next token after "
-        f"{100 * proof.agree:.1f} %.",
+        f"Its logits against those of the unmerged run on {proof.tokens} tokens: the RMS of the difference is "
+        f"{proof.difference:.1e} of the RMS of the logits (allowed: {proof.limit:.0e}); both rank the same next token "
+        f"first at {100 * proof.agree:.1f} % of the positions.",
         "",
     ]
     (out / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def generation_config(out: Path) -> None:
-    """generation_config.json: the base's, or from the model's config, with what ends a text for the tokenizer."""
+def _table_cell(values: dict[str, Any]) -> str:
+    return "; ".join(f"{k} {v}" for k, v in values.items() if isinstance(v, int | float | str))
+
+
+def write_generation_config(out: Path) -> None:
+    """Write generation_config.json: the base's, or one from the model's config, with the tokenizer's end token."""
     path = out / "generation_config.json"
     source = path if path.exists() else out / "config.json"
-    config = read_object(source, "Fetch the model again")
+    config = read_object(source, "Download the model again")
     if source != path:
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         config = {key: config[key] for key in names if config.get(key) is not None}
-    tokenizer = load_tokenizer(out)
-    ends = end_ids(config.get("eos_token_id"), tokenizer)
+    ends = end_token_ids(config.get("eos_token_id"), load_transformers_tokenizer(out))
     if ends is not None:
         config["eos_token_id"] = ends
     path.write_text(to_json(config), encoding="utf-8")

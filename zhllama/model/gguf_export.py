@@ -1,4 +1,4 @@
-"""Writes a plain LLaMA-type folder as one GGUF file for llama.cpp, a tensor in memory at a time."""
+"""Writes a plain LLaMA-type folder as one GGUF file for llama.cpp, with one tensor in memory at a time."""
 
 import math
 from collections.abc import Iterator
@@ -10,24 +10,24 @@ import numpy as np
 
 from zhllama.errors import InputError, MissingPackage, OutputError
 from zhllama.io.json import read_object
-from zhllama.model.load import load_tokenizer, read_model_config
+from zhllama.model.load import load_transformers_tokenizer, read_model_config
 from zhllama.model.weight_files import Weights, read_weights
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.vocabulary import PieceKind
 
-Quantised = Literal["f16", "q8_0", "q4_0"]
+Quantization = Literal["f16", "q8_0", "q4_0"]
 ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3"}
 TYPES: dict[PieceKind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
 FILE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 7}  # LlamaFileType
-BLOCK = 32  # numbers that share one scale in q8_0 and q4_0
-# How llama.cpp names the ways in which byte-level vocabularies split text first (llama-vocab.cpp).
+BLOCK = 32  # values that share one scale in q8_0 and q4_0
+# llama.cpp's names for the pre-tokenizers of byte-level vocabularies (llama-vocab.cpp).
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLITS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2"}
 
 
 @dataclass(frozen=True)
 class GgufVocabulary:
-    """The vocabulary as GGUF's metadata holds it, one token a row of the matrices."""
+    """The vocabulary as in GGUF's metadata, with one token per row of the matrices."""
 
     kind: Literal["llama", "gpt2"]
     split: str
@@ -38,11 +38,11 @@ class GgufVocabulary:
     prefix: bool
 
 
-def write_gguf(folder: Path, out: Path, kind: Quantised) -> None:
+def write_gguf(folder: Path, out: Path, kind: Quantization) -> None:
     """Write the model in `folder` to the file `out`.
 
-    Matrices become float16 or blocks of 8 or 4 bits (with 4, embedding and head keep 8), vectors stay float32.
-    Errors: MissingPackage, InputError for a model that llama.cpp would read otherwise, OutputError.
+    Matrices become float16 or blocks of 8 or 4 bits (with 4, embedding and head use 8); vectors stay float32.
+    Errors: MissingPackage, InputError for a model that llama.cpp would run differently, OutputError.
     """
     try:
         import gguf
@@ -52,15 +52,15 @@ def write_gguf(folder: Path, out: Path, kind: Quantised) -> None:
     if config.model_type not in ARCHITECTURES:
         raise InputError(
             folder,
-            f"is of the type {config.model_type}, and only {', '.join(ARCHITECTURES)} become GGUF",
-            "Leave --gguf out",
+            f"has the type {config.model_type}, and --gguf supports only {', '.join(ARCHITECTURES)}",
+            "Omit --gguf",
         )
     rope = config.rope_parameters
     if rope.get("rope_type", "default") != "default":
         raise InputError(
             folder,
-            f"stretches its positions by {rope['rope_type']}, which --gguf does not write",
-            "Leave --gguf out, and use llama.cpp's own converter",
+            f"scales its positions by {rope['rope_type']}, which --gguf does not support",
+            "Omit --gguf, and use llama.cpp's own converter",
         )
     weights = read_weights(folder)
     architecture = gguf.MODEL_ARCH[ARCHITECTURES[config.model_type]]
@@ -85,13 +85,13 @@ def write_gguf(folder: Path, out: Path, kind: Quantised) -> None:
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for stored, _, type in tensors:
-            numbers = _numbers(weights, stored, config)
-            made = gguf.quants.quantize(numbers, gguf.GGMLQuantizationType[type])
-            if type == "F16" and not np.isfinite(made).all():
+            values = _values(weights, stored, config)
+            quantized = gguf.quants.quantize(values, gguf.GGMLQuantizationType[type])
+            if type == "F16" and not np.isfinite(quantized).all():
                 raise InputError(
-                    folder, f"holds in {stored} numbers too large for float16", "Give --gguf q8_0"
+                    folder, f"contains values in {stored} that are too large for float16", "Give --gguf q8_0"
                 )
-            writer.write_tensor_data(made.view("uint8"))
+            writer.write_tensor_data(quantized.view("uint8"))
         writer.close()
         part.replace(out)
     except OSError as error:
@@ -100,37 +100,37 @@ def write_gguf(folder: Path, out: Path, kind: Quantised) -> None:
         part.unlink(missing_ok=True)
 
 
-def _tensors(weights: Weights, names: Any, kind: Quantised, tied: bool) -> Iterator[tuple[str, str, str]]:
-    """Each stored tensor with its name in llama.cpp and the type it is written as."""
-    for stored, held in weights.tensors.items():
+def _tensors(weights: Weights, names: Any, kind: Quantization, tied: bool) -> Iterator[tuple[str, str, str]]:
+    """Each stored tensor with its name in llama.cpp and its GGUF type."""
+    for stored, tensor in weights.tensors.items():
         if (tied and stored == "lm_head.weight") or stored.endswith("rotary_emb.inv_freq"):
             continue
         name = names.get_name(stored, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise InputError(
-                weights.folder, f"holds {stored}, for which llama.cpp has no place", "Leave --gguf out"
+                weights.folder, f"contains {stored}, which llama.cpp does not know", "Omit --gguf"
             )
-        if len(held.shape) < 2:
+        if len(tensor.shape) < 2:
             type = "F32"
-        elif kind == "f16" or held.shape[-1] % BLOCK:
+        elif kind == "f16" or tensor.shape[-1] % BLOCK:
             type = "F16"
         else:
-            # a row is looked up or ranked against all others: 4 bits cost too much there (llama.cpp keeps more too)
+            # 4 bits lose too much in the embedding and the head; llama.cpp stores them with more bits too.
             type = "Q8_0" if name in ("token_embd.weight", "output.weight") else kind.upper()
         yield stored, name, type
 
 
-def _numbers(weights: Weights, stored: str, config: Any) -> np.ndarray[Any, Any]:
-    """One tensor in float32; queries and keys of LLaMA with their halves interleaved, as llama.cpp rotates them."""
-    numbers: np.ndarray[Any, Any] = weights.tensor(stored).float().numpy()
+def _values(weights: Weights, stored: str, config: Any) -> np.ndarray[Any, Any]:
+    """One tensor in float32; LLaMA's query and key halves are interleaved, in the order of llama.cpp's rotation."""
+    values: np.ndarray[Any, Any] = weights.tensor(stored).float().numpy()
     if ARCHITECTURES[config.model_type] == "LLAMA" and (".q_proj." in stored or ".k_proj." in stored):
         heads = config.num_attention_heads if ".q_proj." in stored else config.num_key_value_heads
-        halves = numbers.reshape(heads, 2, numbers.shape[0] // heads // 2, *numbers.shape[1:])
-        numbers = halves.swapaxes(1, 2).reshape(numbers.shape)
-    return numbers
+        halves = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
+        values = halves.swapaxes(1, 2).reshape(values.shape)
+    return values
 
 
-def _add_config(writer: Any, config: Any, folder: Path, kind: Quantised) -> None:
+def _add_config(writer: Any, config: Any, folder: Path, kind: Quantization) -> None:
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     writer.add_name(folder.name)
@@ -151,17 +151,17 @@ def _add_config(writer: Any, config: Any, folder: Path, kind: Quantised) -> None
 
 
 def _add_vocabulary(writer: Any, folder: Path, rows: int) -> None:
-    tokenizer = load_tokenizer(folder)
-    held = read_gguf_vocabulary(folder, tokenizer, rows)
-    writer.add_tokenizer_model(held.kind)
-    writer.add_tokenizer_pre(held.split)
-    writer.add_token_list(held.tokens)
-    writer.add_token_types(held.types)
-    if held.scores is not None:
-        writer.add_token_scores(held.scores)
-    if held.merges is not None:
-        writer.add_token_merges(held.merges)
-    writer.add_add_space_prefix(held.prefix)
+    tokenizer = load_transformers_tokenizer(folder)
+    vocabulary = read_gguf_vocabulary(folder, tokenizer, rows)
+    writer.add_tokenizer_model(vocabulary.kind)
+    writer.add_tokenizer_pre(vocabulary.split)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    if vocabulary.scores is not None:
+        writer.add_token_scores(vocabulary.scores)
+    if vocabulary.merges is not None:
+        writer.add_token_merges(vocabulary.merges)
+    writer.add_add_space_prefix(vocabulary.prefix)
     for name in ("bos", "eos", "unk", "pad"):
         id = getattr(tokenizer, f"{name}_token_id", None)
         if id is not None:
@@ -172,9 +172,9 @@ def _add_vocabulary(writer: Any, folder: Path, rows: int) -> None:
 
 
 def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabulary:
-    """The folder's vocabulary, filled up with unused tokens to one a row.
+    """The folder's vocabulary, padded with unused tokens to the number of rows.
 
-    Errors: InputError where llama.cpp could not cut as the folder's tokenizer does.
+    Errors: InputError where llama.cpp cannot tokenize as the folder's tokenizer does.
     """
     added = {
         id: (token.content.encode(), 3 if token.special else 4)
@@ -183,9 +183,9 @@ def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabul
     if (folder / "tokenizer.model").is_file():
         model = SentencePieceVocabulary.read(folder / "tokenizer.model")
         if model.algorithm != "bpe":
-            raise InputError(folder, f"has a {model.algorithm} vocabulary", "Leave --gguf out")
-        held = {id: (piece.text.encode(), TYPES[piece.kind]) for id, piece in enumerate(model.pieces)}
-        full = _filled({**added, **held}, rows)
+            raise InputError(folder, f"has a {model.algorithm} vocabulary", "Omit --gguf")
+        pieces = {id: (piece.text.encode(), TYPES[piece.kind]) for id, piece in enumerate(model.pieces)}
+        full = _padded({**added, **pieces}, rows)
         scores = [model.pieces[id].score if id < len(model.pieces) else -1e4 for id in range(rows)]
         return GgufVocabulary(
             "llama",
@@ -199,21 +199,19 @@ def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabul
     raw = read_object(folder / "tokenizer.json")
     split = _split(raw.get("pre_tokenizer") or {})
     if split is None:
-        raise InputError(
-            folder, "has a tokenizer that splits text in a way unknown to llama.cpp", "Leave --gguf out"
-        )
-    held = {id: (token.encode(), TYPES["normal"]) for token, id in raw["model"]["vocab"].items()}
-    full = _filled({**held, **added}, rows)
+        raise InputError(folder, "has a pre-tokenizer that llama.cpp does not know", "Omit --gguf")
+    pieces = {id: (token.encode(), TYPES["normal"]) for token, id in raw["model"]["vocab"].items()}
+    full = _padded({**pieces, **added}, rows)
     merges = [m if isinstance(m, str) else " ".join(m) for m in raw["model"]["merges"]]
     return GgufVocabulary("gpt2", split, [t for t, _ in full], [k for _, k in full], None, merges, False)
 
 
-def _filled(held: dict[int, tuple[bytes, int]], rows: int) -> list[tuple[bytes, int]]:
-    return [held.get(id, (f"[UNUSED_{id}]".encode(), TYPES["unused"])) for id in range(rows)]
+def _padded(pieces: dict[int, tuple[bytes, int]], rows: int) -> list[tuple[bytes, int]]:
+    return [pieces.get(id, (f"[UNUSED_{id}]".encode(), TYPES["unused"])) for id in range(rows)]
 
 
 def _split(pre: dict[str, Any]) -> str | None:
-    """llama.cpp's name for a byte-level tokenizer's first split, None for one it does not know."""
+    """llama.cpp's name for the pre-tokenizer of a byte-level vocabulary; None for one that it does not know."""
     steps = pre.get("pretokenizers", [pre])
     kinds = [step.get("type") for step in steps]
     if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):

@@ -1,6 +1,5 @@
 """Gives a model rows for a larger vocabulary, shard by shard: only the embedding and the head are read and changed."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +10,15 @@ from zhllama.errors import InputError, OptionError
 from zhllama.io.files import to_json
 from zhllama.io.json import read_object
 from zhllama.manifest import check_outputs
-from zhllama.model import row_init as initialise
+from zhllama.model import row_init
+from zhllama.model.chain import MODEL_FILES, local_folder
+from zhllama.model.copy_files import copy_missing, copy_tokenizer
 from zhllama.model.embeddings import EmbeddingNames, find_matrices
-from zhllama.model.load import MODEL_FILES, load_base, load_tokenizer, local_folder
-from zhllama.model.old_pieces import check_extends, cut_inside
+from zhllama.model.load import load_base, load_transformers_tokenizer
+from zhllama.model.old_pieces import check_extends, tokenize_surfaces
 from zhllama.model.row_init import RowInit, Side
-from zhllama.model.row_init_distilled import Distilling, distill, snippets
-from zhllama.model.row_init_fitted import fitted
+from zhllama.model.row_init_distilled import Distillation, distill, find_snippets
+from zhllama.model.row_init_fitted import fit_output_rows
 from zhllama.model.weight_files import Change, Weights, read_weights, rewrite
 from zhllama.run_folder import MANIFEST
 from zhllama.vocab.any_tokenizer import AnyTokenizer, load_any_tokenizer
@@ -26,22 +27,10 @@ from zhllama.vocab.folder import ID_MAP, base_ids_of
 if TYPE_CHECKING:
     import torch
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-BESIDE = ("generation_config.json", "chat_template.jinja", "LICENSE*", "NOTICE*")
-
 
 @dataclass(frozen=True)
 class Grown:
-    """What became of the matrices: old ids kept, ids that are new, rows altogether, and how the new ones began."""
+    """Counts of the grown matrices: retained old rows, new rows, all rows, padding rows; and the row initialization."""
 
     n_old: int
     n_new: int
@@ -54,7 +43,7 @@ class Grown:
 
 @dataclass(frozen=True)
 class GrowthPlan:
-    """A model, the vocabulary it is to have, and which old row each kept id takes."""
+    """A model and its larger vocabulary; the row of new id i < `n_old` is the old row `old_ids[i]`."""
 
     model: Path
     tokenizer: Path
@@ -62,27 +51,27 @@ class GrowthPlan:
     matrices: EmbeddingNames
     old: AnyTokenizer
     new: AnyTokenizer
-    kept: Sequence[int]
+    old_ids: Sequence[int]
     pruned: bool
     rows: int
 
     @property
     def n_old(self) -> int:
-        return len(self.kept)
+        return len(self.old_ids)
 
     @property
     def n_new(self) -> int:
-        return self.new.size - len(self.kept)
+        return self.new.size - len(self.old_ids)
 
     @property
     def names(self) -> dict[str, Side]:
         """The stored tensors that grow, each with its side."""
-        named: dict[str, Side] = {self.matrices.input: "input"}
+        sides: dict[str, Side] = {self.matrices.input: "input"}
         if self.matrices.output is not None:
-            named[self.matrices.output] = "output"
+            sides[self.matrices.output] = "output"
         if self.matrices.copy is not None:
-            named[self.matrices.copy] = "input"
-        return named
+            sides[self.matrices.copy] = "input"
+        return sides
 
     @cached_property
     def surfaces(self) -> list[bytes]:
@@ -90,36 +79,39 @@ class GrowthPlan:
         return [self.new.surface(id) for id in range(self.n_old, self.new.size)]
 
     @cached_property
-    def cuts(self) -> list[list[int]]:
-        """The old pieces of each new id; none for a special one."""
-        return cut_inside(self.old, self.surfaces)
+    def old_tokens(self) -> list[list[int]]:
+        """The old ids that each new piece is tokenized into; none for a special token."""
+        return tokenize_surfaces(self.old, self.surfaces)
 
 
 def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> GrowthPlan:
-    """Check that a tokenizer extends a model's own and count the rows; InputError where it does not."""
+    """Check that a tokenizer extends the model's own, and count the rows; InputError where it does not."""
     folder = local_folder(model)
     if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
-        raise InputError(folder, "is a run, and only a plain model grows", "Export it first: zhllama export")
+        raise InputError(
+            folder, "is a run, and only a plain model can grow", "Export it first: zhllama export"
+        )
     if not tokenizer.is_dir():
-        raise InputError(tokenizer, "is not a tokenizer's folder", "Give one that merge-vocab wrote")
+        raise InputError(tokenizer, "is not a tokenizer folder", "Give one that merge-vocab wrote")
     check_outputs([folder], *MODEL_FILES)
     weights = read_weights(folder)
     matrices = find_matrices(weights)
-    held = weights.tensors[matrices.input].shape[0]
+    old_rows = weights.tensors[matrices.input].shape[0]
     old, new = load_any_tokenizer(folder), load_any_tokenizer(tokenizer)
-    if old.size > held:
+    if old.size > old_rows:
         raise InputError(
-            folder, f"has {old.size:,} ids and only {held:,} rows", "Put the tokenizer there that fits"
+            folder, f"has {old.size:,} ids and only {old_rows:,} rows", "Put the model's own tokenizer there"
         )
-    found = base_ids_of(tokenizer, old.size)
-    kept, pruned = (range(old.size), False) if found is None else (found, True)
-    check_extends(old, new, kept, tokenizer)
+    base_ids = base_ids_of(tokenizer, old.size)
+    pruned = base_ids is not None
+    old_ids = range(old.size) if base_ids is None else base_ids
+    check_extends(old, new, old_ids, tokenizer)
     if pad_rows_to < 1:
         raise OptionError("--pad-rows-to", f"cannot be {pad_rows_to}", "Give 1 or more, e.g. 64")
-    # Rows that a model holds beyond its ids stay, unless ids are dropped anyway.
-    rows = new.size if pruned else max(new.size, held)
+    # A model's padding rows beyond its ids stay, except under a pruned vocabulary.
+    rows = new.size if pruned else max(new.size, old_rows)
     rows += -rows % pad_rows_to
-    return GrowthPlan(folder, tokenizer, weights, matrices, old, new, kept, pruned, rows)
+    return GrowthPlan(folder, tokenizer, weights, matrices, old, new, old_ids, pruned, rows)
 
 
 def grow(
@@ -132,165 +124,160 @@ def grow(
     seed: int = 0,
     vectors: Path | None = None,
     texts: Sequence[str] = (),
-    distilling: Distilling | None = None,
+    distillation: Distillation | None = None,
     advance: Callable[[float], None] | None = None,
 ) -> Grown:
-    """Write to the folder `out` the model with one row for each id of `tokenizer`, old rows unchanged to the byte.
+    """Write the model to the folder `out` with one row for each id of `tokenizer`; old rows stay equal to the byte.
 
-    `focus` needs `vectors`, `fitted` and `distill` some `texts` in the new language and the whole model in memory.
-    The config comes last, so that a folder without one was not finished. Errors: InputError, OptionError, OutputError.
+    `focus` needs `vectors`; `fitted` and `distill` need `texts` in the new language and the whole model in memory.
+    The config is written last: a folder without one is unfinished. Errors: InputError, OptionError, OutputError.
     """
-    todo = plan_growth(model, tokenizer, pad_rows_to)
-    fresh = _fresh_rows(todo, init, seed, vectors, texts, distilling, advance)
+    plan = plan_growth(model, tokenizer, pad_rows_to)
+    new_rows = _row_initializer(plan, init, seed, vectors, texts, distillation, advance)
     out.mkdir(parents=True, exist_ok=True)
-    width = todo.weights.tensors[todo.matrices.input].shape[1]
+    width = plan.weights.tensors[plan.matrices.input].shape[1]
 
     def change(side: Side) -> Change:
-        return Change((todo.rows, width), lambda matrix: _enlarged(todo, matrix, fresh(matrix, side)))
+        return Change((plan.rows, width), lambda matrix: _enlarged(plan, matrix, new_rows(matrix, side)))
 
-    rewritten = rewrite(todo.weights, out, {name: change(side) for name, side in todo.names.items()})
-    copy_tokenizer(todo.tokenizer, out)
-    for pattern in BESIDE:
-        for path in todo.model.glob(pattern):
-            if not (out / path.name).exists():
-                shutil.copyfile(path, out / path.name)
-    _write_configs(todo, out)
+    rewritten = rewrite(plan.weights, out, {name: change(side) for name, side in plan.names.items()})
+    copy_tokenizer(plan.tokenizer, out)
+    copy_missing(plan.model, out)
+    _write_configs(plan, out)
     return Grown(
-        todo.n_old,
-        todo.n_new,
-        todo.rows,
-        todo.rows - todo.new.size,
-        todo.matrices.output is None,
+        plan.n_old,
+        plan.n_new,
+        plan.rows,
+        plan.rows - plan.new.size,
+        plan.matrices.output is None,
         init,
         rewritten,
     )
 
 
-Fresh = Callable[["torch.Tensor", Side], "torch.Tensor"]
+# Maps the old matrix [old rows, width] of a side to the new rows [n_new, width].
+RowInitializer = Callable[["torch.Tensor", Side], "torch.Tensor"]
 
 
-def _fresh_rows(
-    todo: GrowthPlan,
+def _row_initializer(
+    plan: GrowthPlan,
     init: RowInit,
     seed: int,
     vectors: Path | None,
     texts: Sequence[str],
-    distilling: Distilling | None,
+    distillation: Distillation | None,
     advance: Callable[[float], None] | None,
-) -> Fresh:
-    """What makes the new rows of either side from its old matrix."""
+) -> RowInitializer:
     if init == "random":
-        return lambda matrix, side: initialise.random(matrix, todo.n_new, seed + (side == "output"))
+        return lambda matrix, side: row_init.random(matrix, plan.n_new, seed + (side == "output"))
     if init == "hf-mean":
-        return lambda matrix, side: initialise.hf_mean(matrix, todo.n_new, seed + (side == "output"))
+        return lambda matrix, side: row_init.hf_mean(matrix, plan.n_new, seed + (side == "output"))
     if init == "weighted":
-        return lambda matrix, side: initialise.weighted(todo.cuts, side).rows(matrix)
+        return lambda matrix, side: row_init.weighted_mean(plan.old_tokens, side).rows(matrix)
     if init == "focus":
         if vectors is None:
-            raise OptionError("--init focus", "needs vectors of the pieces", "Give --vectors FILE.vec")
-        surfaces = [todo.old.surface(id) for id in range(todo.old.size)] + todo.surfaces
-        known = initialise.read_vectors(vectors, map(initialise.vector_key, surfaces))
-        blend = initialise.focus(todo.cuts, todo.old, todo.surfaces, known)
-        return lambda matrix, side: blend.rows(matrix)
+            raise OptionError("--init focus", "needs vectors of pieces", "Give --vectors FILE.vec")
+        surfaces = [plan.old.surface(id) for id in range(plan.old.size)] + plan.surfaces
+        by_piece = row_init.read_vectors(vectors, map(row_init.vector_key, surfaces))
+        combination = row_init.focus(plan.old_tokens, plan.old, plan.surfaces, by_piece)
+        return lambda matrix, side: combination.rows(matrix)
     if init == "fitted":
-        return _fitted(todo, texts, advance)
+        return _fitted(plan, texts, advance)
     if init == "distill":
-        return _distilled(todo, texts, distilling or Distilling(seed=seed), advance)
-    return lambda matrix, side: initialise.mean(todo.cuts).rows(matrix)
+        return _distilled(plan, texts, distillation or Distillation(seed=seed), advance)
+    return lambda matrix, side: row_init.mean(plan.old_tokens).rows(matrix)
 
 
-def _check_texts(init: RowInit, todo: GrowthPlan, texts: Sequence[str]) -> None:
-    if todo.pruned:
-        raise OptionError(f"--init {init}", "cannot follow a pruned vocabulary", "Take --init mean")
+def _check_texts(init: RowInit, plan: GrowthPlan, texts: Sequence[str]) -> None:
+    if plan.pruned:
+        raise OptionError(f"--init {init}", "does not work with a pruned vocabulary", "Use --init mean")
     if not texts:
         raise OptionError(f"--init {init}", "needs text in the new language", "Give --text FILE")
 
 
-def _fitted(todo: GrowthPlan, texts: Sequence[str], advance: Callable[[float], None] | None) -> Fresh:
-    """Weighted means on the way in, where they do better beside these (docs/model.md), fitted rows on the way out."""
-    _check_texts("fitted", todo, texts)
-    if todo.matrices.output is None:
+def _fitted(
+    plan: GrowthPlan, texts: Sequence[str], advance: Callable[[float], None] | None
+) -> RowInitializer:
+    """Fitted output rows with weighted means as input rows, the best pair measured (docs/model.md)."""
+    _check_texts("fitted", plan, texts)
+    if plan.matrices.output is None:
         raise OptionError(
             "--init fitted",
-            "needs a head of its own, and this model's is its embedding",
-            "Take --init mean or distill",
+            "needs an untied head, and this model ties it to its embedding",
+            "Use --init mean or distill",
         )
-    outputs = fitted(load_base(todo.model), todo.old, todo.new, todo.cuts, texts, advance)
+    outputs = fit_output_rows(load_base(plan.model), plan.old, plan.new, plan.old_tokens, texts, advance)
     return lambda matrix, side: (
-        outputs if side == "output" else initialise.weighted(todo.cuts, side).rows(matrix)
+        outputs if side == "output" else row_init.weighted_mean(plan.old_tokens, side).rows(matrix)
     )
 
 
 def _distilled(
-    todo: GrowthPlan, texts: Sequence[str], how: Distilling, advance: Callable[[float], None] | None
-) -> Fresh:
-    _check_texts("distill", todo, texts)
-    taught = snippets(todo.old, todo.new, texts, todo.n_old, how.length)
-    if not taught:
-        raise InputError("--text", "holds none of the new pieces", "Give text in the new language")
-    start = initialise.mean(todo.cuts)
-    inputs = start.rows(todo.weights.tensor(todo.matrices.input))
-    output = todo.matrices.output
-    outputs = None if output is None else start.rows(todo.weights.tensor(output))
-    inputs, outputs, _ = distill(load_base(todo.model), taught, inputs, outputs, todo.n_old, how, advance)
+    plan: GrowthPlan, texts: Sequence[str], settings: Distillation, advance: Callable[[float], None] | None
+) -> RowInitializer:
+    _check_texts("distill", plan, texts)
+    snippets = find_snippets(plan.old, plan.new, texts, plan.n_old, settings.length)
+    if not snippets:
+        raise InputError("--text", "contains none of the new pieces", "Give text in the new language")
+    start = row_init.mean(plan.old_tokens)
+    inputs = start.rows(plan.weights.tensor(plan.matrices.input))
+    output = plan.matrices.output
+    outputs = None if output is None else start.rows(plan.weights.tensor(output))
+    inputs, outputs, _ = distill(
+        load_base(plan.model), snippets, inputs, outputs, plan.n_old, settings, advance
+    )
     return lambda matrix, side: inputs if side == "input" or outputs is None else outputs
 
 
-def _enlarged(todo: GrowthPlan, matrix: "torch.Tensor", fresh: "torch.Tensor") -> "torch.Tensor":
-    """Kept rows, new rows, and rows that belong to no id: old ones where there were, else the mean of all."""
+def _enlarged(plan: GrowthPlan, matrix: "torch.Tensor", new_rows: "torch.Tensor") -> "torch.Tensor":
+    """The retained rows, the new rows, and padding rows: old ones where the model had them, else the mean row."""
     import torch
 
-    made = torch.empty(todo.rows, matrix.shape[1], dtype=matrix.dtype)
-    for begin in range(0, todo.n_old, initialise.CHUNK):
-        ids = todo.kept[begin : begin + initialise.CHUNK]
-        made[begin : begin + len(ids)] = matrix[list(ids)]
-    made[todo.n_old : todo.new.size] = fresh.to(matrix.dtype)
-    if todo.rows > todo.new.size:
-        spare = matrix.shape[0] if not todo.pruned else 0
-        made[todo.new.size :] = initialise.moments(matrix[: todo.old.size])[0].to(matrix.dtype)
-        if spare > todo.new.size:
-            made[todo.new.size : spare] = matrix[todo.new.size : spare]
-    return made
+    enlarged = torch.empty(plan.rows, matrix.shape[1], dtype=matrix.dtype)
+    for begin in range(0, plan.n_old, row_init.CHUNK):
+        ids = plan.old_ids[begin : begin + row_init.CHUNK]
+        enlarged[begin : begin + len(ids)] = matrix[list(ids)]
+    enlarged[plan.n_old : plan.new.size] = new_rows.to(matrix.dtype)
+    if plan.rows > plan.new.size:
+        spare = matrix.shape[0] if not plan.pruned else 0
+        enlarged[plan.new.size :] = row_init.moments(matrix[: plan.old.size])[0].to(matrix.dtype)
+        if spare > plan.new.size:
+            enlarged[plan.new.size : spare] = matrix[plan.new.size : spare]
+    return enlarged
 
 
-def copy_tokenizer(source: Path, out: Path) -> None:
-    """Copy what makes up a tokenizer; an id map stays behind, since what it says has been followed."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
-
-
-def _write_configs(todo: GrowthPlan, out: Path) -> None:
-    """config.json and generation_config.json, true to the rows and to where special ids are now."""
-    tokenizer = load_tokenizer(out)
-    if len(tokenizer) > todo.rows:
+def _write_configs(plan: GrowthPlan, out: Path) -> None:
+    """Write config.json and generation_config.json with the new row count and the new ids of special tokens."""
+    tokenizer = load_transformers_tokenizer(out)
+    if len(tokenizer) > plan.rows:
         raise InputError(
-            todo.tokenizer,
-            f"has {len(tokenizer):,} ids in transformers and {todo.new.size:,} by itself",
-            "Its tokenizer_config.json adds tokens: make it again",
+            plan.tokenizer,
+            f"has {len(tokenizer):,} ids in transformers and {plan.new.size:,} by itself",
+            "Rebuild it: its tokenizer_config.json adds tokens",
         )
-    moved = {was: id for id, was in enumerate(todo.kept)}
+    new_ids = {old: new for new, old in enumerate(plan.old_ids)}
     for name in ("generation_config.json", "config.json"):
-        source = todo.model / name
+        source = plan.model / name
         if not source.is_file():
             continue
-        config = read_object(source, "Fetch the model again")
+        config = read_object(source, "Download the model again")
         for key in [k for k in config if k.endswith("_token_id")]:
-            config[key] = _moved(todo, key, config[key], moved)
+            config[key] = _new_id(plan, key, config[key], new_ids)
         if config.get("pad_token_id") is None and tokenizer.pad_token_id is not None:
             config["pad_token_id"] = tokenizer.pad_token_id
         if name == "config.json":
-            config["vocab_size"] = todo.rows
+            config["vocab_size"] = plan.rows
         (out / name).write_text(to_json(config), encoding="utf-8")
 
 
-def _moved(todo: GrowthPlan, key: str, id: Any, moved: dict[int, int]) -> Any:
+def _new_id(plan: GrowthPlan, key: str, id: Any, new_ids: dict[int, int]) -> Any:
+    """The new id, or ids, of a special token that a config names under `key`."""
     if isinstance(id, list):
-        return [_moved(todo, key, one, moved) for one in id]
-    if not isinstance(id, int) or not 0 <= id < todo.old.size:
+        return [_new_id(plan, key, one, new_ids) for one in id]
+    if not isinstance(id, int) or not 0 <= id < plan.old.size:
         return id
-    if id not in moved:
+    if id not in new_ids:
         raise InputError(
-            todo.tokenizer / ID_MAP, f"drops id {id}, which the model has as {key}", "Keep that piece"
+            plan.tokenizer / ID_MAP, f"drops id {id}, which the model uses as {key}", "Keep that piece"
         )
-    return moved[id]
+    return new_ids[id]

@@ -1,4 +1,4 @@
-"""New pieces cut into the old vocabulary: what a new row can be made of before any training."""
+"""Tokenizes new pieces into old ones, from which their rows are initialized, and checks that a vocabulary extends another."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,23 +8,23 @@ from zhllama.vocab.any_tokenizer import AnyTokenizer, JsonTokenizer, SentencePie
 from zhllama.vocab.vocabulary import SPACE
 
 
-def cut_inside(old: AnyTokenizer, surfaces: Sequence[bytes]) -> list[list[int]]:
-    """The old ids of each surface as it is cut in the middle of a text: nothing is put before it.
+def tokenize_surfaces(old: AnyTokenizer, surfaces: Sequence[bytes]) -> list[list[int]]:
+    """The old ids of each surface as in the middle of a text, so without a space prefix.
 
-    Bytes that are no whole characters (pieces of byte-level vocabularies) are cut byte by byte.
+    A surface that is not whole characters (a piece of a byte-level vocabulary) is tokenized byte by byte.
     """
     texts = [_text(surface) for surface in surfaces]
     whole = [text for text in texts if text is not None]
     if isinstance(old, SentencePieceTokenizer):
-        cuts: list[list[int]] = old.model.bare.encode(whole)
+        tokenized: list[list[int]] = old.model.bare.encode(whole)
     elif isinstance(old, JsonTokenizer) and not old.byte_level:
-        cuts = [[t.id for t in old.inner.model.tokenize(text.replace(" ", SPACE))] for text in whole]
+        tokenized = [[t.id for t in old.inner.model.tokenize(text.replace(" ", SPACE))] for text in whole]
     else:
-        cuts = old.encode(whole)
-    ready = iter(cuts)
-    single = _bytes_of(old) if len(whole) < len(texts) else {}
+        tokenized = old.encode(whole)
+    remaining = iter(tokenized)
+    byte_ids = _byte_ids(old) if len(whole) < len(texts) else {}
     return [
-        next(ready) if text is not None else [single[b] for b in surface if b in single]
+        next(remaining) if text is not None else [byte_ids[b] for b in surface if b in byte_ids]
         for surface, text in zip(surfaces, texts, strict=True)
     ]
 
@@ -36,24 +36,24 @@ def _text(surface: bytes) -> str | None:
         return None
 
 
-def _bytes_of(old: AnyTokenizer) -> dict[int, int]:
+def _byte_ids(old: AnyTokenizer) -> dict[int, int]:
     """The id of each single byte."""
     return {surface[0]: id for id in range(old.size) for surface in [old.surface(id)] if len(surface) == 1}
 
 
-def check_extends(old: AnyTokenizer, new: AnyTokenizer, kept: Sequence[int], where: Path) -> None:
-    """Refuse a tokenizer whose first ids do not stand for what the model's rows `kept` stand for."""
-    if new.size < len(kept):
+def check_extends(old: AnyTokenizer, new: AnyTokenizer, old_ids: Sequence[int], where: Path) -> None:
+    """Refuse a new tokenizer unless its id i has the surface of the old id `old_ids[i]`."""
+    if new.size < len(old_ids):
         raise InputError(
             where,
-            f"has {new.size:,} ids and the model's own vocabulary {len(kept):,}",
-            "Give a tokenizer made from the model's own; a pruned one needs its id_map.json",
+            f"has {new.size:,} ids and the model's own vocabulary {len(old_ids):,}",
+            "Give a tokenizer built from the model's own; a pruned one needs its id_map.json",
         )
-    for id, was in enumerate(kept):
-        if new.surface(id) != old.surface(was):
+    for id, old_id in enumerate(old_ids):
+        if new.surface(id) != old.surface(old_id):
             raise InputError(
                 where,
                 f"does not fit the model: id {id} is {new.surface(id)!r} there and "
-                f"{old.surface(was)!r} in the model's own tokenizer",
-                "Give one that was made from that",
+                f"{old.surface(old_id)!r} in the model's own tokenizer",
+                "Give one built from that",
             )

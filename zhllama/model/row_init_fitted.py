@@ -1,9 +1,9 @@
-"""Output rows of new pieces fitted on the old model's hidden states, without a step of training; for heads of their own.
+"""Fits the output rows of new pieces to the old model's hidden states without training, for untied heads.
 
-A new piece may come next where its first old piece might, and among all pieces that begin with that one it has a share of the
-text. So its row is that of its first old piece, and the logarithm of the share is added along the one direction in
-which all hidden states lie alike: rows have no bias to hold it. A mean of all old pieces instead promises the later bytes of a
-character where only a first one can stand.
+A new piece can follow wherever its first old token can, and it has a share of all tokens that begin with that old token.
+So its row is the row of its first old token, plus the logarithm of the share times the direction along which all hidden
+states have the product 1, which acts as the bias that the head lacks. A mean of all old tokens would instead raise the
+probability of a character's later bytes where only a first byte can follow.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,54 +11,54 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zhllama.model import row_init as initialise
+from zhllama.model.row_init import moments
 from zhllama.vocab.any_tokenizer import AnyTokenizer
 from zhllama.vocab.token_counts import Counts, token_counts
 
 if TYPE_CHECKING:
     import torch
 
-STATES = 8192  # hidden states that the direction is solved from
-LENGTH = 512  # ids read at once
-RIDGE = 1e-3  # of the mean square of a column
+STATES = 8192  # hidden states used to solve for the direction
+LENGTH = 512  # ids per forward pass
+RIDGE = 1e-3  # regularization, relative to the mean square of a column
 
 
-def fitted(
+def fit_output_rows(
     model: Any,
     old: AnyTokenizer,
     new: AnyTokenizer,
-    cuts: Sequence[Sequence[int]],
+    old_tokens: Sequence[Sequence[int]],
     texts: Sequence[str],
     advance: Callable[[float], None] | None = None,
 ) -> "torch.Tensor":
-    """The new rows [n, width] of the head, float32; a piece made of no old one, as a special token, has the mean of all rows."""
+    """The new rows [n, width] of the head in float32; a special token, without old tokens, gets the mean of all rows."""
     import torch
 
     head = model.get_output_embeddings().weight.detach()
-    firsts = [cut[0] if cut else -1 for cut in cuts]
+    firsts = [tokens[0] if tokens else -1 for tokens in old_tokens]
     shares = torch.from_numpy(log_shares(new, firsts, texts)).float()
     direction = _direction(model, old, texts, advance)
     rows: torch.Tensor = head[torch.tensor(firsts).clamp(min=0)].float() + shares[:, None] * direction
-    bare = [i for i, first in enumerate(firsts) if first < 0]
-    if bare:
-        rows[bare] = initialise.moments(head)[0]
+    empty = [i for i, first in enumerate(firsts) if first < 0]
+    if empty:
+        rows[empty] = moments(head)[0]
     return rows
 
 
 def log_shares(new: AnyTokenizer, firsts: Sequence[int], texts: Sequence[str]) -> Counts:
-    """Of all tokens of the text that begin with the same old piece the share that each new one has, as a logarithm; [n]."""
+    """The log of each new piece's share [n] of the text's tokens that begin with the same old token."""
     n_old = new.size - len(firsts)
-    counts = token_counts(new.encode, ((text, 1.0) for text in texts), new.size) + 0.1  # none is impossible
+    counts = token_counts(new.encode, ((text, 1.0) for text in texts), new.size) + 0.1  # smoothing
     first = np.concatenate([np.arange(n_old), np.maximum(firsts, 0)])
-    together = np.bincount(first, weights=counts, minlength=n_old)
-    shares: Counts = np.log(counts / together[first])[n_old:]
+    totals = np.bincount(first, weights=counts, minlength=n_old)
+    shares: Counts = np.log(counts / totals[first])[n_old:]
     return shares
 
 
 def _direction(
     model: Any, old: AnyTokenizer, texts: Sequence[str], advance: Callable[[float], None] | None
 ) -> "torch.Tensor":
-    """The vector [width] whose product with every hidden state is nearest to 1."""
+    """The vector [width] whose product with the hidden states is closest to 1 (ridge regression)."""
     import torch
 
     width = model.get_output_embeddings().weight.shape[1]

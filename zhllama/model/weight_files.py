@@ -1,4 +1,7 @@
-"""A model's weights as files: headers read, tensors mapped, single ones changed, every other byte passed on."""
+"""Reads a model's weight files by their headers, and rewrites single tensors while all other bytes are copied.
+
+safetensors.safe_open does not give a tensor's place in the file, by which unchanged bytes are copied without being decoded.
+"""
 
 import json
 import math
@@ -19,20 +22,20 @@ from zhllama.io.torch import load_torch
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 1 << 24  # bytes copied at once
+BLOCK = 1 << 24  # bytes per read
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of a tensor: its shape afterwards, and how it is made from the old one."""
+    """A tensor's new shape, and the function that computes the new tensor from the old one."""
 
     shape: tuple[int, ...]
-    make: "Callable[[torch.Tensor], torch.Tensor]"
+    apply: "Callable[[torch.Tensor], torch.Tensor]"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a model folder; nothing but headers is read until one is asked for."""
+    """The tensors of a model folder; only headers are read until a tensor is requested."""
 
     folder: Path
     tensors: Mapping[str, Stored]
@@ -43,7 +46,7 @@ class Weights:
         return tuple(sorted({stored.file for stored in self.tensors.values()}))
 
     def tensor(self, name: str) -> "torch.Tensor":
-        """One tensor, mapped from its file: no memory until it is touched. Not to be written to."""
+        """One tensor, memory-mapped from its file; do not write to it."""
         import numpy as np
         import torch
 
@@ -58,17 +61,19 @@ class Weights:
 
 
 def read_weights(folder: Path) -> Weights:
-    """The weights of a plain folder: safetensors, else .bin; one file or shards.
+    """The weights of a plain folder, in safetensors or else .bin; one file or shards.
 
-    Errors: InputError for a folder without weights, a missing or cut-off shard, and tensors the index does not know.
+    Errors: InputError for a folder without weights, a missing or truncated shard, and a tensor in two shards.
     """
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if index.is_file():
-            held = read_object(index, AGAIN).get("weight_map")
-            if not isinstance(held, dict) or not all(isinstance(file, str) for file in held.values()):
-                raise InputError(index, "is not an index of shards: it has no weight_map of names", AGAIN)
-            files = sorted(set(held.values()))
+            files_by_tensor = read_object(index, AGAIN).get("weight_map")
+            if not isinstance(files_by_tensor, dict) or not all(
+                isinstance(file, str) for file in files_by_tensor.values()
+            ):
+                raise InputError(index, "is not a shard index: it has no weight_map of file names", AGAIN)
+            files = sorted(set(files_by_tensor.values()))
         elif (folder / name).is_file():
             files = [name]
         else:
@@ -76,25 +81,27 @@ def read_weights(folder: Path) -> Weights:
         tensors: dict[str, Stored] = {}
         for file in files:
             if file in ("", ".", "..") or "/" in file or "\\" in file:
-                raise InputError(folder, f"names a shard outside of itself, {file!r}", AGAIN)
+                raise InputError(folder, f"names a shard outside the folder, {file!r}", AGAIN)
             if not (folder / file).is_file():
                 raise InputError(folder / file, "is missing", AGAIN)
             path = folder / file
-            found = read_header(path) if file.endswith(".safetensors") else _bin_header(path)
-            if twice := next(iter(tensors.keys() & found.keys()), None):
-                raise InputError(path, f"holds {ascii(twice)[:80]}, as another shard does", AGAIN)
-            tensors |= found
+            header = read_header(path) if file.endswith(".safetensors") else _bin_header(path)
+            if duplicate := next(iter(tensors.keys() & header.keys()), None):
+                raise InputError(
+                    path, f"contains {ascii(duplicate)[:80]}, which another shard contains too", AGAIN
+                )
+            tensors |= header
         return Weights(folder, tensors)
     raise InputError(
-        folder, "holds no weights (model.safetensors, pytorch_model.bin, or their shards)", AGAIN
+        folder, "contains no weights (model.safetensors, pytorch_model.bin, or their shards)", AGAIN
     )
 
 
 def rewrite(weights: Weights, out: Path, changes: Mapping[str, Change]) -> list[str]:
-    """Write all weight files to `out`, changed where `changes` says so, and return the names of those rewritten.
+    """Write all weight files to `out` with `changes` by tensor name; return the names of the rewritten files.
 
-    Shards without a change are linked where the file system allows, else copied. One changed tensor is in memory at a
-    time. Errors: OutputError where there is no room.
+    Shards without a change are hard-linked where the file system allows, else copied. One changed tensor is in memory
+    at a time. Errors: OutputError for a full disk.
     """
     rewritten = []
     for file in weights.files:
@@ -112,7 +119,7 @@ def rewrite(weights: Weights, out: Path, changes: Mapping[str, Change]) -> list[
             rewritten.append(file)
         except OSError as error:
             raise OutputError(
-                out / file, f"cannot be written ({error.strerror or error})", "Free some room"
+                out / file, f"cannot be written ({error.strerror or error})", "Free some space"
             ) from error
         finally:
             part.unlink(missing_ok=True)
@@ -121,7 +128,7 @@ def rewrite(weights: Weights, out: Path, changes: Mapping[str, Change]) -> list[
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under another name, or a copy on another file system."""
+    """Hard-link a file, or copy it to another file system."""
     try:
         os.link(source.resolve(), target)
     except OSError:
@@ -146,9 +153,9 @@ def _rewrite_safetensors(weights: Weights, file: str, part: Path, changes: Mappi
         out.write(struct.pack("<Q", len(head)) + head)
         for name, stored in here.items():
             if name in changes:
-                made = changes[name].make(weights.tensor(name)).to(_dtype(stored.dtype)).contiguous()
-                assert tuple(made.shape) == changes[name].shape
-                out.write(made.view(-1).view(torch.uint8).numpy().data)
+                tensor = changes[name].apply(weights.tensor(name)).to(_dtype(stored.dtype)).contiguous()
+                assert tuple(tensor.shape) == changes[name].shape
+                out.write(tensor.view(-1).view(torch.uint8).numpy().data)
                 continue
             source.seek(stored.start)
             left = stored.end - stored.start
@@ -166,10 +173,13 @@ def _rewrite_bin(weights: Weights, file: str, part: Path, changes: Mapping[str, 
     tensors = dict(_read_bin(weights.folder / file))
     for name, change in changes.items():
         old = tensors[name]
-        made = change.make(old).to(old.dtype).contiguous()
-        for other, tensor in tensors.items():  # torch keeps tied tensors in one storage; so do we
+        new = change.apply(old).to(old.dtype).contiguous()
+        for (
+            other,
+            tensor,
+        ) in tensors.items():  # tied tensors share one storage in the file, and still do afterwards
             if tensor is old or tensor.data_ptr() == old.data_ptr():
-                tensors[other] = made
+                tensors[other] = new
     with part.open("wb") as out:
         torch.save(tensors, out)
 
@@ -179,24 +189,28 @@ def _read_bin(path: Path) -> "dict[str, torch.Tensor]":
 
     tensors = load_torch(path, AGAIN)
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise InputError(path, "holds something other than tensors by name", AGAIN)
+        raise InputError(path, "contains something other than named tensors", AGAIN)
     return tensors
 
 
 def _bin_header(path: Path) -> dict[str, Stored]:
     names = {dtype: name for name, dtype in _dtypes().items()}
     tensors = _read_bin(path)
-    if strange := next((t.dtype for t in tensors.values() if t.dtype not in names), None):
-        raise InputError(path, f"holds weights of the type {strange}, which is not known here", AGAIN)
+    if unknown := next((t.dtype for t in tensors.values() if t.dtype not in names), None):
+        raise InputError(
+            path, f"contains weights of the type {unknown}, which zhllama does not support", AGAIN
+        )
     return {str(name): Stored(path.name, names[t.dtype], tuple(t.shape)) for name, t in tensors.items()}
 
 
 def _write_index(weights: Weights, out: Path) -> None:
-    """The index of the shards, with its total true to what was written."""
+    """Write the shard index with the new total size."""
     for path in weights.folder.glob("*.index.json"):
         index = read_object(path, AGAIN)
-        named = index.get("weight_map")
-        if not isinstance(named, dict) or {str(file) for file in named.values()} != set(weights.files):
+        files_by_tensor = index.get("weight_map")
+        if not isinstance(files_by_tensor, dict) or {str(file) for file in files_by_tensor.values()} != set(
+            weights.files
+        ):
             continue
         written = _bytes_in(out, weights.files)
         metadata = index.get("metadata")
@@ -205,7 +219,7 @@ def _write_index(weights: Weights, out: Path) -> None:
 
 
 def _bytes_in(folder: Path, files: tuple[str, ...]) -> int:
-    """Of all tensors in some weight files."""
+    """The size of all tensors in some weight files."""
     total = 0
     for file in files:
         if file.endswith(".safetensors"):
@@ -218,14 +232,14 @@ def _bytes_in(folder: Path, files: tuple[str, ...]) -> int:
 def _dtype(name: str) -> "torch.dtype":
     if name not in _dtypes():
         raise InputError(
-            "weights", f"are stored as {name}, which is not known here", "Convert them to bfloat16"
+            "weights", f"are stored as {name}, which zhllama does not support", "Convert them to bfloat16"
         )
     return _dtypes()[name]
 
 
 @cache
 def _dtypes() -> "dict[str, torch.dtype]":
-    """safetensors' names of the types of torch."""
+    """torch's dtypes by their names in safetensors."""
     import torch
 
     return {

@@ -9,7 +9,8 @@ from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.prepare_tokenizer import equip
 from zhllama.conversation.template import ChatTemplate
 from zhllama.errors import InputError, OptionError
-from zhllama.model.load import load_tokenizer, read_model_config, resolve_chain
+from zhllama.model.chain import resolve_chain
+from zhllama.model.load import load_transformers_tokenizer, read_model_config
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.model_info import ModelInfo, check_length, check_old_rows, old_rows_by_manifest
 from zhllama.training.options import TrainingOptions
@@ -44,7 +45,7 @@ def inspect_chat_model(model: str, template: str, options: TrainingOptions, fold
         )
     made = equip(chain.tokenizer, template, folder)
     tokens = DocumentTokenizer.open(folder)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_transformers_tokenizer(folder)
     _refuse_untrained(made, tokenizer, had, options)
     n_old = options.old_rows if options.old_rows is not None else old_rows_by_manifest(chain)
     grows = tokens.size > rows

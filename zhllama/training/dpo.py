@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from zhllama.errors import OptionError
-from zhllama.model.load import ADAPTER, TUNED
+from zhllama.model.chain import ADAPTER, TUNED
 from zhllama.run import Run
 from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import write_adapter, write_tuned

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from zhllama.errors import MissingPackage, OptionError
-from zhllama.model.load import ADAPTER, Chain
+from zhllama.model.chain import ADAPTER, Chain
 
 # A weight: half a byte, a byte for the scale of 64 of them, and four for the scale of 256 such scales.
 BYTES_A_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)

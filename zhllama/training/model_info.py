@@ -9,9 +9,10 @@ from zhllama.errors import InputError, OptionError
 from zhllama.io.json import read_object
 from zhllama.io.text import read_documents
 from zhllama.manifest import read_manifest
+from zhllama.model.chain import Chain, chain_files, resolve_chain
 from zhllama.model.grow import Grown, grow
 from zhllama.model.grow import plan_growth as plan_growth
-from zhllama.model.load import Chain, made_of, read_model_config, resolve_chain
+from zhllama.model.load import read_model_config
 from zhllama.pretrained import config_of
 from zhllama.run import Run
 from zhllama.run_folder import MANIFEST
@@ -104,7 +105,7 @@ class ModelInfo:
 
     def inputs(self) -> list[Path]:
         """Files of the base, and manifests of the runs between, that this run's manifest names."""
-        return made_of(self.chain)
+        return chain_files(self.chain)
 
 
 def inspect_model(job: PretrainingJob, options: TrainingOptions) -> ModelInfo:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from zhllama.io.files import to_json
 from zhllama.io.json import read_object
-from zhllama.model.grow import BESIDE, copy_tokenizer
-from zhllama.model.load import ADAPTER, GROWN, ROWS, TOKENIZER, TUNED
+from zhllama.model.chain import ADAPTER, GROWN, ROWS, TOKENIZER, TUNED
+from zhllama.model.copy_files import OTHER_FILES, copy_missing, copy_tokenizer
 from zhllama.model.weight_files import Change, read_weights, rewrite
 from zhllama.run import Run
 from zhllama.training.checkpoint import save_whole, whole_folder
@@ -97,9 +97,7 @@ def _write_trained(model: Any, base: Path, out: Path, state: Mapping[str, Tensor
 
     known = {n for n in weights.tensors if n in trained or f"{model.base_model_prefix}.{n}" in trained}
     rewrite(weights, out, {name: change(name) for name in known})
-    for pattern in (*BESIDE, "config.json"):
-        for path in base.glob(pattern):
-            shutil.copyfile(path, out / path.name)
+    copy_missing(base, out, (*OTHER_FILES, "config.json"))
 
 
 def save_tokenizer(tokens: DocumentTokenizer, folder: Path) -> None:

@@ -17,8 +17,9 @@ from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.template import refuse_lacking, template_for
 from zhllama.errors import MissingPackage, OptionError
 from zhllama.io.files import json_lines, to_json
-from zhllama.model.grow import copy_tokenizer
-from zhllama.model.load import TOKENIZER, load_tokenizer, open_model, read_model_config, resolve_chain
+from zhllama.model.chain import TOKENIZER, resolve_chain
+from zhllama.model.copy_files import copy_tokenizer
+from zhllama.model.load import load_transformers_tokenizer, open_model, read_model_config
 from zhllama.run import Run
 from zhllama.training import checkpoint
 from zhllama.training import outputs as products
@@ -71,7 +72,7 @@ def inspect_pair_model(model: str, template: str | None, length: int) -> Iterato
     with TemporaryDirectory(prefix="zhllama-") as name:
         folder = Path(name)
         copy_tokenizer(chain.tokenizer, folder)
-        tokenizer = load_tokenizer(folder)
+        tokenizer = load_transformers_tokenizer(folder)
         found = template_for(template or ("own" if tokenizer.chat_template else "alpaca"), tokenizer)
         refuse_lacking(found, tokenizer, "Tune the model with it first (zhllama sft)")
         (folder / TEMPLATE).write_text(found.jinja, encoding="utf-8")

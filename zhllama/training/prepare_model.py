@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from zhllama.errors import MissingPackage
-from zhllama.model.load import Chain, apply_trained_rows, open_model
+from zhllama.model.chain import Chain
+from zhllama.model.load import open_model
+from zhllama.model.trained_rows import apply_trained_rows
 from zhllama.training.attention import within_documents
 from zhllama.training.four_bit import loading as four_bit_loading
 from zhllama.training.hardware import DTYPES

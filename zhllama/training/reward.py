@@ -11,7 +11,8 @@ from zhllama.conversation.records import Conversation
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError
 from zhllama.manifest import check_outputs, read_config, read_manifest
-from zhllama.model.load import TOKENIZER, load_tokenizer, open_model
+from zhllama.model.chain import TOKENIZER
+from zhllama.model.load import load_transformers_tokenizer, open_model
 from zhllama.pretrained import build_scoring, open_adapter
 from zhllama.run import Run
 from zhllama.training.options import TrainingOptions
@@ -109,7 +110,7 @@ class RewardModel:
         base = str(read_config(run)["base"])
         opened = open_model(base)
         model = with_score(opened.model)
-        tokenizer = load_tokenizer(run / TOKENIZER)
+        tokenizer = load_transformers_tokenizer(run / TOKENIZER)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         model.config.get_text_config().pad_token_id = self._pad = pad
         self._model = open_adapter(model, run / REWARD).eval()

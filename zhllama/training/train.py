@@ -16,8 +16,9 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
 
 from zhllama.errors import OptionError
+from zhllama.model.chain import GROWN, Chain
 from zhllama.model.grow import Grown
-from zhllama.model.load import GROWN, Chain, read_model_config
+from zhllama.model.load import read_model_config
 from zhllama.run import Run
 from zhllama.training import checkpoint
 from zhllama.training import outputs as products

@@ -19,7 +19,7 @@ from zhllama.io.files import write_whole
 from zhllama.model.grow import grow
 from zhllama.model.load import load_base
 from zhllama.model.row_init import RowInit
-from zhllama.model.row_init_distilled import Distilling
+from zhllama.model.row_init_distilled import Distillation
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.vocab.continued import continued, count_runs
 from zhllama.vocab.fast_tokenizer import transformers_files
@@ -66,7 +66,7 @@ class Base:
     name: BaseName
     folder: Path
     settings: Settings
-    distilling: Distilling
+    distilling: Distillation
 
     def tokenizer(self, added: int, texts: Texts) -> Path:
         """The folder of its vocabulary with `added` more tokens, the most useful first."""
@@ -97,7 +97,9 @@ class Base:
         if not told.is_file():
             tokenizer = self.tokenizer(variant.added, texts)
             begun = time.process_time()
-            grow(base, tokenizer, folder, init=variant.init, texts=texts.zh[:400], distilling=self.distilling)
+            grow(
+                base, tokenizer, folder, init=variant.init, texts=texts.zh[:400], distillation=self.distilling
+            )
             taught = time.process_time() - begun if variant.init in ("distill", "fitted") else 0.0
             told.write_text(json.dumps(round(taught, 1)), encoding="utf-8")
         return folder, float(json.loads(told.read_text(encoding="utf-8")))
@@ -157,8 +159,8 @@ def open_base(name: BaseName, work: Path, data: Path, texts: Texts, steps: int |
     if name == "smollm2":
         smollm2(folder / "base")
         settings = Settings(aside_zh=150, aside_en=150)  # twelve times the work a token
-        return Base(name, folder, settings, Distilling(steps=100, batch=8))
-    base = Base(name, folder, Settings(), Distilling(steps=100, batch=8))
+        return Base(name, folder, settings, Distillation(steps=100, batch=8))
+    base = Base(name, folder, Settings(), Distillation(steps=100, batch=8))
     if not (folder / "base" / "config.json").is_file():
         last, english, _ = MADE[name]
         settings = replace(base.settings, batch=BASE_BATCH, english=english, last=steps or last)

@@ -1,0 +1,118 @@
+"""Resolves the chain of a model: its base folder and the runs that trained it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zhllama.errors import InputError
+from zhllama.hub import is_hub_name, require_network
+from zhllama.manifest import check_outputs, read_config, read_manifest, unchanged
+from zhllama.run_folder import CONFIG, MANIFEST
+
+# What a run folder contains of its model: trained rows, a LoRA adapter, the tokenizer, and whole models.
+ROWS, ADAPTER, TOKENIZER, GROWN, TUNED = "rows.safetensors", "adapter", "tokenizer", "grown", "tuned"
+MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken")
+HUB_FILES = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]  # fetched in addition to the weights
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A plain base folder, the runs that trained it, oldest first, and the folder of the model's tokenizer."""
+
+    base: Path
+    runs: tuple[Path, ...]
+    tokenizer: Path
+
+
+def resolve_chain(path: str | Path) -> Chain:
+    """Follow a run folder's `model` back to a plain transformers folder; a plain folder or hub name is its own chain.
+
+    The chain begins at a run that wrote a whole model: a grown one in `grown/`, or a fully trained one in `tuned/`.
+    Errors: InputError for an unfinished run, a missing base, and a base other than the one that the run trained.
+    """
+    folder = local_folder(path)
+    runs: list[Path] = []
+    while not (folder / "config.json").is_file():
+        if folder in runs:
+            raise InputError(folder, "names itself as its own base", "Start the run over")
+        runs.insert(0, folder)
+        whole = next((folder / n for n in (TUNED, GROWN) if (folder / n / "config.json").is_file()), None)
+        if whole is not None:
+            folder = whole
+            break
+        folder = _base_of(folder)
+    for run in runs:
+        _check_inputs(run, folder)
+        check_outputs([run], ROWS, ADAPTER, TOKENIZER, GROWN, TUNED)
+    check_outputs([folder], *MODEL_FILES)
+    last = runs[-1] if runs else folder
+    return Chain(folder, tuple(runs), last / TOKENIZER if (last / TOKENIZER).is_dir() else folder)
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a plain folder that make up the model and its tokenizer, for a manifest's inputs."""
+    return [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".bin", ".json", ".model")]
+
+
+def chain_files(chain: Chain) -> list[Path]:
+    """The files of a chain for a manifest's inputs: the base's files, and the manifests of its runs."""
+    return [*model_files(chain.base), *(run / MANIFEST for run in chain.runs)]
+
+
+def _base_of(run: Path) -> Path:
+    if not (run / CONFIG).is_file() and not (run / MANIFEST).is_file():
+        raise InputError(
+            run, "contains neither a model (config.json) nor a zhllama run", "Name another folder"
+        )
+    read_manifest(run)
+    model = read_config(run).get("model")
+    if not isinstance(model, str):
+        raise InputError(run, "is a run that trained no model", "Name a model or a pretrain run")
+    for candidate in (Path(model), run.parent / model):
+        if candidate.is_dir():
+            return candidate.resolve()
+    return local_folder(model)
+
+
+def _check_inputs(run: Path, base: Path) -> None:
+    """Refuse a base whose files differ from those that the run's manifest recorded."""
+    for recorded in read_manifest(run)["inputs"]:
+        path = Path(recorded["path"])
+        if path.parent != base.resolve() or not path.is_file():
+            continue
+        if not unchanged(recorded):
+            raise InputError(
+                run, f"was trained on another model: {path} has changed since", "Restore the old file"
+            )
+
+
+def local_folder(path: str | Path) -> Path:
+    """The folder itself, or the cached copy of a hub name, downloaded where the network allows.
+
+    Errors: InputError for a path that is neither a folder nor a hub name, and for a hub that cannot be reached.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if not is_hub_name(str(path)):
+        raise InputError(
+            path, "is not a model folder", "Name a folder with config.json, a run, or a hub name"
+        )
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(str(path), local_files_only=True))
+        if any(cached.glob("*.safetensors")) or any(cached.glob("*.bin")):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    require_network(str(path))
+    try:
+        files = [s.rfilename for s in HfApi().model_info(str(path)).siblings or []]
+        weights = "*.safetensors" if any(f.endswith(".safetensors") for f in files) else "*.bin"
+        return Path(snapshot_download(str(path), allow_patterns=[*HUB_FILES, weights]))
+    except (HfHubHTTPError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            path, f"cannot be downloaded ({reason})", "Download it by hand and give the path"
+        ) from error
