@@ -14,7 +14,7 @@ from zhllama.conversation.read_conversations import Bad, answered, read_conversa
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.errors import InputError
 from zhllama.io.files import json_lines
-from zhllama.model.export import fold
+from zhllama.model.export import merge_chain
 from zhllama.model.grow import Grown, grow
 from zhllama.run import Run
 from zhllama.training.document_tokenizer import DocumentTokenizer
@@ -156,7 +156,7 @@ class ChatTuningJob:
         folded = folder.with_name(f".{folder.name}.folded")
         shutil.rmtree(folded, ignore_errors=True)
         try:
-            fold(ground.chain, folded)
+            merge_chain(ground.chain, folded)
             return grow(folded, ground.tokens.folder, folder, seed=seed)
         finally:
             shutil.rmtree(folded, ignore_errors=True)
