@@ -120,7 +120,7 @@ def test_vectors_are_read_as_word2vec_writes_them(tmp_path: Path) -> None:
     path.write_text("中 1 2\nof 3\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"some.vec:2: has 1 numbers and the first had 2"):
         read_vectors(path, ["of"])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         read_vectors(tmp_path / "absent.vec", [])
 
 

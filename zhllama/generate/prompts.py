@@ -60,17 +60,12 @@ class Prompts:
         """Refuse what would fail later: each named prompt is read and its variables are compared with those it gets."""
         for name in names:
             known = VARIABLES[name]
+            if not self.path(name).exists():
+                raise InputError(self.path(name), "no such prompt", "Copy it from prompts_zh")
             try:
-                source = read_utf8(self.path(name))
-                tree = self._jinja.parse(source)
-            except FileNotFoundError:
-                raise InputError(self.path(name), "no such prompt", "Copy it from prompts_zh") from None
+                tree = self._jinja.parse(read_utf8(self.path(name)))
             except TemplateSyntaxError as error:
                 raise self._mistake(name, error.lineno, error.message or "mistake of syntax") from error
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    self.path(name), f"cannot be read ({error})", "Give a text file in UTF-8"
-                ) from error
             for unknown in sorted(find_undeclared_variables(tree) - known):
                 line = next((n.lineno for n in tree.find_all(nodes.Name) if n.name == unknown), 1)
                 raise self._mistake(
