@@ -1,6 +1,6 @@
-"""Programs that work the seed tasks' answers out again: arithmetic, puzzles, counts, verse, data formats and code.
+"""Recompute the answers of the seed tasks: arithmetic, puzzles, lengths, verse, data formats and code.
 
-As in seed_checks.py every check returns complaints, so that answers spoiled on purpose can be shown to fail.
+As in seed_checks.py, every check returns a list of complaints, so that tests can show it fails on wrong answers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def answers(tasks: list[Task]) -> Answers:
     return {task["id"]: task["instances"][0]["output"] for task in tasks}
 
 
-# --- arithmetic: every equation between plain numbers that an answer writes down --------------------
+# --- arithmetic: every equation between plain numbers in an answer --------------------
 
 _NUMERIC = r"[-+×÷/√²³⁴()\d.%° ]"
 _EQUATION = re.compile(rf"(?<![A-Za-z0-9.′])(?=[-√(\d]){_NUMERIC}+(?:=(?: ?元)?{_NUMERIC}+)+")
@@ -79,7 +79,7 @@ def check_arithmetic(tasks: list[Task], least: int = 35) -> list[str]:
     return bad if count >= least else [*bad, f"only {count} equations were found, not {least}"]
 
 
-# --- puzzles: the only solution by trying all --------------------------------------------------------
+# --- puzzles: the only solution, found by trying all cases --------------------------------------------------------
 
 
 def _only(solutions: list[str]) -> str:
@@ -93,7 +93,7 @@ def _vase() -> str:
 
 
 def _hats() -> str:
-    """The front one's hat where the last and then the middle one cannot tell."""
+    """The color of the first hat, if neither the last nor the middle student can tell his own."""
     worlds = [w for w in product("红蓝", repeat=3) if w.count("红") <= 3 and w.count("蓝") <= 2]
     for place in (2, 1):  # from the last forward; each sees those before
         worlds = [w for w in worlds if len({v[place] for v in worlds if v[:place] == w[:place]}) > 1]
@@ -116,16 +116,16 @@ def _short_peas() -> Fraction:
 
 
 def check_puzzles(tasks: list[Task]) -> list[str]:
-    told = answers(tasks)
+    outputs = answers(tasks)
     return [
         f"{name}: {want!r} is not in the answer"
         for name, solve in PUZZLES.items()
-        if (want := solve()) not in told[name]
+        if (want := solve()) not in outputs[name]
     ]
 
 
 def check_proof(tasks: list[Task]) -> list[str]:
-    """n(n+1)(n+2)(n+3)+1 is the square that seed_151 names, for the first thousand n."""
+    """n(n+1)(n+2)(n+3)+1 is the square that seed_151 gives, for the first thousand n."""
     wrong = [n for n in range(1000) if n * (n + 1) * (n + 2) * (n + 3) + 1 != (n * n + 3 * n + 1) ** 2]
     return (
         [f"seed_151: not so for {wrong[:3]}"]
@@ -170,26 +170,26 @@ def rows(text: str) -> list[list[str]]:
 
 
 def check_tables(tasks: list[Task]) -> list[str]:
-    told, bad = answers(tasks), []
-    *items, total = rows(told["seed_045"])[1:]
+    outputs, bad = answers(tasks), []
+    *items, total = rows(outputs["seed_045"])[1:]
     for name, amount, price, cost in items:
         if int(re.sub(r"\D", "", amount)) * Decimal(price) != Decimal(cost):
             bad.append(f"seed_045: {name} {amount} × {price} is not {cost}")
     if sum(Decimal(row[3]) for row in items) != Decimal(total[-1]):
         bad.append(f"seed_045: the total is not {total[-1]}")
-    for people, share in re.findall(r"(\d+)人，占(\d+)%", told["seed_158"]):
+    for people, share in re.findall(r"(\d+)人，占(\d+)%", outputs["seed_158"]):
         if Fraction(int(people), 200) != Fraction(int(share), 100):
             bad.append(f"seed_158: {people} of 200 is not {share} %")
-    times = [tuple(map(int, re.findall(r"\d+", row[0]))) for row in rows(told["seed_112"])[1:]]
+    times = [tuple(map(int, re.findall(r"\d+", row[0]))) for row in rows(outputs["seed_112"])[1:]]
     if [start for start, _ in times] != [0, *(end for _, end in times[:-1])] or times[-1][1] != 45:
         bad.append(f"seed_112: {times} do not follow each other to 45 seconds")
     for name, whole in (("seed_120", 30), ("seed_144", 40)):
-        if (minutes := sum(map(int, re.findall(r"（(\d+)分钟）", told[name])))) != whole:
+        if (minutes := sum(map(int, re.findall(r"（(\d+)分钟）", outputs[name])))) != whole:
             bad.append(f"{name}: {minutes} minutes, not {whole}")
     return bad
 
 
-# --- verse: tones by hand from 平水韵, agreeing with today's; the poem itself states its pattern -------
+# --- verse: tones after 平水韵, equal in modern Mandarin; the poem states its own pattern ---------------
 
 _LEVEL = set("山亭烟空泉声风云开回人家杨中纸深藏先来犹存春千风含情红")
 _OBLIQUE = set("雨霁晓万壑满袖坐到首处隐绿旧辈墨巷自有后送暖绿旭日户")
@@ -204,8 +204,8 @@ def tones(line: str) -> str:
 
 
 def check_verse(tasks: list[Task]) -> list[str]:
-    told, bad = answers(tasks), []
-    lines = told["seed_160"].split("\n")
+    outputs, bad = answers(tasks), []
+    lines = outputs["seed_160"].split("\n")
     poem, pattern = lines[2:6], [line for line in lines if re.fullmatch("[平仄]{7}", line)]
     if [tones(line) for line in poem] != pattern:
         bad.append(f"seed_160: {[tones(line) for line in poem]} is not {pattern}")
@@ -213,15 +213,15 @@ def check_verse(tasks: list[Task]) -> list[str]:
         bad.append("seed_160: not the pattern of a quatrain that begins level and rhymes at once")
     if not {line[6] for line in (poem[0], poem[1], poem[3])} <= _FIRST_RHYME:
         bad.append("seed_160: the rhymes are not of 一东")
-    couplets = {"seed_074": told["seed_074"].split("\n")[:2], "seed_017": [tasks[16]["instances"][0]["input"], told["seed_017"]]}  # fmt: skip
+    couplets = {"seed_074": outputs["seed_074"].split("\n")[:2], "seed_017": [tasks[16]["instances"][0]["input"], outputs["seed_017"]]}  # fmt: skip
     for name, pair in couplets.items():
         above, below = (tones(line.split("：")[1]) for line in pair)
         # Even places must oppose, the odd ones may be loose; the first line ends oblique, the second level.
         if len(above) != len(below) or any(above[i] == below[i] for i in (1, 3, 5)) or above[-1] + below[-1] != "仄平":  # fmt: skip
             bad.append(f"{name}: {above} does not match {below}")
-    if [len(re.findall(r"[\u4e00-\u9fff]", line)) for line in told["seed_095"].split("\n")] != [5, 7, 5]:
+    if [len(re.findall(r"[\u4e00-\u9fff]", line)) for line in outputs["seed_095"].split("\n")] != [5, 7, 5]:
         bad.append("seed_095: not 5, 7, 5")
-    if re.search("[伞雨]", told["seed_118"].split("\n\n")[0]):
+    if re.search("[伞雨]", outputs["seed_118"].split("\n\n")[0]):
         bad.append("seed_118: the riddle says its answer")
     return bad
 
@@ -230,11 +230,11 @@ def check_verse(tasks: list[Task]) -> list[str]:
 
 
 def check_formats(tasks: list[Task]) -> list[str]:
-    told, bad = answers(tasks), []
+    outputs, bad = answers(tasks), []
     given = {task["id"]: task["instances"][0]["input"] for task in tasks}
     pets = [{**row, "年龄": int(row["年龄"])} for row in csv.DictReader(io.StringIO(given["seed_025"]))]
     for name in ("seed_013", "seed_025", "seed_075"):
-        parsed = json.loads(told[name])
+        parsed = json.loads(outputs[name])
         if name == "seed_025" and parsed != pets:
             bad.append(f"{name}: {parsed} is not {pets}")
         if isinstance(parsed, dict):
@@ -242,16 +242,16 @@ def check_formats(tasks: list[Task]) -> list[str]:
                 f"{name}: {v!r} is not in the input" for v in parsed.values() if v and v not in given[name]
             ]
     wanted = {"server": {"host": "0.0.0.0", "port": 8080}, "log": {"level": "info", "keep_days": 7}, "features": ["search", "export"]}  # fmt: skip
-    if yaml.safe_load(told["seed_173"]) != wanted:
+    if yaml.safe_load(outputs["seed_173"]) != wanted:
         bad.append("seed_173: the YAML says something else")
     for name, how in (("seed_050", "tw2s"), ("seed_136", "s2hk")):
         converted = opencc.OpenCC(how).convert(given[name]).translate(str.maketrans("「」", "“”"))
-        if converted != told[name]:
+        if converted != outputs[name]:
             bad.append(f"{name}: OpenCC has {converted!r}")
     return bad
 
 
-# --- code: run, and compared with what the answer says it prints --------------------------------------
+# --- code: run and compared with the output that the answer states --------------------------------------
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -264,7 +264,7 @@ def run(*command: str, given: str = "", folder: Path | None = None) -> str:
 
 
 def promised(answer: str, code: str) -> str:
-    """What the answer says its code prints: a plain block after it, or the comments behind its prints."""
+    """The output that the answer states for its code: a plain block after it, or the comments after its print calls."""
     rest = answer.split(code)[1].removeprefix("```\n")
     if plain := re.search(r"^```\n(.*?)\n```$", rest, re.DOTALL | re.MULTILINE):
         return plain[1]
@@ -287,7 +287,7 @@ def check_python(tasks: list[Task], names: tuple[str, ...] = PYTHON) -> list[str
 
 
 def check_python_inputs(tasks: list[Task]) -> list[str]:
-    """Code given as input does what the answer says of it."""
+    """Code given as input behaves as the answer says."""
     given = {task["id"]: [i["input"] for i in task["instances"]] for task in tasks}
     bad = []
     for name, want in (
@@ -314,7 +314,7 @@ def check_sql(tasks: list[Task]) -> list[str]:
 
 
 def check_find(tasks: list[Task], folder: Path) -> list[str]:
-    """The commands of seed_082 list the larger of two sparse files first, and none of 100 MiB sharp."""
+    """The command of seed_082 lists the larger of two sparse files first, and no file of exactly 100 MiB."""
     for name, size in (("exact", 100 << 20), ("a", (100 << 20) + 1), ("b", 300 << 20)):
         with (folder / name).open("wb") as file:
             file.truncate(size)
@@ -324,12 +324,12 @@ def check_find(tasks: list[Task], folder: Path) -> list[str]:
 
 
 def check_node(tasks: list[Task]) -> list[str]:
-    told, bad = answers(tasks), []
+    outputs, bad = answers(tasks), []
     task = next(t for t in tasks if t["id"] == "seed_109")
-    for code, want in ((task["instances"][0]["input"], "结束\n数据"), (blocks(told["seed_109"], "javascript")[0], "数据\n结束")):  # fmt: skip
+    for code, want in ((task["instances"][0]["input"], "结束\n数据"), (blocks(outputs["seed_109"], "javascript")[0], "数据\n结束")):  # fmt: skip
         if (printed := run("node", "-e", code)) != want:
             bad.append(f"seed_109: prints {printed!r}, not {want!r}")
-    page = blocks(told["seed_165"], "html")[0]
+    page = blocks(outputs["seed_165"], "html")[0]
     script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
     assert script is not None and {"text", "count", "send"} <= set(re.findall(r'id="(\w+)"', page))
     stub = """
@@ -361,7 +361,7 @@ def check_c(tasks: list[Task], folder: Path) -> list[str]:
 
 
 def amount_in_capitals(amount: int) -> str:
-    """1 to 9999 in the capitals of Chinese cheques, by rewriting digits: another way than the seed's."""
+    """1 to 9999 in the capitals of Chinese checks, by rewriting digits: a different method from the seed's."""
     written = "".join(d + u for d, u in zip(f"{amount:04}", "仟佰拾元", strict=True))
     written = re.sub("0[仟佰拾]", "0", written).replace("0元", "元")
     written = re.sub("0+元", "元", re.sub("^0+", "", written))
@@ -389,7 +389,7 @@ def check_java(tasks: list[Task], folder: Path) -> list[str]:
 
 
 def absent(*programs: str) -> str | None:
-    """Which of the programs this machine lacks."""
+    """The first of the programs that is not on this machine, or None."""
     return next((program for program in programs if shutil.which(program) is None), None)
 
 

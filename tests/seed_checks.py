@@ -50,7 +50,7 @@ CSV = re.compile(r"^[^\s，。；：？！,]+(?:,[^\s，。；：？！,]+){2,}$
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 # Han, full-width punctuation and the quotation marks, dashes and dots that Chinese shares with other scripts.
 CJK = "\u2014\u2018\u2019\u201c\u201d\u2026\u3001-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff01-\uff65"
-# Table cells and the marks of lists keep their space: neither | nor - nor . is a letter or a digit.
+# Table cells and list markers keep their space, since |, - and . are neither letters nor digits.
 SPACED = re.compile(rf"[{CJK}] [A-Za-z0-9`{CJK}]|[A-Za-z0-9`%℃] [{CJK}]")
 
 
@@ -83,7 +83,7 @@ def prose(text: str) -> str:
 
 
 def spaced(text: str) -> list[str]:
-    """Where running Chinese text has a space beside Han: the rule is none, neither before figures nor before Latin."""
+    """Places where running Chinese text has a space next to Han; the rule is none, beside digits and Latin letters too."""
     shown = re.sub(r"`[^`\n]+`", "``", prose(text))
     return [shown[max(0, m.start() - 8) : m.end() + 8] for m in SPACED.finditer(shown)]
 
@@ -147,7 +147,7 @@ def check_spacing(tasks: list[Task]) -> list[str]:
 
 
 def check_quotes(tasks: list[Task]) -> list[str]:
-    """Quotation marks and brackets that open also close, outside code."""
+    """Opening and closing quotation marks and brackets match, outside code."""
     return [
         f"{task['id']} {where}: {pair} do not match"
         for task in tasks

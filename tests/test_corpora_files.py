@@ -267,7 +267,7 @@ def test_hong_kong(path: Path) -> None:
 
 
 def test_hong_kong_is_written_and_spoken() -> None:
-    """Written Chinese keeps 的 and 是; Cantonese has its own words for them, in every tenth character or so."""
+    """Written Chinese uses 的 and 是; Cantonese has its own words for them, at least one character in ten."""
     cantonese = "係喺嘅咗冇咁啲嚟佢哋㗎喎咩唔乜嗰"
     share = {
         part: len(re.findall(f"[{cantonese}]", text(SAMPLE / f"zhhk_{part}.txt")))

@@ -1,4 +1,4 @@
-"""The seeds' answers worked out again by programs, and every such check held to answers spoiled on purpose."""
+"""The answers of the seeds, recomputed; every check also fails on deliberately wrong answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_node(tasks: list[Task]) -> None:
     assert seed_answers.check_node(tasks) == []
 
 
-# --- spoiled: (seed, what stands there, what is put there, the check that must complain) ----------------
+# --- wrong answers: (seed, old text, new text, the check that must complain) ----------------
 
 SPOILED = [
     ("seed_044", "= 10612.08", "= 10612.80", "check_arithmetic"),
@@ -109,7 +109,7 @@ def test_spoiled_programs_fail(tasks: list[Task], tmp_path: Path) -> None:
         assert len(seed_answers.check_node(spoiled)) == 2
 
 
-# --- the programs themselves -----------------------------------------------------------------------
+# --- the helpers themselves -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_seeds_are_not_in_the_shared_data(tasks: list[Task]) -> None:
     rows = shared_instructions(folder)
     assert len(rows) > 10_000
     assert nearest_rows(tasks, rows) == []
-    pool = Similarity()  # and by the measure with which gen-zh turns tasks away
+    pool = Similarity()  # the measure by which gen-zh rejects near duplicates
     for row in rows:
         pool.add(row)
     assert [task["id"] for task in tasks if pool.near(task["instruction"])] == []
@@ -67,8 +67,8 @@ def test_seeds_are_not_in_the_shared_data(tasks: list[Task]) -> None:
     assert len(nearest_rows(planted, rows)) == len(planted)
 
 
-def test_the_hundredth_answer_is_short_enough_to_be_kept_aside(tasks: list[Task]) -> None:
-    """sft keeps the hundredth sample aside where it fits; the demo, with 512 tokens, measures itself on that one."""
+def test_the_hundredth_answer_is_short_enough_to_be_held_out(tasks: list[Task]) -> None:
+    """sft holds out the hundredth sample if it fits; the demo, with 512 tokens, is evaluated on it."""
     every = [(t["instruction"], i["input"], i["output"]) for t in tasks for i in t["instances"]]
     assert 100 <= len("".join(every[99])) <= 400
 

@@ -130,7 +130,7 @@ def read_instances(instruction: str, text: str, label_first: bool, opened: bool 
         if not answer:
             pieces.append(Unreadable(fields.get(second, "") or fields.get(first, ""), "no output"))
         elif label_first and not fields.get("input", "").strip():
-            # An input that says <无> is another matter: the instruction alone says what is to be classified.
+            # An explicit <无> is different: the instruction itself contains what is to be classified.
             pieces.append(Unreadable(answer, "a label without input"))
         else:
             pieces.append(Task(instruction, no_text(fields.get("input", "")), answer))

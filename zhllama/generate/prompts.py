@@ -55,7 +55,7 @@ class Prompts:
             trim_blocks=True,
             keep_trailing_newline=False,
         )
-        # Jinja's own tojson escapes Chinese and <, which a model would copy.
+        # Jinja's own tojson escapes Chinese characters and <, and a model would copy the escapes.
         environment.filters["json"] = partial(json.dumps, ensure_ascii=False)
         object.__setattr__(self, "_environment", environment)
 
