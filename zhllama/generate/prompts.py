@@ -1,7 +1,9 @@
 """Prompts are Jinja files that users may change; a mistake in one is told by file and line, before anything is paid for."""
 
+import json
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +56,8 @@ class Prompts:
             trim_blocks=True,
             keep_trailing_newline=False,
         )
+        # Jinja's own tojson escapes Chinese characters and <, and a model would copy the escapes.
+        environment.filters["json"] = partial(json.dumps, ensure_ascii=False)
         object.__setattr__(self, "_environment", environment)
 
     def check(self, *names: str) -> None:
