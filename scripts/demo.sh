@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The whole line at toy size on what is embedded: no model file, no network but the package index. Run again, it goes on.
+# Runs the whole pipeline at toy size on embedded data: no model file, no network except the package index. A second run resumes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 echo "installing into $venv ..."
-# What stands may be more than the demo needs; it is then left as it is.
+# An existing environment with all extras already includes what the demo needs, so it is not reinstalled.
 grep -q '^all' "$venv/.installed" 2>/dev/null || install_into_venv demo,train
 
 cd "$root"

@@ -1,6 +1,6 @@
-# Sourced by demo.sh and test.sh: makes .venv in the checkout and gives `install_into_venv EXTRAS`.
-# uv resolves in seconds what takes pip minutes. torch goes first, through pip and alone: a bare `torch` brings
-# gigabytes of CUDA, and pip also finds a wheel that lies on the machine.
+# Sourced by demo.sh and test.sh: creates .venv in the checkout and provides `install_into_venv EXTRAS`.
+# uv resolves dependencies in seconds where pip takes minutes. torch is installed first, separately and with pip: the default
+# `torch` wheel pulls in gigabytes of CUDA, and pip also finds a wheel that is already on the machine.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
@@ -16,7 +16,7 @@ install_into_venv() { # "EXTRAS" [PACKAGE...]
     local extras="$1"
     shift
     make_venv
-    # What is installed already is kept from one call to the next as long as what it was made from is the same.
+    # Skip the installation if the extras, pyproject.toml and the constraints have not changed since the last call.
     local wanted
     wanted="$extras $* $(cat "$root/pyproject.toml" "$root/scripts/constraints.txt" | cksum)"
     [ "$(cat "$venv/.installed" 2>/dev/null)" = "$wanted" ] && return

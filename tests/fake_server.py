@@ -227,7 +227,7 @@ class Server:
             return "\n".join(f"{n}. {instruction(chance)}" for n in range(9, 17)), "stop"
         if "标签：" in prompt:
             return f"标签：好\n输入：{sentence(chance)}\n标签：坏\n输入：{sentence(chance)}", "stop"
-        if "本来就用中文写的" in prompt or "原来的指令：" in prompt or "启发的指令：" in prompt:
+        if "本来就用中文写的" in prompt or "原来的指令：" in prompt or "参考指令：" in prompt:
             return f"指令：{instruction(chance)}\n输入：{chance.choice(('<无>', sentence(chance)))}", "stop"
         if "最多写三组" in prompt:
             return f"输入：<无>\n输出：{sentence(chance)}", "stop"

@@ -20,6 +20,8 @@ import opencc
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 
+from zhllama.generation.similarity import Similarity
+
 Task = dict[str, Any]
 Check = Callable[[list[Task]], list[str]]
 
@@ -29,8 +31,10 @@ DATA = Path(os.environ.get("ZHLLAMA_TEST_DATA") or REPO.parent / "shared" / "dat
 
 COUNT = 175
 NEAR = 0.7  # Self-Instruct's own limit: at this ROUGE-L or above, two instructions are the same task
-MIN_CATEGORIES = 25
+MIN_CATEGORIES, MAX_CATEGORIES = 38, 45  # each with at least two tasks
 MIN_CLASSIFICATION = 35
+LONG, LONGEST = 600, 1400  # characters of an answer; at least MIN_LONG answers in prose reach the first
+MIN_LONG = 6
 MAX_LABEL = 12  # characters in the answer of a classification task
 MAX_OPENING = COUNT // 10
 FIELDS = {"id", "name", "category", "instruction", "instances", "is_classification"}
@@ -42,6 +46,12 @@ ALLOWED = set("昇乾瞭")
 
 TOKEN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]|[A-Za-z0-9]+")
 HALF_WIDTH = re.compile(r"[\u4e00-\u9fff][,;:?!][\u4e00-\u9fff]")
+CSV = re.compile(r"^[^\s，。；：？！,]+(?:,[^\s，。；：？！,]+){2,}$", re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+# Han, full-width punctuation and the quotation marks, dashes and dots that Chinese shares with other scripts.
+CJK = "\u2014\u2018\u2019\u201c\u201d\u2026\u3001-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff01-\uff65"
+# Table cells and list markers keep their space, since |, - and . are neither letters nor digits.
+SPACED = re.compile(rf"[{CJK}] [A-Za-z0-9`{CJK}]|[A-Za-z0-9`%℃] [{CJK}]")
 
 
 def tokens(text: str) -> list[str]:
@@ -65,6 +75,17 @@ def texts(task: Task) -> Iterable[tuple[str, str]]:
     for number, instance in enumerate(task["instances"]):
         yield f"instances[{number}].input", instance["input"]
         yield f"instances[{number}].output", instance["output"]
+
+
+def prose(text: str) -> str:
+    """A text without its fenced code."""
+    return FENCED.sub("", text)
+
+
+def spaced(text: str) -> list[str]:
+    """Places where running Chinese text has a space next to Han; the rule is none, beside digits and Latin letters too."""
+    shown = re.sub(r"`[^`\n]+`", "``", prose(text))
+    return [shown[max(0, m.start() - 8) : m.end() + 8] for m in SPACED.finditer(shown)]
 
 
 def has_input(task: Task) -> bool:
@@ -111,22 +132,48 @@ def check_text(tasks: list[Task]) -> list[str]:
                 bad.append(f"{task['id']} {where}: empty")
             if any(line != line.rstrip() for line in text.split("\n")) or text != text.strip():
                 bad.append(f"{task['id']} {where}: white space at an end")
-            if task["category"] != "格式转换" and (hit := HALF_WIDTH.search(text)):
+            if hit := HALF_WIDTH.search(CSV.sub("", prose(text))):
                 bad.append(f"{task['id']} {where}: half-width punctuation in {hit.group()!r}")
     return bad
+
+
+def check_spacing(tasks: list[Task]) -> list[str]:
+    return [
+        f"{task['id']} {where}: a space in {hit!r}"
+        for task in tasks
+        for where, text in texts(task)
+        for hit in spaced(text)
+    ]
+
+
+def check_quotes(tasks: list[Task]) -> list[str]:
+    """Opening and closing quotation marks and brackets match, outside code."""
+    return [
+        f"{task['id']} {where}: {pair} do not match"
+        for task in tasks
+        for where, text in texts(task)
+        for pair in ("“”", "‘’", "（）", "《》", "〔〕", "【】")
+        if prose(text).count(pair[0]) != prose(text).count(pair[1])
+    ]
 
 
 def check_balance(tasks: list[Task]) -> list[str]:
     bad = []
     if len(tasks) != COUNT:
         bad.append(f"{len(tasks)} tasks, not {COUNT}")
-    if (n := len({t["category"] for t in tasks})) < MIN_CATEGORIES:
-        bad.append(f"{n} categories, fewer than {MIN_CATEGORIES}")
+    categories = Counter(t["category"] for t in tasks)
+    if not MIN_CATEGORIES <= len(categories) <= MAX_CATEGORIES:
+        bad.append(f"{len(categories)} categories, not {MIN_CATEGORIES} to {MAX_CATEGORIES}")
+    bad += [f"category {name!r} has one task alone" for name, n in categories.items() if n == 1]
     share = sum(map(has_input, tasks)) / max(len(tasks), 1)
     if not 0.4 <= share <= 0.6:
         bad.append(f"{share:.0%} have an input, not 40–60 %")
     if (n := sum(t["is_classification"] for t in tasks)) < MIN_CLASSIFICATION:
         bad.append(f"{n} classification tasks, fewer than {MIN_CLASSIFICATION}")
+    answers = [(t["id"], instance["output"]) for t in tasks for instance in t["instances"]]
+    if (n := sum(LONG <= len(a) <= 2 * LONG and prose(a) == a for _, a in answers)) < MIN_LONG:
+        bad.append(f"{n} answers of {LONG} to {2 * LONG} characters in prose, fewer than {MIN_LONG}")
+    bad += [f"{name}: an answer of {len(a)} characters" for name, a in answers if len(a) > LONGEST]
     return bad
 
 
@@ -258,9 +305,36 @@ CHECKS: list[Check] = [
     check_schema,
     check_ids,
     check_text,
+    check_spacing,
+    check_quotes,
     check_balance,
     check_labels,
     check_openings,
     check_simplified,
     check_pairwise,
 ]
+
+
+def highest(tasks: list[Task], rows: list[str], count: int = 3) -> Iterable[str]:
+    """The highest similarities by the project's own measure: seed to seed, and seed to row of the shared data."""
+    for what, strings in (
+        ("instruction", [t["instruction"] for t in tasks]),
+        ("with input", [t["instruction"] + "\n" + t["instances"][0]["input"] for t in tasks]),
+    ):
+        for kind, others in (("seed", None), ("row", rows)):
+            pool = Similarity(0.4)
+            for row in others or ():
+                pool.add(row)
+            found = []
+            for task, text in zip(tasks, strings, strict=True):
+                if (near := pool.near(text)) is not None:
+                    found.append((near.score, task["id"], tasks[near.number]["id"] if others is None else others[near.number]))  # fmt: skip
+                if others is None:
+                    pool.add(text)
+            for score, name, other in sorted(found, reverse=True)[:count]:
+                yield f"{what}: {score:.3f} {name} and the {kind} {other[:60]!r}"
+
+
+if __name__ == "__main__":
+    seeds = [json.loads(line) for line in SEEDS.read_text(encoding="utf-8").splitlines()]
+    print("\n".join(highest(seeds, shared_instructions(DATA / "instructions"))))

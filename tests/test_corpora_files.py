@@ -15,6 +15,9 @@ import opencc
 import pytest
 import yaml
 
+from tests.seed_checks import spaced
+from zhllama.resources import SAMPLES, sample_files
+
 CORPORA = Path(__file__).resolve().parents[1] / "corpora"
 SAMPLE = CORPORA / "sample"
 SOURCES = sorted(CORPORA.glob("*.yaml"))
@@ -49,6 +52,8 @@ HAN = r"[\u3400-\u4dbf\u4e00-\u9fff]"
 PARTS = {
     "zh_": (10, 75_000, 90_000),
     "zhtw_": (3, 17_000, 23_000),
+    "zhhk_": (2, 11_000, 14_000),
+    "mixed_": (1, 7_500, 9_500),
     "en_": (3, 17_000, 23_000),
     "code_": (2, 3_000, 6_000),
 }
@@ -56,6 +61,8 @@ PARTS = {
 KEPT_IN_SIMPLIFIED = {"昇"}
 # Right in Taiwan as they stand; OpenCC's own standard prefers 臺 羣 喫 纔 佈 佔 柺 蝨 糉 黴.
 KEPT_IN_TRADITIONAL = set("台群吃才布占拐虱粽霉")
+# As most of Hong Kong writes, where OpenCC's standard for it prefers 説 温 揾.
+KEPT_IN_HONG_KONG = set("說溫搵")
 
 
 def complaints(source: dict[str, Any], stem: str) -> list[str]:
@@ -215,7 +222,7 @@ def test_no_templates() -> None:
     """No stretch of twelve Chinese or forty English characters stands in two places."""
     places: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for path in PROSE:
-        width = 40 if path.name.startswith("en_") else 12
+        width = 12 if path.name.startswith("zh") else 40
         for number, line in enumerate(text(path).split("\n")):
             for start in range(len(line) - width + 1):
                 places[line[start : start + width]].add((path.name, number))
@@ -249,7 +256,70 @@ def test_taiwan_vocabulary() -> None:
     assert [w for w in ("軟體", "網路", "資訊", "資料", "程式", "滑鼠", "伺服器") if w not in whole] == []
 
 
-@pytest.mark.parametrize("path", sorted(SAMPLE.glob("zh*.txt")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(SAMPLE.glob("zhhk_*.txt")), ids=lambda p: p.stem)
+def test_hong_kong(path: Path) -> None:
+    whole = text(path)
+    assert set(changed("t2hk", whole)) <= KEPT_IN_HONG_KONG
+    assert set(changed("s2t", whole)) <= KEPT_IN_TRADITIONAL | set("峰葱晒吓郁")
+    assert len(changed("t2s", whole)) / len(re.findall(HAN, whole)) > 0.25
+    assert whole.count("「") == whole.count("」") and not re.search("[“”‘’]", whole)
+    assert not re.search("軟體|網路|捷運|計程車|公車|冷氣機|影片檔|裡|著|視頻|短信|出租車|屏幕", whole)
+
+
+def test_hong_kong_is_written_and_spoken() -> None:
+    """Written Chinese uses 的 and 是; Cantonese has its own words for them, at least one character in ten."""
+    cantonese = "係喺嘅咗冇咁啲嚟佢哋㗎喎咩唔乜嗰"
+    share = {
+        part: len(re.findall(f"[{cantonese}]", text(SAMPLE / f"zhhk_{part}.txt")))
+        / len(re.findall(HAN, text(SAMPLE / f"zhhk_{part}.txt")))
+        for part in ("written", "spoken")
+    }
+    assert share["spoken"] > 0.1 and share["written"] == 0
+    assert "是" not in text(SAMPLE / "zhhk_spoken.txt").replace("於是", "")
+    whole = "".join(text(p) for p in SAMPLE.glob("zhhk_*.txt"))
+    words = (
+        "巴士",
+        "茶餐廳",
+        "軟件",
+        "程式",
+        "手提電話",
+        "士多",
+        "八達通",
+        "冷氣",
+        "街市",
+        "執屋",
+        "瞓",
+        "睇",
+    )
+    assert [w for w in words if w not in whole] == []
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLE.glob("mixed_*.txt")), ids=lambda p: p.stem)
+def test_mixed(path: Path) -> None:
+    """Simplified prose with English terms in nearly every sentence, as engineers write it."""
+    whole = text(path)
+    assert changed("t2s", whole) == []
+    assert 0.5 < len(re.findall(HAN, whole)) / len(whole.replace("\n", "")) < 0.8
+    assert len(set(re.findall("[A-Za-z]{3,}", whole))) > 100
+    lines = [line for line in whole.split("\n") if len(line) > 40]
+    assert all(re.search("[A-Za-z]{2}", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*SAMPLE.glob("zh*.txt"), *SAMPLE.glob("mixed_*.txt")]), ids=lambda p: p.stem
+)
+def test_no_space_beside_han(path: Path) -> None:
+    assert spaced(text(path)) == []
+
+
+def test_every_label_is_read_by_default() -> None:
+    assert {p.name.split("_")[0] for p in TEXTS} == set(SAMPLES)
+    assert sorted(f for label in SAMPLES for f in sample_files(label)) == TEXTS
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*SAMPLE.glob("zh*.txt"), *SAMPLE.glob("mixed_*.txt")]), ids=lambda p: p.stem
+)
 def test_chinese_punctuation(path: Path) -> None:
     """No ASCII comma, colon, question mark and so on between Chinese characters."""
     assert re.findall(rf"{HAN}[,;:?!()]|[,;:?!()]{HAN}", text(path)) == []

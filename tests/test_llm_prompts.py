@@ -1,5 +1,6 @@
 """The shipped prompts render for both kinds of model; mistakes in a user's are told by file and line."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.seed_checks import spaced
 from zhllama.errors import InputError
+from zhllama.generation.rewrite_and_rank import DEEPER
 from zhllama.generation.tasks import Task
 from zhllama.llm.prompts import VARIABLES, Api, Prompts
 from zhllama.resources import shipped
@@ -26,6 +29,7 @@ def test_shipped(name: str, api: Api) -> None:
     text = prompts.render(name, **{k: v for k, v in GIVEN.items() if k in VARIABLES[name]})
     assert text and "\n\n\n" not in text and "{%" not in text and "{#" not in text
     assert not re.search(r"[\u4e00-\u9fff][,;!?][\u4e00-\u9fff]", text), "half-width punctuation in Chinese"
+    assert spaced(text) == [], "a space between Han and figures or Latin"
     if name != "answer":
         assert re.search("[\u4e00-\u9fff]", text)
     if "shots" in VARIABLES[name]:
@@ -38,11 +42,59 @@ def test_the_header_names_every_variable(name: str) -> None:
     assert set(re.findall(r"^   ([a-z]+) ", header, re.MULTILINE)) == VARIABLES[name]
 
 
-def test_structured_asks_for_json() -> None:
-    prompts = Prompts(shipped("prompts_zh"))
-    assert '{"tasks": [{"instruction"' in prompts.render(
-        "tasks", shots=GIVEN["shots"], count=20, structured=True
+def rendered(name: str, **changed: Any) -> str:
+    given = {**GIVEN, **changed}
+    return Prompts(shipped("prompts_zh")).render(
+        name, **{k: v for k, v in given.items() if k in VARIABLES[name]}
     )
+
+
+def test_structured_speaks_of_json_alone() -> None:
+    shots = [Task('比较“a < b”与"c"', "一\n二", "丙"), Task("丁", "", "戊")]
+    text = rendered("tasks", structured=True, shots=shots)
+    assert '{"tasks": [{"instruction"' in text and "###" not in text and "<无>" not in text
+    shown = json.loads(text[text.rindex('{"tasks"') :])["tasks"]
+    assert [Task(**row) for row in shown] == shots and "\\u" not in text
+    plain = rendered("tasks")
+    assert "###" in plain and "<无>" in plain and "JSON" not in plain and "空字符串" not in plain
+
+
+def test_the_classification_question_has_balanced_examples() -> None:
+    examples = re.findall(r"^指令：(.+)\n是分类任务吗：([是否])$", rendered("classify"), re.MULTILINE)
+    said = [answer for _, answer in examples]
+    assert len(dict(examples)) == len(examples) >= 14 and said.count("是") == said.count("否")
+    assert not re.search("(.)\\1{3}", "".join(said)), "no long run of one answer"
+
+
+@pytest.mark.parametrize("name", ["tasks", "answer", "instances_input_first", "instances_output_first"])
+def test_other_scripts_are_allowed_wherever_simplified_is_asked_for(name: str) -> None:
+    text = Prompts(shipped("prompts_zh"), "completion").render(
+        name, **{k: v for k, v in GIVEN.items() if k in VARIABLES[name]}
+    )
+    (sentence,) = [s for s in re.split("[。\n]", text) if "简体中文" in s]
+    assert "繁体字" in sentence and "方言" in sentence and re.search("除非|除了", sentence)
+
+
+def test_an_input_is_nowhere_required() -> None:
+    for name in ("tasks", "instances_input_first", "instances_output_first", "deepen", "widen", "translate"):
+        assert "输入写“<无>”" in rendered(name)
+    assert "不是每道任务都需要输入" in rendered("tasks") and "输出的长短" in rendered("tasks")
+    shown = rendered("instances_output_first").split("指令：")[1:]
+    assert [s.count("标签：") for s in shown if "<无>" in s] == [1], "without an input there is one label"
+
+
+def test_deepening_changes_material_only_where_the_way_says_so() -> None:
+    for way in DEEPER:
+        text = rendered("deepen", way=way)
+        assert f"办法是：{way}。" in text and "除非上述办法要求改动材料" in text
+    assert [way for way in DEEPER if "材料" in way] == [DEEPER[-1]]
+
+
+def test_a_wrong_result_scores_the_same_by_both_rules() -> None:
+    text = rendered("judge_score", reference="参考")
+    scale = re.search(r"^3～4分：(.+)$", text, re.MULTILINE)
+    assert scale is not None and "结论有误" in scale[1] and "属于结论有误，按上面的标准最高给4分" in text
+    assert "答错" not in text.split("分数的含义")[1].split("篇幅")[0]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,13 @@ def test_instances() -> None:
     assert read_instances("判", "标签：好评", label_first=True) == [
         Unreadable("好评", "a label without input")
     ]
+    assert read_instances("判", "标签：好评\n输入：\n", label_first=True) == [
+        Unreadable("好评", "a label without input")
+    ]
+    # The instruction alone may say what is to be classified.
+    assert read_instances("51是质数吗", "标签：不是\n输入：<无>", label_first=True) == [
+        Task("51是质数吗", "", "不是")
+    ]
     assert read_instances("判", "不会", label_first=True) == [Unreadable("不会", "no instance in the reply")]
 
 

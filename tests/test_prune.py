@@ -132,8 +132,8 @@ def test_sizes(embedded: SentencePieceVocabulary) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "is no id map"),
-        ("[]", "is no id map"),
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
         ('{"kept": [0, 0]}', "names an id twice"),
         ('{"kept": [9]}', "names an id twice, or one beyond the base's 5"),
         ('{"kept": ["a"]}', "names an id twice"),

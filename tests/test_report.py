@@ -118,7 +118,7 @@ def test_lines_that_tell_nothing_go_with_the_others() -> None:
 
 
 def test_the_shipped_samples_are_told_apart() -> None:
-    wanted = {"zh": "simplified", "zhtw": "traditional", "en": "english", "code": "code"}
+    wanted = {"zh": "simplified", "zhtw": "traditional", "zhhk": "traditional", "mixed": "simplified", "en": "english", "code": "code"}  # fmt: skip
     for path in sorted(shipped("corpora", "sample").glob("*.txt")):
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         found = kinds_of(lines)

@@ -20,14 +20,17 @@ from tests.seed_checks import (
     check_labels,
     check_openings,
     check_pairwise,
+    check_quotes,
     check_schema,
     check_simplified,
+    check_spacing,
     check_text,
     nearest_rows,
     rouge_l_matrix,
     shared_instructions,
     tokens,
 )
+from zhllama.generation.similarity import Similarity
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +57,20 @@ def test_seeds_are_not_in_the_shared_data(tasks: list[Task]) -> None:
     rows = shared_instructions(folder)
     assert len(rows) > 10_000
     assert nearest_rows(tasks, rows) == []
+    pool = Similarity()  # the measure by which gen-zh rejects near duplicates
+    for row in rows:
+        pool.add(row)
+    assert [task["id"] for task in tasks if pool.near(task["instruction"])] == []
     # The search does find what is there: a row itself, and the same row with one character more.
     sample = [r for r in rows if 12 <= len(tokens(r)) <= 40][::1000]
     planted = [{"id": str(n), "instruction": r + "吗"} for n, r in enumerate(sample)]
     assert len(nearest_rows(planted, rows)) == len(planted)
+
+
+def test_the_hundredth_answer_is_short_enough_to_be_held_out(tasks: list[Task]) -> None:
+    """sft holds out the hundredth sample if it fits; the demo, with 512 tokens, is evaluated on it."""
+    every = [(t["instruction"], i["input"], i["output"]) for t in tasks for i in t["instances"]]
+    assert 100 <= len("".join(every[99])) <= 400
 
 
 # --- copies broken on purpose: each must be caught --------------------------------------------------
@@ -85,6 +98,31 @@ def trailing_space(tasks: list[Task]) -> None:
 
 def ascii_comma(tasks: list[Task]) -> None:
     tasks[6]["instances"][0]["output"] = "你好,世界"
+
+
+def space_before_figure(tasks: list[Task]) -> None:
+    tasks[6]["instances"][0]["output"] = "共有 3本书。"
+
+
+def space_after_latin(tasks: list[Task]) -> None:
+    tasks[6]["instances"][0]["output"] = "用Python 写。"
+
+
+def open_quote(tasks: list[Task]) -> None:
+    tasks[6]["instances"][0]["output"] = "他说：“好。"
+
+
+def lone_category(tasks: list[Task]) -> None:
+    tasks[6]["category"] = "独一份"
+
+
+def no_long_answers(tasks: list[Task]) -> None:
+    for task in tasks:
+        task["instances"][0]["output"] = task["instances"][0]["output"][:500]
+
+
+def endless_answer(tasks: list[Task]) -> None:
+    tasks[6]["instances"][0]["output"] = "好" * 2000
 
 
 def traditional(tasks: list[Task]) -> None:
@@ -140,6 +178,12 @@ def few_categories(tasks: list[Task]) -> None:
         (empty_output, check_text),
         (trailing_space, check_text),
         (ascii_comma, check_text),
+        (space_before_figure, check_spacing),
+        (space_after_latin, check_spacing),
+        (open_quote, check_quotes),
+        (lone_category, check_balance),
+        (no_long_answers, check_balance),
+        (endless_answer, check_balance),
         (traditional, check_simplified),
         (near_copy, check_pairwise),
         (near_copy_by_input, check_pairwise),

@@ -271,5 +271,5 @@ def test_the_end_of_text_that_only_the_older_file_names(tmp_path: Path) -> None:
     )
     assert DocumentTokenizer.open(tmp_path).end == 0
     (tmp_path / "tokenizer_config.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(InputError, match="is not a mapping"):
+    with pytest.raises(InputError, match="is not a JSON object"):
         DocumentTokenizer.open(tmp_path)

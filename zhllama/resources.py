@@ -7,7 +7,7 @@ from typing import Literal
 from zhllama.errors import InputError
 
 Folder = Literal["seeds_zh", "prompts_zh", "corpora"]
-SAMPLES = ("zh", "zhtw", "en", "code")  # labels of the texts in corpora/sample
+SAMPLES = ("zh", "zhtw", "zhhk", "mixed", "en", "code")  # labels of the texts in corpora/sample
 
 
 def shipped(folder: Folder, *parts: str) -> Path:

@@ -129,7 +129,8 @@ def read_instances(instruction: str, text: str, label_first: bool, opened: bool 
         answer = fields.get("label" if label_first else "output", "").strip()
         if not answer:
             pieces.append(Unreadable(fields.get(second, "") or fields.get(first, ""), "no output"))
-        elif label_first and not no_text(fields.get("input", "")):
+        elif label_first and not fields.get("input", "").strip():
+            # An explicit <无> is different: the instruction itself contains what is to be classified.
             pieces.append(Unreadable(answer, "a label without input"))
         else:
             pieces.append(Task(instruction, no_text(fields.get("input", "")), answer))

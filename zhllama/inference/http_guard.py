@@ -31,11 +31,14 @@ class Refusal(Exception):
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
 
-    def response(self) -> JSONResponse:
+    def body(self) -> dict[str, Any]:
+        """The error as OpenAI's API has it."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
         headers = {"retry-after": "5"} if self.status == 503 else {}
-        return JSONResponse({"error": error}, self.status, headers)
+        return JSONResponse(self.body(), self.status, headers)
 
 
 class Named(NamedTuple):

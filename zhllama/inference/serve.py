@@ -179,7 +179,7 @@ class _Reply:
                     yield self._event({"choices": [], "usage": self._usage(piece)})
         except Exception as error:
             refusal = _refused(error) if isinstance(error, InputError) else Refusal(500, "The model failed.")
-            yield _sse(json.loads(bytes(refusal.response().body)))
+            yield _sse(refusal.body())
         yield "data: [DONE]\n\n"
 
     def _chunk(self, told: Any, reason: str | None = None) -> str:

@@ -1,7 +1,9 @@
 """Prompts are Jinja files that users may change; a mistake in one is told by file and line, before anything is paid for."""
 
+import json
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,23 +56,20 @@ class Prompts:
             trim_blocks=True,
             keep_trailing_newline=False,
         )
+        # Jinja's own tojson escapes Chinese characters and <, and a model would copy the escapes.
+        environment.filters["json"] = partial(json.dumps, ensure_ascii=False)
         object.__setattr__(self, "_environment", environment)
 
     def check(self, *names: str) -> None:
         """Refuse what would fail later: each named prompt is read and its variables are compared with those it gets."""
         for name in names:
             known = VARIABLES[name]
+            if not self.path(name).exists():
+                raise InputError(self.path(name), "no such prompt", "Copy it from prompts_zh")
             try:
-                source = read_utf8(self.path(name))
-                tree = self._jinja.parse(source)
-            except FileNotFoundError:
-                raise InputError(self.path(name), "no such prompt", "Copy it from prompts_zh") from None
+                tree = self._jinja.parse(read_utf8(self.path(name)))
             except TemplateSyntaxError as error:
                 raise self._mistake(name, error.lineno, error.message or "mistake of syntax") from error
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    self.path(name), f"cannot be read ({error})", "Give a text file in UTF-8"
-                ) from error
             for unknown in sorted(find_undeclared_variables(tree) - known):
                 line = next((n.lineno for n in tree.find_all(nodes.Name) if n.name == unknown), 1)
                 raise self._mistake(
