@@ -1,0 +1,107 @@
+"""Whole commands over mutated files: refused in one line that names the file, or done; never a crash, a hang or a silent difference.
+
+Each case is made again by `python -m tests.faults.mutated_commands` with the arguments that its failure prints.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.faults.mutated_commands import Case, Harness, Outcome
+from tests.faults.mutated_world import COMMANDS, Mutable
+from tests.faults.mutations import mutate
+
+# Commands of a tenth to three tenths of a second; together they read every format.
+SAMPLED = (
+    "merge-vocab", "merge-vocab, model", "merge-vocab, bytes", "merge-vocab, recipe", "audit", "pack, texts", "pack, run", "grow", "grow, shards",
+    "pretrain, plan", "export", "eval, run", "sharegpt clean", "sharegpt split", "sharegpt split, packed", "sharegpt split, run", "lineage", "run", "chat",
+)  # fmt: skip
+
+
+def sweep(*arguments: str) -> None:
+    """The harness in a process of its own, since forking wants no threads of other tests."""
+    command = [sys.executable, "-m", "tests.faults.mutated_commands", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
+    assert done.returncode == 0 and " 0 at fault" in done.stdout.splitlines()[-1], done.stdout + done.stderr
+
+
+def test_a_sample() -> None:
+    names = [word for name in SAMPLED for word in ("--command", name)]
+    sweep("--seed", "15", "--runs", "500", *names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_two_thousand(seed: int) -> None:
+    sweep("--seed", str(seed), "--runs", "2000")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.json", "a.jsonl", "a.yaml", "a.txt", "a.txt.gz", "a.json.xz", "a.jsonl.zst", "a.txt.bz2", "a.model"],
+)
+def test_a_mutation_differs_and_is_made_again_by_its_seed(name: str) -> None:
+    from tests.faults.mutations import PACKED
+
+    content = b'{"a": [1, 2, {"b": "\xe4\xb8\xad"}], "c": null}\n' if ".json" in name else b"a: 1\nb: c\n"
+    pack = PACKED[Path(name).suffix][1] if Path(name).suffix in PACKED else bytes
+    whole = pack(content)
+    for seed in range(200):
+        mutated, told = mutate(whole, name, Random(seed))
+        assert mutated != whole and told
+        assert (mutated, told) == mutate(whole, name, Random(seed))
+
+
+OURS = "zhllama: base/config.json: is broken. Mend it.\n"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fault"),
+    [
+        (Outcome(0, "", "", 1, {"out/a": "1"}), ""),
+        (Outcome(1, "", OURS, 1, {}), ""),
+        (Outcome(2, "", "usage", 1, {}), ""),
+        (Outcome(0, "", "", 1, {"out/a": "2"}), "silent difference in out/a"),
+        (Outcome(0, "", "", 1, {}), "silent difference in out/a"),
+        (Outcome(1, "", "zhllama: internal error: KeyError\n", 1, {}), "internal error"),
+        (Outcome(1, "", f"Traceback\n{OURS}", 1, {}), "Traceback"),
+        (Outcome(1, "", "zhllama: other: is broken. Mend it.\n", 1, {}), "the error does not name the file"),
+        (Outcome(1, "", f"{OURS}more\n", 1, {}), "the last line is no error of ours"),
+        (Outcome(-9, "", "", 1, {}), "exit code -9"),
+        (Outcome(-24, "", "", 20, {}), "hang"),
+        (Outcome(-14, "", "", 1, {}), "hang"),
+    ],
+)  # fmt: skip
+def test_faults_are_told(tmp_path: Path, outcome: Outcome, fault: str) -> None:
+    (tmp_path / "run").mkdir()
+    recorded = {"inputs": [{"path": str(tmp_path / "base" / "config.json")}]}
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(recorded), encoding="utf-8")
+    command = Mutable(("export", "run"), ("base/*",), ("run",))
+    harness = Harness(tmp_path)
+    harness.expected["export"], harness.volatile["export"] = Outcome(0, "", "", 1, {"out/a": "1"}), set()
+    found = harness.faults(
+        Case(0, 0, "export", command, "base/config.json", "bit 1 of byte 2 flipped"), outcome
+    )
+    assert found == ([fault] if fault else [])
+
+
+def test_every_format_is_sampled() -> None:
+    reads = " ".join(read for name in SAMPLED for read in COMMANDS[name].reads)
+    for part in (
+        "texts/*",
+        "base/*",
+        "byte/*",
+        ".model",
+        "zh/*",
+        ".yaml",
+        "talks.jsonl.*",
+        "trained/*/*",
+        "generated/*",
+        "sharded/*",
+    ):
+        assert part in reads, part
