@@ -115,7 +115,7 @@ def make(folder: Path) -> None:
     with patch.dict(world.COMMANDS, {"pretrain": quick}):
         world.make(folder)
     _write_texts(folder)
-    _write_tokenizers(folder)
+    write_tokenizers(folder)
     sharded = write_model(folder / "sharded", shard="200KB")
     settings = json.loads((sharded / "tokenizer_config.json").read_text(encoding="utf-8"))
     (sharded / "tokenizer_config.json").write_text(
@@ -169,7 +169,7 @@ def _write_texts(folder: Path) -> None:
     (folder / "talks.jsonl.zst").write_bytes(zstandard.compress(packed))
 
 
-def _write_tokenizers(folder: Path) -> None:
+def write_tokenizers(folder: Path) -> None:
     """A byte-level folder with its files of old and new form, a GGUF of a vocabulary alone, a tekken.json, a bare .model."""
     import gguf
     from tokenizers.implementations import ByteLevelBPETokenizer
@@ -197,11 +197,7 @@ def _write_tokenizers(folder: Path) -> None:
     (byte / "added_tokens.json").write_text(
         json.dumps({"<|end|>": bpe.token_to_id("<|end|>")}), encoding="utf-8"
     )
-    (vocab / "base.model").write_bytes(
-        base_vocabulary().serialized
-        if hasattr(base_vocabulary(), "serialized")
-        else (folder / "base" / "tokenizer.model").read_bytes()
-    )
+    (vocab / "base.model").write_bytes((folder / "base" / "tokenizer.model").read_bytes())
     kinds = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
     pieces = base_vocabulary().pieces
     writer = gguf.GGUFWriter(vocab / "t.gguf", "llama")

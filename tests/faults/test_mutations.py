@@ -13,8 +13,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.faults.mutated_commands import Case, Harness, Outcome
-from tests.faults.mutated_world import COMMANDS, Mutable
-from tests.faults.mutations import mutate
+from tests.faults.mutated_world import COMMANDS, Mutable, write_tokenizers
+from tests.faults.mutations import PACKED, mutate
+from tests.model_toys import CHINESE, ENGLISH, base_vocabulary, line, write_tokenizer
 
 # Commands of a tenth to three tenths of a second; together they read every format.
 SAMPLED = (
@@ -46,8 +47,6 @@ def test_two_thousand(seed: int) -> None:
     ["a.json", "a.jsonl", "a.yaml", "a.txt", "a.txt.gz", "a.json.xz", "a.jsonl.zst", "a.txt.bz2", "a.model"],
 )
 def test_a_mutation_differs_and_is_made_again_by_its_seed(name: str) -> None:
-    from tests.faults.mutations import PACKED
-
     content = b'{"a": [1, 2, {"b": "\xe4\xb8\xad"}], "c": null}\n' if ".json" in name else b"a: 1\nb: c\n"
     pack = PACKED[Path(name).suffix][1] if Path(name).suffix in PACKED else bytes
     whole = pack(content)
@@ -88,6 +87,34 @@ def test_faults_are_told(tmp_path: Path, outcome: Outcome, fault: str) -> None:
         Case(0, 0, "export", command, "base/config.json", "bit 1 of byte 2 flipped"), outcome
     )
     assert found == ([fault] if fault else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("special_tokens_map.json", '{"eos_token": ["<|end|>"]}'),
+        ("special_tokens_map.json", "{eos_token"),
+        ("special_tokens_map.json", "[" * 9999),
+        ("special_tokens_map.json", "[]"),
+        ("special_tokens_map.json", "\x00"),
+        ("special_tokens_map.json", '{"pad_token": {"content": 1}}'),
+        ("special_tokens_map.json", '{"additional_special_tokens": [[1]]}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"7": {"content": 5}}}'),
+        ("tokenizer_config.json", '{"extra_special_tokens": 5}'),
+        ("tokenizer_config.json", '{"unk_token": 3}'),
+    ],
+)
+def test_a_damaged_file_beside_a_base_is_named_by_its_folder(tmp_path: Path, name: str, content: str) -> None:
+    write_tokenizer(base_vocabulary(), tmp_path / "base")
+    (tmp_path / "text.txt").write_text(f"{CHINESE}\n{ENGLISH}\n", encoding="utf-8")
+    (tmp_path / "words.txt").write_text("中国\n历史\n", encoding="utf-8")
+    write_tokenizers(tmp_path)
+    (tmp_path / "byte" / name).write_text(content, encoding="utf-8")
+    words = (*COMMANDS["merge-vocab, bytes"].words, "--out", "merged")
+    told = line(tmp_path, *words)
+    last = told.err.splitlines()[-1]
+    assert told.code == 1 and last.startswith("zhllama: byte") and "internal error" not in last, told
+    assert not (tmp_path / "merged").exists()
 
 
 def test_every_format_is_sampled() -> None:

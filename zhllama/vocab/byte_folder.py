@@ -41,23 +41,27 @@ def transformers_files(merge: ByteMerge, source: Path) -> dict[str, bytes]:
     return files
 
 
-def reloaded(files: Mapping[str, bytes]) -> Inner:
-    """What AutoTokenizer makes of such files, reading no special token from a text."""
+def reloaded(files: Mapping[str, bytes], base: Path) -> Inner:
+    """What AutoTokenizer makes of such files, reading no special token from a text; InputError names the base's folder."""
     with TemporaryDirectory(prefix="zhllama-") as folder:
         for name, content in files.items():
             Path(folder, name).write_bytes(content)
-        return auto_tokenizer(Path(folder))
+        return auto_tokenizer(Path(folder), base)
 
 
-def auto_tokenizer(folder: Path) -> Inner:
-    """What AutoTokenizer makes of a folder, reading no special token from a text; InputError where it refuses it."""
+def auto_tokenizer(folder: Path, base: Path | None = None) -> Inner:
+    """What AutoTokenizer makes of a folder, reading no special token from a text.
+
+    `base` is the folder whose settings were carried over into `folder`, if any. Errors: InputError that names it, or `folder`.
+    """
     try:
         inner = cast(Inner, open_tokenizer(folder)._tokenizer)
     except ZhllamaError:
         raise
     except Exception as error:  # whatever a folder that others made can hold
         told = " ".join(str(error).split())[:160]
-        raise InputError(folder, f"is not loaded by AutoTokenizer ({told})", "Check the folder") from error
+        remedy = "Check the files beside its tokenizer.json"
+        raise InputError(base or folder, f"is not loaded by AutoTokenizer ({told})", remedy) from error
     inner.encode_special_tokens = True
     return inner
 

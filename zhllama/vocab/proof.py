@@ -29,7 +29,7 @@ def proved(
     kept = merge.kept if merge.dropped else None
     if isinstance(merge, ByteMerge):
         files = byte_folder.transformers_files(merge, source)
-        twin = byte_folder.reloaded(files)
+        twin = byte_folder.reloaded(files, source.parent)
         found = byte_audit(merge.model, merge.base, texts, merge.recipe, twin, fuzz, seed, advance, kept)
     else:
         model = merge.model
