@@ -16,11 +16,12 @@ from tests.faults.mutated_commands import Case, Harness, Outcome
 from tests.faults.mutated_world import COMMANDS, Mutable, write_tokenizers
 from tests.faults.mutations import PACKED, mutate
 from tests.model_toys import CHINESE, ENGLISH, base_vocabulary, line, write_tokenizer
+from zhllama.run import Run
 
-# Commands of a tenth to three tenths of a second; together they read every format.
+# The quick commands, most of a tenth of a second, and those that alone read a format.
 SAMPLED = (
-    "merge-vocab", "merge-vocab, model", "merge-vocab, bytes", "merge-vocab, recipe", "audit", "pack, texts", "pack, run", "grow", "grow, shards",
-    "pretrain, plan", "export", "eval, run", "sharegpt clean", "sharegpt split", "sharegpt split, packed", "sharegpt split, run", "lineage", "run", "chat",
+    "merge-vocab, model", "merge-vocab, bytes", "merge-vocab, recipe", "audit", "pack", "pack, texts", "pack, run", "grow", "grow, shards",
+    "pretrain, plan", "export", "sharegpt clean", "sharegpt split", "sharegpt split, packed", "sharegpt split, run", "lineage", "run",
 )  # fmt: skip
 
 
@@ -115,6 +116,33 @@ def test_a_damaged_file_beside_a_base_is_named_by_its_folder(tmp_path: Path, nam
     last = told.err.splitlines()[-1]
     assert told.code == 1 and last.startswith("zhllama: byte") and "internal error" not in last, told
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("half", [r"\ud800", r"中\udfff", r"\udc00\ud800", r"\ud83d ", r"a\ude00"])
+def test_half_a_surrogate_pair_is_refused_with_its_line(tmp_path: Path, half: str) -> None:
+    write_tokenizer(base_vocabulary(), tmp_path / "base")
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "{CHINESE}"}}\n{{"text": "{half}"}}\n', encoding="utf-8")
+    for words in (
+        ("pack", "--tokenizer", "base", "--block-size", "8"),
+        ("report", "base"),
+        ("train-vocab", "--size", "900"),
+    ):
+        text = ("a.jsonl",) if words[0] == "train-vocab" else ("--text", "a.jsonl")
+        told = line(tmp_path, *words, *text, "--out", "out")
+        last = told.err.splitlines()[-1]
+        assert told.code == 1 and "a.jsonl:2: holds half a surrogate pair" in last, told
+
+
+def test_a_config_changed_after_its_run_was_finished_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with Run(run, "gen-zh", {"n": 4, "seed": 0}) as made:
+        made.write("journal.jsonl", "")
+        made.finish()
+    config = (run / "config.yaml").read_text(encoding="utf-8")
+    for other in ("n: 5", "n: x", "n: []", "n: null"):
+        (run / "config.yaml").write_text(config.replace("n: 4", other), encoding="utf-8")
+        told = line(tmp_path, "refilter", "run", "--out", "out")
+        assert told.code == 1 and "config.yaml: is not as its run wrote it" in told.err, told
 
 
 def test_every_format_is_sampled() -> None:
