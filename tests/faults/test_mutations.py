@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,8 @@ from tests.faults.mutated_commands import Case, Harness, Outcome
 from tests.faults.mutated_world import COMMANDS, Mutable, write_tokenizers
 from tests.faults.mutations import PACKED, mutate
 from tests.model_toys import CHINESE, ENGLISH, base_vocabulary, line, write_tokenizer
+from zhllama.errors import InputError
+from zhllama.pretrained import refuse_generation_code
 from zhllama.run import Run
 
 # The quick commands, most of a tenth of a second, and those that alone read a format.
@@ -143,6 +146,16 @@ def test_a_config_changed_after_its_run_was_finished_is_refused(tmp_path: Path) 
         (run / "config.yaml").write_text(config.replace("n: 4", other), encoding="utf-8")
         told = line(tmp_path, "refilter", "run", "--out", "out")
         assert told.code == 1 and "config.yaml: is not as its run wrote it" in told.err, told
+
+
+@pytest.mark.parametrize("key", ["bos_token_id", "eos_token_id", "pad_token_id"])
+@pytest.mark.parametrize("value", ["/dev/zero", "1", 0.5, True, {"a": 1}, ["2"], [[2]], [2, None, "x"]])
+def test_token_ids_of_a_generation_config_are_checked(key: str, value: object) -> None:
+    model = SimpleNamespace(generation_config=SimpleNamespace(**{key: value}))
+    with pytest.raises(InputError, match=f"folder: sets {key}"):
+        refuse_generation_code(model, "folder")
+    for good in (None, 0, 2, -1, [2, 5]):
+        refuse_generation_code(SimpleNamespace(generation_config=SimpleNamespace(**{key: good})), "folder")
 
 
 def test_every_format_is_sampled() -> None:
