@@ -4,8 +4,9 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from zhllama.vocab.merge import Recipe, chinese_llama, safe
+from zhllama.vocab.merge import chinese_llama, safe
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.vocabulary import Recipe
 from zhllama.vocab.word_lists import base_file, jieba_words
 
 WORDS = 3000

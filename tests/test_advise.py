@@ -31,7 +31,7 @@ from zhllama.vocab.byte_level_recipes import continued, count_runs
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
-from .test_bytelevel import trained
+from .test_byte_level_vocabulary import trained
 
 Zhllama = Callable[..., "subprocess.CompletedProcess[str]"]
 SAMPLE = shipped("corpora", "sample")

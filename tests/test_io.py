@@ -31,7 +31,7 @@ from zhllama.io.text import find_files, limit_lines, read_lines
 from zhllama.io.torch import check_states, load_torch
 from zhllama.io.yaml import read_yaml
 from zhllama.model.weight_files import read_weights
-from zhllama.vocab.any_tokenizer import load_tokenizer
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
 from zhllama.vocab.gguf import read_gguf
 
 TEXT = "人工智能 people 123\n".encode() * 20_000
@@ -289,7 +289,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "safetensors": read_header,
     "gguf": lambda path: read_metadata(path, ""),
     "torch": lambda path: load_torch(path, "x"),
-    "tokenizer": load_tokenizer,
+    "tokenizer": load_any_tokenizer,
     "hash": sha256,
 }
 

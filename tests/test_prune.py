@@ -22,7 +22,7 @@ from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.train import train_on_words
 from zhllama.vocab.vocabulary import Merge
 
-from .test_bytelevel import WORDS, trained
+from .test_byte_level_vocabulary import WORDS, trained
 
 Zhllama = Callable[..., "subprocess.CompletedProcess[str]"]
 SAMPLE = shipped("corpora", "sample")

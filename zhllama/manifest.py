@@ -22,7 +22,8 @@ BACK = "Put it back, make the run again with --force, or copy the files that you
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The command and options that a run folder was begun with."""
+    """The command and options that a run folder was begun with; InputError where a finished run's are not as it wrote them."""
+    check_outputs([folder], CONFIG)
     return read_yaml(folder / CONFIG, "a mapping of options", "Give --force to start over")
 
 

@@ -25,6 +25,8 @@ ADAPTER_CODE = ("megatron_config", "arrow_config")
 # Settings of generation for which transformers fetches code from a hub.
 GENERATION_CODE = ("penalty_alpha", "dola_layers", "constraints", "force_words_ids")
 
+GENERATION_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+
 
 def open_config(folder: Path) -> Any:
     """The transformers config of a folder.
@@ -138,8 +140,14 @@ def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
 
 def refuse_generation_code(model: Any, where: object) -> None:
-    """InputError for a generation config by which transformers would fetch code from a hub to generate text."""
+    """InputError for a generation config by which transformers would fetch code from a hub, or whose token ids are no ids."""
     settings = model.generation_config
+    for key in GENERATION_IDS:
+        value = getattr(settings, key, None)
+        ids = value if isinstance(value, list) else [value]
+        if any(id is not None and (not isinstance(id, int) or isinstance(id, bool)) for id in ids):
+            told = f"sets {key} to {str(value)[:40]!r} in its generation config, which is no token id"
+            raise InputError(where, told, f"Correct {key} in generation_config.json")
     named = [key for key in GENERATION_CODE if getattr(settings, key, None)]
     if (getattr(settings, "num_beam_groups", None) or 1) > 1:
         named.append("num_beam_groups")

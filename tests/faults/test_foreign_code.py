@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zhllama.vocab.byte_folder import auto_tokenizer
 
 from tests.conftest import ROOT
 from tests.faults.world import COMMANDS, TRAINING, make
@@ -20,6 +19,7 @@ from zhllama.errors import InputError
 from zhllama.inference.transformers_chat_model import open_chat_model
 from zhllama.model.load import load_base, load_transformers_tokenizer, open_model, read_model_config
 from zhllama.training.model_info import read_shape
+from zhllama.vocab.reload import auto_tokenizer
 
 # What opens files of others: a method of any transformers or PEFT class, and the libraries' own ways around it.
 OPENING = {

@@ -246,7 +246,7 @@ def merge_vocab(
         for name, content in {**products, **id_map(merge)}.items():
             run.write(name, content)
         written = out / ("tokenizer.model" if "tokenizer.model" in products else "tokenizer.json")
-        found = prove(written, vocabulary, sample_texts(), recipe, fuzz, seed, bar)
+        found = prove(written, vocabulary, sample_texts(), recipe, fuzz, seed, bar, source.parent)
         for name, content in report_files(merge, found).items():
             run.write(name, content)
         manifest = run.finish(

@@ -1,6 +1,7 @@
 """Text from anywhere as a stream: .txt, .jsonl, .parquet; plain, .gz, .xz or .zst; files, folders, globs."""
 
 import glob
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,7 @@ FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".tsv")
 CHUNK = 1 << 20
 # What a run of ours keeps of texts, conversations or tasks: documents, sharegpt's conversations, gen-zh's instructions.
 KEPT = ("documents", "conversations.jsonl", "instructions.jsonl")
+HALF = re.compile("[\ud800-\udfff]")  # has no UTF-8
 Advance = Callable[[int], None]  # told how many bytes of the file, as it lies on disk, were read
 _longest = LONGEST_LINE
 
@@ -114,6 +116,9 @@ def _field(path: Path, number: int, line: str, field: str) -> str:
         raise InputError(
             f"{path}:{number}", f"has no text in the field {field!r}", "Name the field with --field"
         )
+    if half := HALF.search(text):
+        told = f"holds half a surrogate pair (U+{ord(half[0]):04X}) in the field {field!r}"
+        raise InputError(f"{path}:{number}", told, "Mend this row")
     return text
 
 

@@ -26,9 +26,13 @@ def prove(
     fuzz: int = 20_000,
     seed: int = 0,
     advance: Advance = lambda lines: None,
+    source: Path | None = None,
 ) -> Audit:
-    """The audit of the vocabulary written to `file`; BrokenPromise where it is not what its recipe promises."""
-    result = audit_file(file, base, texts, recipe, fuzz, seed, advance)
+    """The audit of the vocabulary written to `file`; BrokenPromise where it is not what its recipe promises.
+
+    `source` is the folder of the base, whose settings were carried over: an InputError about them names it.
+    """
+    result = audit_file(file, base, texts, recipe, fuzz, seed, advance, source)
     if not result.passed:
         broken = next(p for p in result.promises if not p.kept)
         message = f"{broken.name}: {broken.detail}"
@@ -44,6 +48,7 @@ def audit_file(
     fuzz: int = 20_000,
     seed: int = 0,
     advance: Advance = lambda lines: None,
+    source: Path | None = None,
 ) -> Audit:
     """The audit of the vocabulary in `file` against its base, with what its folder says of it.
 
@@ -57,7 +62,7 @@ def audit_file(
         base,
         texts,
         recipe or recipe_of(folder),
-        _fast_tokenizer(file),
+        _fast_tokenizer(file, source),
         fuzz,
         seed,
         advance,
@@ -65,13 +70,13 @@ def audit_file(
     )
 
 
-def _fast_tokenizer(file: Path) -> Tokenizer | None:
+def _fast_tokenizer(file: Path, source: Path | None) -> Tokenizer | None:
     """What transformers loads beside a vocabulary's file; without its settings the tokenizer.json alone, if another file."""
     path = file.with_name("tokenizer.json")
     if not path.is_file():
         return None
     if (file.parent / CONFIG).is_file():
-        return auto_tokenizer(file.parent)
+        return auto_tokenizer(file.parent, source)
     if path == file:
         return None
     tokenizer: Tokenizer = JsonTokenizer(path).inner

@@ -9,10 +9,11 @@ from zhllama.errors import InputError, ZhllamaError
 from zhllama.pretrained import open_tokenizer
 
 
-def auto_tokenizer(folder: Path) -> Tokenizer:
+def auto_tokenizer(folder: Path, base: Path | None = None) -> Tokenizer:
     """The fast tokenizer that AutoTokenizer loads from a folder; special tokens in a text are read as text.
 
-    Errors: InputError where AutoTokenizer refuses the folder.
+    `base` is the folder whose settings were carried over into `folder`, if any.
+    Errors: InputError that names `base`, or else `folder`, where AutoTokenizer refuses it.
     """
     try:
         tokenizer = cast(Tokenizer, open_tokenizer(folder)._tokenizer)
@@ -20,6 +21,7 @@ def auto_tokenizer(folder: Path) -> Tokenizer:
         raise
     except Exception as error:  # foreign folders raise anything
         message = " ".join(str(error).split())[:160]
-        raise InputError(folder, f"is not loaded by AutoTokenizer ({message})", "Check the folder") from error
+        remedy = "Check the files beside its tokenizer.json"
+        raise InputError(base or folder, f"is not loaded by AutoTokenizer ({message})", remedy) from error
     tokenizer.encode_special_tokens = True
     return tokenizer

@@ -14,7 +14,6 @@ from initialisations import continue_vocabulary, smollm2
 from extending.curve import Settings, Trained, train
 from extending.texts import Texts
 from zhllama.efficiency.advise import savings
-from zhllama.efficiency.bpe_extension import joined_from
 from zhllama.io.files import write_whole
 from zhllama.model.grow import grow
 from zhllama.model.load import load_base
@@ -23,6 +22,7 @@ from zhllama.model.row_init_distilled import Distillation
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.vocab.continued import continued, count_runs
 from zhllama.vocab.fast_tokenizer import transformers_files
+from zhllama.vocab.recipes import joined_ids
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.token_counts import token_counts
 
@@ -133,7 +133,7 @@ def most_useful(
     counts = token_counts(
         merge.vocabulary.processor.encode, ((line, 1.0) for line in lines), len(merge.vocabulary.pieces)
     )
-    saved = savings(counts, joined_from(merge), len(base.pieces))
+    saved = savings(counts, joined_ids(merge), len(base.pieces))
     order = np.argsort(-saved, kind="stable")
     return [base.extended(merge.added[i].piece for i in np.sort(order[:size])) for size in sizes]
 
