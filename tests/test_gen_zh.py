@@ -34,10 +34,10 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def pieces(record: dict[str, Any]) -> int:
     """Candidates in one journalled reply, read by the parser alone."""
-    from zhllama.generation.parse_replies import Unreadable, read_tasks, without_thought
+    from zhllama.generation.parse_replies import Unreadable, parse_tasks, strip_thinking
 
-    text = without_thought(record["reply"]["text"] or "")
-    return 1 if record["reply"]["text"] is None or isinstance(text, Unreadable) else len(read_tasks(text))
+    text = strip_thinking(record["reply"]["text"] or "")
+    return 1 if record["reply"]["text"] is None or isinstance(text, Unreadable) else len(parse_tasks(text))
 
 
 def check_accounts(run: Path, kept: int) -> None:
@@ -198,7 +198,7 @@ def test_without_a_server_or_sense(served: Served, tmp_path: Path) -> None:
         (url, ("--method", "rank"), "--method rank: needs --given. Give a file in Alpaca's form."),
         (url, ("--extra-body", "[1]"), "--extra-body: is not a JSON object. Give one such as '{\"enable_thinking\": false}'."),
         (url, ("--max-cost", 1), "--max-cost: needs to know what the model costs. Give --prices FILE.yaml with its name."),
-        (url, ("--without", "ugly"), "--without ugly: is no filter that can be left out. These are: "),
+        (url, ("--without", "ugly"), "--without ugly: is not a filter that can be left out. Choose from: "),
     ]:  # fmt: skip
         code, told, said = gen_zh(address, out, *more)
         assert (code, told, said.count("\n")) == (1, "", 1), said

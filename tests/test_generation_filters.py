@@ -1,4 +1,4 @@
-"""Every filter, by the reason it gives, and beside it what it lets pass; the shelf's accounts."""
+"""Every filter, by the reason it gives, and beside it what it lets pass; the pool's accounts."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,18 @@ import pytest
 
 from zhllama.corpus.filters import read_words
 from zhllama.errors import InputError, OptionError
-from zhllama.generation.filters import Rules, black_listed, in_simplified, personal_data, reason_against
+from zhllama.generation.filters import (
+    FilterOptions,
+    convert_to_simplified,
+    matches_blacklist,
+    personal_data,
+    rejection_reason,
+)
 from zhllama.generation.task_pool import TaskOrigin, TaskPool
 from zhllama.generation.tasks import SeedTask, Task, read_seeds
 from zhllama.resources import shipped
 
-RULES = Rules(blacklist=read_words([shipped("prompts_zh", "blacklist.txt")])[0][1])
+RULES = FilterOptions(blacklist=read_words([shipped("prompts_zh", "blacklist.txt")])[0][1])
 GOOD = "春天来了，河边的柳树发了新芽，孩子们在草地上放风筝。"
 
 
@@ -44,10 +50,10 @@ GOOD = "春天来了，河边的柳树发了新芽，孩子们在草地上放风
     ],
 )
 def test_turned_away(task: Task, reason: str) -> None:
-    found = reason_against(task, RULES)
+    found = rejection_reason(task, RULES)
     assert found is not None and found[0] == reason
-    assert reason_against(
-        task, Rules(blacklist=RULES.blacklist, without=frozenset({reason}))
+    assert rejection_reason(
+        task, FilterOptions(blacklist=RULES.blacklist, without=frozenset({reason}))
     ) is None or found[0] in ("too short", "too long")
 
 
@@ -70,24 +76,26 @@ def test_turned_away(task: Task, reason: str) -> None:
     ],
 )
 def test_passed(task: Task) -> None:
-    assert reason_against(task, RULES) is None
+    assert rejection_reason(task, RULES) is None
 
 
 def test_the_shipped_seeds_pass() -> None:
     turned = {
         s.id: found
         for s in read_seeds(shipped("seeds_zh", "seed_tasks.jsonl"))
-        if (found := reason_against(s.task, RULES))
+        if (found := rejection_reason(s.task, RULES))
     }
     assert not turned
 
 
 def test_simplified() -> None:
-    assert in_simplified(Task("請翻譯這句話", "天氣很好", "乾坤")) == Task("请翻译这句话", "天气很好", "乾坤")
+    assert convert_to_simplified(Task("請翻譯這句話", "天氣很好", "乾坤")) == Task(
+        "请翻译这句话", "天气很好", "乾坤"
+    )
     about_scripts = Task("把这句话转成繁體字", "", "漢語")
-    assert in_simplified(about_scripts) == about_scripts
+    assert convert_to_simplified(about_scripts) == about_scripts
     simple = Task("瞭望塔是什么", "", "毕昇发明了活字印刷术，这一点人所共知，瞭望塔则不同。")
-    assert in_simplified(simple) == simple
+    assert convert_to_simplified(simple) == simple
 
 
 def test_personal_data() -> None:
@@ -111,7 +119,7 @@ def test_personal_data() -> None:
 )
 def test_options_that_make_no_sense(options: dict[str, Any], where: str) -> None:
     with pytest.raises(OptionError) as error:
-        Rules(**options)
+        FilterOptions(**options)
     assert error.value.where == where
 
 
@@ -119,17 +127,20 @@ def test_blacklist_file(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("# 注释\n股票\nGPT\n\n", encoding="utf-8")
     words = read_words([tmp_path / "mine"])[0][1]
     assert words == ("股票", "gpt")
-    assert black_listed(Task("gpt 是什么", "", "好"), Rules(blacklist=words)) == "gpt"
+    assert matches_blacklist(Task("gpt 是什么", "", "好"), FilterOptions(blacklist=words)) == "gpt"
     (tmp_path / "mine").write_text("# 注释\n", encoding="utf-8")
     for name in ("mine", "none"):
         with pytest.raises(InputError):
             read_words([tmp_path / name])
 
 
-def shelf(wanted: int = 10, **rules: Any) -> tuple[TaskPool, list[dict[str, Any]]]:
+def pool(wanted: int = 10, **rules: Any) -> tuple[TaskPool, list[dict[str, Any]]]:
     rejected: list[dict[str, Any]] = []
     return TaskPool(
-        Rules(**rules), [SeedTask("s1", Task("把句子译成英文", "", "好的好的"))], wanted, rejected.append
+        FilterOptions(**rules),
+        [SeedTask("s1", Task("把句子译成英文", "", "好的好的"))],
+        wanted,
+        rejected.append,
     ), rejected
 
 
@@ -139,7 +150,7 @@ def offer(on: TaskPool, *tasks: Task) -> None:
 
 
 def test_duplicates_and_accounts() -> None:
-    on, rejected = shelf(wanted=3)
+    on, rejected = pool(wanted=3)
     offer(
         on,
         Task("介绍春天的特点", "", GOOD),
@@ -156,12 +167,12 @@ def test_duplicates_and_accounts() -> None:
         ("0.0.4", "near duplicate"), ("0.0.7", "surplus"),
     ]  # fmt: skip
     assert rejected[2]["detail"] == "0.857 to 0.0.0" and rejected[3]["detail"] == "0.857 to seed s1"
-    assert on.candidates == len(on.kept) + on.rejected == 8 and on.full
-    assert on.kept[2].task.instruction == "为什么天空是蓝色的" and on.flags == {"was Traditional": 1}
+    assert on.candidates == len(on.accepted) + on.rejected == 8 and on.full
+    assert on.accepted[2].task.instruction == "为什么天空是蓝色的" and on.flags == {"was Traditional": 1}
 
 
 def test_duplicates_may_be_let_in() -> None:
-    on, rejected = shelf(
+    on, rejected = pool(
         without=frozenset({"near duplicate", "same input, other output"}), keep_traditional=True
     )
     offer(
@@ -170,14 +181,14 @@ def test_duplicates_may_be_let_in() -> None:
         Task("介绍春天的特点", "", "春天很暖和。"),
         Task("介绍春天的特點", "", "春天很暖和。"),
     )
-    assert len(on.kept) == 3 and not rejected and on.kept[2].task.instruction == "介绍春天的特點"
+    assert len(on.accepted) == 3 and not rejected and on.accepted[2].task.instruction == "介绍春天的特點"
 
 
 def test_personal_data_is_flagged_or_dropped() -> None:
     task = Task("写一封求职信的结尾", "", "期待您的回复，邮箱 me@example.com。")
-    on, _ = shelf()
+    on, _ = pool()
     offer(on, task)
-    assert on.kept[0].flags == ("e-mail",)
-    on, rejected = shelf(drop_personal=True)
+    assert on.accepted[0].flags == ("e-mail",)
+    on, rejected = pool(drop_personal=True)
     offer(on, task)
     assert rejected[0]["reason"] == "personal data"

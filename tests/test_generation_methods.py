@@ -11,10 +11,12 @@ import pytest
 
 from zhllama.errors import InputError
 from zhllama.generation.method_options import GenerationPlan
-from zhllama.generation.methods import Method
+from zhllama.generation.methods import GenerationMethod
 from zhllama.generation.tasks import Task
-from zhllama.llm.journal import Journal, Reply, Request
-from zhllama.llm.rounds import Rounds, Spending, replay
+from zhllama.llm.journal import Journal
+from zhllama.llm.requests import Reply, Request
+from zhllama.llm.rounds import Rounds, replay
+from zhllama.llm.spending import Spending
 
 OPTIONS: dict[str, Any] = {"method": "alpaca", "api": "chat", "seed": 0}
 NOUNS = "梅兰竹菊松柏桃李杏梨枣栗桂荷葵葱姜蒜茄瓜"
@@ -42,9 +44,9 @@ class Script:
 
 def run(
     folder: Path, answer: Callable[[Request], str | Reply], spending: Spending | None = None, **options: Any
-) -> tuple[Method, Script, list[dict[str, Any]], bool]:
+) -> tuple[GenerationMethod, Script, list[dict[str, Any]], bool]:
     rejected: list[dict[str, Any]] = []
-    method = GenerationPlan.of({**OPTIONS, **options}).method(rejected.append)
+    method = GenerationPlan.from_options({**OPTIONS, **options}).create_method(rejected.append)
     script = Script(answer)
 
     async def work() -> bool:
@@ -75,8 +77,8 @@ def whole_tasks(request: Request) -> str:
 
 def test_alpaca_asks_for_what_is_missing(tmp_path: Path) -> None:
     method, script, rejected, whole = run(tmp_path, whole_tasks, n=30)
-    assert whole and len(method.shelf.kept) == 30 and len(rejected) == len(script.asked) * 4 - 30
-    assert [k.origin.id for k in method.shelf.kept[:5]] == ["0.0.0", "0.0.1", "0.0.2", "0.0.3", "0.1.0"]
+    assert whole and len(method.pool.accepted) == 30 and len(rejected) == len(script.asked) * 4 - 30
+    assert [k.origin.id for k in method.pool.accepted[:5]] == ["0.0.0", "0.0.1", "0.0.2", "0.0.3", "0.1.0"]
     first = script.asked[0]
     assert first.about["shots"] and first.sampling == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 3072}
     assert first.prompt.count("###\n") == 3 and len({r.prompt for r in script.asked}) == len(script.asked)
@@ -84,14 +86,15 @@ def test_alpaca_asks_for_what_is_missing(tmp_path: Path) -> None:
 
 def test_nothing_kept_ends_a_run(tmp_path: Path) -> None:
     method, script, rejected, whole = run(tmp_path, lambda r: "不会", n=2000)
-    assert whole and not method.shelf.kept and len(script.asked) == len(rejected) < 200
+    assert whole and not method.pool.accepted and len(script.asked) == len(rejected) < 200
 
 
 def test_structured_asks_for_a_schema(tmp_path: Path) -> None:
     task = {"instruction": unlike(1), "input": "", "output": "好"}
     method, script, _, _ = run(tmp_path, lambda r: json.dumps({"tasks": [task]}), n=1, structured=True)
     assert (
-        script.asked[0].sampling["response_format"]["type"] == "json_schema" and len(method.shelf.kept) == 1
+        script.asked[0].sampling["response_format"]["type"] == "json_schema"
+        and len(method.pool.accepted) == 1
     )
 
 
@@ -114,7 +117,7 @@ def self_instruct(request: Request) -> str | Reply:
 def test_self_instruct_goes_step_by_step(tmp_path: Path) -> None:
     method, script, rejected, whole = run(tmp_path, self_instruct, method="self-instruct", n=40)
     kinds = [(r.round, r.kind) for r in script.asked]
-    assert whole and len(method.shelf.kept) == 40
+    assert whole and len(method.pool.accepted) == 40
     assert [kind for _, kind in dict.fromkeys(kinds)][:4] == [
         "instructions",
         "classify",
@@ -123,7 +126,7 @@ def test_self_instruct_goes_step_by_step(tmp_path: Path) -> None:
     ]
     later = [r for r in script.asked if r.kind == "instructions" and r.round > 0]
     assert later and all(sum(s.startswith("kept ") for s in r.about["shots"]) == 2 for r in later)
-    row = next(k.row() for k in method.shelf.kept if k.origin.about["is_classification"])
+    row = next(k.row() for k in method.pool.accepted if k.origin.about["is_classification"])
     assert (
         row["from"]["instruction_from"].startswith("0.") and row["output"] == "好" and row["input"] == "很好"
     )
@@ -135,18 +138,19 @@ def test_judged_again_by_other_filters(tmp_path: Path) -> None:
     method, _, _, _ = run(tmp_path, self_instruct, method="self-instruct", n=20)
     for options in ({}, {"min_output": 2}, {"min_instruction": 50}, {"n": 10}):
         rejected: list[dict[str, Any]] = []
-        again = GenerationPlan.of({**OPTIONS, "method": "self-instruct", "n": 20, **options}).method(
-            rejected.append
-        )
+        again = GenerationPlan.from_options(
+            {**OPTIONS, "method": "self-instruct", "n": 20, **options}
+        ).create_method(rejected.append)
         with Journal(tmp_path / "journal.jsonl", write=False) as journal:
             replay(again, journal, Spending())
         again.finish()
-        assert again.shelf.candidates == len(again.shelf.kept) + len(rejected)
+        assert again.pool.candidates == len(again.pool.accepted) + len(rejected)
         if not options:
-            assert [k.row() for k in again.shelf.kept] == [k.row() for k in method.shelf.kept]
+            assert [k.row() for k in again.pool.accepted] == [k.row() for k in method.pool.accepted]
         else:
             assert (
-                len(again.shelf.kept) == {"min_output": 0, "min_instruction": 0, "n": 10}[next(iter(options))]
+                len(again.pool.accepted)
+                == {"min_output": 0, "min_instruction": 0, "n": 10}[next(iter(options))]
             )
 
 
@@ -166,12 +170,11 @@ def test_translation_keeps_ids_beside_their_answers(tmp_path: Path) -> None:
         tmp_path, *({"instruction": f"Say number {n}", "input": "", "output": "x"} for n in range(200))
     )
     method, script, rejected, whole = run(tmp_path, rewritten, method="translate", given=file)
-    assert whole and len(method.shelf.kept) == 188
+    assert whole and len(method.pool.accepted) == 188
     assert all(
         k.row()["output"] == f"答案之{k.row()['id']}"
-        and k.task
-        == replace(method.shelf.prepared(Task(unlike(int(k.row()["id"]))))[0], output=k.task.output)
-        for k in method.shelf.kept
+        and k.task == replace(method.pool.prepared(Task(unlike(int(k.row()["id"]))))[0], output=k.task.output)
+        for k in method.pool.accepted
         if not k.row()["id"].startswith("3")
     )
     assert {(r["reason"], r["detail"]) for r in rejected} >= {("format", "no instruction")}
@@ -186,8 +189,8 @@ def test_evolution_goes_deeper_and_wider(tmp_path: Path) -> None:
     method, script, _, _ = run(tmp_path, rewritten, method="evolve", given=file, n=30)
     ways = {r.about["way"] for r in script.asked if r.kind == "rewrite"}
     assert "widen" in ways and len(ways) > 3
-    assert {k.row()["from"]["of"] for k in method.shelf.kept} <= {str(n) for n in range(30)} and len(
-        method.shelf.kept
+    assert {k.row()["from"]["of"] for k in method.pool.accepted} <= {str(n) for n in range(30)} and len(
+        method.pool.accepted
     ) > 15
 
 
@@ -208,22 +211,22 @@ def test_ranking_in_both_orders(tmp_path: Path) -> None:
     (row,) = method.products()["comparisons.json"]
     assert [r["response"] for r in row["responses_and_scores"]] == ["第0种回答", "第1种回答", "第2种回答"]
     assert [r["score"] for r in row["responses_and_scores"]] == [2, 1, 0] and len(row["pairs"]) == 3
-    assert row["user_input"].endswith("说说\n材料") and method.shelf.kept[0].task.output == "第0种回答"
+    assert row["user_input"].endswith("说说\n材料") and method.pool.accepted[0].task.output == "第0种回答"
     orders = [r.about["shown"] for r in script.asked if r.kind == "rank" and r.about["id"] == "0"]
     assert orders == [[0, 1, 2], [2, 1, 0]]
 
 
 def test_a_budget_stops_and_is_gone_on_from(tmp_path: Path) -> None:
-    _, script, _, whole = run(tmp_path, whole_tasks, Spending(max_tokens=100), n=100)
+    _, script, _, whole = run(tmp_path, whole_tasks, Spending(token_budget=100), n=100)
     assert not whole and len(script.asked) <= 5
     method, more, _, whole = run(tmp_path, whole_tasks, n=100)
-    assert whole and len(method.shelf.kept) == 100
+    assert whole and len(method.pool.accepted) == 100
     assert not {r.key for r in script.asked} & {r.key for r in more.asked}, "nothing is paid for twice"
 
 
 def test_a_journal_of_other_questions_is_refused(tmp_path: Path) -> None:
     run(tmp_path, whole_tasks, n=10)
-    with pytest.raises(InputError, match="answers another question than request"):
+    with pytest.raises(InputError, match="belongs to a different request"):
         run(tmp_path, whole_tasks, n=10, seed=1)
 
 
@@ -238,7 +241,7 @@ def test_hostile_replies_are_all_accounted_for(tmp_path: Path) -> None:
         Reply(text=None, refusal="refused: no"),
     ]
     method, script, rejected, _ = run(tmp_path, lambda r: said[(r.round + r.index) % len(said)], n=50)
-    assert len(method.shelf.kept) + len(rejected) >= len(script.asked)
+    assert len(method.pool.accepted) + len(rejected) >= len(script.asked)
     assert {r["reason"] for r in rejected} >= {"format", "no reply"} and all(
         len(json.dumps(r)) < 5000 for r in rejected
     )

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from zhllama.errors import InputError, OptionError
 from zhllama.evaluation.judging import Pairwise, Scoring, pairs_of, reference_for
-from zhllama.evaluation.questions import Question, asked_of, read_answers, read_questions
-from zhllama.evaluation.references import agreement
-from zhllama.evaluation.scores import Duel, bootstrap, standings, wilson
-from zhllama.evaluation.verdict import read_choice, read_score
+from zhllama.evaluation.questions import Question, collect_questions, read_answers, read_questions
+from zhllama.evaluation.read_verdict import read_choice, read_score
+from zhllama.evaluation.reference_metrics import agreement
+from zhllama.evaluation.win_rates import Duel, bootstrap, standings, wilson
 from zhllama.generation.tasks import Task
-from zhllama.llm.journal import JournalRecord, Reply, Request
+from zhllama.llm.journal import JournalRecord
 from zhllama.llm.prompts import Prompts
+from zhllama.llm.requests import Reply, Request
 from zhllama.resources import shipped
 
 
@@ -164,19 +165,19 @@ def test_contestants_and_what_they_answer(tmp_path: Path) -> None:
     one, other = read_answers(str(a)), read_answers(str(tmp_path / "run"))
     assert (one.name, other.name) == ("a", "run") and one.texts == {"1": "好", "2": ""}
     assert read_answers(f"甲={a}").name == "甲"
-    asked = asked_of([one, other])
+    asked = collect_questions([one, other])
     assert asked == [Question("1", Task("问"), "写作", "好"), Question("2", Task("再问"))], (
         "nobody tells what 3 asks"
     )
     with pytest.raises(OptionError, match=r"two files called 'a'"):
-        asked_of([one, one])
+        collect_questions([one, one])
     clash = write(tmp_path / "b.jsonl", {"id": "1", "instruction": "别的", "answer": "好"})
-    with pytest.raises(InputError, match="asks another question under the id '1'"):
-        asked_of([one, read_answers(str(clash))])
+    with pytest.raises(InputError, match="has a different question under the id '1'"):
+        collect_questions([one, read_answers(str(clash))])
     bare = read_answers(str(write(tmp_path / "bare.jsonl", {"id": "1", "answer": "好"})))
-    with pytest.raises(InputError, match="tells no instruction"):
-        asked_of([bare])
-    assert len(asked_of([bare], [Question("1", Task("问"))])) == 1
+    with pytest.raises(InputError, match="contains answers without instructions"):
+        collect_questions([bare])
+    assert len(collect_questions([bare], [Question("1", Task("问"))])) == 1
     with pytest.raises(InputError, match=r"bare.jsonl:1: answer: field required"):
         read_answers(str(write(tmp_path / "bare.jsonl", {"id": "1", "instruction": "问"})))
 
@@ -184,7 +185,7 @@ def test_contestants_and_what_they_answer(tmp_path: Path) -> None:
 def test_pairs() -> None:
     assert pairs_of(["a", "b", "c"], None) == [("a", "b"), ("a", "c"), ("b", "c")]
     assert pairs_of(["a", "b", "c"], "b") == [("a", "b"), ("c", "b")]
-    with pytest.raises(OptionError, match="is no contestant"):
+    with pytest.raises(OptionError, match="is not a contestant"):
         pairs_of(["a"], "z")
 
 
@@ -194,7 +195,7 @@ def record(request: Request, text: str | None, finish: str = "stop") -> JournalR
         round=request.round,
         index=request.index,
         kind=request.kind,
-        print="",
+        fingerprint="",
         about=dict(request.about),
         reply=reply,
     )
@@ -232,7 +233,7 @@ def test_both_orders_must_agree(tmp_path: Path) -> None:
         n, order = int(request.about["id"]), request.about["shown"].index("left")
         first, second = (f"左{n}", f"右{n}") if order == 0 else (f"右{n}", f"左{n}")
         assert request.prompt.index(first) < request.prompt.index(second) and "参考答案" not in request.prompt
-        judging.fold(record(request, ways[n][order]))
+        judging.accept(record(request, ways[n][order]))
     duel = judging.duels()[0]
     assert [row["result"] for row in judging.rows()][:8] == [way[2] for way in ways]
     assert (
@@ -251,8 +252,8 @@ def test_scores_on_their_own(tmp_path: Path) -> None:
             ("right", "2"): "[[5]]", ("left", "3"): None}  # fmt: skip
     for request in scoring.requests(0):
         assert request.sampling["max_tokens"] == 9 and "【参考答案】\n参考" in request.prompt
-        scoring.fold(record(request, said[request.about["shown"][0], request.about["id"]]))
-    left, right = scoring.marks()
+        scoring.accept(record(request, said[request.about["shown"][0], request.about["id"]]))
+    left, right = scoring.scores()
     assert left.values == {"0": 9, "1": 3} and (left.unreadable, left.missing) == (1, {"no reply": 1, "no answer": 1})  # fmt: skip
     assert right.mean.value == pytest.approx(16 / 3) and left.questions == right.questions == 5
     duel = scoring.duels()[0]

@@ -159,12 +159,12 @@ def test_one_line_errors_that_leave_nothing(served: Served, tmp_path: Path) -> N
     bare.write_text('{"instruction": "问", "answer": "好"}\n', encoding="utf-8")
     url, out = served(), tmp_path / "run"
     for address, more, line in [
-        (url, ("--answers", tmp_path / "empty.jsonl"), f"{tmp_path}/empty.jsonl: holds no answer. Give files that zhllama answer wrote"),
+        (url, ("--answers", tmp_path / "empty.jsonl"), f"{tmp_path}/empty.jsonl: contains no answer. Give files that zhllama answer wrote"),
         (url, ("--answers", tmp_path / "torn.jsonl"), f"{tmp_path}/torn.jsonl:2: is not JSON ("),
         (url, ("--answers", tmp_path / "nope.jsonl"), f"{tmp_path}/nope.jsonl: no such file"),
         (url, (*answers(a), "--mode", "pair"), "--mode pair: needs two contestants. Give --answers twice, or --mode score."),
         (url, answers(a, a), "--answers: has two files called 'a'. Name them: --answers NAME=FILE."),
-        (url, (*answers(a, b), "--baseline", "c"), "--baseline c: is no contestant. Name one of: a, b."),
+        (url, (*answers(a, b), "--baseline", "c"), "--baseline c: is not a contestant. Choose from: a, b."),
         (url, (*answers(a, b), "--prompts", tmp_path), f"{tmp_path}/judge.jinja: no such prompt. Copy it from prompts_zh."),
         (url, (*answers(a, b), "--max-cost", 1), "--max-cost: needs to know what the model costs."),
         ("http://127.0.0.1:9/v1", answers(a, b), "http://127.0.0.1:9/v1: gives no reply ("),

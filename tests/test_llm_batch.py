@@ -16,8 +16,8 @@ from tests.test_gen_zh import stats
 from tests.test_llm_client import question
 from zhllama.errors import OutputError
 from zhllama.llm.batch import BATCHES, BatchClient
-from zhllama.llm.client import Connection, ServerError
-from zhllama.llm.journal import Reply
+from zhllama.llm.connection import Connection, ServerError
+from zhllama.llm.requests import Reply
 
 __all__ = ["served"]
 

@@ -1,4 +1,4 @@
-"""The client against a server that misbehaves, and the gate by itself."""
+"""The client against a server that misbehaves, and the limiter by itself."""
 
 import asyncio
 import time
@@ -9,10 +9,12 @@ import pytest
 
 from tests.serving import Served, served
 from zhllama.errors import InputError, OptionError
-from zhllama.llm.client import Client, Connection, ServerError, find_key, read_reply
-from zhllama.llm.journal import Reply, Request
+from zhllama.llm.client import Client
+from zhllama.llm.completions_api import read_reply
+from zhllama.llm.connection import Connection, ServerError, read_api_key
 from zhllama.llm.rate_limiter import RateLimiter
-from zhllama.llm.rounds import Price, Spending, read_price
+from zhllama.llm.requests import Reply, Request
+from zhllama.llm.spending import Price, Spending, read_price
 
 __all__ = ["served"]
 HERE = Path(__file__).parent
@@ -38,13 +40,13 @@ def test_troubles_pass(served: Served) -> None:
     url = served(busy=0.2, broken=0.1, cut=0.1, garbage=0.1, keep_alive=3, key="secret-1")
     replies, client = ask(Connection((url,), "m", "secret-1", extra_body={"enable_thinking": False}), 60)
     assert all(reply and reply.text for reply in replies)
-    assert client.busy > 2 and client.retries > 10 and client.successes == 60
+    assert client.rate_limited > 2 and client.retries > 10 and client.successes == 60
 
 
 def test_several_servers_share_the_load(served: Served) -> None:
     urls = served(delay=0.02), served(delay=0.02)
     _, client = ask(Connection(urls, "m", concurrency=8), 40)
-    done = [server.gate._done for server in client.servers]
+    done = [server.limiter._done for server in client.servers]
     assert sum(done) == 40 and min(done) >= 12
 
 
@@ -124,8 +126,8 @@ def test_retry_after_is_obeyed_by_all(served: Served) -> None:
 def test_connections_that_cannot_be() -> None:
     for given, said in [
         (((), "m"), "--base-url: is missing"),
-        ((("localhost:80",), "m"), "is no URL"),
-        ((("http://me:pass@host/v1",), "m"), "--base-url: holds a user name or password"),
+        ((("localhost:80",), "m"), "is not a URL"),
+        ((("http://me:pass@host/v1",), "m"), "--base-url: contains a user name or password"),
         ((("https://api.example.com/v1",), "m"), "needs a key, and none is set"),
     ]:
         with pytest.raises(OptionError) as error:
@@ -137,45 +139,49 @@ def test_connections_that_cannot_be() -> None:
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("# mine\nexport OTHER = 'x'\nMY_KEY=\"abc\"\n", encoding="utf-8")
     monkeypatch.delenv("MY_KEY", raising=False)
-    assert find_key("MY_KEY", tmp_path / ".env") == "abc" and find_key("OTHER", tmp_path / ".env") == "x"
-    assert find_key("NONE", tmp_path / ".env") is None and find_key("MY_KEY", tmp_path / "none") is None
+    assert (
+        read_api_key("MY_KEY", tmp_path / ".env") == "abc" and read_api_key("OTHER", tmp_path / ".env") == "x"
+    )
+    assert (
+        read_api_key("NONE", tmp_path / ".env") is None and read_api_key("MY_KEY", tmp_path / "none") is None
+    )
     monkeypatch.setenv("MY_KEY", "from outside")
-    assert find_key("MY_KEY", tmp_path / ".env") == "from outside"
+    assert read_api_key("MY_KEY", tmp_path / ".env") == "from outside"
 
 
 def test_the_gate() -> None:
     now = 0.0
-    gate = RateLimiter(32, lambda: now)
+    limiter = RateLimiter(32, lambda: now)
 
     async def window(calls: int) -> None:
         for _ in range(calls):
-            assert await gate.enter()
-            gate.succeeded()
-            gate.leave()
+            assert await limiter.acquire()
+            limiter.record_success()
+            limiter.release()
 
     async def work() -> None:
         nonlocal now
         await window(24)
-        assert gate.limit == 32, "before any complaint each success adds one"
-        assert await gate.enter() and await gate.enter()
-        gate.refused(0)
-        gate.refused(0)
-        assert gate.limit == pytest.approx(22.4), "once a window"
-        gate.leave()
-        gate.leave()
+        assert limiter.limit == 32, "before any complaint each success adds one"
+        assert await limiter.acquire() and await limiter.acquire()
+        limiter.back_off(0)
+        limiter.back_off(0)
+        assert limiter.limit == pytest.approx(22.4), "once a window"
+        limiter.release()
+        limiter.release()
         await window(22)
-        assert 23.3 < gate.limit < 23.5, "a window of successes adds one"
-        gate.refused(5)
-        assert gate.load > 999
+        assert 23.3 < limiter.limit < 23.5, "a window of successes adds one"
+        limiter.back_off(5)
+        assert limiter.load > 999
         now = 5.0
-        assert gate.load == 0
-        for _ in range(int(gate.limit)):
-            assert await gate.enter()
-        waiting = [asyncio.create_task(gate.enter()) for _ in range(3)]
+        assert limiter.load == 0
+        for _ in range(int(limiter.limit)):
+            assert await limiter.acquire()
+        waiting = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
         await asyncio.sleep(0)
         assert not any(task.done() for task in waiting)
         waiting[0].cancel()
-        gate.leave()
+        limiter.release()
         await asyncio.sleep(0.01)
         assert waiting[1].done() and not waiting[1].result(), (
             "the turn of one who left goes to the next, who chooses anew"
@@ -186,7 +192,7 @@ def test_the_gate() -> None:
 
 
 def test_spending(tmp_path: Path) -> None:
-    spending = Spending(Price(input=1.0, output=2.0), max_tokens=1000, max_cost=0.01)
+    spending = Spending(Price(input=1.0, output=2.0), token_budget=1000, max_cost=0.01)
     assert (
         spending.allows(0, worst=900)
         and not spending.allows(1, worst=900)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from zhllama.errors import InputError
-from zhllama.llm.journal import Journal, Reply, Request
+from zhllama.llm.journal import Journal
+from zhllama.llm.requests import Reply, Request
 
 TEXTS = ["写诗", "", "一行\n二行\u2028三行\u0085四行", '{"a": "b"}', "\x00\x1f", "😀" * 50]
 
@@ -30,8 +31,8 @@ def test_what_was_written_is_read_in_request_order(tmp_path: Path) -> None:
         assert journal.get((0, 99)) is None and (0, 3) in journal and len(journal) == len(TEXTS)
         assert (
             journal.append(request(6), Reply(text=None, refusal="no")).print
-            == request(6).print
-            != request(6, "别的").print
+            == request(6).fingerprint
+            != request(6, "别的").fingerprint
         )
     with Journal(tmp_path / "j", write=False) as journal:
         assert len(journal) == len(TEXTS) + 1
@@ -59,7 +60,7 @@ def test_a_break_in_the_middle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "j"
     lines = filled(path).split(b"\n")
     path.write_bytes(b"\n".join([lines[0], lines[1][:20], *lines[2:]]))
-    with pytest.raises(InputError, match=r"j:2: is broken, and whole records follow"):
+    with pytest.raises(InputError, match=r"j:2: is broken, and complete records follow"):
         Journal(path)
     with pytest.raises(InputError, match="no such journal"):
         Journal(tmp_path / "none", write=False)

@@ -6,16 +6,16 @@ import time
 import pytest
 
 from zhllama.generation.parse_replies import (
-    Piece,
+    ParsedTask,
     Unreadable,
-    no_text,
-    read_instances,
-    read_list,
-    read_question,
-    read_ranking,
-    read_tasks,
-    read_yes,
-    without_thought,
+    normalize_empty,
+    parse_instances,
+    parse_list,
+    parse_question,
+    parse_ranking,
+    parse_tasks,
+    parse_yes_no,
+    strip_thinking,
 )
 from zhllama.generation.tasks import Task
 
@@ -29,7 +29,7 @@ PLAIN = """###
 5. 输出：1. 苹果
 2. 梨
 """
-TWO: list[Piece] = [
+TWO: list[ParsedTask] = [
     Task("把句子译成英文。", "今天很冷。", "It is cold today."),
     Task("列出两种水果。", "", "1. 苹果\n2. 梨"),
 ]
@@ -57,42 +57,42 @@ OBJECT = '{"tasks": [{"instruction": "把句子译成英文。", "input": "今�
     ],
 )
 def test_tasks(text: str) -> None:
-    said = without_thought(text)
-    assert isinstance(said, str) and read_tasks(said) == TWO
+    said = strip_thinking(text)
+    assert isinstance(said, str) and parse_tasks(said) == TWO
 
 
 def test_half_json_gives_what_is_whole() -> None:
-    assert read_tasks(OBJECT) == TWO
-    assert read_tasks(OBJECT + ', {"instruction": "写') == [
+    assert parse_tasks(OBJECT) == TWO
+    assert parse_tasks(OBJECT + ', {"instruction": "写') == [
         *TWO,
         Unreadable('{"instruction": "写', "half JSON"),
     ]
     broken = OBJECT.replace('"input": "今', '"input: "今') + "]}"
-    first, second = read_tasks(broken)
+    first, second = parse_tasks(broken)
     assert isinstance(first, Unreadable) and first.why == "half JSON" and second == TWO[1]
 
 
 def test_labels_inside_an_answer_stay_text() -> None:
     text = "1. 指令：写一个求和程序，并举例。\n1. 输入：<无>\n1. 输出：print(sum(xs))\n输入：1 2\n输出：3\n2. 指令：再来\n2. 输出：好"
-    assert read_tasks(text) == [
+    assert parse_tasks(text) == [
         Task("写一个求和程序，并举例。", "", "print(sum(xs))\n输入：1 2\n输出：3"),
         Task("再来", "", "好"),
     ]
     # The input of one task again in the same block: the first counts, and the rest is text.
-    assert read_tasks("指令：甲\n输入：乙\n输出：丙\n输入：丁") == [Task("甲", "乙", "丙\n输入：丁")]
+    assert parse_tasks("指令：甲\n输入：乙\n输出：丙\n输入：丁") == [Task("甲", "乙", "丙\n输入：丁")]
 
 
 def test_what_is_missing_is_told() -> None:
-    assert read_tasks("") == [Unreadable("", "no task in the reply")]
-    assert read_tasks("好的，没问题！") == [Unreadable("好的，没问题！", "no task in the reply")]
-    assert read_tasks("1. 指令：写诗\n2. 指令：\n2. 输出：好") == [
+    assert parse_tasks("") == [Unreadable("", "no task in the reply")]
+    assert parse_tasks("好的，没问题！") == [Unreadable("好的，没问题！", "no task in the reply")]
+    assert parse_tasks("1. 指令：写诗\n2. 指令：\n2. 输出：好") == [
         Unreadable("写诗", "no output"),
         Unreadable("好", "no instruction"),
     ]
-    assert read_tasks('[{"instruction": 3, "output": "好"}]') == [
+    assert parse_tasks('[{"instruction": 3, "output": "好"}]') == [
         Unreadable('{"instruction": 3, "output": "好"}', "no instruction or no output")
     ]
-    assert [type(p) for p in read_tasks('{"tasks": [1, null, {"instruction": "甲", "output": "乙"}]}')] == [
+    assert [type(p) for p in parse_tasks('{"tasks": [1, null, {"instruction": "甲", "output": "乙"}]}')] == [
         Unreadable,
         Unreadable,
         Task,
@@ -100,45 +100,47 @@ def test_what_is_missing_is_told() -> None:
 
 
 def test_a_completion_goes_on_where_the_prompt_ended() -> None:
-    assert read_tasks(PLAIN.removeprefix("###\n4. 指令："), opened=True) == TWO
-    assert read_instances("甲", "乙\n输出：丙", label_first=False, opened=True) == [Task("甲", "乙", "丙")]
-    assert read_list(" 写诗。\n10. 作画。", opened=True) == ["写诗。", "作画。"]
+    assert parse_tasks(PLAIN.removeprefix("###\n4. 指令："), label_in_prompt=True) == TWO
+    assert parse_instances("甲", "乙\n输出：丙", label_first=False, label_in_prompt=True) == [
+        Task("甲", "乙", "丙")
+    ]
+    assert parse_list(" 写诗。\n10. 作画。", label_in_prompt=True) == ["写诗。", "作画。"]
 
 
 def test_instances() -> None:
     text = "输入：你好\n输出：Hello\n输入：<无>\n输出：无"
-    assert read_instances("译", text, label_first=False) == [
+    assert parse_instances("译", text, label_first=False) == [
         Task("译", "你好", "Hello"),
         Task("译", "", "无"),
     ]
     text = "标签：好评\n输入：很好吃\n标签：差评\n输入：太咸"
-    assert read_instances("判", text, label_first=True) == [
+    assert parse_instances("判", text, label_first=True) == [
         Task("判", "很好吃", "好评"),
         Task("判", "太咸", "差评"),
     ]
-    assert read_instances("判", "标签：好评", label_first=True) == [
+    assert parse_instances("判", "标签：好评", label_first=True) == [
         Unreadable("好评", "a label without input")
     ]
-    assert read_instances("判", "标签：好评\n输入：\n", label_first=True) == [
+    assert parse_instances("判", "标签：好评\n输入：\n", label_first=True) == [
         Unreadable("好评", "a label without input")
     ]
     # The instruction alone may say what is to be classified.
-    assert read_instances("51是质数吗", "标签：不是\n输入：<无>", label_first=True) == [
+    assert parse_instances("51是质数吗", "标签：不是\n输入：<无>", label_first=True) == [
         Task("51是质数吗", "", "不是")
     ]
-    assert read_instances("判", "不会", label_first=True) == [Unreadable("不会", "no instance in the reply")]
+    assert parse_instances("判", "不会", label_first=True) == [Unreadable("不会", "no instance in the reply")]
 
 
 def test_questions_and_lists() -> None:
-    assert read_question("指令：改错\n输入：<无>") == Task("改错")
-    assert read_question("**指令**：改错\n\n**输入**：I is") == Task("改错", "I is")
-    assert read_question("改错") == Unreadable("改错", "no instruction")
-    assert read_list("当然：\n9. 写诗。\n10、指令：作画。\n\n3) **唱歌。**\n希望有用") == [
+    assert parse_question("指令：改错\n输入：<无>") == Task("改错")
+    assert parse_question("**指令**：改错\n\n**输入**：I is") == Task("改错", "I is")
+    assert parse_question("改错") == Unreadable("改错", "no instruction")
+    assert parse_list("当然：\n9. 写诗。\n10、指令：作画。\n\n3) **唱歌。**\n希望有用") == [
         "写诗。",
         "作画。",
         "唱歌。**\n希望有用",
     ]
-    assert read_list("没有") == []
+    assert parse_list("没有") == []
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_questions_and_lists() -> None:
     [("是", True), ("否。", False), ("不是", False), ("Yes", True), ("嗯", None), ("", None)],
 )
 def test_yes(text: str, said: bool | None) -> None:
-    assert read_yes(text) is said
+    assert parse_yes_no(text) is said
 
 
 @pytest.mark.parametrize(
@@ -162,19 +164,19 @@ def test_yes(text: str, said: bool | None) -> None:
     ],
 )
 def test_ranking(text: str, ranks: list[int] | None) -> None:
-    assert read_ranking(text, 3) == ranks
+    assert parse_ranking(text, 3) == ranks
 
 
 def test_thoughts_are_taken_away() -> None:
-    assert without_thought("<think>嗯\n</think>\n\n好") == "好"
-    unending = without_thought("<think>嗯")
+    assert strip_thinking("<think>嗯\n</think>\n\n好") == "好"
+    unending = strip_thinking("<think>嗯")
     assert isinstance(unending, Unreadable) and unending.why == "the thought never ends"
 
 
 @pytest.mark.parametrize("field", ["<无>", " 无。", "（无）", "None", "<noinput>", "N/A", ""])
 def test_no_text(field: str) -> None:
-    assert no_text(field) == ""
-    assert no_text("无锡") == "无锡"
+    assert normalize_empty(field) == ""
+    assert normalize_empty("无锡") == "无锡"
 
 
 HOSTILE = [" " * 300_000, "{" * 100_000, '{"tasks": [' * 30_000, '{"a":' * 60_000, "指令：" * 100_000, "\n" * 300_000, "1" * 300_000, "}   ," * 60_000,
@@ -184,10 +186,10 @@ HOSTILE = [" " * 300_000, "{" * 100_000, '{"tasks": [' * 30_000, '{"a":' * 60_00
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_reply_takes_long(text: str) -> None:
     began = time.process_time()
-    for read in (read_tasks, read_list, read_question, read_yes, without_thought):
+    for read in (parse_tasks, parse_list, parse_question, parse_yes_no, strip_thinking):
         read(text)
-    read_instances("甲", text, label_first=True)
-    read_ranking(text, 3)
+    parse_instances("甲", text, label_first=True)
+    parse_ranking(text, 3)
     assert time.process_time() - began < 3  # quadratic time would be minutes
 
 
@@ -210,8 +212,8 @@ def test_scraps_of_replies_never_raise() -> None:
     for _ in range(2000):
         text = chance.choice(("\n", "", " ")).join(chance.choices(scraps, k=chance.randrange(1, 12)))
         assert (
-            read_tasks(text)
-            and read_tasks(text, opened=True)
-            and read_instances("甲", text, chance.random() < 0.5)
+            parse_tasks(text)
+            and parse_tasks(text, label_in_prompt=True)
+            and parse_instances("甲", text, chance.random() < 0.5)
         )
-        assert read_question(text) is not None and read_list(text) is not None
+        assert parse_question(text) is not None and parse_list(text) is not None

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 from rouge_score import rouge_scorer
 
-from zhllama.generation.similarity import NearDuplicate, Similarity, tokens
+from zhllama.generation.near_duplicates import NearDuplicate, NearDuplicateIndex, tokens
 
 LETTERS = "把下面的句子翻译成英文法语请写一首诗关于春天与秋解释成语判断评论是好差计算面积"
 WORDS = ["Python", "SQL", "a", "3", "100", "word2vec", "é", "がな", "한글"]
@@ -76,13 +76,13 @@ def texts(chance: random.Random) -> Iterator[str]:
 def compared(pairs: int, threshold: float) -> tuple[int, int, int]:
     """Pairs compared, those at or above the threshold, those exactly at it; every decision is asserted."""
     chance = random.Random(pairs)
-    pool, known, near, exact, done = Similarity(threshold), list[list[str]](), 0, 0, 0
+    pool, known, near, exact, done = NearDuplicateIndex(threshold), list[list[str]](), 0, 0, 0
     for text in texts(chance):
         cut = tokens(text)
         scores = [rouge_scorer._score_lcs(other, cut).fmeasure for other in known]
         best = max(scores, default=0.0)
         expected = NearDuplicate(scores.index(best), best) if best >= threshold else None
-        assert pool.near(text) == expected, (text, expected)
+        assert pool.find(text) == expected, (text, expected)
         near += sum(score >= threshold for score in scores)
         exact += sum(score == threshold for score in scores)
         done += len(scores)
@@ -128,12 +128,12 @@ def test_tokens(text: str, expected: list[str]) -> None:
 
 
 def test_nearest_however_far() -> None:
-    pool = Similarity()
+    pool = NearDuplicateIndex()
     for text in ("把句子译成英文", "把句子译成法文", "完全无关"):
         pool.add(text)
     assert pool.nearest(0) == pool.nearest(1) == f_measure("把句子译成英文", "把句子译成法文")
     assert pool.nearest(2) == 0.0
-    assert Similarity().near("什么都没有") is None
+    assert NearDuplicateIndex().find("什么都没有") is None
 
 
 def test_texts_helper_makes_many_kinds() -> None:

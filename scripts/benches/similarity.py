@@ -15,7 +15,7 @@ from pathlib import Path
 from rouge_score import rouge_scorer
 
 from benches import Row, tell, test_data
-from zhllama.generation.similarity import Similarity, tokens
+from zhllama.generation.near_duplicates import NearDuplicateIndex, tokens
 
 KEPT, CANDIDATES, MILLION = 52_000, 200, 1_000_000
 ALPACA = ("sft_alpaca_zh_demo", "sft_alpaca_zh_hikariming", "sft_alpaca_zh_carbonz0", "sft_zh_supplement")
@@ -27,7 +27,7 @@ def run(rounds: int) -> list[Row]:
     if not real:
         return [Row("similarity", str(KEPT), "rouge_score", skipped=f"no instructions at {test_data()}")]
     stream = like(real, random.Random(0))
-    pool, kept = Similarity(), []
+    pool, kept = NearDuplicateIndex(), []
     for _ in range(KEPT):
         kept.append(next(stream))
         pool.add(kept[-1])
@@ -37,12 +37,12 @@ def run(rounds: int) -> list[Row]:
     return [compare(pool, cut, candidates, rounds)]
 
 
-def compare(pool: Similarity, cut: list[list[str]], candidates: list[str], rounds: int) -> Row:
+def compare(pool: NearDuplicateIndex, cut: list[list[str]], candidates: list[str], rounds: int) -> Row:
     """CPU milliseconds a candidate, in turn; ours takes all candidates a round, since rouge_score is slower on one."""
     ours, theirs, equal = [], [], True
     for number in range(rounds):
         began = time.process_time()
-        found = [pool.near(candidate) for candidate in candidates]
+        found = [pool.find(candidate) for candidate in candidates]
         ours.append((time.process_time() - began) * 1e3 / len(candidates))
         candidate = tokens(candidates[number % len(candidates)])
         began = time.process_time()
@@ -68,7 +68,7 @@ def compare(pool: Similarity, cut: list[list[str]], candidates: list[str], round
 def memory() -> int:
     """Bytes of a pool of a million."""
     stream = like(instructions(), random.Random(0))
-    pool = Similarity()
+    pool = NearDuplicateIndex()
     before = resident()
     for _ in range(MILLION):
         pool.add(next(stream))

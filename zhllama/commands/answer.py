@@ -174,7 +174,7 @@ def _ask(
 def _answer(
     options: Mapping[str, Any], run: Run, answering: "Answering", journal: "Journal"
 ) -> tuple[bool, dict[str, Any]]:
-    from zhllama.evaluation.answering import answer_here
+    from zhllama.evaluation.answering import answer_locally
     from zhllama.inference.transformers_chat_model import open_chat_model
 
     try:
@@ -185,7 +185,7 @@ def _answer(
                 warn("the tokenizer has no chat template: asked by Alpaca's")
             answering.watch = bar
             bar.note(f"{speaker.template.name}, {options['at_once']} at once")
-            answer_here(answering, journal, speaker, options["at_once"], options["system"])
+            answer_locally(answering, journal, speaker, options["at_once"], options["system"])
     except BaseException:
         if not len(journal):
             run.resume = None

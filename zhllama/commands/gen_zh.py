@@ -130,25 +130,24 @@ def gen_zh(
     """Make Chinese instruction data with a model behind any OpenAI-compatible server."""
     from zhllama.commands.generate_screen import live
     from zhllama.generation.method_options import GenerationPlan
-    from zhllama.generation.methods import DRY
-    from zhllama.generation.outputs import JOURNAL, REJECTED, write_products
+    from zhllama.generation.methods import MAX_EMPTY_ROUNDS
+    from zhllama.generation.outputs import JOURNAL, REJECTED, generation_statistics, write_products
     from zhllama.llm.journal import Journal
-    from zhllama.llm.rounds import figures
 
     made = {key: value for key, value in context.params.items() if key not in STEERING}
-    plan = GenerationPlan.of(made)
+    plan = GenerationPlan.from_options(made)
     connection = connection_of(context.params)
     spending = spending_of(context.params)
     began = time.monotonic()
     with Run(out, "gen-zh", made, plan.inputs, force=force, resume=resume, seed=seed) as run:
         with Journal(out / JOURNAL) as journal, JsonLines(out / REJECTED) as rejects:
-            making = plan.method(rejects.write)
+            making = plan.create_method(rejects.write)
 
             whole, told = ask_all(
                 run, making, journal, connection, spending, batch, seed, partial(live, making)
             )
             making.finish()
-            result = dict(figures(making, spending))
+            result = dict(generation_statistics(making, spending))
             write_products(run, making, result, rejects, seed)
         result |= {
             **told,
@@ -157,8 +156,8 @@ def gen_zh(
         }
         if whole:
             run.finish(result)
-    if whole and not plan.given and result["kept"] < result["wanted"]:
-        warn(f"no more was asked once {DRY} rounds had kept nothing: {out / REJECTED} says why.")
+    if whole and not plan.input_tasks and result["kept"] < result["wanted"]:
+        warn(f"no more was asked once {MAX_EMPTY_ROUNDS} rounds had kept nothing: {out / REJECTED} says why.")
     _tell(out, result, as_json)
 
 
@@ -188,9 +187,10 @@ def refilter(
     A filter option that is not given is the run's own.
     """
     from zhllama.generation.method_options import FILTER_OPTIONS, GenerationPlan
-    from zhllama.generation.outputs import JOURNAL, REJECTED, write_products
+    from zhllama.generation.outputs import JOURNAL, REJECTED, generation_statistics, write_products
     from zhllama.llm.journal import Journal
-    from zhllama.llm.rounds import Spending, figures, replay
+    from zhllama.llm.rounds import replay
+    from zhllama.llm.spending import Spending
 
     then = read_config(run)
     if then.get("command") != "gen-zh":
@@ -200,7 +200,9 @@ def refilter(
         for key, value in context.params.items()
         if key in FILTER_OPTIONS and _is_given(context, key)
     }
-    plan = GenerationPlan.of({key: value for key, value in {**then, **changed}.items() if key != "command"})
+    plan = GenerationPlan.from_options(
+        {key: value for key, value in {**then, **changed}.items() if key != "command"}
+    )
     journal = run / JOURNAL
     began = time.monotonic()
     with (
@@ -215,11 +217,11 @@ def refilter(
         ) as work,
         JsonLines(out / REJECTED) as rejects,
     ):
-        method, spending = plan.method(rejects.write), Spending()
+        method, spending = plan.create_method(rejects.write), Spending()
         with progress("refilter", total=len(replies), unit="replies") as bar:
             replay(method, replies, spending, bar)
         method.finish()
-        result = {**figures(method, spending), "finished": True}
+        result = {**generation_statistics(method, spending), "finished": True}
         write_products(work, method, result, rejects, plan.options["seed"])
         work.finish({**result, "seconds": round(time.monotonic() - began, 2)})
     _tell(out, result, as_json)

@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from zhllama.commands.shared import notes
-from zhllama.generation.methods import Method
+from zhllama.generation.methods import GenerationMethod
 from zhllama.llm.client import Client
 from zhllama.llm.rounds import Rounds
 
 
 @contextmanager
-def live(method: Method, rounds: Rounds, client: Client | None) -> Iterator[None]:
+def live(method: GenerationMethod, rounds: Rounds, client: Client | None) -> Iterator[None]:
     """A picture of a run on stderr, drawn four times a second; quiet where stderr is no terminal."""
     if not notes.is_terminal:
         yield
@@ -32,17 +32,17 @@ def live(method: Method, rounds: Rounds, client: Client | None) -> Iterator[None
         yield
 
 
-def picture(method: Method, rounds: Rounds, client: Client | None, seconds: float) -> Group:
+def picture(method: GenerationMethod, rounds: Rounds, client: Client | None, seconds: float) -> Group:
     """The run as it stands after so many seconds."""
-    shelf, spending = method.shelf, rounds.spending
-    kept, wanted = len(shelf.kept), shelf.wanted
-    rate = rounds.asked / seconds if seconds else 0.0
+    pool, spending = method.pool, rounds.spending
+    kept, wanted = len(pool.accepted), pool.wanted
+    rate = rounds.new_replies / seconds if seconds else 0.0
     # What an earlier start made came at no time, so that the rate is taken over the calls of this one.
     left = (wanted - kept) / (kept / spending.replies * rate) if kept and rate else None
     facts = Table.grid(padding=(0, 3))
     facts.add_row(
         f"kept {kept:,} / {wanted:,}",
-        f"rejected {shelf.rejected:,}",
+        f"rejected {pool.rejected:,}",
         f"{rate:.1f} replies/s",
         "ETA —" if left is None else f"ETA {int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}",
     )
@@ -50,7 +50,7 @@ def picture(method: Method, rounds: Rounds, client: Client | None, seconds: floa
         f"tokens {spending.tokens:,}",
         "cost —" if spending.cost is None else f"cost {spending.cost:.4f}",
         f"in flight {client.in_flight} / {client.limit}" if client else "batch",
-        f"429s {client.busy}  retries {client.retries}" if client else "",
+        f"429s {client.rate_limited}  retries {client.retries}" if client else "",
     )
-    reasons = "  ".join(f"{reason} {count:,}" for reason, count in shelf.reasons.most_common(8))
+    reasons = "  ".join(f"{reason} {count:,}" for reason, count in pool.reasons.most_common(8))
     return Group(ProgressBar(total=wanted, completed=kept), facts, Text(reasons, style="dim"))

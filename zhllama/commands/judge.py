@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from zhllama.evaluation.judging import Judging, Pair
     from zhllama.evaluation.questions import Answers, Question
     from zhllama.evaluation.results import Results
-    from zhllama.evaluation.scores import Duel, Marks
+    from zhllama.evaluation.win_rates import ContestantScores, Duel
     from zhllama.llm.client import Client
     from zhllama.llm.rounds import Rounds
 
@@ -146,8 +146,8 @@ def judge(
     """
     from zhllama.evaluation.judging import pairs_of
     from zhllama.evaluation.page import page
-    from zhllama.evaluation.questions import asked_of, read_answers, read_questions
-    from zhllama.evaluation.references import agreement
+    from zhllama.evaluation.questions import collect_questions, read_answers, read_questions
+    from zhllama.evaluation.reference_metrics import agreement
     from zhllama.evaluation.results import Results
     from zhllama.evaluation.rewards import reward_duels
     from zhllama.generation.outputs import JOURNAL
@@ -155,7 +155,7 @@ def judge(
 
     began = time.monotonic()
     contestants = [read_answers(given) for given in answers]
-    asked = asked_of(contestants, read_questions(questions) if questions else None)
+    asked = collect_questions(contestants, read_questions(questions) if questions else None)
     names = [contestant.name for contestant in contestants]
     pairs = pairs_of(names, baseline)
     asking = bool(base_url or model)
@@ -186,7 +186,7 @@ def judge(
             contestants,
             model,
             judging.duels() if judging else (),
-            judging.marks() if judging else (),
+            judging.scores() if judging else (),
             rewards=rewards,
             reward_duels=reward_duels(rewards, pairs),
             agreements=agreements,
@@ -228,7 +228,9 @@ def _judging(
     return way(prompts, asked, contestants, sampling, options["references"], pairs)
 
 
-def _rewards(run: Path, asked: Sequence["Question"], contestants: Sequence["Answers"]) -> list["Marks"]:
+def _rewards(
+    run: Path, asked: Sequence["Question"], contestants: Sequence["Answers"]
+) -> list["ContestantScores"]:
     from zhllama.evaluation.rewards import rewards
     from zhllama.training.reward import RewardModel
 
@@ -247,7 +249,11 @@ def _watched(judging: "Judging", rounds: "Rounds", client: "Client | None") -> I
         def step() -> None:
             spending = rounds.spending
             cost = "" if spending.cost is None else f", cost {spending.cost:.4f}"
-            flying = f", in flight {client.in_flight} / {client.limit}, 429s {client.busy}" if client else ""
+            flying = (
+                f", in flight {client.in_flight} / {client.limit}, 429s {client.rate_limited}"
+                if client
+                else ""
+            )
             bar()
             bar.note(f"{spending.tokens:,} tokens{cost}{flying}")
 
@@ -260,7 +266,7 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
 
     _show_duels("win rate", results.duels)
     _show_duels("by rewards", results.reward_duels)
-    for title, marks in (("score", results.marks), ("reward", results.rewards)):
+    for title, marks in (("score", results.scores), ("reward", results.rewards)):
         if marks:
             drawn = Table("", f"{title} [95 %]", "judged", "unreadable", "missing", box=None)
             for m in marks:

@@ -14,10 +14,11 @@ from zhllama.errors import OptionError
 from zhllama.io.json import parse_row
 
 if TYPE_CHECKING:
-    from zhllama.generation.methods import Asking
-    from zhllama.llm.client import Client, Connection
+    from zhllama.llm.client import Client
+    from zhllama.llm.connection import Connection
     from zhllama.llm.journal import Journal
-    from zhllama.llm.rounds import Rounds, Spending
+    from zhllama.llm.rounds import RequestPlan, Rounds
+    from zhllama.llm.spending import Spending
     from zhllama.run import Run
 
 SERVER = "Server"
@@ -93,7 +94,7 @@ Prices = Annotated[
 
 def connection_of(options: Mapping[str, Any]) -> "Connection":
     """Where to ask, from a command's options; OptionError for what cannot be."""
-    from zhllama.llm.client import Connection, find_key
+    from zhllama.llm.connection import Connection, read_api_key
 
     if not options["model"]:
         raise OptionError("--model", "is missing", "Give the model's name on that server")
@@ -105,7 +106,7 @@ def connection_of(options: Mapping[str, Any]) -> "Connection":
     return Connection(
         urls,
         options["model"],
-        find_key(options["key_env"]),
+        read_api_key(options["key_env"]),
         options["api"],
         options["concurrency"],
         options["timeout"],
@@ -115,7 +116,7 @@ def connection_of(options: Mapping[str, Any]) -> "Connection":
 
 def spending_of(options: Mapping[str, Any]) -> "Spending":
     """What may be spent, from a command's options."""
-    from zhllama.llm.rounds import Spending, read_price
+    from zhllama.llm.spending import Spending, read_price
 
     prices = options["prices"]
     price = read_price(prices, options["model"], options["batch"]) if prices else None
@@ -124,7 +125,7 @@ def spending_of(options: Mapping[str, Any]) -> "Spending":
 
 def ask_all(
     run: "Run",
-    asking: "Asking",
+    asking: "RequestPlan",
     journal: "Journal",
     to: "Connection",
     spending: "Spending",
@@ -134,7 +135,8 @@ def ask_all(
 ) -> tuple[bool, dict[str, Any]]:
     """Ask until nothing is left (True) or the budget is (False), and tell of the servers; `screen` shows it meanwhile."""
     from zhllama.llm.batch import BATCHES, BatchClient
-    from zhllama.llm.client import Client, ServerError
+    from zhllama.llm.client import Client
+    from zhllama.llm.connection import ServerError
     from zhllama.llm.rounds import Rounds
 
     async def work() -> tuple[bool, dict[str, Any]]:
@@ -148,7 +150,7 @@ def ask_all(
             rounds = Rounds(asking, journal, client, spending)
             with screen(rounds, client):
                 whole = await rounds.run()
-        return whole, {**told, "429s": client.busy, "retries": client.retries}
+        return whole, {**told, "429s": client.rate_limited, "retries": client.retries}
 
     try:
         return asyncio.run(work())
@@ -156,7 +158,7 @@ def ask_all(
         if not len(journal) and not (run.out / BATCHES).exists():
             run.resume = None  # nothing was paid for: the folder goes, and the command can be given as it was
             if isinstance(error, ServerError):
-                raise error.before_all() from error
+                raise error.without_resume() from error
         raise
 
 

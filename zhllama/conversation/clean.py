@@ -13,7 +13,7 @@ from zhllama.conversation.records import Conversation, Role, Turn
 from zhllama.corpus.edits import unicode_form
 from zhllama.corpus.filters import InLanguages, Language, WithoutWords, broken_text
 from zhllama.errors import InputError, MissingPackage
-from zhllama.generation.filters import Rules, says_it_is_an_ai
+from zhllama.generation.filters import FilterOptions, says_it_is_an_ai
 from zhllama.generation.tasks import Task
 from zhllama.io.rows import NotJson
 
@@ -106,7 +106,7 @@ class ConversationCleaner:
             return Rejected("black list", listed)
         if self.how.drop_ai:
             for turn in made.turns:
-                if turn.role == "assistant" and (found := says_it_is_an_ai(Task("", "", turn.text), Rules())):
+                if turn.role == "assistant" and (found := says_it_is_an_ai(Task("", "", turn.text), FilterOptions())):
                     return Rejected("says it is an AI", found)
         return None
 

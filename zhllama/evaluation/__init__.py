@@ -1,1 +1,1 @@
-"""Answers of models, judged: by another model, by reference answers, by a reward model."""
+"""Evaluation of models: bits per byte, lm-eval tasks, and answers judged by a model, references or rewards."""

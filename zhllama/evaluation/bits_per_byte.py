@@ -1,4 +1,4 @@
-"""How many bits a model needs for a text, per byte and per character: what compares across vocabularies."""
+"""Bits per byte and bits per character: unlike per-token loss, comparable across vocabularies."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,15 +13,14 @@ from zhllama.vocab.any_tokenizer import AnyTokenizer
 
 @dataclass(frozen=True)
 class BitsPerByte:
-    """The whole loss of a text under a model, and the sizes it is shared by."""
+    """The total loss of a text under a model, in bits, and the size of the text."""
 
     bits: float
     tokens: int
     bytes: int
     characters: int
-    unknown: int = (
-        0  # tokens that stand for text the vocabulary cannot spell: above 0, the bits flatter the model
-    )
+    # Tokens of text that the vocabulary cannot represent. If above 0, the bits are too low to compare.
+    unknown: int = 0
 
     @property
     def per_byte(self) -> float:
@@ -39,12 +38,12 @@ def measure_bits(
     *,
     window: int = 1024,
     stride: int = 512,
-    advance: Callable[[float], None] | None = None,  # told how many characters were scored
+    advance: Callable[[float], None] | None = None,  # called with the number of newly scored characters
 ) -> BitsPerByte:
-    """The bits of `text` under a transformers model, every token scored exactly once.
+    """The bits of `text` under a transformers model; every token is scored exactly once.
 
-    A window slides by `stride` tokens and scores those it has not seen, so each has `window - stride` tokens before it
-    or all there are. The first is read after the model's BOS (else EOS), so that no model gets its first token free.
+    A window slides by `stride` tokens and scores the new ones, so that each has at least `window - stride` tokens of
+    context, or the whole text before it. The first token is scored after BOS (or EOS, if the model has no BOS).
     Errors: InputError for ids beyond the model's rows, OptionError.
     """
     if not 0 < stride <= window - 1:
@@ -60,11 +59,11 @@ def measure_bits(
             "tokenizer", f"gives id {max(ids)} and the model has {rows} rows", "Grow the model first"
         )
 
-    def told(tokens: float) -> None:
+    def advance_by_tokens(tokens: float) -> None:
         if advance is not None:
             advance(tokens * len(text) / len(ids))
 
-    nats = sum_of_losses(model, [_before(model), *ids], window, stride, told)
+    nats = sum_of_losses(model, [_bos_id(model), *ids], window, stride, advance_by_tokens)
     unknown = sum(not tokenizer.surface(id) for id in ids)
     return BitsPerByte(nats / math.log(2), len(ids), len(text.encode()), len(text), unknown)
 
@@ -72,39 +71,39 @@ def measure_bits(
 def sum_of_losses(
     model: Any, ids: Sequence[int], window: int, stride: int, advance: Callable[[float], None]
 ) -> float:
-    """The summed negative log-likelihood, in nats, of all ids but the first."""
+    """The summed negative log-likelihood, in nats, of all ids except the first."""
     import torch
 
     device = model.get_input_embeddings().weight.device
     total, scored = 0.0, 1
     with torch.inference_mode():
         while scored < len(ids):
-            # A window that begins where the text does scores all it sees; each later one its last `stride`.
+            # The first window scores all its tokens; each later one only its last `stride`.
             end = min(len(ids), window + 1 if scored == 1 else scored + stride)
             begin = max(0, end - 1 - window)
-            seen = torch.tensor([list(ids[begin : end - 1])], device=device)
-            logits = model(input_ids=seen, use_cache=False, logits_to_keep=end - scored).logits[0].float()
-            asked = torch.tensor(list(ids[scored:end]), device=device)
-            total += float(torch.nn.functional.cross_entropy(logits, asked, reduction="sum"))
+            inputs = torch.tensor([list(ids[begin : end - 1])], device=device)
+            logits = model(input_ids=inputs, use_cache=False, logits_to_keep=end - scored).logits[0].float()
+            targets = torch.tensor(list(ids[scored:end]), device=device)
+            total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
             advance(end - scored)
             scored = end
     return total
 
 
 def read_text(path: Path, limit: int | None = None) -> str:
-    """A file's documents as one text, a blank line between them; its first `limit` characters."""
+    """The first `limit` characters of a file's documents, joined by blank lines."""
     parts: list[str] = []
-    held = 0
+    length = 0
     for document in read_documents([path]):
         parts.append(document)
-        held += len(document) + 2
-        if limit is not None and held >= limit:
+        length += len(document) + 2
+        if limit is not None and length >= limit:
             break
     return "\n\n".join(parts)[:limit]
 
 
-def _before(model: Any) -> int:
-    """The id that stands before a text."""
+def _bos_id(model: Any) -> int:
+    """The id before the first token of a text: BOS, else EOS."""
     config = model.config
     for id in (config.bos_token_id, config.eos_token_id):
         if isinstance(id, list):

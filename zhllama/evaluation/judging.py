@@ -1,4 +1,4 @@
-"""What a judging model is asked, and what its replies come to: answers side by side in both orders, or each on its own."""
+"""LLM as a judge: pairwise comparison in both orders, or a score for each answer."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -8,56 +8,69 @@ from typing import Any, Literal
 
 from zhllama.errors import OptionError
 from zhllama.evaluation.questions import Answers, Question
-from zhllama.evaluation.scores import Duel, Marks, Outcome, duel_of
-from zhllama.evaluation.verdict import Choice, read_choice, read_score
-from zhllama.generation.methods import Sampling
-from zhllama.llm.journal import JournalRecord, Request
+from zhllama.evaluation.read_verdict import Choice, read_choice, read_score
+from zhllama.evaluation.win_rates import ContestantScores, Duel, Outcome, duel_from_scores
+from zhllama.llm.journal import JournalRecord
 from zhllama.llm.prompts import Prompts
+from zhllama.llm.requests import Request, Sampling
 
-ROUND = 1024  # requests; with 32 under way, the end of a round leaves few of them idle
+ROUND = 1024  # requests; at a concurrency of 32, few calls are idle at the end of a round
 References = Literal["exact", "all", "none"]
-# Parts of the names of categories whose questions have one right answer; MT-Bench hands references to the judge in these.
-EXACT = ("数学", "计算", "算术", "编程", "代码", "程序", "推理", "逻辑", "math", "cod", "program", "reason")
+# Substrings of categories whose questions have one correct answer; MT-Bench shows the judge references in these.
+EXACT_CATEGORIES = (
+    "数学",
+    "计算",
+    "算术",
+    "编程",
+    "代码",
+    "程序",
+    "推理",
+    "逻辑",
+    "math",
+    "cod",
+    "program",
+    "reason",
+)
 Pair = tuple[str, str]  # names, left and right
 
 
-def reference_for(question: Question, which: References) -> str:
-    """The reference that the judge sees."""
-    exact = any(part in question.category.lower() for part in EXACT)
-    return question.reference if which == "all" or (which == "exact" and exact) else ""
+def reference_for(question: Question, references: References) -> str:
+    """The reference answer that the judge sees; empty if it sees none."""
+    exact = any(part in question.category.lower() for part in EXACT_CATEGORIES)
+    return question.reference if references == "all" or (references == "exact" and exact) else ""
 
 
 def pairs_of(names: Sequence[str], baseline: str | None) -> list[Pair]:
-    """Each against the baseline, or all against all; OptionError for a baseline that is no contestant."""
+    """Every contestant against the baseline, or every pair. Errors: OptionError for an unknown baseline."""
     if baseline is None:
         return list(combinations(names, 2))
     if baseline not in names:
         raise OptionError(
-            f"--baseline {baseline}", "is no contestant", f"Name one of: {', '.join(sorted(names))}"
+            f"--baseline {baseline}", "is not a contestant", f"Choose from: {', '.join(sorted(names))}"
         )
     return [(name, baseline) for name in names if name != baseline]
 
 
 @dataclass(frozen=True)
-class _Heard:
-    """What the judge said of one showing, or why it said nothing."""
+class _Judgment:
+    """The judge's reply to one request."""
 
-    verdict: Choice | float | None
-    said: str
-    reply: bool = True
+    verdict: Choice | float | None  # None if unreadable or refused
+    text: str  # of the reply, or the reason of the refusal
+    refused: bool = False
 
 
-def _hear(record: JournalRecord) -> _Heard:
+def _read_judgment(record: JournalRecord) -> _Judgment:
     if record.reply.text is None:
-        return _Heard(None, record.reply.refusal, reply=False)
-    text, whole = record.reply.text, record.reply.finish != "length"
-    verdict = read_choice(text, whole) if record.kind == "judge" else read_score(text, whole)
-    return _Heard(verdict, text.strip())
+        return _Judgment(None, record.reply.refusal, refused=True)
+    text, complete = record.reply.text, record.reply.finish != "length"
+    verdict = read_choice(text, complete) if record.kind == "judge" else read_score(text, complete)
+    return _Judgment(verdict, text.strip())
 
 
 @dataclass
-class _Asked:
-    """The requests of a way to judge, fixed from the first; each is rendered when its round comes."""
+class _JudgingPlan:
+    """What both modes share: a fixed list of requests, whose prompts are rendered round by round."""
 
     prompts: Prompts
     questions: Sequence[Question]
@@ -66,19 +79,22 @@ class _Asked:
     references: References = "exact"
     pairs: Sequence[Pair] = ()
     watch: Callable[[], object] = lambda: None  # called after each verdict
-    _heard: dict[tuple[str, ...], _Heard] = field(default_factory=dict, init=False)  # id, then who was shown
+    # By question id and the names of the contestants, in the order of presentation.
+    _judgments: dict[tuple[str, ...], _Judgment] = field(default_factory=dict, init=False)
 
-    def fold(self, record: JournalRecord) -> None:
-        self._heard[record.about["id"], *record.about["shown"]] = _hear(record)
+    def accept(self, record: JournalRecord) -> None:
+        self._judgments[record.about["id"], *record.about["shown"]] = _read_judgment(record)
         self.watch()
 
-    def _request(self, round: int, index: int, kind: str, question: Question, about: Mapping[str, Any], **shown: str) -> Request:  # fmt: skip
+    def _request(
+        self, round: int, index: int, kind: str, question: Question, shown: Sequence[str], **answers: str
+    ) -> Request:
         reference = reference_for(question, self.references)
-        prompt = self.prompts.render(kind, task=question.task, reference=reference, **shown)
+        prompt = self.prompts.render(kind, task=question.task, reference=reference, **answers)
         sampling = {"temperature": 0.0, "max_tokens": 1024, **self.sampling}
         if self.prompts.api == "completion":
-            sampling["stop"] = ["【问题】"]  # a base model goes on with a question of its own
-        return Request(round, index, kind, prompt, {"id": question.id, **about}, sampling)
+            sampling["stop"] = ["【问题】"]  # a base model would continue with its own next question
+        return Request(round, index, kind, prompt, {"id": question.id, "shown": list(shown)}, sampling)
 
     @property
     def _texts(self) -> dict[str, Mapping[str, str]]:
@@ -90,8 +106,11 @@ class _Asked:
 
 
 @dataclass
-class Pairwise(_Asked):
-    """Both answers side by side, in both orders: what both prefer wins, all else is a tie; equal answers are not asked about."""
+class Pairwise(_JudgingPlan):
+    """Two answers side by side, in both orders.
+
+    An answer wins if both orders prefer it; otherwise the result is a tie. Identical answers tie without a request.
+    """
 
     def __post_init__(self) -> None:
         texts = self._texts
@@ -106,14 +125,14 @@ class Pairwise(_Asked):
         self.total = len(self._plan)
 
     def requests(self, round: int) -> list[Request]:
-        texts, made = self._texts, []
+        texts, requests = self._texts, []
         for index, (pair, question, order) in enumerate(self._plan[round * ROUND : (round + 1) * ROUND]):
             first, second = pair if order == 0 else pair[::-1]
-            shown = {"first": texts[first][question.id], "second": texts[second][question.id]}
-            made.append(self._request(round, index, "judge", question, {"shown": [first, second]}, **shown))
-        return made
+            answers = {"first": texts[first][question.id], "second": texts[second][question.id]}
+            requests.append(self._request(round, index, "judge", question, (first, second), **answers))
+        return requests
 
-    def marks(self) -> list[Marks]:
+    def scores(self) -> list[ContestantScores]:
         return []
 
     def duels(self) -> list[Duel]:
@@ -131,31 +150,31 @@ class Pairwise(_Asked):
                 unreadable += 1
             else:
                 missing[result] += 1
-            there, back = self._showings(question.id, pair)
-            if result == "tie" and there and back and there.verdict != _turned(back.verdict):
+            forward, reverse = self._both_orders(question.id, pair)
+            if result == "tie" and forward and reverse and forward.verdict != _swapped(reverse.verdict):
                 disagreements += 1
-                for_first += there.verdict == back.verdict == "first"
+                for_first += forward.verdict == reverse.verdict == "first"
         return Duel(*pair, outcomes, self._categories, unreadable, missing, disagreements, for_first)
 
-    def _showings(self, id: str, pair: Pair) -> tuple[_Heard | None, _Heard | None]:
-        return self._heard.get((id, *pair)), self._heard.get((id, *pair[::-1]))
+    def _both_orders(self, id: str, pair: Pair) -> tuple[_Judgment | None, _Judgment | None]:
+        return self._judgments.get((id, *pair)), self._judgments.get((id, *pair[::-1]))
 
     def _result(self, id: str, pair: Pair) -> str:
-        """An outcome, `unreadable`, or why there is no verdict."""
+        """An outcome, "unreadable", or the reason of a missing verdict."""
         left, right = (self._texts[name].get(id) for name in pair)
         if left is None or right is None:
             return "no answer"
         if left == right:
             return "tie"
-        there, back = self._showings(id, pair)
-        if there is None or back is None:
+        forward, reverse = self._both_orders(id, pair)
+        if forward is None or reverse is None:
             return "not asked"
-        if not (there.reply and back.reply):
+        if forward.refused or reverse.refused:
             return "no reply"
-        if there.verdict is None or back.verdict is None:
+        if forward.verdict is None or reverse.verdict is None:
             return "unreadable"
-        if there.verdict == _turned(back.verdict):
-            return {"first": "win", "second": "loss", "tie": "tie"}[str(there.verdict)]
+        if forward.verdict == _swapped(reverse.verdict):
+            return {"first": "win", "second": "loss", "tie": "tie"}[str(forward.verdict)]
         return "tie"
 
     def rows(self) -> list[dict[str, Any]]:
@@ -166,9 +185,9 @@ class Pairwise(_Asked):
                 "right": pair[1],
                 "result": self._result(question.id, pair),
                 "orders": [
-                    {"shown": list(shown), "verdict": heard.verdict, "said": heard.said}
+                    {"shown": list(shown), "verdict": judgment.verdict, "said": judgment.text}
                     for shown in (pair, pair[::-1])
-                    if (heard := self._heard.get((question.id, *shown)))
+                    if (judgment := self._judgments.get((question.id, *shown)))
                 ],
             }
             for pair in self.pairs
@@ -176,14 +195,14 @@ class Pairwise(_Asked):
         ]
 
 
-def _turned(verdict: Choice | float | None) -> Choice | float | None:
-    """A verdict on the two answers as if they had been shown the other way round."""
+def _swapped(verdict: Choice | float | None) -> Choice | float | None:
+    """The verdict for the opposite order of presentation."""
     return "second" if verdict == "first" else "first" if verdict == "second" else verdict
 
 
 @dataclass
-class Scoring(_Asked):
-    """Each answer on its own, from 1 to 10; contestants are then compared question by question by their scores."""
+class Scoring(_JudgingPlan):
+    """Each answer scored from 1 to 10; contestants are compared by their scores, question by question."""
 
     def __post_init__(self) -> None:
         self._plan = [
@@ -195,45 +214,45 @@ class Scoring(_Asked):
         self.total = len(self._plan)
 
     def requests(self, round: int) -> list[Request]:
-        made = []
+        requests = []
         for index, (contestant, question) in enumerate(self._plan[round * ROUND : (round + 1) * ROUND]):
-            shown = {"answer": contestant.texts[question.id]}
-            made.append(
-                self._request(round, index, "judge_score", question, {"shown": [contestant.name]}, **shown)
+            answer = contestant.texts[question.id]
+            requests.append(
+                self._request(round, index, "judge_score", question, (contestant.name,), answer=answer)
             )
-        return made
+        return requests
 
-    def marks(self) -> list[Marks]:
-        return [self._marks(contestant) for contestant in self.contestants]
+    def scores(self) -> list[ContestantScores]:
+        return [self._contestant_scores(contestant) for contestant in self.contestants]
 
     def duels(self) -> list[Duel]:
-        marks = {m.name: m for m in self.marks()}
-        return [duel_of(marks[left], marks[right]) for left, right in self.pairs]
+        scores = {contestant.name: contestant for contestant in self.scores()}
+        return [duel_from_scores(scores[left], scores[right]) for left, right in self.pairs]
 
-    def _marks(self, contestant: Answers) -> Marks:
+    def _contestant_scores(self, contestant: Answers) -> ContestantScores:
         values: dict[str, float] = {}
         missing: Counter[str] = Counter()
         unreadable = 0
         for question in self.questions:
-            heard = self._heard.get((question.id, contestant.name))
+            judgment = self._judgments.get((question.id, contestant.name))
             if question.id not in contestant.texts:
                 missing["no answer"] += 1
-            elif heard is None:
+            elif judgment is None:
                 missing["not asked"] += 1
-            elif not heard.reply:
+            elif judgment.refused:
                 missing["no reply"] += 1
-            elif not isinstance(heard.verdict, float):
+            elif not isinstance(judgment.verdict, float):
                 unreadable += 1
             else:
-                values[question.id] = heard.verdict
-        return Marks(contestant.name, values, self._categories, unreadable, missing)
+                values[question.id] = judgment.verdict
+        return ContestantScores(contestant.name, values, self._categories, unreadable, missing)
 
     def rows(self) -> list[dict[str, Any]]:
         return [
-            {"id": question.id, "of": contestant.name, "score": heard.verdict, "said": heard.said}
+            {"id": question.id, "of": contestant.name, "score": judgment.verdict, "said": judgment.text}
             for contestant in self.contestants
             for question in self.questions
-            if (heard := self._heard.get((question.id, contestant.name)))
+            if (judgment := self._judgments.get((question.id, contestant.name)))
         ]
 
 

@@ -1,4 +1,4 @@
-"""Tasks of EleutherAI's lm-evaluation-harness on a model of any kind that opens here: C-Eval, CMMLU, one's own."""
+"""Runs tasks of EleutherAI's lm-evaluation-harness on a model: C-Eval, CMMLU or the user's own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from zhllama.model.load import OpenedModel
 
 
 def run_tasks(
-    opened: OpenedModel, tasks: Sequence[str], own: Path | None = None, samples: int | None = None
+    opened: OpenedModel, tasks: Sequence[str], task_folder: Path | None = None, samples: int | None = None
 ) -> list[dict[str, Any]]:
-    """Every metric of every task, as task, metric, value and standard error.
+    """One row per task and metric: task, metric, value, error (the standard error).
 
-    `own` is a folder of task files to be known besides lm-eval's. Errors: InputError for a task it does not know, or
-    whose questions cannot be fetched; MissingPackage.
+    `task_folder` contains task files in addition to lm-eval's own. Errors: InputError for an unknown task or one whose
+    questions cannot be loaded; MissingPackage.
     """
     try:
         import lm_eval
@@ -22,10 +22,12 @@ def run_tasks(
         from lm_eval.tasks import TaskManager
     except ImportError:
         raise MissingPackage("--tasks", "lm-eval", "eval") from None
-    # lm-eval's own list has 14,683 names and takes 12 CPU seconds to read: only where one's own do not suffice
-    manager = TaskManager(include_path=str(own), include_defaults=False) if own is not None else None
+    # lm-eval's own index has 14,683 names and takes 12 CPU seconds to load: skip it if the user's folder has all tasks.
+    manager = None
+    if task_folder is not None:
+        manager = TaskManager(include_path=str(task_folder), include_defaults=False)
     if manager is None or not set(tasks) <= set(manager.all_tasks):
-        manager = TaskManager(include_path=None if own is None else str(own))
+        manager = TaskManager(include_path=None if task_folder is None else str(task_folder))
     unknown = sorted(set(tasks) - set(manager.all_tasks))
     if unknown:
         raise InputError(
@@ -33,7 +35,7 @@ def run_tasks(
         )
     model = HFLM(pretrained=opened.model, tokenizer=opened.tokenizer, trust_remote_code=False)
     try:
-        told: Any = lm_eval.simple_evaluate(
+        evaluation: Any = lm_eval.simple_evaluate(
             model,
             tasks=list(tasks),
             task_manager=manager,
@@ -41,20 +43,22 @@ def run_tasks(
             bootstrap_iters=0,
         )
     except (OSError, ConnectionError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise InputError("--tasks", f"the questions cannot be read ({first})", "Check the network") from error
-    scores = []
-    for task, metrics in told["results"].items():
+        message = " ".join(str(error).split())[:200]
+        raise InputError(
+            "--tasks", f"the questions cannot be loaded ({message})", "Check the network"
+        ) from error
+    rows = []
+    for task, metrics in evaluation["results"].items():
         for name, value in metrics.items():
             metric, _, kind = name.partition(",")
             if isinstance(value, int | float) and kind and not metric.endswith("_stderr"):
-                spread = metrics.get(f"{metric}_stderr,{kind}")
-                scores.append(
+                standard_error = metrics.get(f"{metric}_stderr,{kind}")
+                rows.append(
                     {
                         "task": task,
                         "metric": metric,
                         "value": float(value),
-                        "error": spread if isinstance(spread, float) else None,
+                        "error": standard_error if isinstance(standard_error, float) else None,
                     }
                 )
-    return scores
+    return rows

@@ -5,9 +5,9 @@ from html import escape
 from random import Random
 from typing import Any
 
-from zhllama.evaluation.references import METRICS
+from zhllama.evaluation.reference_metrics import METRICS
 from zhllama.evaluation.results import INTERVALS, Results
-from zhllama.evaluation.scores import Duel, Interval, Marks, VerdictTally, standings
+from zhllama.evaluation.win_rates import ContestantScores, Duel, Interval, VerdictTally, standings
 from zhllama.generation.charts import bars
 from zhllama.generation.page import document, section
 
@@ -28,7 +28,7 @@ def page(title: str, results: Results, spent: Mapping[str, Any] | None, seed: in
         rates = [(name, 100 * rate) for name, rate in standings(results.duels).items()]
         sections.append(section("总胜率 Win rate over all duels, %", bars(rates)))
     sections += [section(f"{d.left} 对 {d.right}", _duel(d)) for d in results.duels]
-    sections += [section(f"{m.name}：得分 Scores, 1–10", _marks(m)) for m in results.marks]
+    sections += [section(f"{m.name}：得分 Scores, 1–10", _marks(m)) for m in results.scores]
     sections += [section(f"{m.name}：奖励 Rewards", _marks(m)) for m in results.rewards]
     sections += [section(f"{d.left} 对 {d.right}：奖励 By rewards", _duel(d)) for d in results.reward_duels]
     if results.agreements:
@@ -51,7 +51,7 @@ def told(interval: Interval, percent: bool = False) -> str:
 
 def _figures(results: Results, spent: Mapping[str, Any] | None) -> str:
     facts = [
-        ("评委 judge", results.by or "—"),
+        ("评委 judge", results.judge or "—"),
         ("问题 questions", f"{len(results.questions):,}"),
         *((f"{c.name}：回答 answers", f"{len(c.texts):,}") for c in results.contestants),
     ]
@@ -105,7 +105,7 @@ def _stack(tally: VerdictTally) -> str:
     )
 
 
-def _marks(marks: Marks) -> str:
+def _marks(marks: ContestantScores) -> str:
     missing = ", ".join(f"{why} {count:,}" for why, count in marks.missing.items())
     facts = [
         ("平均 mean", told(marks.mean)),

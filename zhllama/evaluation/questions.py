@@ -1,4 +1,4 @@
-"""Questions, and the answers that models gave to them."""
+"""Questions and models' answers, and the readers of their files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ from zhllama.generation.tasks import Task, Text
 from zhllama.io.rows import checked, read_rows
 
 ANSWERS = "answers.jsonl"
-GIVE_QUESTIONS = "Give one JSON object a line: {id, instruction, input?, category?, reference?}"
+GIVE_QUESTIONS = "Give one JSON object per line: {id, instruction, input?, category?, reference?}"
 GIVE_ANSWERS = "Give files that zhllama answer wrote, or lines of {id, instruction, input?, answer}"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked; `reference` is a right answer, empty where there is none."""
+    """A question; `reference` is a correct answer, or empty."""
 
     id: str
     task: Task
@@ -27,23 +27,23 @@ class Question:
 
     @property
     def text(self) -> str:
-        """The question as a user puts it: the input on a line of its own behind the instruction, as in tuning."""
+        """The user's message: the instruction and, on the next line, the input, as in training."""
         return f"{self.task.instruction}\n{self.task.input}".strip()
 
     def row(self) -> dict[str, Any]:
-        """As files of questions and answers hold it."""
+        """The row of this question in files of questions and answers."""
         task = self.task
         row = {"id": self.id, "instruction": task.instruction, "input": task.input}
-        return row | {k: v for k in ("category", "reference") if (v := getattr(self, k))}
+        return row | {key: value for key in ("category", "reference") if (value := getattr(self, key))}
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One contestant's answers, by the id of the question."""
+    """The answers of one contestant, by question id."""
 
     name: str
     path: Path
-    questions: Mapping[str, Question]  # as its file tells them
+    questions: Mapping[str, Question]  # as far as its file contains them
     texts: Mapping[str, str]
 
 
@@ -73,104 +73,106 @@ class _AnswerRow(BaseModel):
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Questions of a file: our own, rows in Alpaca's form or seed tasks, whose outputs are the references.
+    """Read questions from our own format, Alpaca format or seed tasks, whose outputs become the references.
 
-    Without ids they are numbered from 0. Errors: InputError with file and line.
+    The default id is the row number, from 0. Errors: InputError with file and line.
     """
-    found: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     for number, row in read_rows(path):
         where = f"{path}:{number}"
-        given = checked(_QuestionRow, row, where)
-        first = given.instances[0] if given.instances else _Instance()
+        question_row = checked(_QuestionRow, row, where)
+        first = question_row.instances[0] if question_row.instances else _Instance()
         question = Question(
-            _name(given.id, len(found)),
-            Task(given.instruction, (given.input or first.input).strip()),
-            (given.category or "").strip(),
-            (given.reference or given.output or first.output).strip(),
+            _row_id(question_row.id, len(questions)),
+            Task(question_row.instruction, (question_row.input or first.input).strip()),
+            (question_row.category or "").strip(),
+            (question_row.reference or question_row.output or first.output).strip(),
         )
-        _add(found, question.id, question, where)
-    if not found:
-        raise InputError(path, "holds no question", GIVE_QUESTIONS)
-    return list(found.values())
+        _add(questions, question.id, question, where)
+    if not questions:
+        raise InputError(path, "contains no question", GIVE_QUESTIONS)
+    return list(questions.values())
 
 
-def read_answers(given: str) -> Answers:
-    """The answers of `FILE`, `RUN` (a folder of zhllama answer) or `NAME=FILE`.
+def read_answers(source: str) -> Answers:
+    """Read answers from `FILE`, `RUN` (a folder of zhllama answer) or `NAME=FILE`.
 
-    The name is that of the file without its ending, or of the folder. A row of Alpaca's form answers with its output.
+    The default name is that of the folder, or of the file without its suffix. In Alpaca format the output is the answer.
     Errors: InputError with file and line.
     """
-    name, path = _named(given)
+    name, path = _split_name(source)
     questions: dict[str, Question] = {}
     texts: dict[str, str] = {}
     for number, row in read_rows(path):
         where = f"{path}:{number}"
-        one = checked(_AnswerRow, row, where)
-        text = one.output if one.answer is None else one.answer
+        answer_row = checked(_AnswerRow, row, where)
+        text = answer_row.output if answer_row.answer is None else answer_row.answer
         if text is None:
             raise InputError(where, "answer: field required", GIVE_ANSWERS)
-        id = _name(one.id, len(texts))
+        id = _row_id(answer_row.id, len(texts))
         _add(texts, id, text.strip(), where)
-        reference = one.reference or (one.output if one.answer is not None else None)
-        task = Task((one.instruction or "").strip(), (one.input or "").strip())
-        questions[id] = Question(id, task, (one.category or "").strip(), (reference or "").strip())
+        reference = answer_row.reference or (answer_row.output if answer_row.answer is not None else None)
+        task = Task((answer_row.instruction or "").strip(), (answer_row.input or "").strip())
+        questions[id] = Question(id, task, (answer_row.category or "").strip(), (reference or "").strip())
     if not texts:
-        raise InputError(path, "holds no answer", GIVE_ANSWERS)
+        raise InputError(path, "contains no answer", GIVE_ANSWERS)
     return Answers(name, path, questions, texts)
 
 
-def asked_of(contestants: Sequence[Answers], given: Sequence[Question] | None = None) -> list[Question]:
-    """The questions that are judged: those given, else all that any contestant's file tells, in the order of first sight.
+def collect_questions(
+    contestants: Sequence[Answers], questions: Sequence[Question] | None = None
+) -> list[Question]:
+    """The questions to judge: `questions`, or else all questions in the contestants' files, in order.
 
-    Errors: OptionError for two contestants of one name; InputError where an id stands for two questions, where nobody
-    tells the question, or where no contestant answers any.
+    Errors: OptionError for two contestants of the same name; InputError if an id has two different questions, if no file
+    contains the questions, or if no contestant answers any.
     """
     names = [c.name for c in contestants]
     for name in names:
         if names.count(name) > 1:
             raise OptionError("--answers", f"has two files called {name!r}", "Name them: --answers NAME=FILE")
-    found = {question.id: question for question in given or ()}
+    by_id = {question.id: question for question in questions or ()}
     for contestant in contestants:
-        for told in contestant.questions.values():
-            if (known := found.get(told.id)) is None:
-                if given is None and told.task.instruction:
-                    found[told.id] = told
+        for question in contestant.questions.values():
+            if (known := by_id.get(question.id)) is None:
+                if questions is None and question.task.instruction:
+                    by_id[question.id] = question
                 continue
-            if told.task.instruction and told.task != known.task:
-                what = f"asks another question under the id {told.id!r} than the others"
-                raise InputError(contestant.path, what, "Answer the same questions")
-            if given is None:
-                found[told.id] = _joined(known, told)
-    if not any(id in found for c in contestants for id in c.texts):
-        what = "has no id of --questions" if given else "tells no instruction beside its answers"
-        raise InputError(contestants[0].path, what, "Give the file of questions that it answers")
-    return list(found.values())
+            if question.task.instruction and question.task != known.task:
+                problem = f"has a different question under the id {question.id!r} than the other files"
+                raise InputError(contestant.path, problem, "Answer the same questions")
+            if questions is None:
+                by_id[question.id] = _merge(known, question)
+    if not any(id in by_id for c in contestants for id in c.texts):
+        problem = "has no id of --questions" if questions else "contains answers without instructions"
+        raise InputError(contestants[0].path, problem, "Give the file of questions that it answers")
+    return list(by_id.values())
 
 
-def _joined(known: Question, told: Question) -> Question:
-    """What either of two files tells of a question beside its text."""
+def _merge(known: Question, other: Question) -> Question:
+    """The question with the category and reference of either file."""
     return replace(
-        known, category=known.category or told.category, reference=known.reference or told.reference
+        known, category=known.category or other.category, reference=known.reference or other.reference
     )
 
 
-def _named(given: str) -> tuple[str, Path]:
-    name, equals, rest = given.partition("=")
-    if not equals or Path(given).exists():
-        name, rest = "", given
-    path = Path(rest)
+def _split_name(source: str) -> tuple[str, Path]:
+    name, equals, file = source.partition("=")
+    if not equals or Path(source).exists():
+        name, file = "", source
+    path = Path(file)
     if path.is_dir():
         path = path / ANSWERS
-    # `zhllama answer` calls every file alike: its folder tells more.
-    own = path.resolve().parent.name if path.name == ANSWERS else path.name.partition(".")[0]
-    return name or own or path.name, path
+    # `zhllama answer` gives every file the same name, so the folder is used.
+    default = path.resolve().parent.name if path.name == ANSWERS else path.name.partition(".")[0]
+    return name or default or path.name, path
 
 
-def _name(id: str | int | None, number: int) -> str:
+def _row_id(id: str | int | None, number: int) -> str:
     return str(number) if id is None else str(id)
 
 
-def _add(found: dict[str, Any], id: str, value: Any, where: str) -> None:
-    if id in found:
-        raise InputError(where, f"uses the id {id!r} again", "Give every row an id of its own, or none any")
-    found[id] = value
+def _add(rows: dict[str, Any], id: str, value: Any, where: str) -> None:
+    if id in rows:
+        raise InputError(where, f"uses the id {id!r} again", "Give every row a unique id, or no row an id")
+    rows[id] = value

@@ -1,12 +1,12 @@
-"""All that a judging run found, as one value: what its JSON, its screen and its page show."""
+"""The results of a judging run, from which JSON, terminal output and the HTML page are made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from zhllama.evaluation.questions import Answers, Question
-from zhllama.evaluation.references import Agreement
-from zhllama.evaluation.scores import Duel, Marks, standings
+from zhllama.evaluation.reference_metrics import Agreement
+from zhllama.evaluation.win_rates import ContestantScores, Duel, standings
 
 INTERVALS = (
     "win rates: Wilson's score interval over questions, a tie counting half; means: percentile bootstrap "
@@ -16,29 +16,29 @@ INTERVALS = (
 
 @dataclass(frozen=True)
 class Results:
-    """`by` says who judged: a model's name, or nobody; `rows` are the judge's verdicts, one by one."""
+    """All results of a judging run; `judge` is the judge's model name or empty, `rows` are its single verdicts."""
 
     questions: Sequence[Question]
     contestants: Sequence[Answers]
-    by: str = ""
+    judge: str = ""
     duels: Sequence[Duel] = ()
-    marks: Sequence[Marks] = ()
-    rewards: Sequence[Marks] = ()
-    reward_duels: Sequence[Duel] = ()  # who has the higher reward, question by question
+    scores: Sequence[ContestantScores] = ()
+    rewards: Sequence[ContestantScores] = ()
+    reward_duels: Sequence[Duel] = ()  # who has the higher reward, per question
     agreements: Sequence[Agreement] = ()
     rows: Sequence[Mapping[str, Any]] = ()
 
     def figures(self) -> dict[str, Any]:
-        """As JSON."""
+        """The JSON of results.json."""
         return {
             "questions": len(self.questions),
-            "contestants": {c.name: len(c.texts) for c in self.contestants},
-            "judge": self.by,
+            "contestants": {contestant.name: len(contestant.texts) for contestant in self.contestants},
+            "judge": self.judge,
             "intervals": INTERVALS,
             "standings": {name: round(rate, 4) for name, rate in standings(self.duels).items()},
             "duels": [duel.figures() for duel in self.duels],
-            "scores": [marks.figures() for marks in self.marks],
-            "rewards": [marks.figures() for marks in self.rewards],
+            "scores": [scores.figures() for scores in self.scores],
+            "rewards": [rewards.figures() for rewards in self.rewards],
             "reward_duels": [duel.figures() for duel in self.reward_duels],
             "references": [agreement.figures() for agreement in self.agreements],
         }

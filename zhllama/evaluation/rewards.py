@@ -1,4 +1,4 @@
-"""Answers scored by a reward model, and who has the higher reward."""
+"""Scores answers with a reward model and compares contestants by their rewards."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,23 +7,23 @@ from typing import Protocol
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.errors import InputError
 from zhllama.evaluation.questions import Answers, Question
-from zhllama.evaluation.scores import Duel, Marks, duel_of
+from zhllama.evaluation.win_rates import ContestantScores, Duel, duel_from_scores
 
 
-class Scores(Protocol):
-    """What scores the last answer of a conversation; InputError where it cannot."""
+class AnswerScorer(Protocol):
+    """Scores the last answer of a conversation, such as a reward model. Errors: InputError."""
 
     def score(self, conversation: Conversation) -> float:
-        """How good the answer is."""
+        """The reward of the answer; higher is better."""
 
 
 def rewards(
     contestant: Answers,
     questions: Sequence[Question],
-    model: Scores,
+    model: AnswerScorer,
     watch: Callable[[], object] = lambda: None,
-) -> Marks:
-    """One contestant's rewards; an answer that is empty or that the template cannot write is missing, with its reason."""
+) -> ContestantScores:
+    """The rewards of one contestant; an empty answer, or one that the template cannot render, counts as missing."""
     values: dict[str, float] = {}
     missing: Counter[str] = Counter()
     for question in questions:
@@ -38,10 +38,10 @@ def rewards(
                 missing[error.what] += 1
         watch()
     categories = {question.id: question.category for question in questions}
-    return Marks(contestant.name, values, categories, missing=missing)
+    return ContestantScores(contestant.name, values, categories, missing=missing)
 
 
-def reward_duels(marks: Sequence[Marks], pairs: Sequence[tuple[str, str]]) -> list[Duel]:
-    """Contestants against each other, question by question."""
-    by_name = {m.name: m for m in marks}
-    return [duel_of(by_name[left], by_name[right]) for left, right in pairs] if marks else []
+def reward_duels(scores: Sequence[ContestantScores], pairs: Sequence[tuple[str, str]]) -> list[Duel]:
+    """Compare pairs of contestants, question by question."""
+    by_name = {contestant.name: contestant for contestant in scores}
+    return [duel_from_scores(by_name[left], by_name[right]) for left, right in pairs] if scores else []

@@ -1,1 +1,1 @@
-"""Chinese instruction data from a model behind an OpenAI-compatible server: ask, journal, parse, filter, keep."""
+"""Chinese instruction data from a language model: prompt it, parse its replies, filter the tasks, remove duplicates."""

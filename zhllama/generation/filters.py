@@ -1,4 +1,4 @@
-"""What a task is turned away for: each filter returns the detail of its reason, or None where the task passes."""
+"""Generation filters: each returns the detail of its reason to reject a task, or None if the task passes."""
 
 import re
 from collections.abc import Callable
@@ -7,38 +7,40 @@ from dataclasses import dataclass, field
 from zhllama.characters import han
 from zhllama.corpus.edits import EMAIL, ID, PHONE, masked
 from zhllama.errors import OptionError
-from zhllama.generation.similarity import simplified
+from zhllama.generation.near_duplicates import simplified
 from zhllama.generation.tasks import Task
 
 _LETTER = re.compile(r"[^\W\d_]")
-_OTHER_SCRIPT = re.compile(
+_NON_CHINESE_TASK = re.compile(
     r"翻译|译成|译为|译作|英译|[英日韩法德俄西]文|[英日韩法德俄]语|西班牙语|拼音|单词|代码|编程|编写.{0,8}(?:程序|脚本|函数)|程序|函数|脚本|正则"
     r"|python|java|sql|html|css|json|xml|yaml|markdown|shell|linux|git|c\+\+|excel|latex|api|算法|命令|公式|化学式|方程",
     re.IGNORECASE,
 )
-_SCRIPT_TASK = re.compile(r"繁[体體]|简[体體]字|正[体體]字|异体字|[简繁]转[简繁]")
+_CHARACTER_FORM_TASK = re.compile(r"繁[体體]|简[体體]字|正[体體]字|异体字|[简繁]转[简繁]")
 _IS_AI = re.compile(
     r"\A.{0,12}?(?:作为|身为|我(?:只|仅仅|仅)?是)(?:一个|一名|一位|一款|一种|由)?.{0,14}?(?:AI|人工智能|语言模型|大模型|智能助手|聊天机器人)"
     r"(?!专家|工程师|研究|领域|技术|产品|行业|公司|专业|课程|爱好者|从业|老师|教师|学)",
     re.IGNORECASE | re.DOTALL,
 )
-_THING = r"(?:图片|图像|照片|插图|截图|图表|图形|音频|录音|视频|影片|附件|文件|文档|链接|网页|网址|表情包)"
-_ABSENT = re.compile(
-    rf"(?:如|见|看|下|上|附|右|左)图|(?:这|那|该|此|下面的?|以下的?|上述|给定的?|所给的?|提供的?|附上?的?|上传的?)(?:一)?[张幅个段份篇条]?{_THING}"
+_ATTACHMENT = (
+    r"(?:图片|图像|照片|插图|截图|图表|图形|音频|录音|视频|影片|附件|文件|文档|链接|网页|网址|表情包)"
 )
-_MAY_BE_TEXT = ("文档", "文件", "图表", "图形")  # and then stand in the input
-_REFERS = re.compile(
+_MISSING_ATTACHMENT = re.compile(
+    rf"(?:如|见|看|下|上|附|右|左)图|(?:这|那|该|此|下面的?|以下的?|上述|给定的?|所给的?|提供的?|附上?的?|上传的?)(?:一)?[张幅个段份篇条]?{_ATTACHMENT}"
+)
+_POSSIBLY_TEXT = ("文档", "文件", "图表", "图形")  # attachments that the input may contain as text
+_REFERENCE = re.compile(
     r"(?:(?<![字岁度元个米级人分年天])以下|下面|下列|给定|所给|如下)(?:的|这|几|一|两|三|四|五|些|段|篇|个|句|组|条|首|则)*\w"
 )
-_CARRIES = re.compile(r"[：:“「『《\"\n（(]|——")
+_INLINE_MATERIAL = re.compile(r"[：:“「『《\"\n（(]|——")
 _PERSONAL = {EMAIL: "e-mail", PHONE: "telephone", ID: "identity card"}
-GRAM = 8  # characters; more than `most_repeats` of them seen before is a loop
-FEW = 10  # letters: a shorter answer is too short for a share of Han to mean anything
+GRAM = 8  # characters; an output with more than `max_repeats` repeated grams is a loop
+MIN_LETTERS = 10  # in shorter outputs the share of Han characters means nothing
 
 
 @dataclass(frozen=True)
-class Rules:
-    """The filters' options; lengths in characters, shares from 0 to 1."""
+class FilterOptions:
+    """Options of the filters: lengths in characters, shares from 0 to 1."""
 
     min_instruction: int = 4
     max_instruction: int = 500
@@ -56,136 +58,146 @@ class Rules:
     def __post_init__(self) -> None:
         for name in sorted(self.without - set(REASONS)):
             raise OptionError(
-                f"--without {name}", "is no filter that can be left out", f"These are: {', '.join(REASONS)}"
+                f"--without {name}",
+                "is not a filter that can be left out",
+                f"Choose from: {', '.join(REASONS)}",
             )
         if not 0 < self.threshold <= 1:
-            raise OptionError("--threshold", "is not above 0 and at most 1", "The papers' is 0.7")
+            raise OptionError(
+                "--threshold", "is not above 0 and at most 1", "Self-Instruct and Alpaca use 0.7"
+            )
         for option, share in (("--min-han", self.min_han), ("--max-repeats", self.max_repeats)):
             if not 0 <= share <= 1:
-                raise OptionError(option, "is no share from 0 to 1", "Give one such as 0.3")
+                raise OptionError(option, "is not between 0 and 1", "Give a share such as 0.3")
 
 
-def reason_against(task: Task, rules: Rules) -> tuple[str, str] | None:
-    """The first filter that turns a task away, by its own account alone: (reason, detail)."""
+def rejection_reason(task: Task, options: FilterOptions) -> tuple[str, str] | None:
+    """Reason and detail of the first filter that rejects a task; None if it passes all filters."""
     for reason, filter_ in FILTERS.items():
-        if reason not in rules.without and (detail := filter_(task, rules)) is not None:
+        if reason not in options.without and (detail := filter_(task, options)) is not None:
             return reason, detail
     return None
 
 
-def too_short(task: Task, rules: Rules) -> str | None:
-    if len(task.instruction) < rules.min_instruction:
+def too_short(task: Task, options: FilterOptions) -> str | None:
+    if len(task.instruction) < options.min_instruction:
         return f"an instruction of {len(task.instruction)} characters"
-    if len(task.output) < rules.min_output:
+    if len(task.output) < options.min_output:
         return f"an output of {len(task.output)} characters"
     return None
 
 
-def too_long(task: Task, rules: Rules) -> str | None:
-    limits = {"instruction": rules.max_instruction, "input": rules.max_input, "output": rules.max_output}
+def too_long(task: Task, options: FilterOptions) -> str | None:
+    limits = {
+        "instruction": options.max_instruction,
+        "input": options.max_input,
+        "output": options.max_output,
+    }
     for name, limit in limits.items():
         if (length := len(getattr(task, name))) > limit:
             return f"{name} of {length} characters"
     return None
 
 
-def cut_off(task: Task, rules: Rules) -> str | None:
+def cut_off(task: Task, options: FilterOptions) -> str | None:
     return "output ends in a colon" if task.output.endswith((":", "：")) else None
 
 
-def black_listed(task: Task, rules: Rules) -> str | None:
+def matches_blacklist(task: Task, options: FilterOptions) -> str | None:
     instruction = task.instruction.lower()
-    return next((word for word in rules.blacklist if word.lower() in instruction), None)
+    return next((word for word in options.blacklist if word.lower() in instruction), None)
 
 
-def says_it_is_an_ai(task: Task, rules: Rules) -> str | None:
-    found = _IS_AI.match(task.output[:60])
-    return found.group() if found else None
+def says_it_is_an_ai(task: Task, options: FilterOptions) -> str | None:
+    match = _IS_AI.match(task.output[:60])
+    return match.group() if match else None
 
 
-def needs_what_is_not_there(task: Task, rules: Rules) -> str | None:
-    if (found := _ABSENT.search(task.instruction)) and not (
-        task.input and found.group().endswith(_MAY_BE_TEXT)
-    ):
-        return found.group()
-    if (
-        not task.input
-        and (found := _REFERS.search(task.instruction))
-        and not _CARRIES.search(task.instruction)
-    ):
-        return f"{found.group()} without an input"
+def needs_missing_attachment(task: Task, options: FilterOptions) -> str | None:
+    """The instruction refers to an image, a file or a text that the task does not contain."""
+    attachment = _MISSING_ATTACHMENT.search(task.instruction)
+    if attachment and not (task.input and attachment.group().endswith(_POSSIBLY_TEXT)):
+        return attachment.group()
+    reference = _REFERENCE.search(task.instruction)
+    if reference and not task.input and not _INLINE_MATERIAL.search(task.instruction):
+        return f"{reference.group()} without an input"
     return None
 
 
-def too_little_chinese(task: Task, rules: Rules) -> str | None:
-    """Whether instruction or output have too few Han among their letters; code and other languages are let be."""
+def too_little_chinese(task: Task, options: FilterOptions) -> str | None:
+    """Too few Han characters among the letters; tasks about code and other languages pass."""
     if not han.search(task.instruction):
         return "instruction without Chinese"
-    if _OTHER_SCRIPT.search(task.instruction):
+    if _NON_CHINESE_TASK.search(task.instruction):
         return None
-    if (share := _han_share(task.instruction, 1)) < rules.min_han:
+    if (share := _han_share(task.instruction, 1)) < options.min_han:
         return f"{share:.0%} Han in the instruction"
-    # What works on another script may well answer in it.
-    if (share := _han_share(task.output, FEW)) < rules.min_han <= _han_share(task.input, FEW):
+    # A task with input in another script may have its output in that script.
+    if (
+        (share := _han_share(task.output, MIN_LETTERS))
+        < options.min_han
+        <= _han_share(task.input, MIN_LETTERS)
+    ):
         return f"{share:.0%} Han in the output"
     return None
 
 
-def _han_share(text: str, least: int) -> float:
-    """Share of Han among the letters; 1 where they are fewer than `least`."""
+def _han_share(text: str, min_letters: int) -> float:
+    """Share of Han characters among the letters; 1 for fewer than `min_letters` letters."""
     letters = len(_LETTER.findall(text))
-    return len(han.findall(text)) / letters if letters >= least else 1.0
+    return len(han.findall(text)) / letters if letters >= min_letters else 1.0
 
 
-def repeats(task: Task, rules: Rules) -> str | None:
+def too_repetitive(task: Task, options: FilterOptions) -> str | None:
     text = task.output
     grams = len(text) - GRAM + 1
     if grams < 2 * GRAM:
         return None
     share = 1 - len({text[i : i + GRAM] for i in range(grams)}) / grams
-    return f"{share:.0%} of it said before" if share > rules.max_repeats else None
+    return f"{share:.0%} of the output is repeated" if share > options.max_repeats else None
 
 
-def input_equals_output(task: Task, rules: Rules) -> str | None:
+def input_equals_output(task: Task, options: FilterOptions) -> str | None:
     return task.output[:40] if task.input and task.input.strip() == task.output.strip() else None
 
 
-FILTERS: dict[str, Callable[[Task, Rules], str | None]] = {
+# The keys are the reasons in rejected.jsonl and the values of --without.
+FILTERS: dict[str, Callable[[Task, FilterOptions], str | None]] = {
     "too short": too_short,
     "too long": too_long,
     "cut off": cut_off,
-    "black list": black_listed,
+    "black list": matches_blacklist,
     "says it is an AI": says_it_is_an_ai,
-    "needs what is not there": needs_what_is_not_there,
+    "needs what is not there": needs_missing_attachment,
     "too little Chinese": too_little_chinese,
-    "repeats": repeats,
+    "repeats": too_repetitive,
     "input equals output": input_equals_output,
 }
-# With those that the shelf finds, which knows more than one task: all that --without can leave out.
+# All values of --without: the filters, and the reasons of the pool, which compares tasks with each other.
 REASONS = (*FILTERS, "same input, other output", "duplicate", "near duplicate")
 
 
 def personal_data(task: Task) -> list[str]:
-    """Kinds of personal data that a task seems to hold, by what a corpus would be masked for; the user decides."""
+    """Kinds of personal data that a task seems to contain, detected by the masks of `corpus clean`."""
     text = f"{task.instruction}\n{task.input}\n{task.output}"
-    without = masked(text)
-    return [kind for mask, kind in _PERSONAL.items() if without.count(mask) > text.count(mask)]
+    masked_text = masked(text)
+    return [kind for mask, kind in _PERSONAL.items() if masked_text.count(mask) > text.count(mask)]
 
 
-def in_simplified(task: Task) -> Task:
-    """A task written in Traditional characters turned into Simplified ones; one about scripts stays as it is.
+def convert_to_simplified(task: Task) -> Task:
+    """Convert a task from Traditional to Simplified characters; a task about character forms stays unchanged.
 
-    Two changed characters, and a fiftieth of the Han, tell Traditional text from Simplified text that OpenCC corrects.
+    OpenCC also changes some Simplified text. A task counts as Traditional if at least two characters and 2 % of the Han
+    characters change.
     """
-    if _SCRIPT_TASK.search(task.instruction):
+    if _CHARACTER_FORM_TASK.search(task.instruction):
         return task
-
     text = f"{task.instruction}\n{task.input}\n{task.output}"
-    turned = simplified(text)
-    if turned == text:
+    converted = simplified(text)
+    if converted == text:
         return task
-    count = len(han.findall(text))
-    changed = sum(a != b for a, b in zip(text, turned, strict=False)) + abs(len(text) - len(turned))
-    if changed < min(2, count) or changed * 50 < count:
+    han_count = len(han.findall(text))
+    changed = sum(a != b for a, b in zip(text, converted, strict=False)) + abs(len(text) - len(converted))
+    if changed < min(2, han_count) or changed * 50 < han_count:
         return task
     return Task(simplified(task.instruction), simplified(task.input), simplified(task.output))

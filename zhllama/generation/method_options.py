@@ -1,4 +1,4 @@
-"""From a run's options to its method: the same for a run, for its resumption, and for judging it again."""
+"""Builds the generation method of a run from its options: for gen-zh, for --resume and for refilter."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -7,9 +7,11 @@ from typing import Any
 
 from zhllama.corpus.filters import read_words
 from zhllama.errors import OptionError
-from zhllama.generation.filters import Rules
-from zhllama.generation.methods import Alpaca, Method
-from zhllama.generation.rewrite_and_rank import Rank, Rewrite
+from zhllama.generation.alpaca import Alpaca
+from zhllama.generation.filters import FilterOptions
+from zhllama.generation.methods import GenerationMethod
+from zhllama.generation.rank import Rank
+from zhllama.generation.rewrite import Rewrite
 from zhllama.generation.self_instruct import SelfInstruct
 from zhllama.generation.task_pool import TaskPool
 from zhllama.generation.tasks import SeedTask, read_alpaca, read_seeds
@@ -21,77 +23,88 @@ WANTED = 100
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """Options resolved and files read; everything that can be wrong about them is refused here.
+    """Validated options with the files that they name.
 
-    `options` are those of `gen-zh`, as config.yaml holds them. Errors: OptionError, InputError.
+    `options` are those of `gen-zh`, as config.yaml contains them. Errors: OptionError, InputError.
     """
 
     options: Mapping[str, Any]
-    rules: Rules
+    filters: FilterOptions
     prompts: Prompts
     seeds: list[SeedTask]
-    given: list[SeedTask]
+    input_tasks: list[SeedTask]  # of --given
     inputs: tuple[Path, ...]
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "GenerationPlan":
-        name, n = options["method"], options.get("n")
+    def from_options(cls, options: Mapping[str, Any]) -> "GenerationPlan":
+        """Validate the options and read the seeds, input tasks, blacklists and prompts."""
+        method_name, n = options["method"], options.get("n")
         if n is not None and n < 1:
             raise OptionError(f"--n {n}", "is not above 0", "Say how many tasks to keep")
         for option in ("answers", "reply_tokens"):
             if (value := options.get(option)) is not None and value < (2 if option == "answers" else 1):
                 raise OptionError(f"--{option.replace('_', '-')} {value}", "is too small", "Leave it out")
-        from_given = name in ("translate", "rank", "evolve")
-        if from_given != bool(options.get("given")):
+        needs_input_tasks = method_name in ("translate", "rank", "evolve")
+        if needs_input_tasks != bool(options.get("given")):
             raise OptionError(
-                f"--method {name}",
-                "needs --given" if from_given else "takes no --given",
-                "Give a file in Alpaca's form" if from_given else "Give --seeds, or another --method",
+                f"--method {method_name}",
+                "needs --given" if needs_input_tasks else "takes no --given",
+                "Give a file in Alpaca's form" if needs_input_tasks else "Give --seeds, or another --method",
             )
-        if options.get("structured") and (name != "alpaca" or options.get("api") != "chat"):
-            raise OptionError("--structured", "is for --method alpaca and --api chat alone", "Leave it out")
-        own = [Path(p) for p in options.get("blacklist") or ()]
-        lists = [shipped("prompts_zh", "blacklist.txt"), *own]
+        if options.get("structured") and (method_name != "alpaca" or options.get("api") != "chat"):
+            raise OptionError(
+                "--structured", "works with --method alpaca and --api chat only", "Leave it out"
+            )
+        blacklists = [Path(path) for path in options.get("blacklist") or ()]
+        shipped_blacklist = shipped("prompts_zh", "blacklist.txt")
         seeds_file = Path(options.get("seeds") or shipped("seeds_zh", "seed_tasks.jsonl"))
-        given_file = Path(options["given"]) if from_given else None
+        tasks_file = Path(options["given"]) if needs_input_tasks else None
         folder = Path(options.get("prompts") or shipped("prompts_zh"))
-        rules = Rules(
-            **{f.name: options[f.name] for f in fields(Rules) if f.name in options and f.name not in LISTS},
+        filters = FilterOptions(
+            **{
+                field.name: options[field.name]
+                for field in fields(FilterOptions)
+                if field.name in options and field.name not in LISTS
+            },
             without=frozenset(options.get("without") or ()),
-            blacklist=tuple(dict.fromkeys(word for _, words in read_words(lists) for word in words)),
+            blacklist=tuple(
+                dict.fromkeys(
+                    word for _, words in read_words([shipped_blacklist, *blacklists]) for word in words
+                )
+            ),
         )
         plan = cls(
             options,
-            rules,
+            filters,
             Prompts(folder, options["api"]),
-            read_seeds(seeds_file) if given_file is None else [],
-            read_alpaca(given_file)[:n] if given_file else [],
-            (given_file or seeds_file, *own),
+            read_seeds(seeds_file) if tasks_file is None else [],
+            read_alpaca(tasks_file)[:n] if tasks_file else [],
+            (tasks_file or seeds_file, *blacklists),
         )
-        method = plan.method(lambda row: None)
+        method = plan.create_method(lambda row: None)
         plan.prompts.check(*method.prompts_used())
         return plan
 
-    def method(self, put_aside: Callable[[dict[str, Any]], None]) -> Method:
-        """A fresh method, that has asked and folded nothing yet."""
+    def create_method(self, write_reject: Callable[[dict[str, Any]], None]) -> GenerationMethod:
+        """The generation method with an empty pool; `write_reject` receives each rejected row."""
         name, seed = self.options["method"], self.options["seed"]
-        known = self.given if name == "evolve" else self.seeds
-        wanted = len(self.given) or self.options.get("n") or WANTED
-        shelf = TaskPool(self.rules, known, wanted, put_aside)
-        given = {
+        seeds = self.input_tasks if name == "evolve" else self.seeds
+        wanted = len(self.input_tasks) or self.options.get("n") or WANTED
+        pool = TaskPool(self.filters, seeds, wanted, write_reject)
+        overrides = {
             "temperature": self.options.get("temperature"),
             "top_p": self.options.get("top_p"),
             "max_tokens": self.options.get("reply_tokens"),
         }
-        sampling = {key: value for key, value in given.items() if value is not None}
+        sampling = {key: value for key, value in overrides.items() if value is not None}
         if name == "alpaca":
-            return Alpaca(shelf, self.prompts, seed, sampling, bool(self.options.get("structured")))
+            return Alpaca(pool, self.prompts, seed, sampling, bool(self.options.get("structured")))
         if name == "self-instruct":
-            return SelfInstruct(shelf, self.prompts, seed, sampling)
+            return SelfInstruct(pool, self.prompts, seed, sampling)
         if name == "rank":
-            return Rank(shelf, self.prompts, self.given, sampling, self.options.get("answers") or 4)
-        return Rewrite(shelf, self.prompts, seed, self.given, name, sampling)
+            return Rank(pool, self.prompts, self.input_tasks, sampling, self.options.get("answers") or 4)
+        return Rewrite(pool, self.prompts, seed, self.input_tasks, name, sampling)
 
 
-LISTS = {"without", "blacklist"}
-FILTER_OPTIONS = {f.name for f in fields(Rules)} | {"n"}
+LISTS = {"without", "blacklist"}  # options that FilterOptions stores in other types
+FILTER_OPTIONS = {field.name for field in fields(FilterOptions)} | {"n"}

@@ -1,45 +1,45 @@
-"""The fold: candidates come in the order of their requests, and each is either kept or put aside with its reason."""
+"""The pool of a run: every generated candidate is either accepted or rejected with a reason."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zhllama.generation.filters import Rules, in_simplified, personal_data, reason_against
+from zhllama.generation.filters import FilterOptions, convert_to_simplified, personal_data, rejection_reason
+from zhllama.generation.near_duplicates import NearDuplicateIndex
 from zhllama.generation.parse_replies import Unreadable
-from zhllama.generation.similarity import Similarity
 from zhllama.generation.tasks import SeedTask, Task
 from zhllama.llm.journal import JournalRecord
 
-EXCERPT = 400  # characters of what could not be read
+EXCERPT = 400  # characters of an unreadable reply in rejected.jsonl
 
 
 @dataclass(frozen=True)
 class TaskOrigin:
-    """Where a candidate comes from: the request, the place in its reply, and what the request was about."""
+    """Where a candidate comes from: the request, the position in its reply, and the metadata of the request."""
 
     round: int
     index: int
-    place: int
+    position: int
     model: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
-        return f"{self.round}.{self.index}.{self.place}"
+        return f"{self.round}.{self.index}.{self.position}"
 
 
 def origins(record: JournalRecord) -> Iterator[TaskOrigin]:
-    """The origins of the candidates in one reply, one after another."""
-    place = 0
+    """The origins of the candidates in one reply, in order, without end."""
+    position = 0
     while True:
-        yield TaskOrigin(record.round, record.index, place, record.reply.model, record.about)
-        place += 1
+        yield TaskOrigin(record.round, record.index, position, record.reply.model, record.about)
+        position += 1
 
 
 @dataclass(frozen=True)
 class AcceptedTask:
-    """A task that passed, with what it is flagged for."""
+    """An accepted task with its flags, such as "e-mail" or "was Traditional"."""
 
     task: Task
     origin: TaskOrigin
@@ -57,39 +57,39 @@ class AcceptedTask:
             "from": {
                 "round": origin.round,
                 "request": origin.index,
-                "place": origin.place,
+                "place": origin.position,
                 "model": origin.model,
-                **{k: v for k, v in origin.about.items() if k in PROVENANCE},
+                **{key: value for key, value in origin.about.items() if key in PROVENANCE},
             },
         }
 
 
+# Keys of the request metadata that instructions.jsonl contains.
 PROVENANCE = ("shots", "way", "of", "is_classification", "instruction_from")
 
 
 @dataclass
 class TaskPool:
-    """What was kept so far, why the rest was not, and how near a new instruction is to any of it.
+    """Accepted tasks, counts of reject reasons, and an index of all instructions for near-duplicate detection.
 
-    Each candidate is counted once: candidates == len(kept) + rejected. `put_aside` gets every reject as a row.
+    Each candidate is counted once: candidates == len(accepted) + rejected. `write_reject` receives each reject as a row.
     """
 
-    rules: Rules
+    options: FilterOptions
     seeds: Sequence[SeedTask]
     wanted: int
-    put_aside: Callable[[dict[str, Any]], None]
-    kept: list[AcceptedTask] = field(default_factory=list, init=False)
+    write_reject: Callable[[dict[str, Any]], None]
+    accepted: list[AcceptedTask] = field(default_factory=list, init=False)
     reasons: Counter[str] = field(default_factory=Counter, init=False)
     flags: Counter[str] = field(default_factory=Counter, init=False)
-    scores: list[float] = field(default_factory=list, init=False)  # F of each near duplicate
 
     def __post_init__(self) -> None:
         self._outputs: dict[tuple[str, str], str] = {}
-        self._near = Similarity(self.rules.threshold)
-        self._names: list[str] = []
+        self._index = NearDuplicateIndex(self.options.threshold)
+        self._ids: list[str] = []  # by number in the index
         for seed in self.seeds:
             self._outputs.setdefault((seed.task.instruction, seed.task.input), seed.task.output)
-            self._known(seed.task.instruction, f"seed {seed.id}")
+            self._index_instruction(seed.task.instruction, f"seed {seed.id}")
 
     @property
     def rejected(self) -> int:
@@ -97,86 +97,91 @@ class TaskPool:
 
     @property
     def candidates(self) -> int:
-        return len(self.kept) + self.rejected
+        return len(self.accepted) + self.rejected
 
     @property
     def full(self) -> bool:
-        return len(self.kept) >= self.wanted
+        return len(self.accepted) >= self.wanted
 
     def offer(self, task: Task, origin: TaskOrigin, new: bool = True) -> bool:
-        """Keep a task or put it aside; `new` asks that its instruction be unlike all that is known."""
-        task, flags = self.prepared(task)
-        reason = self._against(task, flags, new)
+        """Accept or reject a task; with `new`, its instruction must not be a near duplicate of a known one."""
+        task, flags = self.prepare(task)
+        reason = self._find_reason(task, flags, new)
         if reason is None and self.full:
-            reason = "surplus", f"{self.wanted} are kept"
+            reason = "surplus", f"{self.wanted} are accepted"
         if reason is not None:
-            self.turn_away(task, origin, *reason)
+            self.reject(task, origin, *reason)
             return False
-        self.kept.append(AcceptedTask(task, origin, flags))
+        self.accepted.append(AcceptedTask(task, origin, flags))
         self.flags.update(flags)
         self._outputs[task.instruction, task.input] = task.output
         if new:
-            self._known(task.instruction, origin.id)
+            self._index_instruction(task.instruction, origin.id)
         return True
 
     def offer_instruction(self, instruction: str, origin: TaskOrigin) -> str | None:
-        """An instruction that is not worked out yet: known from now on and returned, or put aside."""
-        task, _ = self.prepared(Task(instruction))
-        # An answer of the right length stands in for the one to come; input and output are judged once they are there.
-        rules = replace(self.rules, min_output=0, without=self.rules.without | {"needs what is not there"})
-        reason = reason_against(task, rules) or self._nearness(task)
+        """Filter an instruction without input and output; returns it in Simplified characters, or None if rejected.
+
+        An accepted instruction is indexed, so that later near duplicates are rejected.
+        """
+        task, _ = self.prepare(Task(instruction))
+        # The filters that need an input or output run later, when the instances are known.
+        options = replace(
+            self.options, min_output=0, without=self.options.without | {"needs what is not there"}
+        )
+        reason = rejection_reason(task, options) or self._duplicate_reason(task)
         if reason is not None:
-            self.turn_away(task, origin, *reason)
+            self.reject(task, origin, *reason)
             return None
-        self._known(task.instruction, origin.id)
+        self._index_instruction(task.instruction, origin.id)
         return task.instruction
 
-    def prepared(self, task: Task) -> tuple[Task, tuple[str, ...]]:
+    def prepare(self, task: Task) -> tuple[Task, tuple[str, ...]]:
         """A task in Simplified characters, and its flags."""
-        if self.rules.keep_traditional or (turned := in_simplified(task)) == task:
+        if self.options.keep_traditional or (converted := convert_to_simplified(task)) == task:
             return task, tuple(personal_data(task))
-        return turned, (*personal_data(turned), "was Traditional")
+        return converted, (*personal_data(converted), "was Traditional")
 
-    def turn_away(self, what: Task | Unreadable, origin: TaskOrigin, reason: str, detail: str = "") -> None:
-        """Put a candidate aside and count it."""
+    def reject(self, candidate: Task | Unreadable, origin: TaskOrigin, reason: str, detail: str = "") -> None:
+        """Write a candidate to the rejects and count its reason."""
         self.reasons[reason] += 1
-        if isinstance(what, Task):
-            content = {"instruction": what.instruction, "input": what.input, "output": what.output}
+        if isinstance(candidate, Task):
+            content = {
+                "instruction": candidate.instruction,
+                "input": candidate.input,
+                "output": candidate.output,
+            }
         else:
-            content = {"text": what.text[:EXCERPT]}
-        self.put_aside(
+            content = {"text": candidate.text[:EXCERPT]}
+        self.write_reject(
             {"id": origin.id, "reason": reason, "detail": detail, **content, "model": origin.model}
         )
 
     def nearest(self, count: int) -> list[float]:
-        """F of each of some instructions to its nearest other, spread evenly over seeds and kept."""
-        total = len(self._near)
-        return (
-            [self._near.nearest(n) for n in sorted({i * total // count for i in range(min(count, total))})]
-            if total
-            else []
-        )
+        """ROUGE-L F of `count` instructions, spread evenly over seeds and accepted tasks, to their nearest neighbors."""
+        total = len(self._index)
+        numbers = sorted({i * total // count for i in range(min(count, total))})
+        return [self._index.nearest(number) for number in numbers]
 
-    def _against(self, task: Task, flags: tuple[str, ...], new: bool) -> tuple[str, str] | None:
-        if reason := reason_against(task, self.rules):
+    def _find_reason(self, task: Task, flags: tuple[str, ...], new: bool) -> tuple[str, str] | None:
+        if reason := rejection_reason(task, self.options):
             return reason
         personal = [flag for flag in flags if flag != "was Traditional"]
-        if personal and self.rules.drop_personal:
+        if personal and self.options.drop_personal:
             return "personal data", ", ".join(personal)
-        return self._nearness(task, new)
+        return self._duplicate_reason(task, new)
 
-    def _nearness(self, task: Task, new: bool = True) -> tuple[str, str] | None:
-        without = self.rules.without
-        before = self._outputs.get((task.instruction, task.input))
-        if before is not None:
-            reason = "duplicate" if before == task.output or not task.output else "same input, other output"
+    def _duplicate_reason(self, task: Task, new: bool = True) -> tuple[str, str] | None:
+        without = self.options.without
+        known_output = self._outputs.get((task.instruction, task.input))
+        if known_output is not None:
+            reason = "duplicate" if task.output in (known_output, "") else "same input, other output"
             if reason not in without:
                 return reason, ""
-        if new and "near duplicate" not in without and (near := self._near.near(task.instruction)):
-            self.scores.append(near.score)
-            return "near duplicate", f"{near.score:.3f} to {self._names[near.number]}"
+        if new and "near duplicate" not in without and (near := self._index.find(task.instruction)):
+            return "near duplicate", f"{near.score:.3f} to {self._ids[near.number]}"
         return None
 
-    def _known(self, instruction: str, name: str) -> None:
-        self._near.add(instruction)
-        self._names.append(name)
+    def _index_instruction(self, instruction: str, id: str) -> None:
+        self._index.add(instruction)
+        self._ids.append(id)

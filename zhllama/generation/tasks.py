@@ -1,4 +1,4 @@
-"""What is made here, and what it is made from: tasks, seeds, and files in Alpaca's form."""
+"""Tasks and seed tasks, and the readers of their files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 @dataclass(frozen=True)
 class Task:
-    """An instruction, the text it works on (often none), and the answer."""
+    """An instruction, its input (often empty), and the output."""
 
     instruction: str
     input: str = ""
@@ -23,7 +23,7 @@ class Task:
 
 @dataclass(frozen=True)
 class SeedTask:
-    """A task with a name to cite it by; `output` may be empty where only the instruction is asked to be used."""
+    """A task with an id; the output may be empty where only the instruction is used."""
 
     id: str
     task: Task
@@ -52,9 +52,9 @@ class _AlpacaRow(BaseModel):
 
 
 def read_seeds(path: Path) -> list[SeedTask]:
-    """Seed tasks, one JSON object a line; the first instance of each is its example.
+    """Read seed tasks, one JSON object per line; the first instance of each becomes its input and output.
 
-    Errors: InputError with file and line for a missing field, a second use of an id, or an empty file.
+    Errors: InputError with file and line for a missing field, a repeated id, or an empty file.
     """
     seeds: dict[str, SeedTask] = {}
     for number, row in read_rows(path):
@@ -63,32 +63,31 @@ def read_seeds(path: Path) -> list[SeedTask]:
         if not seed.instances:
             raise InputError(where, "has no instances", "Give at least one input and output")
         if seed.id in seeds:
-            raise InputError(where, f"uses the id {seed.id!r} again", "Give every seed an id of its own")
+            raise InputError(where, f"uses the id {seed.id!r} again", "Give every seed task a unique id")
         first = seed.instances[0]
         task = Task(seed.instruction, first.input.strip(), first.output)
         seeds[seed.id] = SeedTask(seed.id, task, seed.category, seed.is_classification)
     if not seeds:
-        raise InputError(path, "holds no seed task", "Give one JSON object a line")
+        raise InputError(path, "contains no seed task", "Give one JSON object per line")
     return list(seeds.values())
 
 
 def read_alpaca(path: Path) -> list[SeedTask]:
-    """Tasks of a file in Alpaca's form, a list or JSON lines, .xz too; a row without an id gets its number from 0.
+    """Read tasks in Alpaca format: a JSON list or JSON lines, also compressed (.xz). The default id is the row number, from 0.
 
-    Errors: InputError with the row that lacks an instruction, or for an id used twice.
+    Errors: InputError with file and line for a row without an instruction or with a repeated id.
     """
     tasks: dict[str, SeedTask] = {}
     for number, row in read_rows(path):
         where = f"{path}:{number}"
-        given = checked(_AlpacaRow, row, where)
-        name = str(len(tasks) if given.id is None else given.id)
-        if name in tasks:
+        alpaca_row = checked(_AlpacaRow, row, where)
+        id = str(len(tasks) if alpaca_row.id is None else alpaca_row.id)
+        if id in tasks:
             raise InputError(
-                where, f"uses the id {name!r} again", "Give every row an id of its own, or none any"
+                where, f"uses the id {id!r} again", "Give every row a unique id, or no row an id"
             )
-        tasks[name] = SeedTask(
-            name, Task(given.instruction, (given.input or "").strip(), (given.output or "").strip())
-        )
+        input, output = (alpaca_row.input or "").strip(), (alpaca_row.output or "").strip()
+        tasks[id] = SeedTask(id, Task(alpaca_row.instruction, input, output))
     if not tasks:
-        raise InputError(path, "holds no task", "Give a list of {instruction, input, output}")
+        raise InputError(path, "contains no task", "Give a list of {instruction, input, output}")
     return list(tasks.values())

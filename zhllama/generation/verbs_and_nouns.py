@@ -1,12 +1,12 @@
-"""What instructions are about: the verb and noun that each begins with, and its kind by its words."""
+"""Diversity of instructions: their first verb and noun, and their kind by keywords."""
 
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-# Verbs that say how a task is put, not what it asks for.
-STOP = {
+# Verbs that phrase a request without naming the task.
+STOP_VERBS = {
     "给定",
     "给出",
     "请",
@@ -61,12 +61,12 @@ _KINDS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in KINDS.it
 
 
 def kind(instruction: str) -> str:
-    """The first kind whose words the instruction has."""
+    """The first kind with a keyword in the instruction."""
     return next((name for name, pattern in _KINDS.items() if pattern.search(instruction)), "其他 other")
 
 
 def verbs_and_nouns(instructions: Iterable[str]) -> Counter[tuple[str, str]]:
-    """How often each pair of first verb and next noun occurs; "" stands for no noun."""
+    """Count the pairs of first verb and next noun; the noun is "" if there is none."""
     import jieba
     import jieba.posseg
 
@@ -75,7 +75,7 @@ def verbs_and_nouns(instructions: Iterable[str]) -> Counter[tuple[str, str]]:
     for instruction in instructions:
         verb = ""
         for word, flag in jieba.posseg.cut(instruction[:60]):
-            if not verb and flag.startswith("v") and word not in STOP:
+            if not verb and flag.startswith("v") and word not in STOP_VERBS:
                 verb = word
             elif verb and flag.startswith("n") and len(word) > 1:
                 pairs[verb, word] += 1
@@ -87,7 +87,7 @@ def verbs_and_nouns(instructions: Iterable[str]) -> Counter[tuple[str, str]]:
 
 
 def histogram(values: Sequence[float], edges: Sequence[float]) -> list[int]:
-    """How many values lie from each edge up to the next; the last bin is open above."""
+    """Count the values from each edge up to the next; the last bin has no upper edge."""
     bins = [0] * len(edges)
     for value in values:
         bins[max(i for i, edge in enumerate(edges) if value >= edge or i == 0)] += 1

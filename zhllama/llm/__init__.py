@@ -1,1 +1,1 @@
-"""The client of OpenAI-compatible servers: retries, rate limiting, batches, and a journal of every raw reply."""
+"""Client for OpenAI-compatible servers: retries, rate limiting, batches, and a journal of every raw reply."""

@@ -1,9 +1,9 @@
-"""A provider's Batch API instead of single calls: half the price, within a day, and gone on with by the batch's id."""
+"""A client for a provider's Batch API: half the price, replies within a day."""
 
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,11 +11,12 @@ from typing import Any, Self
 from zhllama.errors import OutputError
 from zhllama.io.files import read_utf8, write_whole
 from zhllama.io.json import as_object, parse_json
-from zhllama.llm.client import Connection, ServerError, body_of, read_reply, without_key
-from zhllama.llm.journal import Key, Reply, Request
+from zhllama.llm.completions_api import read_reply, request_body
+from zhllama.llm.connection import Connection, ServerError, redact_key
+from zhllama.llm.requests import Key, Reply, Request
 
-ENDED = ("completed", "failed", "expired", "cancelled")
-GATHER = 0.2  # seconds without a further request, after which those waiting go off together
+FINAL_STATUSES = ("completed", "failed", "expired", "cancelled")
+GATHER = 0.2  # seconds without a new request after which the waiting requests are sent as one batch
 POLL = 30.0  # seconds
 BATCHES = "batches.jsonl"
 
@@ -23,38 +24,42 @@ _Waiting = dict[Key, tuple[Request, asyncio.Future[Reply]]]
 
 
 class BatchClient:
-    """Sends the requests of a round as one batch; `notes` is a file that says which requests each batch holds.
+    """Sends the requests of a round as one batch.
 
-    The file of requests is noted before a batch is made of it, and the batch as soon as the provider has named it: a run
-    that is gone on with waits for it instead of paying for another, and looks a batch that it was never told of up
-    by that file. Errors: ServerError where the provider has no Batch API, refuses a batch, or lets it expire.
+    `log` is a JSON-lines file that records the uploaded file of each batch before the batch is created, and the batch id
+    as soon as the provider returns it. A resumed run therefore waits for its batch instead of paying for a second one; a
+    batch whose id was never received is looked up by its file. Errors: ServerError if the provider has no Batch API,
+    refuses the batch, or lets it expire.
     """
 
     def __init__(
         self,
-        to: Connection,
-        notes: Path,
+        connection: Connection,
+        log: Path,
         poll: float = POLL,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         from openai import AsyncOpenAI
 
-        self.to, self.url, self._notes, self._poll, self._sleep = to, to.base_urls[0], notes, poll, sleep
+        self.connection, self.url = connection, connection.base_urls[0]
+        self._log, self._poll, self._sleep = log, poll, sleep
         self._client = AsyncOpenAI(
-            base_url=self.url, api_key=to.key or "none", max_retries=5, timeout=to.timeout
+            base_url=self.url, api_key=connection.key or "none", max_retries=5, timeout=connection.timeout
         )
         self._waiting: _Waiting = {}
-        self._work: asyncio.Task[None] | None = None
-        self._noted = _read(notes)
+        self._sender: asyncio.Task[None] | None = None
+        self._entries = _read_log(log)
 
-    async def ask(self, request: Request, may: Callable[[], Awaitable[bool]] | None = None) -> Reply | None:
-        """The reply to one request, once its batch has ended; None where `may` forbids to send it at all."""
-        if may is not None and not await may():
+    async def ask(
+        self, request: Request, is_allowed: Callable[[], Awaitable[bool]] | None = None
+    ) -> Reply | None:
+        """The reply to one request, once its batch has ended; None if `is_allowed` forbids the request."""
+        if is_allowed is not None and not await is_allowed():
             return None
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[request.key] = request, future
-        if self._work is None or self._work.done():
-            self._work = asyncio.create_task(self._go())
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send_waiting())
         return await future
 
     async def __aenter__(self) -> Self:
@@ -63,140 +68,138 @@ class BatchClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._work is not None:
-            self._work.cancel()
+        if self._sender is not None:
+            self._sender.cancel()
         await self._client.close()
 
-    async def _go(self) -> None:
-        """Send what is waiting until nothing more comes; a failure goes to all who wait."""
+    async def _send_waiting(self) -> None:
+        """Send the waiting requests batch by batch until none is left; a failure is passed to all of them."""
         from openai import OpenAIError
 
-        together: _Waiting = {}
+        batch: _Waiting = {}
         try:
             while self._waiting:
                 count = -1
                 while count != len(self._waiting):
                     count = len(self._waiting)
                     await asyncio.sleep(GATHER)
-                together, self._waiting = self._waiting, {}
-                await self._batch(together)
+                batch, self._waiting = self._waiting, {}
+                await self._process_batch(batch)
         except Exception as error:
-            told: Exception = error
+            failure: Exception = error
             if isinstance(error, OpenAIError | ValueError | LookupError):
-                said = without_key(" ".join(str(error).split())[:300], self.to.key)
-                remedy = "Check the key and that the server has a Batch API"
-                told = ServerError(self.url, f"batch failed ({said})", remedy)
-            for _, future in [*together.values(), *self._waiting.values()]:
+                message = redact_key(" ".join(str(error).split())[:300], self.connection.key)
+                fix = "Check the key and that the server has a Batch API"
+                failure = ServerError(self.url, f"batch failed ({message})", fix)
+            for _, future in [*batch.values(), *self._waiting.values()]:
                 if not future.done():
-                    future.set_exception(told)
+                    future.set_exception(failure)
 
-    async def _batch(self, together: _Waiting) -> None:
-        name = await self._known(together.keys()) or await self._create(
-            [request for request, _ in together.values()]
-        )
-        while (batch := await self._client.batches.retrieve(name)).status not in ENDED:
+    async def _process_batch(self, requests: _Waiting) -> None:
+        id = await self._find_batch(requests.keys())
+        if id is None:
+            id = await self._create_batch([request for request, _ in requests.values()])
+        while (batch := await self._client.batches.retrieve(id)).status not in FINAL_STATUSES:
             await self._sleep(self._poll)
         if batch.status != "completed":
-            self._note({"id": name, "ended": batch.status})
+            self._append_entry({"id": id, "ended": batch.status})
         for file in (batch.output_file_id, batch.error_file_id):
             for line in (await self._client.files.content(file)).text.split("\n") if file else ():
                 if line.strip():
-                    self._take(
-                        parse_json(line, f"{self.url}: batch {name}", "Ask again", any_number=True), together
-                    )
-        if missing := [key for key, (_, future) in together.items() if not future.done()]:
-            told = batch.errors.data[0].message if batch.errors and batch.errors.data else batch.status
+                    row = parse_json(line, f"{self.url}: batch {id}", "Ask again", any_number=True)
+                    self._resolve(row, requests)
+        if missing := [key for key, (_, future) in requests.items() if not future.done()]:
+            reason = batch.errors.data[0].message if batch.errors and batch.errors.data else batch.status
             raise ServerError(
                 self.url,
-                f"batch {name} left {len(missing):,} requests unanswered ({told})",
-                "Read why at the provider's",
+                f"batch {id} left {len(missing):,} requests unanswered ({reason})",
+                "Look up the cause at the provider",
             )
 
-    async def _create(self, requests: list[Request]) -> str:
+    async def _create_batch(self, requests: list[Request]) -> str:
+        """Upload the requests and create a batch of them; returns its id."""
         from openai import APIConnectionError
 
-        endpoint: Any = "/v1/chat/completions" if self.to.api == "chat" else "/v1/completions"
+        endpoint: Any = "/v1/chat/completions" if self.connection.api == "chat" else "/v1/completions"
         lines = [
             {
-                "custom_id": f"{r.round}-{r.index}",
+                "custom_id": f"{request.round}-{request.index}",
                 "method": "POST",
                 "url": endpoint,
-                "body": body_of(self.to, r),
+                "body": request_body(self.connection, request),
             }
-            for r in requests
+            for request in requests
         ]
         content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
         file = await self._client.files.create(file=("zhllama.jsonl", content), purpose="batch")
-        self._note({"file": file.id, "requests": [list(r.key) for r in requests]})
+        self._append_entry({"file": file.id, "requests": [list(request.key) for request in requests]})
         try:
-            # Not tried again blindly: where the answer alone was lost, the batch stands and would be paid for twice.
-            once = self._client.with_options(max_retries=0)
-            batch = await once.batches.create(
+            # No blind retries: if only the response was lost, the batch exists, and a retry would pay for it twice.
+            client = self._client.with_options(max_retries=0)
+            batch = await client.batches.create(
                 input_file_id=file.id, endpoint=endpoint, completion_window="24h"
             )
         except APIConnectionError:
-            if (name := await self._made_of(file.id)) is None:
+            if (id := await self._find_batch_of_file(file.id)) is None:
                 raise
-            return name
-        self._note({"id": batch.id, "file": file.id})
+            return id
+        self._append_entry({"id": batch.id, "file": file.id})
         return batch.id
 
-    async def _made_of(self, file: str) -> str | None:
-        """The batch that stands for a file at the provider's, noted; None where there is none."""
+    async def _find_batch_of_file(self, file: str) -> str | None:
+        """The id of the provider's batch for an uploaded file, logged; None if there is none."""
         async for batch in self._client.batches.list(limit=100):
             if batch.input_file_id == file:
-                self._note({"id": batch.id, "file": file})
+                self._append_entry({"id": batch.id, "file": file})
                 return batch.id
-        self._note({"file": file, "ended": "never made"})
+        self._append_entry({"file": file, "ended": "never made"})  # the value stays: older logs contain it
         return None
 
-    def _take(self, line: Mapping[str, Any], together: _Waiting) -> None:
-        round_, _, index = str(line.get("custom_id", "")).partition("-")
+    def _resolve(self, row: Mapping[str, Any], requests: _Waiting) -> None:
+        """Pass one row of a batch's output to the request that waits for it."""
+        round_, _, index = str(row.get("custom_id", "")).partition("-")
         key = int(round_), int(index)
-        if key not in together or together[key][1].done():
+        if key not in requests or requests[key][1].done():
             return
-        request, future = together[key]
-        response = line.get("response") or {}
+        request, future = requests[key]
+        response = row.get("response") or {}
         if response.get("status_code") == 200:
-            future.set_result(read_reply(json.dumps(response["body"]).encode(), request.prompt, self.to.key))
+            body = json.dumps(response["body"]).encode()
+            future.set_result(read_reply(body, request.prompt, self.connection.key))
         else:
-            said = line.get("error") or (response.get("body") or {}).get("error") or response
-            future.set_result(
-                Reply(
-                    text=None,
-                    refusal=without_key(
-                        f"refused: {json.dumps(said, ensure_ascii=False)[:200]}", self.to.key
-                    ),
-                )
-            )
+            error = row.get("error") or (response.get("body") or {}).get("error") or response
+            refusal = f"refused: {json.dumps(error, ensure_ascii=False)[:200]}"
+            future.set_result(Reply(text=None, refusal=redact_key(refusal, self.connection.key)))
 
-    async def _known(self, keys: Any) -> str | None:
-        """A batch that was sent earlier and holds all these requests."""
-        ended = {note.get("id") or note["file"] for note in self._noted if "ended" in note}
-        named = {note["file"]: str(note["id"]) for note in self._noted if "file" in note and "id" in note}
-        for note in [note for note in self._noted if "requests" in note]:
-            if not set(keys) <= {(r, i) for r, i in note["requests"]} or note["file"] in ended:
+    async def _find_batch(self, keys: Collection[Key]) -> str | None:
+        """The id of an earlier batch that contains all these requests; None if there is none."""
+        entries = self._entries
+        ended = {entry.get("id") or entry["file"] for entry in entries if "ended" in entry}
+        ids = {entry["file"]: str(entry["id"]) for entry in entries if "file" in entry and "id" in entry}
+        for entry in [entry for entry in entries if "requests" in entry]:
+            file = entry["file"]
+            if not set(keys) <= {(round, index) for round, index in entry["requests"]} or file in ended:
                 continue
-            name = named.get(note["file"]) or await self._made_of(note["file"])
-            if name is not None and name not in ended:
-                return name
+            id = ids.get(file) or await self._find_batch_of_file(file)
+            if id is not None and id not in ended:
+                return id
         return None
 
-    def _note(self, note: dict[str, Any]) -> None:
+    def _append_entry(self, entry: dict[str, Any]) -> None:
         try:
-            with self._notes.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(note) + "\n")
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(
-                self._notes, f"cannot be written ({error.strerror})", "Free some room, then --resume"
+                self._log, f"cannot be written ({error.strerror})", "Free some disk space, then --resume"
             ) from error
-        self._noted.append(note)
+        self._entries.append(entry)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The notes of an earlier start; a last line that was cut off is taken away, or the next would be joined to it."""
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """The entries of an earlier start. An incomplete last line is removed, since the next entry would be joined to it."""
     if not path.exists():
         return []
     text = read_utf8(path)

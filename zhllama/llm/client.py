@@ -1,193 +1,119 @@
-"""One question in, one reply out, from any OpenAI-compatible server: retried, paced, and stopped at once where it is hopeless."""
+"""An asynchronous client that spreads requests over one or more servers, with retries and rate limiting."""
 
 import asyncio
-import email.utils
 import itertools
-import json
-import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
-from zhllama.errors import OptionError, ZhllamaError
-from zhllama.io.files import read_utf8
-from zhllama.io.json import parse_row
-from zhllama.llm.journal import Reply, Request
-from zhllama.llm.prompts import Api
+from zhllama.llm.completions_api import read_reply, send_request
+from zhllama.llm.connection import Connection, ServerError
 from zhllama.llm.rate_limiter import RateLimiter
+from zhllama.llm.requests import Reply, Request
+from zhllama.llm.retry import (
+    FAILURES,
+    FIRST_TRIES,
+    TRIES,
+    FailedAttempt,
+    backoff_delay,
+    classify_status,
+    server_pause,
+)
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
-
-FIRST_TRIES, TRIES = 3, 8  # while no call has ever come back; afterwards
-FAILURES = 3  # in a row, after which the other servers are preferred
-PATIENCE = 900.0  # seconds of nothing but 429s, or of the longest retry-after that is obeyed
-QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "Arrearage"}
-FILTERED = {"content_filter", "content_policy_violation", "data_inspection_failed", "DataInspectionFailed"}
-
-
-class ServerError(ZhllamaError):
-    """The server, the key, the quota or the model: the run ends, and goes on with --resume once `mend` is done.
-
-    `resumes` is false where there is nothing to go on with: no reply came yet, or an option must change.
-    """
-
-    def __init__(self, where: object, what: str, mend: str, resumes: bool = True) -> None:
-        self.mend = mend
-        super().__init__(where, what, f"{mend}, then --resume" if resumes else mend)
-
-    def before_all(self) -> "ServerError":
-        """The same for a run that is left as if it had never begun."""
-        return ServerError(self.where, self.what, self.mend, resumes=False)
-
-
-@dataclass(frozen=True)
-class Connection:
-    """Where to ask, and how; `key` is shown by no repr and reaches nothing but the request's header."""
-
-    base_urls: tuple[str, ...]
-    model: str
-    key: str | None = field(default=None, repr=False)
-    api: Api = "chat"
-    concurrency: int = 32
-    timeout: float = 120.0  # seconds for one whole call, blank keep-alive lines included
-    extra_body: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.base_urls:
-            raise OptionError(
-                "--base-url", "is missing", "Give the server's URL, such as http://localhost:8000/v1"
-            )
-        for url in self.base_urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise OptionError(
-                    f"--base-url {url}", "is no URL", "Give one such as http://localhost:8000/v1"
-                )
-            if parts.username or parts.password:
-                raise OptionError(
-                    "--base-url", "holds a user name or password", "Give the key in the environment"
-                )
-            if parts.scheme == "https" and not self.key:
-                raise OptionError(
-                    f"--base-url {url}",
-                    "needs a key, and none is set",
-                    "Set OPENAI_API_KEY in the environment or in .env, or name another with --key-env",
-                )
-
-
-def find_key(name: str, env_file: Path = Path(".env")) -> str | None:
-    """The key in the environment, or else in a `.env` file of NAME=VALUE lines; None where neither has it."""
-    if found := os.environ.get(name, "").strip():
-        return found
-    for line in read_utf8(env_file).splitlines() if env_file.exists() else ():
-        left, equals, right = line.strip().removeprefix("export ").partition("=")
-        if equals and left.strip() == name and (value := right.strip().strip("'\"")):
-            return value
-    return None
+    from openai import AsyncOpenAI
 
 
 @dataclass
 class _Server:
     url: str
-    gate: RateLimiter
+    limiter: RateLimiter
     client: "AsyncOpenAI"
-    failures: int = 0  # in a row
-
-
-@dataclass(frozen=True)
-class _Trouble:
-    """Why one attempt came to nothing: `wait` is what the server asked for; a `refusal` concerns this request alone."""
-
-    what: str
-    wait: float | None = None
-    busy: bool = False
-    refusal: bool = False
+    failures: int = 0  # consecutive
 
 
 class Client:
-    """Asks one or several servers that serve the same model, each through a gate of its own.
+    """Sends requests to one or more servers that host the same model; each server has its own rate limiter.
 
-    Errors: ServerError for what no retry can mend, and when a request has used up its tries while no other came back.
+    Errors: ServerError for a failure that no retry can fix, and for a request that used up its tries while no other
+    request succeeded.
     """
 
     def __init__(
         self,
-        to: Connection,
+        connection: Connection,
         random: Random,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         from openai import AsyncOpenAI
 
-        self.to, self._random, self._clock, self._sleep = to, random, clock, sleep
-        each = -(-to.concurrency // len(to.base_urls))
+        self.connection, self._random, self._clock, self._sleep = connection, random, clock, sleep
+        per_server = -(-connection.concurrency // len(connection.base_urls))
         self.servers = [
             _Server(
                 url,
-                RateLimiter(each, clock),
+                RateLimiter(per_server, clock),
                 AsyncOpenAI(
                     base_url=url,
-                    api_key=to.key or "none",
+                    api_key=connection.key or "none",
                     max_retries=0,
-                    timeout=to.timeout,
-                    http_client=_http_client(to.timeout),
+                    timeout=connection.timeout,
+                    http_client=_http_client(connection.timeout),
                 ),
             )
-            for url in to.base_urls
+            for url in connection.base_urls
         ]
-        self.successes = self.busy = self.retries = 0
+        self.successes = self.rate_limited = self.retries = 0
         self._last_success = clock()
 
     @property
     def in_flight(self) -> int:
-        return sum(s.gate.in_flight for s in self.servers)
+        """Calls in flight on all servers."""
+        return sum(server.limiter.in_flight for server in self.servers)
 
     @property
     def limit(self) -> int:
-        """Calls that may be under way now, on all servers together."""
-        return sum(int(s.gate.limit) for s in self.servers)
+        """Calls that may be in flight now, on all servers."""
+        return sum(int(server.limiter.limit) for server in self.servers)
 
-    async def ask(self, request: Request, may: Callable[[], Awaitable[bool]] | None = None) -> Reply | None:
-        """The reply to one request, however many attempts it takes; None where `may` forbids to send it at all."""
-        before, tries = self.successes, 0
+    async def ask(
+        self, request: Request, is_allowed: Callable[[], Awaitable[bool]] | None = None
+    ) -> Reply | None:
+        """The reply to one request, after as many attempts as needed; None if `is_allowed` forbids the call."""
+        successes_before, tries = self.successes, 0
         for attempt in itertools.count(1):
-            while not await (server := min(self.servers, key=lambda s: s.gate.load)).gate.enter():
-                pass
+            server = await self._acquire_server()
             try:
-                if may is not None and not await may():
+                if is_allowed is not None and not await is_allowed():
                     return None
-                got = await self._attempt(server, request)
+                result = await self._attempt(server, request)
             finally:
-                server.gate.leave()
-            if isinstance(got, Reply):
+                server.limiter.release()
+            if isinstance(result, Reply):
                 server.failures = 0
-                return got
-            if got.refusal:
-                return Reply(text=None, refusal=got.what)
-            tries += not got.busy
-            server.failures += not got.busy
+                return result
+            if result.refusal:
+                return Reply(text=None, refusal=result.reason)
+            tries += not result.rate_limited
+            server.failures += not result.rate_limited
             if server.failures >= FAILURES and len(self.servers) > 1:
-                # A dead server fails at once and so looks idle: without a pause it would draw all calls.
-                server.gate.refused(min(5.0, 0.5 * 2.0 ** min(8, server.failures - FAILURES)))
+                # A dead server fails at once and therefore looks idle: without a pause it would attract every call.
+                server.limiter.back_off(server_pause(server.failures))
             self.retries += 1
             if tries >= (TRIES if self.successes else FIRST_TRIES):
-                if self.successes == before:
+                if self.successes == successes_before:
                     raise ServerError(
-                        server.url,
-                        f"gives no reply ({got.what})",
-                        "Check the URL and the server",
+                        server.url, f"gives no reply ({result.reason})", "Check the URL and the server"
                     )
-                return Reply(text=None, refusal=f"no reply after {tries} tries ({got.what})")
-            if got.wait is None:
-                await self._sleep(self._random.uniform(0.5, 1) * min(30.0, 0.25 * 2**attempt))
+                return Reply(text=None, refusal=f"no reply after {tries} tries ({result.reason})")
+            if result.wait is None:
+                await self._sleep(backoff_delay(attempt, self._random))
         raise AssertionError
 
     async def close(self) -> None:
@@ -202,168 +128,47 @@ class Client:
     ) -> None:
         await self.close()
 
-    async def _attempt(self, server: _Server, request: Request) -> Reply | _Trouble:
+    async def _acquire_server(self) -> _Server:
+        """The least loaded server, once its limiter admits a call."""
+        while True:
+            server = min(self.servers, key=lambda candidate: candidate.limiter.load)
+            if await server.limiter.acquire():
+                return server
+
+    async def _attempt(self, server: _Server, request: Request) -> Reply | FailedAttempt:
         from openai import APIConnectionError, APIStatusError, OpenAIError
 
+        timeout = self.connection.timeout
         try:
-            async with asyncio.timeout(self.to.timeout):
-                body = await _send(server.client, self.to, request)
-            reply = read_reply(body, request.prompt, self.to.key)
+            async with asyncio.timeout(timeout):
+                body = await send_request(server.client, self.connection, request)
+            reply = read_reply(body, request.prompt, self.connection.key)
         except APIStatusError as error:
-            return self._status(server, error)
+            idle = self._clock() - self._last_success
+            failure = classify_status(error, server.url, self.connection, self.successes > 0, idle)
+            self.rate_limited += failure.rate_limited
+            if error.status_code in (429, 503) and not failure.refusal:
+                server.limiter.back_off(failure.wait or 0.0)
+            return failure
         except TimeoutError:
-            return _Trouble(f"nothing after {self.to.timeout:g} s")
+            return FailedAttempt(f"nothing after {timeout:g} s")
         except APIConnectionError as error:
-            return _Trouble(f"{error.__cause__ or error}"[:200])
+            return FailedAttempt(f"{error.__cause__ or error}"[:200])
         except (ValidationError, OpenAIError, ValueError, LookupError, RecursionError) as error:
-            return _Trouble(f"not a completion: {' '.join(str(error).split())[:200]}")
+            return FailedAttempt(f"not a completion: {' '.join(str(error).split())[:200]}")
         except OSError as error:
-            return _Trouble(f"{error.strerror or error}")
-        server.gate.succeeded()
+            return FailedAttempt(f"{error.strerror or error}")
+        server.limiter.record_success()
         self.successes += 1
         self._last_success = self._clock()
         return reply
 
-    def _status(self, server: _Server, error: "APIStatusError") -> _Trouble:
-        """Tell what an HTTP status means: one refused request, a pause, a retry, or (raised) the end."""
-        status, codes = error.status_code, {str(error.code), str(error.type)}
-        body = error.body if isinstance(error.body, dict) else {}
-        said = without_key(" ".join(str(body.get("message") or error.message).split())[:300], self.to.key)
-        if status == 401:
-            what, name = (
-                ("refuses the key", "Check the key")
-                if self.to.key
-                else ("asks for a key", "Set OPENAI_API_KEY")
-            )
-            raise ServerError(server.url, f"{what} ({said})", name)
-        if status == 402 or codes & QUOTA:
-            raise ServerError(server.url, f"has no quota left for this key ({said})", "Top it up")
-        if codes & FILTERED:
-            return _Trouble(f"refused: {said}", refusal=True)
-        if status == 403:
-            raise ServerError(
-                server.url,
-                f"forbids this key the model {self.to.model!r} ({said})",
-                "Check both",
-            )
-        if status == 404:
-            raise ServerError(
-                server.url,
-                f"knows no model {self.to.model!r}, or is not the right URL ({said})",
-                "Check --model, and that --base-url ends as the server's does, mostly in /v1",
-                resumes=False,
-            )
-        if status == 429 or status == 503:
-            wait = _retry_after(error.response.headers)
-            if (wait or 0) > PATIENCE or self._clock() - self._last_success > PATIENCE:
-                raise ServerError(
-                    server.url, f"asks to wait {wait or PATIENCE:.0f} s ({said})", "Wait so long"
-                )
-            self.busy += status == 429
-            server.gate.refused(wait or 0.0)
-            return _Trouble(f"HTTP {status}: {said}", wait=wait, busy=status == 429)
-        if status in (408, 409, 425) or status >= 500:
-            return _Trouble(f"HTTP {status}: {said}")
-        if not self.successes:
-            raise ServerError(
-                server.url,
-                f"refuses the request ({said})",
-                "Check --extra-body, --api and the reply's length",
-                resumes=False,
-            )
-        return _Trouble(f"HTTP {status}: {said}", refusal=True)
-
 
 def _http_client(timeout: float) -> Any:
-    """The aiohttp transport where it is installed: it takes about half the processor time of the other."""
+    """The aiohttp transport if it is installed, because it needs about half the CPU time of httpx."""
     from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient
 
     try:
         return DefaultAioHttpClient(timeout=timeout)
     except RuntimeError:
         return DefaultAsyncHttpxClient(timeout=timeout)
-
-
-def body_of(to: Connection, request: Request) -> dict[str, Any]:
-    """The JSON that asks for a request, as it is also put into a batch."""
-    prompt: dict[str, Any] = {"prompt": request.prompt}
-    if to.api == "chat":
-        prompt = {"messages": [{"role": "user", "content": request.prompt}]}
-    return {"model": to.model, **prompt, **request.sampling, **to.extra_body}
-
-
-async def _send(client: "AsyncOpenAI", to: Connection, request: Request) -> bytes:
-    body = body_of(to, request)
-    needed = {key: body.pop(key) for key in ("model", "messages", "prompt") if key in body}
-    # All else goes as it is: servers know options that the package does not.
-    create = (
-        client.chat.completions.with_raw_response.create
-        if to.api == "chat"
-        else client.completions.with_raw_response.create
-    )
-    raw: Any = await create(**needed, extra_body=body)
-    return bytes(raw.content)
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Completion(BaseModel):
-    choices: Annotated[list[_Choice], Field(min_length=1)]
-    model: str | None = None
-    usage: _Usage | None = None
-
-
-def read_reply(body: bytes, prompt: str, key: str | None = None) -> Reply:
-    """The reply in a server's JSON; where it counts no tokens, a character is taken for one.
-
-    Errors: ValidationError, a ValueError, for what is no completion.
-    """
-    # Half an emoji, which some servers send, is no Unicode: it becomes a question mark.
-    mended = json.dumps(parse_row(body, any_number=True), ensure_ascii=False).encode("utf-8", "replace")
-    completion = _Completion.model_validate_json(mended)
-    choice = completion.choices[0]
-    text = (choice.message.content if choice.message else choice.text) or ""
-    text = without_key(text, key)
-    usage = completion.usage or _Usage(prompt_tokens=len(prompt), completion_tokens=len(text))
-    if choice.finish_reason == "content_filter":
-        return Reply(text=None, refusal="refused: content filter", prompt_tokens=usage.prompt_tokens)
-    return Reply(
-        text=text,
-        finish=choice.finish_reason,
-        model=completion.model or "",
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-    )
-
-
-def without_key(text: str, key: str | None) -> str:
-    """A text that a server sent, should it repeat the key."""
-    return text.replace(key, "[key]") if key else text
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait: `retry-after-ms`, seconds, or a date."""
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            return max(0.0, float(milliseconds) / 1000)
-        given = headers.get("retry-after")
-        if given is None:
-            return None
-        if given.replace(".", "", 1).strip().isdigit():
-            return float(given)
-        return max(0.0, email.utils.parsedate_to_datetime(given).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None

@@ -1,4 +1,4 @@
-"""Prompts are Jinja files that users may change; a mistake in one is told by file and line, before anything is paid for."""
+"""Prompt templates: Jinja files that users may edit, checked before the first request is sent."""
 
 import json
 import traceback
@@ -22,7 +22,7 @@ from zhllama.errors import InputError
 from zhllama.io.files import read_utf8
 
 Api = Literal["chat", "completion"]
-# What each prompt is given; the comment at the head of its file says the same in Chinese.
+# The variables of each prompt; the comment at the top of its file lists them in Chinese.
 VARIABLES = {
     "tasks": {"api", "shots", "count", "structured"},
     "instructions": {"api", "shots", "count"},
@@ -41,9 +41,9 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of one folder for one kind of model.
+    """The prompts of one folder, for chat models or for completion models.
 
-    Errors: InputError with file and line for a missing file, a mistake of syntax, an unknown variable.
+    Errors: InputError with file and line for a missing file, a syntax error or an unknown variable.
     """
 
     folder: Path
@@ -61,38 +61,38 @@ class Prompts:
         object.__setattr__(self, "_environment", environment)
 
     def check(self, *names: str) -> None:
-        """Refuse what would fail later: each named prompt is read and its variables are compared with those it gets."""
+        """Parse the named prompts and compare their variables with those that `render` will get."""
         for name in names:
-            known = VARIABLES[name]
+            variables = VARIABLES[name]
             if not self.path(name).exists():
                 raise InputError(self.path(name), "no such prompt", "Copy it from prompts_zh")
             try:
                 tree = self._jinja.parse(read_utf8(self.path(name)))
             except TemplateSyntaxError as error:
-                raise self._mistake(name, error.lineno, error.message or "mistake of syntax") from error
-            for unknown in sorted(find_undeclared_variables(tree) - known):
+                raise self._error(name, error.lineno, error.message or "syntax error") from error
+            for unknown in sorted(find_undeclared_variables(tree) - variables):
                 line = next((n.lineno for n in tree.find_all(nodes.Name) if n.name == unknown), 1)
-                raise self._mistake(
-                    name, line, f"unknown variable {unknown!r}", f"Known are: {', '.join(sorted(known))}"
+                raise self._error(
+                    name, line, f"unknown variable {unknown!r}", f"Known are: {', '.join(sorted(variables))}"
                 )
 
     def render(self, name: str, **variables: Any) -> str:
-        """The text of a prompt; a field that its variables do not have is an InputError, too."""
+        """The text of a prompt. Errors: InputError with file and line, also for a missing attribute of a variable."""
         try:
             text = self._jinja.get_template(f"{name}.jinja").render(api=self.api, **variables)
         except TemplateNotFound:
             raise InputError(self.path(name), "no such prompt", "Copy it from prompts_zh") from None
         except TemplateSyntaxError as error:
-            raise self._mistake(name, error.lineno, error.message or "mistake of syntax") from error
+            raise self._error(name, error.lineno, error.message or "syntax error") from error
         except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
             lines = [
                 f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(".jinja")
             ]
-            raise self._mistake(name, (lines or [1])[-1] or 1, str(error)) from error
+            raise self._error(name, (lines or [1])[-1] or 1, str(error)) from error
         return text.strip()
 
     def path(self, name: str) -> Path:
-        """Where a prompt's file stands."""
+        """The file of a prompt."""
         return self.folder / f"{name}.jinja"
 
     @property
@@ -100,5 +100,5 @@ class Prompts:
         environment: ImmutableSandboxedEnvironment = self.__dict__["_environment"]
         return environment
 
-    def _mistake(self, name: str, line: int, what: str, remedy: str = "Mend the prompt") -> InputError:
+    def _error(self, name: str, line: int, what: str, remedy: str = "Fix the prompt") -> InputError:
         return InputError(f"{self.path(name)}:{line}", what.rstrip("."), remedy)

@@ -1,4 +1,4 @@
-"""How many calls may be under way: more while all goes well, fewer when the server says so."""
+"""A rate limiter that adapts the number of concurrent calls to what the server accepts."""
 
 import asyncio
 import time
@@ -10,69 +10,73 @@ DECREASE = 0.7
 
 
 class RateLimiter:
-    """Additive increase, multiplicative decrease, as TCP does it, between 1 and `most`.
+    """Additive increase, multiplicative decrease, as in TCP, between 1 and `maximum` concurrent calls.
 
-    Until the server first complains, each success adds one (so the limit doubles a window); afterwards a whole window of
-    successes adds one. A complaint takes the limit down to 0.7 of it, at most once a window, and closes the gate for all
-    until the time the server named.
+    Until the server first asks for fewer calls, each success raises the limit by one (so it doubles per window);
+    afterwards a whole window of successes raises it by one. A request for fewer calls lowers the limit to 0.7 of its
+    value, at most once per window, and blocks new calls for the time that the server named.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        assert most >= 1
-        self.most, self.limit, self.in_flight = most, min(START, float(most)), 0
+    def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic) -> None:
+        assert maximum >= 1
+        self.maximum, self.limit, self.in_flight = maximum, min(START, float(maximum)), 0
         self._clock, self._waiting = clock, deque[asyncio.Future[None]]()
-        self._closed_until, self._window_ends, self._slow = 0.0, 0, False
-        self._done = 0
+        self._blocked_until, self._window_end, self._past_slow_start = 0.0, 0, False
+        self._completed = 0
 
     @property
     def load(self) -> float:
-        """Calls under way and waiting, as a share of what is allowed; more than 1e3 while the gate is closed."""
-        closed = 1e3 if self._clock() < self._closed_until else 0.0
-        return closed + (self.in_flight + len(self._waiting)) / self.limit
+        """Calls in flight and waiting, relative to the limit; above 1e3 while new calls are blocked."""
+        penalty = 1e3 if self._clock() < self._blocked_until else 0.0
+        return penalty + (self.in_flight + len(self._waiting)) / self.limit
 
-    def succeeded(self) -> None:
-        """A call came back well."""
-        self.limit = min(float(self.most), self.limit + (1 / self.limit if self._slow else 1))
+    def record_success(self) -> None:
+        """Raise the limit after a successful call."""
+        increase = 1 / self.limit if self._past_slow_start else 1
+        self.limit = min(float(self.maximum), self.limit + increase)
         self._wake()
 
-    def refused(self, seconds: float) -> None:
-        """The server asked for fewer calls, and none for so many seconds."""
-        self._slow = True
-        self._closed_until = max(self._closed_until, self._clock() + seconds)
-        if self._done >= self._window_ends:
+    def back_off(self, seconds: float) -> None:
+        """Lower the limit and block new calls for so many seconds."""
+        self._past_slow_start = True
+        self._blocked_until = max(self._blocked_until, self._clock() + seconds)
+        if self._completed >= self._window_end:
             self.limit = max(1.0, self.limit * DECREASE)
-            self._window_ends = self._done + self.in_flight
+            self._window_end = self._completed + self.in_flight
         while self._waiting:
-            if not (turn := self._waiting.popleft()).done():
-                turn.set_result(None)
+            if not (waiter := self._waiting.popleft()).done():
+                waiter.set_result(None)
 
-    async def enter(self) -> bool:
-        """Take a place; or wait a while for one, and then False: who waits chooses anew, perhaps another gate."""
-        if (closed := self._closed_until - self._clock()) > 0:
-            await asyncio.sleep(min(closed, 1.0))
+    async def acquire(self) -> bool:
+        """Take a slot and return True; if none is free, wait and return False.
+
+        After False the caller picks a server again, since another one may have become free.
+        """
+        if (seconds := self._blocked_until - self._clock()) > 0:
+            await asyncio.sleep(min(seconds, 1.0))
             return False
         if self.in_flight < int(self.limit):
             self.in_flight += 1
             return True
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
         try:
-            await turn
+            await waiter
         except asyncio.CancelledError:
-            self._wake()  # a turn that was given to one who left goes to the next
+            self._wake()  # the next waiter takes the slot of the cancelled one
             raise
         return False
 
-    def leave(self) -> None:
-        """Give a place back."""
+    def release(self) -> None:
+        """Free a slot."""
         self.in_flight -= 1
-        self._done += 1
+        self._completed += 1
         self._wake()
 
     def _wake(self) -> None:
         free = int(self.limit) - self.in_flight
         while free > 0 and self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 free -= 1

@@ -1,4 +1,4 @@
-"""Answers beside reference answers: ROUGE-1, 2 and L over Chinese tokens, and exact match."""
+"""Metrics against reference answers: ROUGE-1, ROUGE-2 and ROUGE-L over Chinese tokens, and exact match."""
 
 import re
 import unicodedata
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhllama.evaluation.questions import Answers, Question
-from zhllama.evaluation.scores import Interval, bootstrap
-from zhllama.generation.similarity import simplified, tokens
+from zhllama.evaluation.win_rates import Interval, bootstrap
+from zhllama.generation.near_duplicates import simplified, tokens
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 METRICS = (*ROUGE, "exact")
 
 
 class ChineseTokens:
-    """What `rouge_score` compares: a Han character, or a run of letters and digits. Its own tokenizer sees no Chinese."""
+    """The tokenizer for `rouge_score`, whose default tokenizer drops Chinese characters."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Tokens of one text."""
+        """Han characters, and runs of letters and digits."""
         return tokens(text)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near one contestant's answers come to the references, on the questions that have both."""
+    """The metrics of one contestant, on the questions with both an answer and a reference."""
 
     name: str
-    values: dict[str, list[float]]  # metric -> one value a question, from 0 to 1
+    values: dict[str, list[float]]  # metric -> one value per question, from 0 to 1
 
     def means(self) -> dict[str, Interval]:
         """The mean of each metric."""
@@ -54,15 +54,14 @@ def agreement(
         if answer is not None and question.reference:
             for metric, score in scorer.score(question.reference, answer).items():
                 values[metric].append(score.fmeasure)
-            values["exact"].append(float(_plain(answer) == _plain(question.reference)))
+            values["exact"].append(float(_normalize(answer) == _normalize(question.reference)))
         watch()
     return Agreement(contestant.name, values)
 
 
-def _plain(text: str) -> str:
-    """What exact match compares: width, case, script, white space and a last full stop do not count."""
+def _normalize(text: str) -> str:
+    """The text for exact match: without differences of width, case, script, white space and final full stop."""
     text = simplified(unicodedata.normalize("NFKC", text)).lower()
-    text = re.sub(
-        r"(?<![a-z0-9])\s+|\s+(?![a-z0-9])", "", text
-    )  # 用 Python 写 is 用Python写, but 1 2 is not 12
+    # 用 Python 写 equals 用Python写, but 1 2 does not equal 12.
+    text = re.sub(r"(?<![a-z0-9])\s+|\s+(?![a-z0-9])", "", text)
     return re.sub(r"\s+", " ", text).rstrip("。.")

@@ -1,6 +1,7 @@
-"""From verdicts to figures: who won how often, how sure that is, and how often the order of showing decided."""
+"""Win rates and mean scores with confidence intervals, and how often the order of presentation decided."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 Outcome = Literal["win", "tie", "loss"]  # of the left contestant
-Z = 1.959963984540054  # 97.5 % of the normal distribution lie below
+Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over questions and the 95 % confidence interval around it; all None over no question."""
+    """A mean over questions with its 95 % confidence interval; all None without questions."""
 
     value: float | None
     low: float | None
@@ -27,9 +28,9 @@ class Interval:
 
 
 def wilson(points: float, questions: int) -> Interval:
-    """Wilson's score interval of a share, a tie counting half; many ties make it wider than need be, never narrower.
+    """Wilson's score interval of a win rate, where a tie counts half; with many ties it is conservative.
 
-    Unlike a bootstrap it is honest about few questions and about 100 %.
+    Unlike a bootstrap, it is valid for few questions and for win rates near 100 %.
     """
     if not questions:
         return Interval(None, None, None, 0)
@@ -40,28 +41,28 @@ def wilson(points: float, questions: int) -> Interval:
 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
-    """The mean, and the middle 95 % of the means of 2,000 samples drawn with replacement (percentile bootstrap)."""
+    """The mean with a percentile bootstrap interval from 2,000 samples."""
     n = len(values)
     if not n:
         return Interval(None, None, None, 0)
-    chance, held = np.random.default_rng(seed), np.array(values, np.float64)
-    means = sorted(float(held[chance.integers(n, size=n)].mean()) for _ in range(RESAMPLES))
-    at = round(0.025 * RESAMPLES)
-    return Interval(float(held.mean()), means[at], means[-at - 1], n)
+    random, array = np.random.default_rng(seed), np.array(values, np.float64)
+    means = sorted(float(array[random.integers(n, size=n)].mean()) for _ in range(RESAMPLES))
+    tail = round(0.025 * RESAMPLES)
+    return Interval(float(array.mean()), means[tail], means[-tail - 1], n)
 
 
 @dataclass(frozen=True)
 class VerdictTally:
-    """Outcomes of some questions between two contestants."""
+    """Wins, ties and losses of the left contestant."""
 
     wins: int
     ties: int
     losses: int
 
     @classmethod
-    def of(cls, outcomes: Iterable[Outcome]) -> "VerdictTally":
-        held = list(outcomes)
-        return cls(held.count("win"), held.count("tie"), held.count("loss"))
+    def from_outcomes(cls, outcomes: Iterable[Outcome]) -> "VerdictTally":
+        counts = Counter(outcomes)
+        return cls(counts["win"], counts["tie"], counts["loss"])
 
     @property
     def judged(self) -> int:
@@ -69,7 +70,7 @@ class VerdictTally:
 
     @property
     def rate(self) -> Interval:
-        """The left one's win rate, a tie counting half."""
+        """Win rate of the left contestant, where a tie counts half."""
         return wilson(self.wins + self.ties / 2, self.judged)
 
     def figures(self) -> dict[str, Any]:
@@ -80,10 +81,10 @@ class VerdictTally:
 
 @dataclass(frozen=True)
 class Duel:
-    """Two contestants over all questions: questions == judged + unreadable + missing.
+    """Two contestants compared on all questions: questions == judged + unreadable + missing.
 
-    `disagreements` are judged questions whose two orders gave different verdicts; `for_first` those of them where both
-    orders preferred whoever was shown first.
+    `disagreements` counts judged questions whose two orders of presentation gave different verdicts; `for_first` counts
+    those where both orders preferred the answer shown first.
     """
 
     left: str
@@ -97,20 +98,20 @@ class Duel:
 
     @property
     def tally(self) -> VerdictTally:
-        return VerdictTally.of(self.outcomes.values())
+        return VerdictTally.from_outcomes(self.outcomes.values())
 
     @property
     def questions(self) -> int:
         return len(self.outcomes) + self.unreadable + sum(self.missing.values())
 
     def by_category(self) -> dict[str, VerdictTally]:
-        """Tallies by category, the largest first; none where no question has one."""
-        held: dict[str, list[Outcome]] = {}
+        """Tallies by category, the largest first; empty if no question has a category."""
+        outcomes: dict[str, list[Outcome]] = {}
         for id, outcome in self.outcomes.items():
-            held.setdefault(self.categories.get(id, ""), []).append(outcome)
-        if held.keys() <= {""}:
+            outcomes.setdefault(self.categories.get(id, ""), []).append(outcome)
+        if outcomes.keys() <= {""}:
             return {}
-        return {name: VerdictTally.of(held[name]) for name in sorted(held, key=lambda n: (-len(held[n]), n))}
+        return {name: VerdictTally.from_outcomes(outcomes[name]) for name in _largest_first(outcomes)}
 
     def figures(self) -> dict[str, Any]:
         """As JSON."""
@@ -129,8 +130,8 @@ class Duel:
 
 
 @dataclass(frozen=True)
-class Marks:
-    """What one contestant's answers scored: questions == len(values) + unreadable + missing."""
+class ContestantScores:
+    """The scores of one contestant's answers: questions == len(values) + unreadable + missing."""
 
     name: str
     values: Mapping[str, float]  # by question
@@ -147,13 +148,13 @@ class Marks:
         return bootstrap(list(self.values.values()))
 
     def by_category(self) -> dict[str, Interval]:
-        """Means by category, the largest first; none where no question has one."""
-        held: dict[str, list[float]] = {}
+        """Means by category, the largest first; empty if no question has a category."""
+        values: dict[str, list[float]] = {}
         for id, value in self.values.items():
-            held.setdefault(self.categories.get(id, ""), []).append(value)
-        if held.keys() <= {""}:
+            values.setdefault(self.categories.get(id, ""), []).append(value)
+        if values.keys() <= {""}:
             return {}
-        return {n: bootstrap(held[n]) for n in sorted(held, key=lambda n: (-len(held[n]), n))}
+        return {name: bootstrap(values[name]) for name in _largest_first(values)}
 
     def figures(self) -> dict[str, Any]:
         """As JSON."""
@@ -172,37 +173,41 @@ class Marks:
         }
 
 
-def duel_of(left: Marks, right: Marks) -> Duel:
-    """Two contestants by what each scored: the higher score wins a question; what one of them lacks is missing."""
-    both = [id for id in left.values if id in right.values]
+def duel_from_scores(left: ContestantScores, right: ContestantScores) -> Duel:
+    """Compare two contestants by their scores: the higher score wins; a question without both scores is missing."""
+    scored = [id for id in left.values if id in right.values]
     outcomes: dict[str, Outcome] = {}
-    for id in both:
+    for id in scored:
         a, b = left.values[id], right.values[id]
         outcomes[id] = "win" if a > b else "loss" if a < b else "tie"
-    lacking = left.questions - len(both)
+    missing = left.questions - len(scored)
     return Duel(
         left.name,
         right.name,
         outcomes,
         left.categories,
-        missing={"not scored for both": lacking} if lacking else {},
+        missing={"not scored for both": missing} if missing else {},
     )
 
 
 def standings(duels: Sequence[Duel]) -> dict[str, float]:
     """Each contestant's win rate over all its duels, the best first.
 
-    Without an interval: a question that meets several opponents is no several independent questions.
+    It has no confidence interval, because repeated comparisons on one question are not independent.
     """
     points: dict[str, float] = {}
     judged: dict[str, int] = {}
     for duel in duels:
         tally = duel.tally
-        for name, won in ((duel.left, tally.wins), (duel.right, tally.losses)):
-            points[name] = points.get(name, 0.0) + won + tally.ties / 2
+        for name, wins in ((duel.left, tally.wins), (duel.right, tally.losses)):
+            points[name] = points.get(name, 0.0) + wins + tally.ties / 2
             judged[name] = judged.get(name, 0) + tally.judged
     rates = {name: points[name] / judged[name] for name in points if judged[name]}
     return dict(sorted(rates.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _largest_first(groups: Mapping[str, Sequence[Any]]) -> list[str]:
+    return sorted(groups, key=lambda name: (-len(groups[name]), name))
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,0 +1,104 @@
+"""Retry policy: which HTTP errors are retried, after what delay, and which end the run."""
+
+import email.utils
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from zhllama.llm.connection import Connection, ServerError, redact_key
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+
+FIRST_TRIES, TRIES = 3, 8  # attempts per request: before the first success of the run, and after it
+FAILURES = 3  # consecutive failures of one server before the others are preferred
+PATIENCE = (
+    900.0  # seconds: the longest `retry-after` that is honored, and the longest time without any success
+)
+QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "Arrearage"}
+FILTERED = {"content_filter", "content_policy_violation", "data_inspection_failed", "DataInspectionFailed"}
+
+
+@dataclass(frozen=True)
+class FailedAttempt:
+    """Why an attempt failed. `wait` is the delay in seconds that the server asked for.
+
+    `rate_limited` attempts do not use up tries; a `refusal` is final for this request alone.
+    """
+
+    reason: str
+    wait: float | None = None
+    rate_limited: bool = False
+    refusal: bool = False
+
+
+def backoff_delay(attempt: int, random: Random) -> float:
+    """Seconds to wait before the next attempt: exponential, at most 30, with jitter."""
+    return random.uniform(0.5, 1) * min(30.0, 0.25 * 2**attempt)
+
+
+def server_pause(failures: int) -> float:
+    """Seconds without new calls to a server after so many consecutive failures: exponential, at most 5."""
+    return min(5.0, 0.5 * 2.0 ** min(8, failures - FAILURES))
+
+
+def classify_status(
+    error: "APIStatusError", url: str, connection: Connection, any_success: bool, idle: float
+) -> FailedAttempt:
+    """What an HTTP error status means for the request.
+
+    `any_success` is true once any call of the run succeeded; `idle` is the number of seconds since the last success.
+    Errors: ServerError where a retry cannot help.
+    """
+    status, codes = error.status_code, {str(error.code), str(error.type)}
+    body = error.body if isinstance(error.body, dict) else {}
+    message = redact_key(" ".join(str(body.get("message") or error.message).split())[:300], connection.key)
+    if status == 401:
+        if connection.key:
+            raise ServerError(url, f"refuses the key ({message})", "Check the key")
+        raise ServerError(url, f"asks for a key ({message})", "Set OPENAI_API_KEY")
+    if status == 402 or codes & QUOTA:
+        raise ServerError(url, f"has no quota left for this key ({message})", "Top it up")
+    if codes & FILTERED:
+        return FailedAttempt(f"refused: {message}", refusal=True)
+    if status == 403:
+        raise ServerError(url, f"forbids this key the model {connection.model!r} ({message})", "Check both")
+    if status == 404:
+        raise ServerError(
+            url,
+            f"knows no model {connection.model!r}, or is not the right URL ({message})",
+            "Check --model, and that --base-url ends as the server's does, mostly in /v1",
+            resumable=False,
+        )
+    if status in (429, 503):
+        wait = retry_after(error.response.headers)
+        if (wait or 0) > PATIENCE or idle > PATIENCE:
+            raise ServerError(url, f"asks to wait {wait or PATIENCE:.0f} s ({message})", "Wait for that long")
+        return FailedAttempt(f"HTTP {status}: {message}", wait, rate_limited=status == 429)
+    if status in (408, 409, 425) or status >= 500:
+        return FailedAttempt(f"HTTP {status}: {message}")
+    if not any_success:
+        raise ServerError(
+            url,
+            f"refuses the request ({message})",
+            "Check --extra-body, --api and --reply-tokens",
+            resumable=False,
+        )
+    return FailedAttempt(f"HTTP {status}: {message}", refusal=True)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait, from `retry-after-ms` or `retry-after` (seconds or a date)."""
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            return max(0.0, float(milliseconds) / 1000)
+        value = headers.get("retry-after")
+        if value is None:
+            return None
+        if value.replace(".", "", 1).strip().isdigit():
+            return float(value)
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
