@@ -186,7 +186,7 @@ def test_without_a_server_or_sense(served: Served, tmp_path: Path) -> None:
         status=429, error={"message": "You exceeded your current quota", "code": "insufficient_quota"}
     )
     for address, more, line in [
-        (url, ("--n", 0), "--n 0: is not above 0. Say how many tasks to keep."),
+        (url, ("--n", 0), "--n 0: is not above 0. Give the number of tasks to generate."),
         (url, ("--batch", "--base-url", url), "--batch: goes to one server and 2 are named. Give one --base-url."),
         ("https://api.example.com/v1", (), "--base-url https://api.example.com/v1: needs a key, and none is set. Set OPENAI_API_KEY in the environment or in .env, or name another with --key-env."),
         (served(key="k"), (), r"URL: asks for a key (Incorrect API key provided). Set OPENAI_API_KEY."),
@@ -195,7 +195,7 @@ def test_without_a_server_or_sense(served: Served, tmp_path: Path) -> None:
         (broke, (), "URL: has no quota left for this key (You exceeded your current quota). Top it up."),
         (url, ("--seeds", bad_seeds), f"{bad_seeds}:2: instances.0.output: field required. Mend this row."),
         (url, ("--prompts", prompts), f"{prompts}/tasks.jinja:2: unknown variable 'shot'. Known are: api, count, shots, structured."),
-        (url, ("--method", "rank"), "--method rank: needs --given. Give a file in Alpaca's form."),
+        (url, ("--method", "rank"), "--method rank: needs --given. Give a file in Alpaca format."),
         (url, ("--extra-body", "[1]"), "--extra-body: is not a JSON object. Give one such as '{\"enable_thinking\": false}'."),
         (url, ("--max-cost", 1), "--max-cost: needs to know what the model costs. Give --prices FILE.yaml with its name."),
         (url, ("--without", "ugly"), "--without ugly: is not a filter that can be left out. Choose from: "),

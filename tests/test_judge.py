@@ -146,7 +146,7 @@ def test_questions_of_all_kinds(tmp_path: Path) -> None:
         ('{"instruction": ""}', 1, "instruction: "),
         ('{"instruction": "问"}\n{"instruct', 2, "is not JSON"),
         ('{"input": "问"}', 1, "instruction: field required"),
-        ("[]", None, "holds no question"),
+        ("[]", None, "contains no question"),
     ],
 )
 def test_questions_that_are_wrong(tmp_path: Path, text: str, line: int | None, what: str) -> None:

@@ -40,7 +40,7 @@ class GenerationPlan:
         """Validate the options and read the seeds, input tasks, blacklists and prompts."""
         method_name, n = options["method"], options.get("n")
         if n is not None and n < 1:
-            raise OptionError(f"--n {n}", "is not above 0", "Say how many tasks to keep")
+            raise OptionError(f"--n {n}", "is not above 0", "Give the number of tasks to generate")
         for option in ("answers", "reply_tokens"):
             if (value := options.get(option)) is not None and value < (2 if option == "answers" else 1):
                 raise OptionError(f"--{option.replace('_', '-')} {value}", "is too small", "Leave it out")
@@ -49,7 +49,7 @@ class GenerationPlan:
             raise OptionError(
                 f"--method {method_name}",
                 "needs --given" if needs_input_tasks else "takes no --given",
-                "Give a file in Alpaca's form" if needs_input_tasks else "Give --seeds, or another --method",
+                "Give a file in Alpaca format" if needs_input_tasks else "Give --seeds, or another --method",
             )
         if options.get("structured") and (method_name != "alpaca" or options.get("api") != "chat"):
             raise OptionError(

@@ -182,7 +182,7 @@ def _json_tasks(text: str) -> Iterator[ParsedTask]:
             row, end = decoder.raw_decode(body, position)
         except (ValueError, RecursionError):
             position += 1
-            # Only inside a wrapper {"tasks": [ may an incomplete object contain tasks.
+            # An incomplete object contains tasks only if it is the wrapper {"tasks": [.
             if position > 1 or not re.match(r'\s*"tasks"\s*:\s*\[', body[position : position + 40]):
                 following = re.search(r"\}\s{0,40},\s{0,40}(?=\{)", body[position:])
                 if following is None:
