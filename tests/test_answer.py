@@ -77,7 +77,7 @@ def test_batches_padded_on_the_left_answer_as_single_questions_do(
     assert speaker.tokenizer.decode(made, skip_special_tokens=True).strip() == found[0]["answer"]
 
 
-def test_a_killed_run_ends_as_one_that_was_not(model: Path, questions: Path, tmp_path: Path) -> None:
+def test_a_killed_run_equals_an_uninterrupted_run(model: Path, questions: Path, tmp_path: Path) -> None:
     arguments = (
         model,
         "--questions",
@@ -127,7 +127,7 @@ def test_a_server_answers_and_a_judge_reads_it(served: Served, questions: Path, 
     )
 
 
-def test_what_does_not_fit_is_refused_and_counted(model: Path, tmp_path: Path) -> None:
+def test_prompts_beyond_the_context_are_refused(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
     rows_ = [{"id": "long", "instruction": "长" * 600}, {"id": "short", "instruction": "短"}]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows_), encoding="utf-8")
@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_refused_and_counted(model: Path, tmp_path: Path) -
     assert refused[0]["id"] == "long" and refused[0]["reason"].endswith("and the model sees 512")
 
 
-def test_one_line_errors_that_leave_nothing(model: Path, questions: Path, tmp_path: Path) -> None:
+def test_user_errors_are_one_line_and_leave_no_folder(model: Path, questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     for arguments, told in [
         ((tmp_path, "--questions", questions), f"{tmp_path}: contains neither a model (config.json) nor a zhllama run"),
@@ -153,7 +153,7 @@ def test_one_line_errors_that_leave_nothing(model: Path, questions: Path, tmp_pa
         assert f"zhllama: {told}" in shown.err and not out.exists()
 
 
-def test_a_run_of_answers_is_no_model(model: Path, questions: Path, tmp_path: Path) -> None:
+def test_a_run_of_answer_is_not_a_model(model: Path, questions: Path, tmp_path: Path) -> None:
     run(model, "--questions", questions, "--out", tmp_path / "run", "--n", 1, "--reply-tokens", 2)
     shown = line(tmp_path, "answer", tmp_path / "run", "--questions", questions, "--out", tmp_path / "x")
     assert shown.code == 1 and "is a run that trained no model" in shown.err

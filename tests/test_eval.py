@@ -33,7 +33,7 @@ def _plain_bits(folder: Path, text: str) -> float:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "bloom"])
-def test_one_window_is_the_plain_sum(tmp_path: Path, kind: str) -> None:
+def test_one_window_equals_the_plain_sum(tmp_path: Path, kind: str) -> None:
     base = write_model(tmp_path, kind)
     bits = measure_bits(open_model(base).model, load_any_tokenizer(base), ENGLISH)
     assert bits.bits == pytest.approx(_plain_bits(base, ENGLISH), rel=1e-5)
@@ -42,7 +42,7 @@ def test_one_window_is_the_plain_sum(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("window", "stride"), [(8, 4), (16, 1), (7, 6), (64, 32)])
-def test_strided_windows_score_each_token_once_after_all_it_may_see(
+def test_strided_windows_score_each_token_once(
     tmp_path: Path, window: int, stride: int
 ) -> None:
     """Against one pass a token: its context is cut where the window that scores it begins."""
@@ -77,7 +77,7 @@ def test_vocabularies_share_their_unit(tmp_path: Path) -> None:
     assert bits.per_character == pytest.approx(bits.per_byte * len(CHINESE.encode()) / len(CHINESE))
 
 
-def test_what_cannot_be_measured(tmp_path: Path) -> None:
+def test_invalid_inputs(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base")
     larger = load_any_tokenizer(write_tokenizer(larger_vocabulary(), tmp_path / "larger"))
     model = open_model(base).model
@@ -130,7 +130,7 @@ metric_list:
 """
 
 
-def test_tasks_of_ones_own_through_lm_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lm_eval_with_own_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     base = write_model(tmp_path / "base")
@@ -162,7 +162,7 @@ def test_tasks_of_ones_own_through_lm_eval(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow  # lm-eval reads the list of all its tasks
-def test_a_task_that_nobody_knows(tmp_path: Path) -> None:
+def test_unknown_lm_eval_task(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     write_model(tmp_path / "base")
     unknown = line(tmp_path, "eval", "base", "--tasks", "no_such_task")

@@ -162,7 +162,7 @@ def test_twelve_kills_at_two_thousand(served: Served, tmp_path: Path) -> None:
     ).read_bytes()
 
 
-def test_without_a_server_or_sense(served: Served, tmp_path: Path) -> None:
+def test_user_errors_are_one_line_and_leave_no_folder(served: Served, tmp_path: Path) -> None:
     """One line for each mistake, exit 1, and no folder left behind."""
     url, out = served(), tmp_path / "run"
     bad_seeds, prompts = tmp_path / "seeds.jsonl", tmp_path / "prompts"
@@ -208,7 +208,7 @@ def test_without_a_server_or_sense(served: Served, tmp_path: Path) -> None:
         assert not out.exists()
 
 
-def test_resumed_with_other_options_or_run_twice(served: Served, tmp_path: Path) -> None:
+def test_resume_and_repeated_runs(served: Served, tmp_path: Path) -> None:
     url, out = served(), tmp_path / "run"
     code, told, said = gen_zh(url, out, "--n", 200, "--max-tokens", 14_000, "--json")
     result = json.loads(told)
@@ -258,7 +258,7 @@ def test_refilter(served: Served, tmp_path: Path) -> None:
     assert code == 1 and said.count("\n") == 1 and not (tmp_path / "x").exists()
 
 
-def test_the_report_is_whole_and_escaped(served: Served, tmp_path: Path) -> None:
+def test_the_report_is_complete_and_escaped(served: Served, tmp_path: Path) -> None:
     evil = "1. 指令：写一段<script>alert(1)</script>的说明\n1. 输出：<img src=x onerror=alert(2)>这是一个关于网页安全的例子，请勿执行它。"
     assert gen_zh(served(text=evil), tmp_path / "run", "--n", 1, "--without", "too little Chinese")[0] == 0
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

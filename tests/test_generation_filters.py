@@ -1,4 +1,4 @@
-"""Every filter, by the reason it gives, and beside it what it lets pass; the pool's accounts."""
+"""Generation filters: tasks that they reject, tasks that they accept, and the counts of the pool."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from zhllama.generation.task_pool import TaskOrigin, TaskPool
 from zhllama.generation.tasks import SeedTask, Task, read_seeds
 from zhllama.resources import shipped
 
-RULES = FilterOptions(blacklist=read_words([shipped("prompts_zh", "blacklist.txt")])[0][1])
+OPTIONS = FilterOptions(blacklist=read_words([shipped("prompts_zh", "blacklist.txt")])[0][1])
 GOOD = "春天来了，河边的柳树发了新芽，孩子们在草地上放风筝。"
 
 
@@ -49,11 +49,11 @@ GOOD = "春天来了，河边的柳树发了新芽，孩子们在草地上放风
         (Task("润色这句话", "今天天气很好。", "今天天气很好。"), "input equals output"),
     ],
 )
-def test_turned_away(task: Task, reason: str) -> None:
-    found = rejection_reason(task, RULES)
+def test_rejected_tasks(task: Task, reason: str) -> None:
+    found = rejection_reason(task, OPTIONS)
     assert found is not None and found[0] == reason
     assert rejection_reason(
-        task, FilterOptions(blacklist=RULES.blacklist, without=frozenset({reason}))
+        task, FilterOptions(blacklist=OPTIONS.blacklist, without=frozenset({reason}))
     ) is None or found[0] in ("too short", "too long")
 
 
@@ -75,15 +75,15 @@ def test_turned_away(task: Task, reason: str) -> None:
         Task("写一则道歉信", "", "抱歉，昨天没有按时到场。"),
     ],
 )
-def test_passed(task: Task) -> None:
-    assert rejection_reason(task, RULES) is None
+def test_accepted_tasks(task: Task) -> None:
+    assert rejection_reason(task, OPTIONS) is None
 
 
 def test_the_shipped_seeds_pass() -> None:
     turned = {
         s.id: found
         for s in read_seeds(shipped("seeds_zh", "seed_tasks.jsonl"))
-        if (found := rejection_reason(s.task, RULES))
+        if (found := rejection_reason(s.task, OPTIONS))
     }
     assert not turned
 
@@ -117,7 +117,7 @@ def test_personal_data() -> None:
         ({"min_han": 2.0}, "--min-han"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any], where: str) -> None:
+def test_invalid_options(options: dict[str, Any], where: str) -> None:
     with pytest.raises(OptionError) as error:
         FilterOptions(**options)
     assert error.value.where == where
@@ -149,7 +149,7 @@ def offer(on: TaskPool, *tasks: Task) -> None:
         on.offer(task, TaskOrigin(0, 0, place))
 
 
-def test_duplicates_and_accounts() -> None:
+def test_duplicates_and_counts() -> None:
     on, rejected = pool(wanted=3)
     offer(
         on,
@@ -171,7 +171,7 @@ def test_duplicates_and_accounts() -> None:
     assert on.accepted[2].task.instruction == "为什么天空是蓝色的" and on.flags == {"was Traditional": 1}
 
 
-def test_duplicates_may_be_let_in() -> None:
+def test_duplicate_filters_can_be_disabled() -> None:
     on, rejected = pool(
         without=frozenset({"near duplicate", "same input, other output"}), keep_traditional=True
     )

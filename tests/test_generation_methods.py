@@ -1,4 +1,4 @@
-"""Every method over a scripted server: what it asks, in which order, and what becomes of the replies."""
+"""Every generation method with a scripted server: its requests, their order, and the accepted replies."""
 
 import asyncio
 import json
@@ -75,7 +75,7 @@ def whole_tasks(request: Request) -> str:
     )
 
 
-def test_alpaca_asks_for_what_is_missing(tmp_path: Path) -> None:
+def test_alpaca_requests_only_the_missing_tasks(tmp_path: Path) -> None:
     method, script, rejected, whole = run(tmp_path, whole_tasks, n=30)
     assert whole and len(method.pool.accepted) == 30 and len(rejected) == len(script.asked) * 4 - 30
     assert [k.origin.id for k in method.pool.accepted[:5]] == ["0.0.0", "0.0.1", "0.0.2", "0.0.3", "0.1.0"]
@@ -84,12 +84,12 @@ def test_alpaca_asks_for_what_is_missing(tmp_path: Path) -> None:
     assert first.prompt.count("###\n") == 3 and len({r.prompt for r in script.asked}) == len(script.asked)
 
 
-def test_nothing_kept_ends_a_run(tmp_path: Path) -> None:
+def test_empty_rounds_end_a_run(tmp_path: Path) -> None:
     method, script, rejected, whole = run(tmp_path, lambda r: "不会", n=2000)
     assert whole and not method.pool.accepted and len(script.asked) == len(rejected) < 200
 
 
-def test_structured_asks_for_a_schema(tmp_path: Path) -> None:
+def test_structured_sends_a_schema(tmp_path: Path) -> None:
     task = {"instruction": unlike(1), "input": "", "output": "好"}
     method, script, _, _ = run(tmp_path, lambda r: json.dumps({"tasks": [task]}), n=1, structured=True)
     assert (
@@ -114,7 +114,7 @@ def self_instruct(request: Request) -> str | Reply:
     )
 
 
-def test_self_instruct_goes_step_by_step(tmp_path: Path) -> None:
+def test_self_instruct_runs_its_three_steps(tmp_path: Path) -> None:
     method, script, rejected, whole = run(tmp_path, self_instruct, method="self-instruct", n=40)
     kinds = [(r.round, r.kind) for r in script.asked]
     assert whole and len(method.pool.accepted) == 40
@@ -134,7 +134,7 @@ def test_self_instruct_goes_step_by_step(tmp_path: Path) -> None:
     assert {"same input, other output", "cut off"} <= reasons
 
 
-def test_judged_again_by_other_filters(tmp_path: Path) -> None:
+def test_replay_with_other_filters(tmp_path: Path) -> None:
     method, _, _, _ = run(tmp_path, self_instruct, method="self-instruct", n=20)
     for options in ({}, {"min_output": 2}, {"min_instruction": 50}, {"n": 10}):
         rejected: list[dict[str, Any]] = []
@@ -165,7 +165,7 @@ def rewritten(request: Request) -> str | Reply:
     )
 
 
-def test_translation_keeps_ids_beside_their_answers(tmp_path: Path) -> None:
+def test_translation_keeps_ids(tmp_path: Path) -> None:
     file = given(
         tmp_path, *({"instruction": f"Say number {n}", "input": "", "output": "x"} for n in range(200))
     )
@@ -182,7 +182,7 @@ def test_translation_keeps_ids_beside_their_answers(tmp_path: Path) -> None:
     assert "Say number 0" in script.asked[0].prompt
 
 
-def test_evolution_goes_deeper_and_wider(tmp_path: Path) -> None:
+def test_evolution_in_depth_and_breadth(tmp_path: Path) -> None:
     file = given(
         tmp_path, *({"instruction": f"请讲一讲第{unlike(n)[:4]}件事", "output": ""} for n in range(20, 50))
     )
@@ -216,7 +216,7 @@ def test_ranking_in_both_orders(tmp_path: Path) -> None:
     assert orders == [[0, 1, 2], [2, 1, 0]]
 
 
-def test_a_budget_stops_and_is_gone_on_from(tmp_path: Path) -> None:
+def test_a_run_stopped_by_its_budget_is_resumed(tmp_path: Path) -> None:
     _, script, _, whole = run(tmp_path, whole_tasks, Spending(token_budget=100), n=100)
     assert not whole and len(script.asked) <= 5
     method, more, _, whole = run(tmp_path, whole_tasks, n=100)
@@ -224,13 +224,13 @@ def test_a_budget_stops_and_is_gone_on_from(tmp_path: Path) -> None:
     assert not {r.key for r in script.asked} & {r.key for r in more.asked}, "nothing is paid for twice"
 
 
-def test_a_journal_of_other_questions_is_refused(tmp_path: Path) -> None:
+def test_a_journal_of_other_requests_is_refused(tmp_path: Path) -> None:
     run(tmp_path, whole_tasks, n=10)
     with pytest.raises(InputError, match="belongs to a different request"):
         run(tmp_path, whole_tasks, n=10, seed=1)
 
 
-def test_hostile_replies_are_all_accounted_for(tmp_path: Path) -> None:
+def test_hostile_replies_are_all_counted(tmp_path: Path) -> None:
     said = [
         "",
         "<think>",

@@ -70,7 +70,7 @@ def test_the_sunburst_is_drawn(browser: Any, file: Path) -> None:
     assert said == []
 
 
-def test_what_a_model_wrote_stays_text(browser: Any, file: Path) -> None:
+def test_model_output_is_escaped(browser: Any, file: Path) -> None:
     view, said = opened(browser, file)
     assert view.evaluate("window.hit") is None
     assert view.locator("script, img").count() == 0

@@ -1,4 +1,4 @@
-"""Judging without a server: verdicts read or refused, intervals, accounts, questions and answers, references."""
+"""Judging without a server: verdicts, intervals, counts, questions and answers, reference metrics."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ PARTS = st.sampled_from(["结论", "：", ":", "[[", "]]", "A", "B", "平局", "
 
 
 @given(st.one_of(st.text(), st.lists(PARTS, max_size=30).map("".join)), st.booleans())
-def test_no_reply_can_make_the_reader_fail_or_guess(said: str, whole: bool) -> None:
+def test_arbitrary_replies_never_raise_or_guess(said: str, whole: bool) -> None:
     assert read_choice(said, whole) in ("first", "second", "tie", None)
     score = read_score(said, whole)
     assert score is None or 1 <= score <= 10
@@ -103,7 +103,7 @@ def test_long_hostile_replies_take_linear_time() -> None:
         assert read_choice(said) is None and read_score(said) is None
 
 
-def test_wilson_is_the_textbook_s() -> None:
+def test_wilson_interval() -> None:
     found = wilson(8, 10)  # 80 % of ten: [49.0 %, 94.3 %], Agresti and Coull (1998)
     assert (found.value, round(found.low or 0, 3), round(found.high or 0, 3)) == (0.8, 0.49, 0.943)
     sure = wilson(5, 5)
@@ -112,7 +112,7 @@ def test_wilson_is_the_textbook_s() -> None:
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=40))
-def test_the_bootstrap_holds_its_mean(values: list[float]) -> None:
+def test_bootstrap_interval(values: list[float]) -> None:
     found = bootstrap(values)
     assert found.low is not None and found.high is not None and found.value is not None
     assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
@@ -149,7 +149,7 @@ def test_questions_of_all_kinds(tmp_path: Path) -> None:
         ("[]", None, "contains no question"),
     ],
 )
-def test_questions_that_are_wrong(tmp_path: Path, text: str, line: int | None, what: str) -> None:
+def test_invalid_questions(tmp_path: Path, text: str, line: int | None, what: str) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as raised:
@@ -158,7 +158,7 @@ def test_questions_that_are_wrong(tmp_path: Path, text: str, line: int | None, w
     assert raised.value.what.startswith(what)
 
 
-def test_contestants_and_what_they_answer(tmp_path: Path) -> None:
+def test_contestants_and_their_questions(tmp_path: Path) -> None:
     a = write(tmp_path / "a.jsonl", {"id": "1", "instruction": "问", "answer": "好", "category": "写作"}, {"id": "2", "instruction": "再问", "answer": ""})  # fmt: skip
     (tmp_path / "run").mkdir()
     write(tmp_path / "run" / "answers.jsonl", {"id": "1", "instruction": "问", "answer": "坏", "reference": "好"}, {"id": "3", "answer": "无"})  # fmt: skip
@@ -245,7 +245,7 @@ def test_both_orders_must_agree(tmp_path: Path) -> None:
     assert {name: t.judged for name, t in duel.by_category().items()} == {"双": 4, "单": 3}
 
 
-def test_scores_on_their_own(tmp_path: Path) -> None:
+def test_scoring_single_answers(tmp_path: Path) -> None:
     questions, files = contest(tmp_path, 5, {0: "一", 1: "二", 2: "三", 3: "四"}, {0: "一", 1: "二", 2: "三"})
     scoring = Scoring(Prompts(shipped("prompts_zh")), questions, files, {"max_tokens": 9}, "all", pairs=[("left", "right")])  # fmt: skip
     said = {("left", "0"): "[[9]]", ("right", "0"): "[[8]]", ("left", "1"): "[[3]]", ("right", "1"): "[[3]]", ("left", "2"): "好",
@@ -269,7 +269,7 @@ def test_standings() -> None:
     assert standings(duels) == {"a": 0.75, "b": 0.5, "c": 0.0}
 
 
-def test_answers_beside_references(tmp_path: Path) -> None:
+def test_reference_metrics(tmp_path: Path) -> None:
     file = write(
         tmp_path / "a.jsonl",
         {"id": 0, "answer": "我喜欢 Python 编程。"},

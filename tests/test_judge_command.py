@@ -77,7 +77,7 @@ def test_a_fair_judge_and_all_products(served: Served, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["pair", "score"])
-def test_killed_many_times_and_equal_to_one_run(served: Served, tmp_path: Path, mode: str) -> None:
+def test_killed_runs_equal_an_uninterrupted_run(served: Served, tmp_path: Path, mode: str) -> None:
     files = [write_answers(tmp_path, n, [20 + (k * i) % 37 for k in range(120)]) for i, n in enumerate("甲乙丙", 1)]  # fmt: skip
     arguments = (*answers(*files), "--mode", mode, "--seed", 3)
     assert judge(served(messy=True), tmp_path / "whole", *arguments)[0] == 0
@@ -114,7 +114,7 @@ def test_killed_many_times_and_equal_to_one_run(served: Served, tmp_path: Path, 
         assert sum(m["unreadable"] for m in result["scores"]) > 0
 
 
-def test_a_budget_leaves_the_rest_missing(served: Served, tmp_path: Path) -> None:
+def test_the_budget_leaves_questions_missing(served: Served, tmp_path: Path) -> None:
     files = [write_answers(tmp_path, n, [20 + (k * i) % 37 for k in range(60)]) for i, n in enumerate("甲乙", 1)]  # fmt: skip
     url, out = served(), tmp_path / "run"
     code, told, said = judge(url, out, *answers(*files), "--max-tokens", 30_000, "--json")
@@ -151,7 +151,7 @@ def test_without_a_server(tmp_path: Path) -> None:
     assert code == 0 and "ROUGE-L" in told
 
 
-def test_one_line_errors_that_leave_nothing(served: Served, tmp_path: Path) -> None:
+def test_user_errors_are_one_line_and_leave_no_folder(served: Served, tmp_path: Path) -> None:
     a, b = (write_answers(tmp_path, name, [10, length]) for name, length in (("a", 20), ("b", 30)))
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "torn.jsonl").write_text('{"id": 1, "instruction": "问", "answer": "好"}\n{"id": 2, "inst', encoding="utf-8")  # fmt: skip
@@ -178,7 +178,7 @@ def test_one_line_errors_that_leave_nothing(served: Served, tmp_path: Path) -> N
         assert not out.exists()
 
 
-def test_the_page_escapes_what_models_say(served: Served, tmp_path: Path) -> None:
+def test_the_page_escapes_answers(served: Served, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     for name, text in (("a", evil), ("b", "无害")):
         row = {"id": evil, "instruction": evil, "category": evil, "answer": text, "reference": evil}

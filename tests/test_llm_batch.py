@@ -1,4 +1,4 @@
-"""The Batch API: a round is one batch, found again by its id, and what it left out is sent again."""
+"""The Batch API client: one batch per round, resumed by id; unanswered requests are sent again."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def notes(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / BATCHES).read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_round_is_one_batch_and_found_again(served: Served, tmp_path: Path) -> None:
+def test_a_round_is_one_batch_and_is_resumed(served: Served, tmp_path: Path) -> None:
     url = served()
     replies = ask(url, tmp_path, 0, 1, 2)
     assert all(reply and reply.text and reply.model == "batch" for reply in replies)
@@ -54,7 +54,7 @@ def test_a_round_is_one_batch_and_found_again(served: Served, tmp_path: Path) ->
     assert [note["id"] for note in notes(tmp_path) if "id" in note] == ["batch-1", "batch-2"]
 
 
-def test_an_expired_batch_is_not_asked_twice(served: Served, tmp_path: Path) -> None:
+def test_answered_requests_of_an_expired_batch_are_not_sent_again(served: Served, tmp_path: Path) -> None:
     url = served(batch="expired")
     with pytest.raises(ServerError, match="batch batch-1 left 1 requests unanswered"):
         ask(url, tmp_path, 0, 1)
@@ -86,7 +86,7 @@ def killed(url: str, folder: Path, when: Callable[[], bool]) -> None:
         child.wait()
 
 
-def test_killed_before_word_of_a_batch_comes_nothing_is_paid_twice(served: Served, tmp_path: Path) -> None:
+def test_killed_before_the_batch_id_arrives_pays_once(served: Served, tmp_path: Path) -> None:
     url = served(hold=3)
     killed(url, tmp_path, lambda: stats(url).get("batches", 0) == 1)
     assert [sorted(note) for note in notes(tmp_path)] == [["file", "requests"]], "noted before it is made"
@@ -95,7 +95,7 @@ def test_killed_before_word_of_a_batch_comes_nothing_is_paid_twice(served: Serve
     assert stats(url)["batches"] == 1 and notes(tmp_path)[-1] == {"id": "batch-1", "file": "file-0"}
 
 
-def test_a_batch_that_was_never_made_is_made(served: Served, tmp_path: Path) -> None:
+def test_a_batch_that_was_not_created_is_created_on_resume(served: Served, tmp_path: Path) -> None:
     url = served()
     (tmp_path / BATCHES).write_text('{"file": "file-9", "requests": [[0, 0], [0, 1]]}\n', encoding="utf-8")
     for _ in range(2):
@@ -104,7 +104,7 @@ def test_a_batch_that_was_never_made_is_made(served: Served, tmp_path: Path) -> 
     assert stats(url)["batches"] == 1
 
 
-def test_lost_word_of_a_batch_is_looked_up_among_many(served: Served, tmp_path: Path) -> None:
+def test_a_lost_batch_id_is_looked_up_among_many(served: Served, tmp_path: Path) -> None:
     url = served(lost=True)
     for index in range(4):
         assert all(ask(url, tmp_path, index))
@@ -114,7 +114,7 @@ def test_lost_word_of_a_batch_is_looked_up_among_many(served: Served, tmp_path: 
     assert stats(url)["batches"] == 4, "found on the second page"
 
 
-def test_a_note_that_was_cut_off_names_nothing(served: Served, tmp_path: Path) -> None:
+def test_an_incomplete_log_entry_is_ignored(served: Served, tmp_path: Path) -> None:
     url = served()
     assert all(ask(url, tmp_path, 0))
     with (tmp_path / BATCHES).open("a", encoding="utf-8") as file:

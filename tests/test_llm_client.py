@@ -1,4 +1,4 @@
-"""The client against a server that misbehaves, and the limiter by itself."""
+"""The client against a faulty server, and the rate limiter."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ def ask(to: Connection, count: int = 1) -> tuple[list[Reply | None], Client]:
     return asyncio.run(asked(to, count))
 
 
-def test_troubles_pass(served: Served) -> None:
+def test_transient_errors_are_retried(served: Served) -> None:
     url = served(busy=0.2, broken=0.1, cut=0.1, garbage=0.1, keep_alive=3, key="secret-1")
     replies, client = ask(Connection((url,), "m", "secret-1", extra_body={"enable_thinking": False}), 60)
     assert all(reply and reply.text for reply in replies)
@@ -50,7 +50,7 @@ def test_several_servers_share_the_load(served: Served) -> None:
     assert sum(done) == 40 and min(done) >= 12
 
 
-def test_a_dead_server_does_not_draw_the_calls(served: Served) -> None:
+def test_a_dead_server_does_not_attract_calls(served: Served) -> None:
     to = Connection(("http://127.0.0.1:9/v1", served(delay=0.02)), "m", concurrency=8)
     replies, client = ask(to, 60)
     assert all(reply and reply.text for reply in replies) and client.retries < 40
@@ -74,22 +74,20 @@ def test_completion_models(served: Served) -> None:
         (200, {"message": "odd"}, "gives no reply (not a completion"),
     ],
 )
-def test_what_no_retry_mends_ends_at_once(
-    served: Served, status: int, error: dict[str, str], said: str
-) -> None:
+def test_permanent_errors_end_the_run(served: Served, status: int, error: dict[str, str], said: str) -> None:
     with pytest.raises(ServerError) as raised:
         ask(Connection((served(status=status, error=error),), "m", "secret-1"))
     assert said in str(raised.value) and "secret-1" not in str(raised.value)
 
 
-def test_a_filtered_request_is_refused_alone(served: Served) -> None:
+def test_a_content_filter_refuses_one_request(served: Served) -> None:
     replies, _ = ask(
         Connection((served(status=400, error={"message": "bad words", "code": "content_filter"}),), "m")
     )
     assert replies == [Reply(text=None, refusal="refused: bad words")]
 
 
-def test_no_server_and_a_silent_one(served: Served) -> None:
+def test_no_server_and_a_server_that_times_out(served: Served) -> None:
     with pytest.raises(ServerError, match="gives no reply"):
         ask(Connection(("http://127.0.0.1:9/v1",), "m"))
     with pytest.raises(ServerError, match=r"nothing after 0\.2 s"):
@@ -112,18 +110,18 @@ def test_no_server_and_a_silent_one(served: Served) -> None:
         ),
     ],
 )
-def test_odd_bodies(body: bytes, text: str, finish: str | None) -> None:
+def test_unusual_response_bodies(body: bytes, text: str, finish: str | None) -> None:
     reply = read_reply(body, "四个汉字", "secret")
     assert (reply.text, reply.finish) == (text, finish) and reply.prompt_tokens in (4, 7)
 
 
-def test_retry_after_is_obeyed_by_all(served: Served) -> None:
+def test_retry_after_pauses_all_requests(served: Served) -> None:
     url, began = served(busy=1.0, retry_after=1.0), time.monotonic()
     replies, _ = ask(Connection((url,), "m"), 3)
     assert all(replies) and time.monotonic() - began >= 1.0
 
 
-def test_connections_that_cannot_be() -> None:
+def test_invalid_connections() -> None:
     for given, said in [
         (((), "m"), "--base-url: is missing"),
         ((("localhost:80",), "m"), "is not a URL"),
@@ -136,7 +134,7 @@ def test_connections_that_cannot_be() -> None:
     assert "k-1" not in repr(Connection(("http://h/v1",), "m", "k-1"))
 
 
-def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_api_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("# mine\nexport OTHER = 'x'\nMY_KEY=\"abc\"\n", encoding="utf-8")
     monkeypatch.delenv("MY_KEY", raising=False)
     assert (
@@ -149,7 +147,7 @@ def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_api_key("MY_KEY", tmp_path / ".env") == "from outside"
 
 
-def test_the_gate() -> None:
+def test_rate_limiter() -> None:
     now = 0.0
     limiter = RateLimiter(32, lambda: now)
 

@@ -1,4 +1,4 @@
-"""The journal holds what was written, whatever happened to its writer."""
+"""The journal keeps every written record, even if its writer was killed."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def filled(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_what_was_written_is_read_in_request_order(tmp_path: Path) -> None:
+def test_records_are_read_in_request_order(tmp_path: Path) -> None:
     filled(tmp_path / "j")
     with Journal(tmp_path / "j") as journal:
         assert [(r.key, r.reply.text) for r in journal] == [((0, i), t) for i, t in enumerate(TEXTS)]
@@ -38,7 +38,7 @@ def test_what_was_written_is_read_in_request_order(tmp_path: Path) -> None:
         assert len(journal) == len(TEXTS) + 1
 
 
-def test_a_tail_torn_anywhere_is_taken_away(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "j"
     whole = filled(path)
     ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]
@@ -56,7 +56,7 @@ def test_a_tail_torn_anywhere_is_taken_away(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(whole[: ends[1]] + b'{"round":0,"index":9')
 
 
-def test_a_break_in_the_middle_is_refused(tmp_path: Path) -> None:
+def test_a_broken_line_before_the_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "j"
     lines = filled(path).split(b"\n")
     path.write_bytes(b"\n".join([lines[0], lines[1][:20], *lines[2:]]))

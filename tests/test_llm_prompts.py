@@ -1,4 +1,4 @@
-"""The shipped prompts render for both kinds of model; mistakes in a user's are told by file and line."""
+"""The shipped prompts render for chat and completion models; errors in user prompts name file and line."""
 
 import json
 import re
@@ -109,14 +109,16 @@ def test_a_wrong_result_scores_the_same_by_both_rules() -> None:
         ("好\n\n{% for s in shots %}", 3, "Unexpected end of template"),
     ],
 )
-def test_mistakes_found_before_anything_is_asked(tmp_path: Path, source: str, line: int, what: str) -> None:
+def test_errors_are_reported_before_the_first_request(
+    tmp_path: Path, source: str, line: int, what: str
+) -> None:
     (tmp_path / "tasks.jinja").write_text(source, encoding="utf-8")
     with pytest.raises(InputError) as error:
         Prompts(tmp_path).check("tasks")
     assert str(error.value).startswith(f"{tmp_path}/tasks.jinja:{line}: {what}")
 
 
-def test_mistakes_found_while_rendering(tmp_path: Path) -> None:
+def test_errors_while_rendering(tmp_path: Path) -> None:
     shutil.copytree(shipped("prompts_zh"), tmp_path, dirs_exist_ok=True)
     (tmp_path / "answer.jinja").write_text("好\n{{ task.question }}", encoding="utf-8")
     prompts = Prompts(tmp_path)

@@ -1,4 +1,4 @@
-"""Replies as models really write them: what is read, and what is told to be unreadable."""
+"""Parsing replies as models really write them: which parts are tasks, and which are unreadable."""
 
 import random
 import time
@@ -61,7 +61,7 @@ def test_tasks(text: str) -> None:
     assert isinstance(said, str) and parse_tasks(said) == TWO
 
 
-def test_half_json_gives_what_is_whole() -> None:
+def test_incomplete_json_gives_its_complete_tasks() -> None:
     assert parse_tasks(OBJECT) == TWO
     assert parse_tasks(OBJECT + ', {"instruction": "写') == [
         *TWO,
@@ -72,7 +72,7 @@ def test_half_json_gives_what_is_whole() -> None:
     assert isinstance(first, Unreadable) and first.why == "half JSON" and second == TWO[1]
 
 
-def test_labels_inside_an_answer_stay_text() -> None:
+def test_labels_inside_an_output_are_text() -> None:
     text = "1. 指令：写一个求和程序，并举例。\n1. 输入：<无>\n1. 输出：print(sum(xs))\n输入：1 2\n输出：3\n2. 指令：再来\n2. 输出：好"
     assert parse_tasks(text) == [
         Task("写一个求和程序，并举例。", "", "print(sum(xs))\n输入：1 2\n输出：3"),
@@ -82,7 +82,7 @@ def test_labels_inside_an_answer_stay_text() -> None:
     assert parse_tasks("指令：甲\n输入：乙\n输出：丙\n输入：丁") == [Task("甲", "乙", "丙\n输入：丁")]
 
 
-def test_what_is_missing_is_told() -> None:
+def test_missing_fields_are_reported() -> None:
     assert parse_tasks("") == [Unreadable("", "no task in the reply")]
     assert parse_tasks("好的，没问题！") == [Unreadable("好的，没问题！", "no task in the reply")]
     assert parse_tasks("1. 指令：写诗\n2. 指令：\n2. 输出：好") == [
@@ -99,7 +99,7 @@ def test_what_is_missing_is_told() -> None:
     ]
 
 
-def test_a_completion_goes_on_where_the_prompt_ended() -> None:
+def test_a_completion_starts_without_the_first_label() -> None:
     assert parse_tasks(PLAIN.removeprefix("###\n4. 指令："), label_in_prompt=True) == TWO
     assert parse_instances("甲", "乙\n输出：丙", label_first=False, label_in_prompt=True) == [
         Task("甲", "乙", "丙")
@@ -147,7 +147,7 @@ def test_questions_and_lists() -> None:
     ("text", "said"),
     [("是", True), ("否。", False), ("不是", False), ("Yes", True), ("嗯", None), ("", None)],
 )
-def test_yes(text: str, said: bool | None) -> None:
+def test_parse_yes_no(text: str, said: bool | None) -> None:
     assert parse_yes_no(text) is said
 
 
@@ -167,14 +167,14 @@ def test_ranking(text: str, ranks: list[int] | None) -> None:
     assert parse_ranking(text, 3) == ranks
 
 
-def test_thoughts_are_taken_away() -> None:
+def test_strip_thinking() -> None:
     assert strip_thinking("<think>嗯\n</think>\n\n好") == "好"
     unending = strip_thinking("<think>嗯")
     assert isinstance(unending, Unreadable) and unending.why == "the thought never ends"
 
 
 @pytest.mark.parametrize("field", ["<无>", " 无。", "（无）", "None", "<noinput>", "N/A", ""])
-def test_no_text(field: str) -> None:
+def test_normalize_empty(field: str) -> None:
     assert normalize_empty(field) == ""
     assert normalize_empty("无锡") == "无锡"
 
@@ -184,7 +184,7 @@ HOSTILE = [" " * 300_000, "{" * 100_000, '{"tasks": [' * 30_000, '{"a":' * 60_00
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_no_reply_takes_long(text: str) -> None:
+def test_parsing_takes_linear_time(text: str) -> None:
     began = time.process_time()
     for read in (parse_tasks, parse_list, parse_question, parse_yes_no, strip_thinking):
         read(text)
@@ -193,7 +193,7 @@ def test_no_reply_takes_long(text: str) -> None:
     assert time.process_time() - began < 3  # quadratic time would be minutes
 
 
-def test_scraps_of_replies_never_raise() -> None:
+def test_fragments_never_raise() -> None:
     chance = random.Random(3)
     scraps = [
         *PLAIN.split("\n"),

@@ -1,4 +1,4 @@
-"""The index decides as rouge_score does, over random pairs and over ones made to sit at its edges."""
+"""The near-duplicate index decides as rouge_score does, on random pairs and on pairs near the threshold."""
 
 import random
 from collections.abc import Iterator
@@ -127,7 +127,7 @@ def test_tokens(text: str, expected: list[str]) -> None:
     assert tokens(text) == expected
 
 
-def test_nearest_however_far() -> None:
+def test_nearest_neighbor() -> None:
     pool = NearDuplicateIndex()
     for text in ("把句子译成英文", "把句子译成法文", "完全无关"):
         pool.add(text)

@@ -27,7 +27,7 @@ async def send_request(client: "AsyncOpenAI", connection: Connection, request: R
     arguments = {key: body.pop(key) for key in ("model", "messages", "prompt") if key in body}
     api = client.chat.completions if connection.api == "chat" else client.completions
     # `extra_body` passes all other parameters unchecked: servers accept parameters that the package does not know.
-    response: Any = await api.with_raw_response.create(**arguments, extra_body=body)  # type: ignore[attr-defined]
+    response: Any = await api.with_raw_response.create(**arguments, extra_body=body)
     return bytes(response.content)
 
 

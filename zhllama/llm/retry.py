@@ -36,7 +36,7 @@ class FailedAttempt:
 
 def backoff_delay(attempt: int, random: Random) -> float:
     """Seconds to wait before the next attempt: exponential, at most 30, with jitter."""
-    return random.uniform(0.5, 1) * min(30.0, 0.25 * 2**attempt)
+    return random.uniform(0.5, 1) * min(30.0, 0.25 * 2.0 ** min(attempt, 8))
 
 
 def server_pause(failures: int) -> float:
