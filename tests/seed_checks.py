@@ -20,7 +20,7 @@ import opencc
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 
-from zhllama.generation.similarity import Similarity
+from zhllama.generation.near_duplicates import NearDuplicateIndex
 
 Task = dict[str, Any]
 Check = Callable[[list[Task]], list[str]]
@@ -322,12 +322,12 @@ def highest(tasks: list[Task], rows: list[str], count: int = 3) -> Iterable[str]
         ("with input", [t["instruction"] + "\n" + t["instances"][0]["input"] for t in tasks]),
     ):
         for kind, others in (("seed", None), ("row", rows)):
-            pool = Similarity(0.4)
+            pool = NearDuplicateIndex(0.4)
             for row in others or ():
                 pool.add(row)
             found = []
             for task, text in zip(tasks, strings, strict=True):
-                if (near := pool.near(text)) is not None:
+                if (near := pool.find(text)) is not None:
                     found.append((near.score, task["id"], tasks[near.number]["id"] if others is None else others[near.number]))  # fmt: skip
                 if others is None:
                     pool.add(text)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.seed_checks import spaced
 from zhllama.errors import InputError
-from zhllama.generation.rewrite_and_rank import DEEPER
+from zhllama.generation.rewrite import DEEPENING_OPERATIONS
 from zhllama.generation.tasks import Task
 from zhllama.llm.prompts import VARIABLES, Api, Prompts
 from zhllama.resources import shipped
@@ -84,10 +84,10 @@ def test_an_input_is_nowhere_required() -> None:
 
 
 def test_deepening_changes_material_only_where_the_way_says_so() -> None:
-    for way in DEEPER:
+    for way in DEEPENING_OPERATIONS:
         text = rendered("deepen", way=way)
         assert f"办法是：{way}。" in text and "除非上述办法要求改动材料" in text
-    assert [way for way in DEEPER if "材料" in way] == [DEEPER[-1]]
+    assert [way for way in DEEPENING_OPERATIONS if "材料" in way] == [DEEPENING_OPERATIONS[-1]]
 
 
 def test_a_wrong_result_scores_the_same_by_both_rules() -> None:

@@ -30,7 +30,7 @@ from tests.seed_checks import (
     shared_instructions,
     tokens,
 )
-from zhllama.generation.similarity import Similarity
+from zhllama.generation.near_duplicates import NearDuplicateIndex
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,10 @@ def test_seeds_are_not_in_the_shared_data(tasks: list[Task]) -> None:
     rows = shared_instructions(folder)
     assert len(rows) > 10_000
     assert nearest_rows(tasks, rows) == []
-    pool = Similarity()  # the measure by which gen-zh rejects near duplicates
+    pool = NearDuplicateIndex()  # the measure by which gen-zh rejects near duplicates
     for row in rows:
         pool.add(row)
-    assert [task["id"] for task in tasks if pool.near(task["instruction"])] == []
+    assert [task["id"] for task in tasks if pool.find(task["instruction"])] == []
     # The search does find what is there: a row itself, and the same row with one character more.
     sample = [r for r in rows if 12 <= len(tokens(r)) <= 40][::1000]
     planted = [{"id": str(n), "instruction": r + "吗"} for n, r in enumerate(sample)]
