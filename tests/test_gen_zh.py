@@ -104,10 +104,12 @@ def imported() -> None:
         import jieba.posseg
     import openai
 
+    import zhllama.generation.method_options
     import zhllama.llm.client
 
     jieba.posseg.lcut("写一首诗")
-    assert openai.DefaultAioHttpClient and openai.resources.chat.completions and zhllama.generation
+    assert openai.DefaultAioHttpClient and openai.resources.chat.completions
+    assert zhllama.generation.method_options and zhllama.llm.client
 
 
 def gen_zh(url: str, out: Path, *more: object, env: dict[str, str] | None = None) -> tuple[int, str, str]:

@@ -173,7 +173,7 @@ def test_translation_keeps_ids(tmp_path: Path) -> None:
     assert whole and len(method.pool.accepted) == 188
     assert all(
         k.row()["output"] == f"答案之{k.row()['id']}"
-        and k.task == replace(method.pool.prepared(Task(unlike(int(k.row()["id"]))))[0], output=k.task.output)
+        and k.task == replace(method.pool.prepare(Task(unlike(int(k.row()["id"]))))[0], output=k.task.output)
         for k in method.pool.accepted
         if not k.row()["id"].startswith("3")
     )

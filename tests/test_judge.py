@@ -74,9 +74,9 @@ def test_scores(said: str, score: float | None) -> None:
 
 
 def test_a_reply_that_was_cut_off_counts_only_with_a_closed_verdict() -> None:
-    assert read_score("结论：[[8]] 因为", whole=False) == 8
-    assert read_score("结论：1", whole=False) is None, "perhaps 10"
-    assert read_choice("A", whole=False) is None
+    assert read_score("结论：[[8]] 因为", complete=False) == 8
+    assert read_score("结论：1", complete=False) is None, "perhaps 10"
+    assert read_choice("A", complete=False) is None
 
 
 PARTS = st.sampled_from(["结论", "：", ":", "[[", "]]", "A", "B", "平局", "10", "7.5", "分", "\n", "<think>", "</think>", "【", "助手", "更好", "不"])  # fmt: skip

@@ -46,7 +46,7 @@ def test_transient_errors_are_retried(served: Served) -> None:
 def test_several_servers_share_the_load(served: Served) -> None:
     urls = served(delay=0.02), served(delay=0.02)
     _, client = ask(Connection(urls, "m", concurrency=8), 40)
-    done = [server.limiter._done for server in client.servers]
+    done = [server.limiter._completed for server in client.servers]
     assert sum(done) == 40 and min(done) >= 12
 
 

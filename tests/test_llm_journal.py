@@ -30,7 +30,7 @@ def test_records_are_read_in_request_order(tmp_path: Path) -> None:
         assert [(r.key, r.reply.text) for r in journal] == [((0, i), t) for i, t in enumerate(TEXTS)]
         assert journal.get((0, 99)) is None and (0, 3) in journal and len(journal) == len(TEXTS)
         assert (
-            journal.append(request(6), Reply(text=None, refusal="no")).print
+            journal.append(request(6), Reply(text=None, refusal="no")).fingerprint
             == request(6).fingerprint
             != request(6, "别的").fingerprint
         )

@@ -69,7 +69,7 @@ def test_incomplete_json_gives_its_complete_tasks() -> None:
     ]
     broken = OBJECT.replace('"input": "今', '"input: "今') + "]}"
     first, second = parse_tasks(broken)
-    assert isinstance(first, Unreadable) and first.why == "half JSON" and second == TWO[1]
+    assert isinstance(first, Unreadable) and first.reason == "half JSON" and second == TWO[1]
 
 
 def test_labels_inside_an_output_are_text() -> None:
@@ -170,7 +170,7 @@ def test_ranking(text: str, ranks: list[int] | None) -> None:
 def test_strip_thinking() -> None:
     assert strip_thinking("<think>嗯\n</think>\n\n好") == "好"
     unending = strip_thinking("<think>嗯")
-    assert isinstance(unending, Unreadable) and unending.why == "the thought never ends"
+    assert isinstance(unending, Unreadable) and unending.reason == "the thought never ends"
 
 
 @pytest.mark.parametrize("field", ["<无>", " 无。", "（无）", "None", "<noinput>", "N/A", ""])
