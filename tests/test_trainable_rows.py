@@ -11,7 +11,7 @@ from tests.training_toys import toy_batch, toy_model
 from zhllama.errors import InputError, OptionError
 from zhllama.training import loss as losses
 from zhllama.training.loss import head_loss
-from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 
 SCATTERED = [3, 7, 8, 50, 90, 91, 92, 93, 94, 95, 96]
 
@@ -28,7 +28,7 @@ def plain_gradients(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, 
 def test_loss_and_gradients_equal_the_plain_ones(tied: bool, whole: bool, ids: Any) -> None:
     batch = toy_batch()
     loss, embedding, head = plain_gradients(toy_model(tied=tied), batch)
-    rows = train_rows(model := toy_model(tied=tied), lay_out(ids, 97, whole))
+    rows = make_rows_trainable(model := toy_model(tied=tied), arrange_rows(ids, 97, whole))
     ours = model(**batch).loss
     ours.backward()
     assert ours.item() == pytest.approx(loss, abs=1e-6)
@@ -41,7 +41,7 @@ def test_loss_and_gradients_equal_the_plain_ones(tied: bool, whole: bool, ids: A
 def test_gradient_through_the_body_is_the_plain_one() -> None:
     batch, plain, ours = toy_batch(), toy_model(), toy_model()
     plain(**batch, use_cache=False).loss.backward()
-    train_rows(ours, lay_out(range(60, 97), 97))
+    make_rows_trainable(ours, arrange_rows(range(60, 97), 97))
     ours(**batch).loss.backward()
     for name, parameter in plain.model.layers.named_parameters():
         assert (ours.model.layers.get_parameter(name).grad - parameter.grad).abs().max() < 1e-6, name
@@ -50,7 +50,7 @@ def test_gradient_through_the_body_is_the_plain_one() -> None:
 def test_a_frozen_head_gets_no_gradient_and_the_input_its_own() -> None:
     batch = toy_batch()
     _, embedding, _ = plain_gradients(toy_model(), batch)
-    rows = train_rows(model := toy_model(), lay_out(range(97), 97), "input")
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(range(97), 97), "input")
     model(**batch).loss.backward()
     assert rows.head.rows.grad is None
     assert (rows.embedding.rows.grad - embedding).abs().max() < 1e-6
@@ -60,7 +60,7 @@ def test_a_frozen_head_gets_no_gradient_and_the_input_its_own() -> None:
 @pytest.mark.parametrize("ids", [range(60, 97), SCATTERED])
 def test_a_step_writes_the_learning_rows_and_not_a_byte_beside_them(ids: Any) -> None:
     before = toy_model().get_input_embeddings().weight.detach()
-    rows = train_rows(model := toy_model(), lay_out(ids, 97))
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(ids, 97))
     optimiser = torch.optim.AdamW([rows.embedding.rows, rows.head.rows], lr=0.1, weight_decay=0.1)
     model(**toy_batch()).loss.backward()
     optimiser.step()
@@ -76,7 +76,7 @@ def test_a_step_writes_the_learning_rows_and_not_a_byte_beside_them(ids: Any) ->
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_parameter_is_the_matrix_wherever_the_model_is_moved(tied: bool) -> None:
-    rows = train_rows(model := toy_model(tied=tied), lay_out(range(60, 97), 97))
+    rows = make_rows_trainable(model := toy_model(tied=tied), arrange_rows(range(60, 97), 97))
     model.to("cpu:0")  # under torchrun a processor has a number, and .to() copies
     model.to(torch.float64)
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_the_parameter_is_the_matrix_wherever_the_model_is_moved(tied: bool) -> 
 
 
 def test_a_parameter_that_is_no_view_any_more_is_noticed() -> None:
-    rows = train_rows(model := toy_model(), lay_out(range(60, 97), 97))
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(range(60, 97), 97))
     rows.head.rows.data = rows.head.rows.data.clone()
     with pytest.raises(AssertionError, match="no view any more"):
         model(**toy_batch())
@@ -95,7 +95,7 @@ def test_a_parameter_that_is_no_view_any_more_is_noticed() -> None:
 
 def test_packed_documents_do_not_see_each_other() -> None:
     batch = toy_batch()
-    rows = train_rows(model := toy_model(), lay_out(range(97), 97))
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(range(97), 97))
     assert rows.head is model.get_output_embeddings()
     packed = model(**batch, num_items_in_batch=1).loss.item()
     alone = 0.0
@@ -128,7 +128,7 @@ def test_long_input_goes_by_chunks() -> None:
 def test_without_gradients_only_the_loss_is_made() -> None:
     model = toy_model()
     wanted = model(**toy_batch(), use_cache=False).loss.item()
-    train_rows(model, lay_out(range(60, 97), 97))
+    make_rows_trainable(model, arrange_rows(range(60, 97), 97))
     with torch.no_grad():
         assert model(**toy_batch()).loss.item() == pytest.approx(wanted, abs=1e-6)
 
@@ -176,7 +176,7 @@ def test_a_kernel_gives_the_plain_loss_and_gradients(ids: Any, monkeypatch: pyte
     wanted, embedding, head = plain_gradients(toy_model(), batch)
     found = losses.kernel.__wrapped__("cuda")
     monkeypatch.setattr(losses, "kernel", lambda device: found)
-    rows = train_rows(model := toy_model(), lay_out(ids, 97))
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(ids, 97))
     ours = model(**batch).loss
     ours.backward()
     assert ours.item() == pytest.approx(wanted, abs=1e-6)
@@ -197,7 +197,7 @@ def test_without_a_gpu_or_the_package_the_loss_is_ours(monkeypatch: pytest.Monke
 
 
 def test_bf16_autocast_stays_near() -> None:
-    rows = train_rows(model := toy_model(), lay_out(range(60, 97), 97))
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(range(60, 97), 97))
     wanted = model(**toy_batch(), use_cache=False).loss.item()
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(**toy_batch()).loss
@@ -207,9 +207,9 @@ def test_bf16_autocast_stays_near() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(OptionError, match="no row is left to learn"):
-        lay_out(range(97, 97), 97)
+    with pytest.raises(OptionError, match="no row is left to train"):
+        arrange_rows(range(97, 97), 97)
     model = toy_model()
     model.lm_head = torch.nn.Linear(32, 97)
     with pytest.raises(InputError, match="no head that is a plain product"):
-        train_rows(model, lay_out(range(97), 97))
+        make_rows_trainable(model, arrange_rows(range(97), 97))

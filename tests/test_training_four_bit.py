@@ -38,8 +38,8 @@ def test_the_plan_knows_four_bits() -> None:
     plain, four = planned(False).memory, planned(True).memory
     layers = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
     assert plain["frozen"] - four["frozen"] == pytest.approx(layers * (2 - 0.5159), rel=1e-4)
-    assert four["restored"] == 4096 * 11008 * 2 and "restored" not in [k for k, v in plain.items() if v]
-    same = ("matrices", "adapters", "gradients", "optimiser", "activations")
+    assert four["dequantized"] == 4096 * 11008 * 2 and "dequantized" not in [k for k, v in plain.items() if v]
+    same = ("matrices", "adapters", "gradients", "optimizer", "activations")
     assert {k: plain[k] for k in same} == {k: four[k] for k in same}
 
 
@@ -68,16 +68,16 @@ def test_refused_in_one_line(ground: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(
         MissingPackage, match=r"needs the package bitsandbytes\. pip install 'zhllama\[cuda\]'"
     ):
-        four_bit.refuse_four_bit(resolve_chain(ground / "base"), sharded=False)
+        four_bit.check_four_bit(resolve_chain(ground / "base"), sharded=False)
     monkeypatch.setattr(four_bit, "find_spec", lambda name: name)
-    four_bit.refuse_four_bit(resolve_chain(ground / "base"), sharded=False)
+    four_bit.check_four_bit(resolve_chain(ground / "base"), sharded=False)
     with pytest.raises(OptionError, match="Start it with torchrun"):
-        four_bit.refuse_four_bit(resolve_chain(ground / "base"), sharded=True)
+        four_bit.check_four_bit(resolve_chain(ground / "base"), sharded=True)
     rows = write_run(ground / "rows", ground / "base", new=range(500, 600))
-    four_bit.refuse_four_bit(resolve_chain(rows), sharded=False)
+    four_bit.check_four_bit(resolve_chain(rows), sharded=False)
     adapted = write_run(ground / "adapted", ground / "base", lora=True)
-    with pytest.raises(OptionError, match=r"cannot hold the adapter of .*adapted beside a new one"):
-        four_bit.refuse_four_bit(resolve_chain(adapted), sharded=False)
+    with pytest.raises(OptionError, match=r"cannot combine the adapter of .*adapted with a new one"):
+        four_bit.check_four_bit(resolve_chain(adapted), sharded=False)
 
 
 def test_what_transformers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_what_transformers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         importlib.metadata, "version", lambda name: "0.50.2" if name == "bitsandbytes" else version(name)
     )
-    told = four_bit.loading(torch.bfloat16, torch.device("cuda", 1))
+    told = four_bit.loading_options(torch.bfloat16, torch.device("cuda", 1))
     assert told["device_map"] == {"": torch.device("cuda", 1)}
     config = told["quantization_config"]
     assert (config.quant_method, config.load_in_4bit, config.bnb_4bit_quant_type) == (
@@ -101,7 +101,7 @@ def on_a_processor(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("bitsandbytes", reason="no bitsandbytes: pip install 'zhllama[cuda]'")
     from zhllama.training import train as pretrain
 
-    monkeypatch.setattr(pretrain, "refuse_four_bit", lambda chain, sharded: None)
+    monkeypatch.setattr(pretrain, "check_four_bit", lambda chain, sharded: None)
     write_model(ground / "base", intermediate_size=128)  # there its products ask for widths of 64
 
 

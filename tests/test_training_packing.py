@@ -156,12 +156,14 @@ def test_the_cache_goes_by_content_not_by_name(tmp_path: Path, tokenizer: Path, 
     assert len(list(cache.iterdir())) == 4
 
 
-def test_one_document_of_a_hundred_is_kept_aside(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+def test_every_hundredth_document_goes_to_the_validation_split(
+    tmp_path: Path, tokenizer: Path, text: Path
+) -> None:
     blocks = cached_blocks(
         WeightedSource.parse(f"zh={text}"), DocumentTokenizer.open(tokenizer), 64, tmp_path
     )
     all_of_them = text.read_text(encoding="utf-8").split("\n\n")
-    assert blocks.aside() == all_of_them[99::100] and blocks.meta.documents == 396
+    assert blocks.validation() == all_of_them[99::100] and blocks.meta.documents == 396
 
 
 def test_a_mixture_keeps_its_weights_and_its_order(tmp_path: Path, tokenizer: Path, text: Path) -> None:
@@ -192,15 +194,15 @@ def test_a_stream_gives_the_same_blocks_without_a_cache(tokenizer: Path, text: P
     count = len(everything) // 64
     cut = [tuple(everything[at * 64 : at * 64 + 64]) for at in range(count)]
 
-    def drawn(seed: int, ahead: int = 50) -> list[tuple[int, ...]]:
-        flow = stream([source], tokens, 64, seed=seed, window=5000, ahead=ahead)
+    def drawn(seed: int, buffer: int = 50) -> list[tuple[int, ...]]:
+        flow = stream([source], tokens, 64, seed=seed, window=5000, buffer=buffer)
         return [tuple(next(flow)["input_ids"]) for _ in range(2 * count)]
 
     both = drawn(0)
     first, second = both[:count], both[count:]
     assert Counter(first) == Counter(second) == Counter(cut)
     assert first != cut and first != second and drawn(0) == both and drawn(1) != both
-    assert drawn(0, ahead=10 * count)[:count] != first, "more held, more mixed"
+    assert drawn(0, buffer=10 * count)[:count] != first, "more held, more mixed"
     # A block is drawn at the earliest as many places early as are held, so that the stream is read no further than that.
     places = {block: place for place, block in enumerate(cut)}
     assert len(places) == count and max(places[block] - at for at, block in enumerate(first)) < 50
@@ -212,7 +214,7 @@ def test_files_of_a_stream_come_in_an_order_of_chance(tmp_path: Path, tokenizer:
     tokens, source = DocumentTokenizer.open(tokenizer), WeightedSource.parse(f"zh={tmp_path}/?.txt")
     begins = set()
     for seed in range(8):
-        flow = stream([source], tokens, 64, seed=seed, ahead=1)
+        flow = stream([source], tokens, 64, seed=seed, buffer=1)
         begins.add(tuple(next(flow)["input_ids"][5:20]))
     assert len(begins) > 2
 

@@ -1,6 +1,7 @@
 """Recipes and plans: the published shares of trained parameters from a config alone, and what a plan says of memory."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def test_the_plan_as_people_see_it(tmp_path: Path) -> None:
     told = line(tmp_path, "pretrain", "--config", "chinese-llama-7b-stage1", "--dry-run")
     assert "204,607,488 of 6,885,486,592 parameters, 2.97 %" in told.out
     assert "8 x A100, bf16" in told.out and "3,000 steps, 1,572,864,000 tokens" in told.out
+    assert "4.3e+19 FLOPs, about 11.9 h" in told.out
 
 
 def test_a_flag_wins_over_the_recipe(tmp_path: Path) -> None:
@@ -76,6 +78,31 @@ def test_checkpointing_comes_where_memory_asks_for_it() -> None:
     assert tight.checkpointing and tight.peak < plan_training(options, shape, 32000, roomy).peak
     small = plan_training(options, shape, 32000, Hardware("GPU", 1, 8 << 30, 1e14, "bf16"))
     assert any("lower --micro-batch" in note for note in small.notes)
+
+
+def test_flops_follow_the_published_formula() -> None:
+    """6 FLOPs per parameter and token (arXiv:2001.08361), 4 for frozen ones, and attention."""
+    shape = shape_of(toy("llama-7b"))
+    options = TrainingOptions(None, full=True, rows="all", steps=10, batch=1, micro_batch=1, block_size=8)
+    tokens, attention = 80, 2 * 2 * 2 * 8 * 4096 * 32
+    plan = plan_training(replace(options, checkpointing="off"), shape, 0, A100)
+    assert plan.tokens == tokens
+    head = 6 * 32000 * 4096
+    assert plan.flops == tokens * (6 * shape.body + attention + head)
+    frozen = plan_training(replace(options, full=False, checkpointing="off"), shape, 0, A100)
+    assert frozen.flops == tokens * (4 * shape.body + attention + head)
+
+
+def test_time_is_planned_only_where_the_speed_is_known() -> None:
+    shape = shape_of(toy("llama-7b"), rows=49953)
+    options = TrainingOptions(lora=None, rows="all", steps=10)
+    known = plan_training(options, shape, 32000, A100)
+    assert known.seconds == pytest.approx(known.flops / (8 * 312e12 * 0.4))
+    for name in ("CPU", "GPU of no list"):
+        unknown = plan_training(options, shape, 32000, Hardware(name, 1, 400 << 30, None, "bf16"))
+        assert (
+            unknown.flops == known.flops and unknown.seconds is None and unknown.figures()["seconds"] is None
+        )
 
 
 def test_new_rows_cost_less_than_all_and_adapters_alone_least() -> None:

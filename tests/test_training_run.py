@@ -62,11 +62,11 @@ def losses(run: Path) -> list[float]:
 
 
 def test_two_stages_and_what_they_leave(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zhllama.training import outputs as products
+    from zhllama.training import outputs
 
     seen: list[Any] = []
-    write = products.write
-    monkeypatch.setattr(products, "write", lambda *given: (seen.append(given[2]), write(*given))[1])
+    write = outputs.write_outputs
+    monkeypatch.setattr(outputs, "write_outputs", lambda *given: (seen.append(given[2]), write(*given))[1])
     told = line(ground, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 6, "--eval-every", 3))
     assert told.code == 0, told.err
     assert "the model had 600 rows and grew to 667" in told.err and "zh bits/char" in told.out
@@ -232,7 +232,7 @@ def test_two_processes_compute_what_one_does(ground: Path) -> None:
 def test_english_that_worsens_warns_and_with_strict_stops(ground: Path) -> None:
     settings = ("--rows", "all", "--steps", 4, "--eval-every", 2, "--lr", 0.5, "--text", "zh=zh.txt")
     told = line(ground, *stage(1, "base", "warned", *settings))
-    assert told.code == 0 and re.search(r"step 2: English went from [\d.]+ to [\d.]+ bits a byte", told.err)
+    assert told.code == 0 and re.search(r"step 2: English went from [\d.]+ to [\d.]+ bits per byte", told.err)
     told = line(ground, *stage(1, "base", "stopped", *settings, "--strict"))
     assert told.code == 1 and "give English text more weight" in told.err.splitlines()[-1]
     assert not (ground / "stopped" / "manifest.json").exists()
