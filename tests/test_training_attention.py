@@ -1,4 +1,4 @@
-"""Attention document by document, held to transformers' own under its mask."""
+"""Attention within documents equals transformers' own under its mask."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 
 
 def trained(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and every gradient, as a run makes them."""
+    """Return the loss and every gradient."""
     make_rows_trainable(model, arrange_rows(range(97), 97))
     loss = model(**batch).loss
     loss.backward()
@@ -31,13 +31,13 @@ def test_loss_and_gradients_are_those_of_the_mask(family: str, checkpointing: bo
         assert (gradient - plain[name]).abs().max() < 1e-6, name
 
 
-def test_blocks_of_one_document_and_no_positions_at_all() -> None:
+def test_blocks_of_one_document_with_and_without_positions() -> None:
     masked, ours = toy_model(), toy_model()
     assert use_document_attention(ours)
     ids = toy_batch()["input_ids"]
     positions = torch.arange(40)[None]
-    for given in ({"input_ids": ids}, {"input_ids": ids, "position_ids": positions}):
-        assert torch.equal(ours(**given, use_cache=False).logits, masked(**given, use_cache=False).logits)
+    for inputs in ({"input_ids": ids}, {"input_ids": ids, "position_ids": positions}):
+        assert torch.equal(ours(**inputs, use_cache=False).logits, masked(**inputs, use_cache=False).logits)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_blocks_of_one_document_and_no_positions_at_all() -> None:
         ("llama", {"attn_implementation": "eager"}),
     ],
 )
-def test_a_mask_that_says_more_is_left_alone(family: str, changed: dict[str, Any]) -> None:
+def test_models_with_other_masks_are_unchanged(family: str, changed: dict[str, Any]) -> None:
     model = toy_model(family=family, **changed)
     before = model.config._attn_implementation
     assert not use_document_attention(model) and model.config._attn_implementation == before
 
 
-def test_lengths() -> None:
+def test_document_lengths() -> None:
     assert document_lengths(torch.tensor([0, 1, 2, 0, 0, 1])) == [3, 1, 2]
     assert document_lengths(torch.tensor([5, 6, 0, 1])) == [2, 2]
     assert document_lengths(torch.tensor([0])) == [1]
