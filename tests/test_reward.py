@@ -17,7 +17,7 @@ from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError, OptionError
 from zhllama.model.load import load_transformers_tokenizer
-from zhllama.training.preference_pairs import as_rows, read_pairs
+from zhllama.training.preference_pairs import read_pairs, to_rows
 
 SETTINGS = ("--max-length", 256, "--batch", 8, "--micro-batch", 4, "--log-every", 1, "--precision", "fp32")
 
@@ -72,20 +72,26 @@ def test_pairs_of_all_forms_are_accounted_for(
     rows.append({"instruction": "三", "ranked_outputs": ["甲", "乙", "丙"]})
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    found = read_pairs([path], encoder, 256, aside=0.3)
-    assert found.figures() == {"pairs_read": 12, "pairs": len(found.learnt), "pairs_aside": len(found.aside), "pairs_left_out": 1}  # fmt: skip
-    assert found.left_out[0].where == f"{path}:1" and found.left_out[0].reason.startswith("too long: ")
-    assert len(found.learnt) + len(found.aside) == 11 and len(found.aside) >= 3
-    prompts = [{tuple(pair.prompt) for pair in some} for some in (found.learnt, found.aside)]
+    found = read_pairs([path], encoder, 256, validation_share=0.3)
+    assert found.figures() == {"pairs_read": 12, "pairs": len(found.training), "pairs_aside": len(found.validation), "pairs_left_out": 1}  # fmt: skip
+    assert found.rejected[0].where == f"{path}:1" and found.rejected[0].reason.startswith("too long: ")
+    assert len(found.training) + len(found.validation) == 11 and len(found.validation) >= 3
+    prompts = [{tuple(pair.prompt) for pair in some} for some in (found.training, found.validation)]
     assert not prompts[0] & prompts[1], "a prompt is learnt or measured, never both"
     fewer = tmp_path / "fewer.json"
     fewer.write_text(json.dumps(rows[:7] + rows[8:], ensure_ascii=False), encoding="utf-8")
-    assert sum(pair in found.aside for pair in read_pairs([fewer], encoder, 256, aside=0.3).aside) >= 2
+    assert (
+        sum(
+            pair in found.validation
+            for pair in read_pairs([fewer], encoder, 256, validation_share=0.3).validation
+        )
+        >= 2
+    )
 
 
 def test_ids_are_those_of_the_chat_template(ground: Path, encoder: ConversationEncoder) -> None:
     row = ranked_rows(1)[0]
-    pairs = read_pairs([ground / "pairs.jsonl"], encoder, 256, aside=0).learnt
+    pairs = read_pairs([ground / "pairs.jsonl"], encoder, 256, validation_share=0).training
     tokenizer = encoder.tokenizer
     asked = {"role": "user", "content": row["instruction"]}
     for ids, answer in ((pairs[0].chosen, 0), (pairs[0].rejected, 1)):
@@ -96,7 +102,7 @@ def test_ids_are_those_of_the_chat_template(ground: Path, encoder: ConversationE
         [asked], chat_template=encoder.template.jinja, add_generation_prompt=True
     )
     assert pairs[0].prompt == opened["input_ids"]
-    assert as_rows(pairs[:1], whole=True) == [{"chosen_ids": pairs[0].prompt + pairs[0].chosen, "rejected_ids": pairs[0].prompt + pairs[0].rejected}]  # fmt: skip
+    assert to_rows(pairs[:1], joined=True) == [{"chosen_ids": pairs[0].prompt + pairs[0].chosen, "rejected_ids": pairs[0].prompt + pairs[0].rejected}]  # fmt: skip
 
 
 def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_path: Path) -> None:
@@ -106,15 +112,15 @@ def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_pat
         f'{good}\n{{"instruction": "问", "ranked_outputs": ["一"]}}\nnot json\n', encoding="utf-8"
     )
     with pytest.raises(InputError, match=r"pairs.jsonl:2: .*, and 1 more rows are bad"):
-        read_pairs([path], encoder, 256, aside=0)
-    found = read_pairs([path], encoder, 256, aside=0, skip_bad=True)
-    assert (len(found.learnt), [bad.where for bad in found.left_out]) == (1, [f"{path}:2", f"{path}:3"])
-    with pytest.raises(InputError, match=r"leaves no pair to learn from: .*too long"):
+        read_pairs([path], encoder, 256, validation_share=0)
+    found = read_pairs([path], encoder, 256, validation_share=0, skip_bad=True)
+    assert (len(found.training), [bad.where for bad in found.rejected]) == (1, [f"{path}:2", f"{path}:3"])
+    with pytest.raises(InputError, match=r"leaves no pair to train on: .*too long"):
         read_pairs([ground / "pairs.jsonl"], encoder, 16)
     with pytest.raises(OptionError, match="--aside 1"):
-        read_pairs([path], encoder, 256, aside=1)
-    given = read_pairs([ground / "pairs.jsonl"], encoder, 256, given_aside=[ground / "pairs.jsonl"])
-    assert len(given.learnt) == len(given.aside) == 60
+        read_pairs([path], encoder, 256, validation_share=1)
+    given = read_pairs([ground / "pairs.jsonl"], encoder, 256, validation_files=[ground / "pairs.jsonl"])
+    assert len(given.training) == len(given.validation) == 60
 
 
 def test_a_reward_model_learns_and_scores(ground: Path) -> None:
@@ -202,7 +208,7 @@ def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> 
     [
         (("--pairs", "nope.jsonl"), "nope.jsonl: no such file"),
         (("--max-length", 600), "--max-length: is 600 and the model was made for 512 tokens. Give fewer."),
-        (("--max-length", 20), "pairs.jsonl: leaves no pair to learn from: "),
+        (("--max-length", 20), "pairs.jsonl: leaves no pair to train on: "),
         (("--batch", 6), "--batch: 6 is no multiple of 4. Change --micro-batch or --batch."),
         (("--template", "chatml"), "--template chatml: needs the special token <|im_start|>"),
         (("--template", "own"), "template own: is not there: the tokenizer has no chat_template."),

@@ -23,12 +23,12 @@ from zhllama.model.chain import resolve_chain
 from zhllama.model.load import load_transformers_tokenizer, open_model, read_model_config
 from zhllama.resources import shipped
 from zhllama.training.chat_model_info import keeps_samples_apart
+from zhllama.training.lora import add_adapters
 from zhllama.training.options import Lora
 from zhllama.training.packed_blocks import examples
 from zhllama.training.packing import TokenizedSample, pack_samples
-from zhllama.training.prepare_model import add_adapters
 from zhllama.training.sft import ChatTuningJob
-from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 from zhllama.training.validation import collate
 from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
 
@@ -154,10 +154,10 @@ def test_packed_gradients_are_those_of_single_samples(ground: Path, tied: bool) 
         for name, parameter in trained.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
-        train_rows(model, lay_out(range(700), 700))
+        make_rows_trainable(model, arrange_rows(range(700), 700))
         count, total = int(sum(sample.answers.sum() for sample in samples)), 0.0
         for some in batches:
-            for packed in pack_samples(some, 512, 2, alone=alone):
+            for packed in pack_samples(some, 512, 2, one_per_block=alone):
                 loss = trained(**collate(examples(packed)), num_items_in_batch=count).loss
                 loss.backward()
                 total += float(loss.detach())
@@ -320,11 +320,11 @@ def test_sources_by_weight_and_one_percent_kept_aside(ground: Path) -> None:
         ('{"text": "x"}\n', (), "data.json:1: has none of the fields conversations"),
         ('{"instruction": "x", "output": "</s>"}', (), "data.json:1: a turn of the assistant spells out the special token </s>"),
         ('{"conversations": [{"from": "robot", "value": "x"}]}', (), "data.json:1: unknown role 'robot'; known are"),
-        ('{"instruction": "x", "output": ""}', ("--skip-bad",), "leaves no sample to learn from: data.json:1: has no answer"),
+        ('{"instruction": "x", "output": ""}', ("--skip-bad",), "leaves no sample to train on: data.json:1: has no answer"),
         (None, (), "data.json: no such file"),
         (None, ("--data", "few.jsonl:0"), "--data: the weight 0 of few.jsonl is not above zero"),
         (None, ("--data", "few.jsonl", "--max-length", 1024), "--max-length: is 1,024 and the model was made for 512"),
-        (None, ("--data", "few.jsonl", "--max-length", 16), "leaves no sample to learn from: few.jsonl:1: too long: "),
+        (None, ("--data", "few.jsonl", "--max-length", 16), "leaves no sample to train on: few.jsonl:1: too long: "),
         (None, ("--data", "few.jsonl", "--template", "own"), "template own: is not there: the tokenizer has no chat_template"),
         (None, ("--data", "few.jsonl", "--template", "llama"), "--template: 'llama' is not known"),
         (None, ("--data", "few.jsonl", "--full", "--rows", "none"), "--full: trains everything"),

@@ -1,4 +1,4 @@
-"""Rows without copies and the loss without logits, held to transformers' own."""
+"""Trainable rows and the fused loss equal transformers' own losses and gradients."""
 
 import sys
 from types import ModuleType
@@ -11,7 +11,7 @@ from tests.training_toys import toy_batch, toy_model
 from zhllama.errors import InputError, OptionError
 from zhllama.training import loss as losses
 from zhllama.training.loss import head_loss
-from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 
 SCATTERED = [3, 7, 8, 50, 90, 91, 92, 93, 94, 95, 96]
 
@@ -25,10 +25,10 @@ def plain_gradients(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("ids", [range(60, 97), range(97), SCATTERED])
-def test_loss_and_gradients_equal_the_plain_ones(tied: bool, whole: bool, ids: Any) -> None:
+def test_loss_and_gradients_equal_those_of_transformers(tied: bool, whole: bool, ids: Any) -> None:
     batch = toy_batch()
     loss, embedding, head = plain_gradients(toy_model(tied=tied), batch)
-    rows = train_rows(model := toy_model(tied=tied), lay_out(ids, 97, whole))
+    rows = make_rows_trainable(model := toy_model(tied=tied), arrange_rows(ids, 97, whole))
     ours = model(**batch).loss
     ours.backward()
     assert ours.item() == pytest.approx(loss, abs=1e-6)
@@ -38,19 +38,19 @@ def test_loss_and_gradients_equal_the_plain_ones(tied: bool, whole: bool, ids: A
         assert not part.rows.grad[: first - start].any()
 
 
-def test_gradient_through_the_body_is_the_plain_one() -> None:
+def test_gradients_of_the_body_equal_those_of_transformers() -> None:
     batch, plain, ours = toy_batch(), toy_model(), toy_model()
     plain(**batch, use_cache=False).loss.backward()
-    train_rows(ours, lay_out(range(60, 97), 97))
+    make_rows_trainable(ours, arrange_rows(range(60, 97), 97))
     ours(**batch).loss.backward()
     for name, parameter in plain.model.layers.named_parameters():
         assert (ours.model.layers.get_parameter(name).grad - parameter.grad).abs().max() < 1e-6, name
 
 
-def test_a_frozen_head_gets_no_gradient_and_the_input_its_own() -> None:
+def test_a_frozen_head_gets_no_gradient_and_the_embedding_gets_its_own() -> None:
     batch = toy_batch()
     _, embedding, _ = plain_gradients(toy_model(), batch)
-    rows = train_rows(model := toy_model(), lay_out(range(97), 97), "input")
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(range(97), 97), "input")
     model(**batch).loss.backward()
     assert rows.head.rows.grad is None
     assert (rows.embedding.rows.grad - embedding).abs().max() < 1e-6
@@ -58,26 +58,26 @@ def test_a_frozen_head_gets_no_gradient_and_the_input_its_own() -> None:
 
 
 @pytest.mark.parametrize("ids", [range(60, 97), SCATTERED])
-def test_a_step_writes_the_learning_rows_and_not_a_byte_beside_them(ids: Any) -> None:
+def test_a_step_writes_the_trainable_rows_and_no_other_byte(ids: Any) -> None:
     before = toy_model().get_input_embeddings().weight.detach()
-    rows = train_rows(model := toy_model(), lay_out(ids, 97))
-    optimiser = torch.optim.AdamW([rows.embedding.rows, rows.head.rows], lr=0.1, weight_decay=0.1)
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(ids, 97))
+    optimizer = torch.optim.AdamW([rows.embedding.rows, rows.head.rows], lr=0.1, weight_decay=0.1)
     model(**toy_batch()).loss.backward()
-    optimiser.step()
+    optimizer.step()
     place = rows.embedding.layout.rows_of(torch.arange(97))
     after = rows.embedding.weight[place]
     others = [id for id in range(97) if id not in ids]
     assert torch.equal(after[others], before[others])
     assert (after[list(ids)] != before[list(ids)]).any(1).all()
-    held = rows.trained()
-    assert held["input_ids"].tolist() == list(ids)
-    assert torch.equal(held["input_rows"], after[list(ids)])
+    trained = rows.trained()
+    assert trained["input_ids"].tolist() == list(ids)
+    assert torch.equal(trained["input_rows"], after[list(ids)])
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_parameter_is_the_matrix_wherever_the_model_is_moved(tied: bool) -> None:
-    rows = train_rows(model := toy_model(tied=tied), lay_out(range(60, 97), 97))
-    model.to("cpu:0")  # under torchrun a processor has a number, and .to() copies
+def test_the_parameter_stays_a_view_when_the_model_is_moved(tied: bool) -> None:
+    rows = make_rows_trainable(model := toy_model(tied=tied), arrange_rows(range(60, 97), 97))
+    model.to("cpu:0")  # under torchrun a CPU has a number, and .to() copies
     model.to(torch.float64)
     with torch.no_grad():
         rows.embedding.rows.fill_(7)
@@ -86,16 +86,16 @@ def test_the_parameter_is_the_matrix_wherever_the_model_is_moved(tied: bool) -> 
     assert sum("rows" in name for name, _ in model.named_parameters()) == 2 - tied
 
 
-def test_a_parameter_that_is_no_view_any_more_is_noticed() -> None:
-    rows = train_rows(model := toy_model(), lay_out(range(60, 97), 97))
+def test_a_parameter_that_is_no_view_any_more_is_detected() -> None:
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(range(60, 97), 97))
     rows.head.rows.data = rows.head.rows.data.clone()
     with pytest.raises(AssertionError, match="no view any more"):
         model(**toy_batch())
 
 
-def test_packed_documents_do_not_see_each_other() -> None:
+def test_packed_documents_do_not_attend_to_each_other() -> None:
     batch = toy_batch()
-    rows = train_rows(model := toy_model(), lay_out(range(97), 97))
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(range(97), 97))
     assert rows.head is model.get_output_embeddings()
     packed = model(**batch, num_items_in_batch=1).loss.item()
     alone = 0.0
@@ -113,28 +113,28 @@ def test_masked_labels_cost_nothing_and_all_masked_is_zero() -> None:
     assert loss.item() == 0 and not hidden.grad.any() and not rows.grad.any()
 
 
-def test_long_input_goes_by_chunks() -> None:
+def test_long_input_is_processed_in_chunks() -> None:
     torch.manual_seed(0)
     hidden, matrix = torch.randn(700, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
     labels = torch.randint(50, (700,))
     plain = torch.nn.functional.cross_entropy(hidden @ matrix.T, labels, reduction="sum")
     wanted = torch.autograd.grad(plain, (hidden, matrix))
     ours = head_loss(hidden, matrix, matrix.detach(), labels)
-    got = torch.autograd.grad(ours / 700, (hidden, matrix))
+    gradients = torch.autograd.grad(ours / 700, (hidden, matrix))
     assert ours.item() == pytest.approx(plain.item(), rel=1e-6)
-    assert all((g - w / 700).abs().max() < 1e-6 for g, w in zip(got, wanted, strict=True))
+    assert all((g - w / 700).abs().max() < 1e-6 for g, w in zip(gradients, wanted, strict=True))
 
 
-def test_without_gradients_only_the_loss_is_made() -> None:
+def test_without_gradients_only_the_loss_is_computed() -> None:
     model = toy_model()
     wanted = model(**toy_batch(), use_cache=False).loss.item()
-    train_rows(model, lay_out(range(60, 97), 97))
+    make_rows_trainable(model, arrange_rows(range(60, 97), 97))
     with torch.no_grad():
         assert model(**toy_batch()).loss.item() == pytest.approx(wanted, abs=1e-6)
 
 
 def liger() -> Any:
-    """liger_kernel's module as its 0.8.5 has it, at the one function that is called: the gradient takes the logits' memory."""
+    """Imitate the one function of liger_kernel 0.8.5 that we call: it writes the gradient into the logits' memory."""
 
     class InPlace(torch.autograd.Function):
         @staticmethod
@@ -165,7 +165,7 @@ def liger() -> Any:
 
 
 @pytest.mark.parametrize("ids", [range(60, 97), range(97), SCATTERED])
-def test_a_kernel_gives_the_plain_loss_and_gradients(ids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_gives_the_same_loss_and_gradients(ids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = liger()
     packages = ("liger_kernel", "liger_kernel.transformers")
     for name in packages:
@@ -174,9 +174,9 @@ def test_a_kernel_gives_the_plain_loss_and_gradients(ids: Any, monkeypatch: pyte
     monkeypatch.setattr(losses, "find_spec", lambda name: name)
     batch = toy_batch()
     wanted, embedding, head = plain_gradients(toy_model(), batch)
-    found = losses.kernel.__wrapped__("cuda")
-    monkeypatch.setattr(losses, "kernel", lambda device: found)
-    rows = train_rows(model := toy_model(), lay_out(ids, 97))
+    kernel = losses.kernel.__wrapped__("cuda")
+    monkeypatch.setattr(losses, "kernel", lambda device: kernel)
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(ids, 97))
     ours = model(**batch).loss
     ours.backward()
     assert ours.item() == pytest.approx(wanted, abs=1e-6)
@@ -196,8 +196,8 @@ def test_without_a_gpu_or_the_package_the_loss_is_ours(monkeypatch: pytest.Monke
     assert losses.kernel.__wrapped__("cuda") is None
 
 
-def test_bf16_autocast_stays_near() -> None:
-    rows = train_rows(model := toy_model(), lay_out(range(60, 97), 97))
+def test_bf16_autocast_is_close_to_fp32() -> None:
+    rows = make_rows_trainable(model := toy_model(), arrange_rows(range(60, 97), 97))
     wanted = model(**toy_batch(), use_cache=False).loss.item()
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(**toy_batch()).loss
@@ -207,9 +207,9 @@ def test_bf16_autocast_stays_near() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(OptionError, match="no row is left to learn"):
-        lay_out(range(97, 97), 97)
+    with pytest.raises(OptionError, match="no row is left to train"):
+        arrange_rows(range(97, 97), 97)
     model = toy_model()
     model.lm_head = torch.nn.Linear(32, 97)
     with pytest.raises(InputError, match="no head that is a plain product"):
-        train_rows(model, lay_out(range(97), 97))
+        make_rows_trainable(model, arrange_rows(range(97), 97))

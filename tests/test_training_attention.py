@@ -1,4 +1,4 @@
-"""Attention document by document, held to transformers' own under its mask."""
+"""Attention within documents equals transformers' own under its mask."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tests.training_toys import toy_batch, toy_model
-from zhllama.training.attention import FAMILIES, NAME, lengths_of, within_documents
-from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.attention import FAMILIES, NAME, document_lengths, use_document_attention
+from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 
 
 def trained(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and every gradient, as a run makes them."""
-    train_rows(model, lay_out(range(97), 97))
+    """Return the loss and every gradient."""
+    make_rows_trainable(model, arrange_rows(range(97), 97))
     loss = model(**batch).loss
     loss.backward()
     return loss.item(), {name: p.grad for name, p in model.named_parameters()}
@@ -22,7 +22,7 @@ def trained(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, dict[str
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_are_those_of_the_mask(family: str, checkpointing: bool) -> None:
     masked, ours = (toy_model(family=family, sliding_window=None) for _ in range(2))
-    assert within_documents(ours) and ours.config._attn_implementation == NAME
+    assert use_document_attention(ours) and ours.config._attn_implementation == NAME
     if checkpointing:
         ours.train().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     (loss, gradients), (wanted, plain) = trained(ours, toy_batch()), trained(masked, toy_batch())
@@ -31,13 +31,13 @@ def test_loss_and_gradients_are_those_of_the_mask(family: str, checkpointing: bo
         assert (gradient - plain[name]).abs().max() < 1e-6, name
 
 
-def test_blocks_of_one_document_and_no_positions_at_all() -> None:
+def test_blocks_of_one_document_with_and_without_positions() -> None:
     masked, ours = toy_model(), toy_model()
-    assert within_documents(ours)
+    assert use_document_attention(ours)
     ids = toy_batch()["input_ids"]
     positions = torch.arange(40)[None]
-    for given in ({"input_ids": ids}, {"input_ids": ids, "position_ids": positions}):
-        assert torch.equal(ours(**given, use_cache=False).logits, masked(**given, use_cache=False).logits)
+    for inputs in ({"input_ids": ids}, {"input_ids": ids, "position_ids": positions}):
+        assert torch.equal(ours(**inputs, use_cache=False).logits, masked(**inputs, use_cache=False).logits)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_blocks_of_one_document_and_no_positions_at_all() -> None:
         ("llama", {"attn_implementation": "eager"}),
     ],
 )
-def test_a_mask_that_says_more_is_left_alone(family: str, changed: dict[str, Any]) -> None:
+def test_models_with_other_masks_are_unchanged(family: str, changed: dict[str, Any]) -> None:
     model = toy_model(family=family, **changed)
     before = model.config._attn_implementation
-    assert not within_documents(model) and model.config._attn_implementation == before
+    assert not use_document_attention(model) and model.config._attn_implementation == before
 
 
-def test_lengths() -> None:
-    assert lengths_of(torch.tensor([0, 1, 2, 0, 0, 1])) == [3, 1, 2]
-    assert lengths_of(torch.tensor([5, 6, 0, 1])) == [2, 2]
-    assert lengths_of(torch.tensor([0])) == [1]
+def test_document_lengths() -> None:
+    assert document_lengths(torch.tensor([0, 1, 2, 0, 0, 1])) == [3, 1, 2]
+    assert document_lengths(torch.tensor([5, 6, 0, 1])) == [2, 2]
+    assert document_lengths(torch.tensor([0])) == [1]

@@ -35,16 +35,16 @@ def test_from_llama_to_an_exported_model(
             "\n".join(read_xz(data / "text" / name, 8)), encoding="utf-8"
         )
 
-    def tells(*arguments: object) -> None:
-        told = line(tmp_path, *arguments)
-        assert told.code == 0, told.err
+    def succeed(*arguments: object) -> None:
+        result = line(tmp_path, *arguments)
+        assert result.code == 0, result.err
 
     text = ("--text", "zh=zh.txt:9", "--text", "en=en.txt:1", "--eval-text", "zh=zh.few.txt", "--eval-text", "en=en.few.txt",
             "--block-size", 128, "--batch", 4, "--micro-batch", 4, "--steps", 3, "--lr", 0.005)  # fmt: skip
-    tells("grow", "--model", "llama", "--tokenizer", "tokenizer", "--out", "grown")
-    tells("pretrain", "--stage", 1, "--model", "grown", *text, "--out", "one")
-    tells("pretrain", "--stage", 2, "--model", "one", *text, "--out", "two")
-    tells("export", "two", "--out", "plain")
+    succeed("grow", "--model", "llama", "--tokenizer", "tokenizer", "--out", "grown")
+    succeed("pretrain", "--stage", 1, "--model", "grown", *text, "--out", "one")
+    succeed("pretrain", "--stage", 2, "--model", "one", *text, "--out", "two")
+    succeed("export", "two", "--out", "plain")
 
     base, one = (
         load_file(tmp_path / "llama" / "model.safetensors"),

@@ -1,4 +1,4 @@
-"""Documents into blocks: nothing lost, nothing seen across documents, few positions wasted, memory bounded."""
+"""Packing: no document is lost or visible to another, few positions are wasted, and memory is bounded."""
 
 import json
 import random
@@ -24,37 +24,37 @@ documents = st.lists(st.lists(st.integers(3, 99), min_size=1, max_size=40), min_
 
 @given(documents, st.integers(8, 20), st.integers(10, 200))
 @settings(max_examples=60, deadline=None)
-def test_concatenation_is_the_stream_cut(given: list[list[int]], size: int, window: int) -> None:
-    packed = list(concatenate(given, size, window))
-    flat = [id for document in given for id in document]
-    ids = [id for some in packed for id in some.ids.ravel().tolist()]
+def test_concatenation_cuts_one_stream(texts: list[list[int]], size: int, window_size: int) -> None:
+    packed = list(concatenate(texts, size, window_size))
+    flat = [id for document in texts for id in document]
+    ids = [id for window in packed for id in window.ids.ravel().tolist()]
     assert ids == flat[: len(flat) // size * size]
-    begins = {sum(map(len, given[:k])) for k in range(len(given))}
-    blocks, told = 0, set()
-    for some in packed:
-        told |= {(int(b) + blocks) * size + int(p) for b, p in some.starts}
-        blocks += len(some.ids)
-    assert told == {b for b in begins if b < len(ids)} | set(range(0, len(ids), size))
+    begins = {sum(map(len, texts[:k])) for k in range(len(texts))}
+    blocks, starts = 0, set()
+    for window in packed:
+        starts |= {(int(b) + blocks) * size + int(p) for b, p in window.starts}
+        blocks += len(window.ids)
+    assert starts == {b for b in begins if b < len(ids)} | set(range(0, len(ids), size))
 
 
 @given(documents, st.integers(8, 20), st.integers(10, 200))
 @settings(max_examples=60, deadline=None)
-def test_best_fit_keeps_every_document_whole(given: list[list[int]], size: int, window: int) -> None:
-    pieces = [d[at : at + size] for d in given for at in range(0, len(d), size)]
-    found = []
-    for some in best_fit(given, size, filler=2, window=window):
-        for block, used in enumerate(some.used):
-            starts = some.starts[some.starts[:, 0] == block, 1].tolist()
+def test_best_fit_keeps_every_document_whole(texts: list[list[int]], size: int, window_size: int) -> None:
+    pieces = [d[at : at + size] for d in texts for at in range(0, len(d), size)]
+    result = []
+    for window in best_fit(texts, size, filler=2, window=window_size):
+        for block, used in enumerate(window.used):
+            starts = window.starts[window.starts[:, 0] == block, 1].tolist()
             ends = [*starts[1:], size]
             assert starts[0] == 0 and (used == size or used in starts)
-            found += [some.ids[block, a:b].tolist() for a, b in zip(starts, ends, strict=True) if a < used]
-            assert (some.ids[block, used:] == 2).all()
-    assert sorted(found) == sorted(pieces)
+            result += [window.ids[block, a:b].tolist() for a, b in zip(starts, ends, strict=True) if a < used]
+            assert (window.ids[block, used:] == 2).all()
+    assert sorted(result) == sorted(pieces)
 
 
 @given(st.lists(st.integers(1, 32), max_size=60))
-def test_best_fit_decreasing_fills_the_fullest_bin_that_takes_an_item(lengths: list[int]) -> None:
-    """Against the definition, bin by bin."""
+def test_best_fit_decreasing_fills_the_fullest_bin_with_room(lengths: list[int]) -> None:
+    """Compared with the definition, bin by bin."""
     bins: list[list[int]] = []
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         rooms = [32 - sum(lengths[i] for i in members) for members in bins]
@@ -69,21 +69,21 @@ def test_best_fit_decreasing_fills_the_fullest_bin_that_takes_an_item(lengths: l
 
 
 def test_best_fit_uses_at_least_98_percent() -> None:
-    dice = random.Random(0)
-    given = [[5] * min(int(dice.lognormvariate(4.5, 0.8)) + 3, 900) for _ in range(4000)]
-    packed = list(best_fit(given, 512, 2))
+    rng = random.Random(0)
+    texts = [[5] * min(int(rng.lognormvariate(4.5, 0.8)) + 3, 900) for _ in range(4000)]
+    packed = list(best_fit(texts, 512, 2))
     used = sum(int(some.used.sum()) for some in packed)
     assert used / sum(some.ids.size for some in packed) >= 0.98
 
 
-def test_real_text_fills_98_percent_of_the_positions(data: Path) -> None:
+def test_best_fit_of_real_text_uses_98_percent(data: Path) -> None:
     texts = list(islice(read_documents([data / "text" / "zh_tech_lctt.txt.xz"]), 1500))
     tokens = DocumentTokenizer.open(data / "llama" / "llama.model")
     packed = list(best_fit(tokens.documents(texts), 512, tokens.end))
     assert sum(int(some.used.sum()) for some in packed) / sum(some.ids.size for some in packed) >= 0.98
 
 
-def test_an_example_restarts_positions_and_masks_what_nothing_may_predict() -> None:
+def test_an_example_restarts_positions_and_masks_first_tokens_and_filler() -> None:
     row = example(np.arange(10, 18), np.array([0, 3, 4]), used=6)
     assert row["position_ids"].tolist() == [0, 1, 2, 0, 0, 1, 2, 3]
     assert row["labels"].tolist() == [-100, 11, 12, -100, -100, 15, -100, -100]
@@ -105,8 +105,8 @@ def text(tmp_path: Path) -> Path:
 def test_pack_on_the_command_line(tmp_path: Path, tokenizer: Path, text: Path) -> None:
     for fit, filled in (("concatenate", 1.0), ("best-fit", 0.85)):  # five lengths alone
         arguments = ("--text", text, "--tokenizer", tokenizer, "--block-size", 128, "--fit", fit, "--json")
-        told = line(tmp_path, "pack", *arguments, "--out", tmp_path / fit)
-        figures = json.loads(told.out)
+        result = line(tmp_path, "pack", *arguments, "--out", tmp_path / fit)
+        figures = json.loads(result.out)
         assert figures["filled"] >= filled and figures["documents"] == 400
         blocks = PackedBlocks.open(tmp_path / fit / "blocks")
         assert len(blocks) == figures["blocks"] and isinstance(blocks.ids, np.memmap)
@@ -115,7 +115,7 @@ def test_pack_on_the_command_line(tmp_path: Path, tokenizer: Path, text: Path) -
         assert first[0] == tokens.begin and tokens.end in first
 
 
-def test_documents_come_back_out_of_the_blocks(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+def test_blocks_decode_to_the_documents(tmp_path: Path, tokenizer: Path, text: Path) -> None:
     line(
         tmp_path,
         "pack",
@@ -131,7 +131,7 @@ def test_documents_come_back_out_of_the_blocks(tmp_path: Path, tokenizer: Path, 
         "p",
     )
     blocks, tokens = PackedBlocks.open(tmp_path / "p" / "blocks"), DocumentTokenizer.open(tokenizer)
-    found = []
+    texts = []
     for block in range(len(blocks)):
         row = blocks[block]
         starts = np.flatnonzero(row["position_ids"] == 0).tolist()
@@ -139,11 +139,11 @@ def test_documents_come_back_out_of_the_blocks(tmp_path: Path, tokenizer: Path, 
             ids = row["input_ids"][low:high].tolist()
             if ids[0] == tokens.begin:
                 assert ids[-1] == tokens.end
-                found.append(larger_vocabulary().processor.decode(ids[1:-1]))
-    assert sorted(found) == sorted(text.read_text(encoding="utf-8").split("\n\n"))
+                texts.append(larger_vocabulary().processor.decode(ids[1:-1]))
+    assert sorted(texts) == sorted(text.read_text(encoding="utf-8").split("\n\n"))
 
 
-def test_the_cache_goes_by_content_not_by_name(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+def test_the_cache_key_is_content_not_name(tmp_path: Path, tokenizer: Path, text: Path) -> None:
     tokens, cache = DocumentTokenizer.open(tokenizer), tmp_path / "cache"
     blocks = cached_blocks(WeightedSource.parse(f"zh={text}"), tokens, 64, cache)
     renamed = text.rename(tmp_path / "other.txt")
@@ -156,12 +156,14 @@ def test_the_cache_goes_by_content_not_by_name(tmp_path: Path, tokenizer: Path, 
     assert len(list(cache.iterdir())) == 4
 
 
-def test_one_document_of_a_hundred_is_kept_aside(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+def test_every_hundredth_document_goes_to_the_validation_split(
+    tmp_path: Path, tokenizer: Path, text: Path
+) -> None:
     blocks = cached_blocks(
         WeightedSource.parse(f"zh={text}"), DocumentTokenizer.open(tokenizer), 64, tmp_path
     )
     all_of_them = text.read_text(encoding="utf-8").split("\n\n")
-    assert blocks.aside() == all_of_them[99::100] and blocks.meta.documents == 396
+    assert blocks.validation() == all_of_them[99::100] and blocks.meta.documents == 396
 
 
 def test_a_mixture_keeps_its_weights_and_its_order(tmp_path: Path, tokenizer: Path, text: Path) -> None:
@@ -181,38 +183,38 @@ def test_a_mixture_keeps_its_weights_and_its_order(tmp_path: Path, tokenizer: Pa
     ours = [p for p in picked if p not in theirs]
     assert len(set(ours[: len(zh)])) == len(
         {tuple(zh[n]["input_ids"]) for n in range(len(zh))}
-    )  # each once a round
+    )  # each once an epoch
     assert [tuple(Mixture([zh, en], [9, 1], 9, 4)[n]["input_ids"]) for n in range(9)] != picked[:9]
 
 
 def test_a_stream_gives_the_same_blocks_without_a_cache(tokenizer: Path, text: Path) -> None:
-    """Each once a round, in an order of chance that the seed decides and that differs from round to round."""
+    """Each block occurs once an epoch, in an order that depends on the seed and differs between epochs."""
     tokens, source = DocumentTokenizer.open(tokenizer), WeightedSource.parse(f"zh={text}")
     everything = np.concatenate(list(tokens.documents(text.read_text(encoding="utf-8").split("\n\n"))))
     count = len(everything) // 64
     cut = [tuple(everything[at * 64 : at * 64 + 64]) for at in range(count)]
 
-    def drawn(seed: int, ahead: int = 50) -> list[tuple[int, ...]]:
-        flow = stream([source], tokens, 64, seed=seed, window=5000, ahead=ahead)
+    def drawn(seed: int, buffer: int = 50) -> list[tuple[int, ...]]:
+        flow = stream([source], tokens, 64, seed=seed, window=5000, buffer=buffer)
         return [tuple(next(flow)["input_ids"]) for _ in range(2 * count)]
 
     both = drawn(0)
     first, second = both[:count], both[count:]
     assert Counter(first) == Counter(second) == Counter(cut)
     assert first != cut and first != second and drawn(0) == both and drawn(1) != both
-    assert drawn(0, ahead=10 * count)[:count] != first, "more held, more mixed"
-    # A block is drawn at the earliest as many places early as are held, so that the stream is read no further than that.
+    assert drawn(0, buffer=10 * count)[:count] != first, "a larger buffer mixes more"
+    # No block is drawn earlier than by the size of the buffer, so the stream is not read further ahead.
     places = {block: place for place, block in enumerate(cut)}
     assert len(places) == count and max(places[block] - at for at, block in enumerate(first)) < 50
 
 
-def test_files_of_a_stream_come_in_an_order_of_chance(tmp_path: Path, tokenizer: Path) -> None:
+def test_files_of_a_stream_are_shuffled(tmp_path: Path, tokenizer: Path) -> None:
     for name, word in (("a", "上海"), ("b", "中国"), ("c", "历史"), ("d", "经济")):
         (tmp_path / f"{name}.txt").write_text(word * 400, encoding="utf-8")
     tokens, source = DocumentTokenizer.open(tokenizer), WeightedSource.parse(f"zh={tmp_path}/?.txt")
     begins = set()
     for seed in range(8):
-        flow = stream([source], tokens, 64, seed=seed, ahead=1)
+        flow = stream([source], tokens, 64, seed=seed, buffer=1)
         begins.add(tuple(next(flow)["input_ids"][5:20]))
     assert len(begins) > 2
 
@@ -228,16 +230,16 @@ def test_frequent_ids_cover_their_share(tmp_path: Path, tokenizer: Path, text: P
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("text", "wanted"),
     [
         ("text.txt", "is not LABEL=PATH"),
         ("zh=", "is not LABEL=PATH"),
         ("zh=text.txt:-1", "is not above zero"),
     ],
 )
-def test_a_source_that_makes_no_sense(given: str, wanted: str) -> None:
+def test_invalid_sources_are_refused(text: str, wanted: str) -> None:
     with pytest.raises(OptionError, match=wanted):
-        WeightedSource.parse(given)
+        WeightedSource.parse(text)
 
 
 def test_text_shorter_than_a_block(tmp_path: Path, tokenizer: Path) -> None:
@@ -246,11 +248,11 @@ def test_text_shorter_than_a_block(tmp_path: Path, tokenizer: Path) -> None:
     with pytest.raises(InputError, match="does not fill one block of 512 tokens"):
         cached_blocks(WeightedSource.parse(f"zh={short}"), DocumentTokenizer.open(tokenizer), 512, tmp_path)
     assert not list(tmp_path.glob(".*part"))
-    told = line(tmp_path, "pack", "--text", short, "--tokenizer", tokenizer, "--out", "p")
-    assert told.code == 1 and "does not fill one block" in told.err and not (tmp_path / "p").exists()
+    result = line(tmp_path, "pack", "--text", short, "--tokenizer", tokenizer, "--out", "p")
+    assert result.code == 1 and "does not fill one block" in result.err and not (tmp_path / "p").exists()
 
 
-def test_a_cache_that_was_cut_off_says_so(tmp_path: Path, tokenizer: Path, text: Path) -> None:
+def test_a_truncated_cache_is_reported(tmp_path: Path, tokenizer: Path, text: Path) -> None:
     blocks = cached_blocks(
         WeightedSource.parse(f"zh={text}"), DocumentTokenizer.open(tokenizer), 64, tmp_path
     )
@@ -259,7 +261,7 @@ def test_a_cache_that_was_cut_off_says_so(tmp_path: Path, tokenizer: Path, text:
         cached_blocks(WeightedSource.parse(f"zh={text}"), DocumentTokenizer.open(tokenizer), 64, tmp_path)
 
 
-def test_the_end_of_text_that_only_the_older_file_names(tmp_path: Path) -> None:
+def test_the_end_of_text_is_read_from_special_tokens_map(tmp_path: Path) -> None:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
 

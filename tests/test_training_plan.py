@@ -1,6 +1,7 @@
-"""Recipes and plans: the published shares of trained parameters from a config alone, and what a plan says of memory."""
+"""Plans: the published shares of trained parameters from a config alone, memory, FLOPs, and the time on known GPUs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ A100 = named_hardware("8xA100")
 
 
 def planned(tmp_path: Path, *arguments: str, command: str = "pretrain") -> dict[str, Any]:
-    told = line(tmp_path, command, *arguments, "--dry-run", "--json")
-    assert told.code == 0, told.err
-    figures: dict[str, Any] = json.loads(told.out)
+    result = line(tmp_path, command, *arguments, "--dry-run", "--json")
+    assert result.code == 0, result.err
+    figures: dict[str, Any] = json.loads(result.out)
     return figures
 
 
@@ -39,7 +40,7 @@ def test_every_recipe_is_planned_without_weights(tmp_path: Path, name: str) -> N
         assert figures["memory_total_bytes"] < 24 * 2**30 and not figures["notes"]
 
 
-def test_recipes_are_there() -> None:
+def test_recipes_are_shipped() -> None:
     assert {
         *PUBLISHED,
         "chinese-llama-13b-stage1",
@@ -49,10 +50,11 @@ def test_recipes_are_there() -> None:
     } <= {*RECIPES}
 
 
-def test_the_plan_as_people_see_it(tmp_path: Path) -> None:
-    told = line(tmp_path, "pretrain", "--config", "chinese-llama-7b-stage1", "--dry-run")
-    assert "204,607,488 of 6,885,486,592 parameters, 2.97 %" in told.out
-    assert "8 x A100, bf16" in told.out and "3,000 steps, 1,572,864,000 tokens" in told.out
+def test_the_printed_plan(tmp_path: Path) -> None:
+    result = line(tmp_path, "pretrain", "--config", "chinese-llama-7b-stage1", "--dry-run")
+    assert "204,607,488 of 6,885,486,592 parameters, 2.97 %" in result.out
+    assert "8 x A100, bf16" in result.out and "3,000 steps, 1,572,864,000 tokens" in result.out
+    assert "4.3e+19 FLOPs, about 11.9 h" in result.out
 
 
 def test_a_flag_wins_over_the_recipe(tmp_path: Path) -> None:
@@ -60,16 +62,16 @@ def test_a_flag_wins_over_the_recipe(tmp_path: Path) -> None:
     assert figures["steps"] == 7 and figures["machine"] == "4090"
 
 
-def test_the_plan_of_a_model_at_hand_counts_its_parameters(tmp_path: Path) -> None:
+def test_the_plan_of_a_local_model_counts_its_parameters(tmp_path: Path) -> None:
     model = write_model(tmp_path / "base")
     figures = planned(tmp_path, "--stage", "2", "--model", str(model), "--rows", "all", "--lora-rank", "4")
     matrices, lora = 2 * 600 * 64, 2 * 4 * (2 * (64 + 64) + 2 * (64 + 32))
     assert figures["trained"] == matrices + lora
 
 
-def test_checkpointing_comes_where_memory_asks_for_it() -> None:
+def test_checkpointing_is_on_where_memory_is_short() -> None:
     options = TrainingOptions(lora=None, rows="all", matrices="input", steps=10, batch=64, micro_batch=64)
-    shape = shape_of(toy("llama-7b"), rows=49953)
+    shape = shape_of(shipped_config("llama-7b"), rows=49953)
     roomy = Hardware("GPU", 1, 400 << 30, 1e14, "bf16")
     assert not plan_training(options, shape, 32000, roomy).checkpointing
     tight = plan_training(options, shape, 32000, Hardware("GPU", 1, 40 << 30, 1e14, "bf16"))
@@ -78,8 +80,33 @@ def test_checkpointing_comes_where_memory_asks_for_it() -> None:
     assert any("lower --micro-batch" in note for note in small.notes)
 
 
+def test_flops_follow_the_published_formula() -> None:
+    """6 FLOPs per parameter and token (arXiv:2001.08361), 4 for frozen ones, and attention."""
+    shape = shape_of(shipped_config("llama-7b"))
+    options = TrainingOptions(None, full=True, rows="all", steps=10, batch=1, micro_batch=1, block_size=8)
+    tokens, attention = 80, 2 * 2 * 2 * 8 * 4096 * 32
+    plan = plan_training(replace(options, checkpointing="off"), shape, 0, A100)
+    assert plan.tokens == tokens
+    head = 6 * 32000 * 4096
+    assert plan.flops == tokens * (6 * shape.body + attention + head)
+    frozen = plan_training(replace(options, full=False, checkpointing="off"), shape, 0, A100)
+    assert frozen.flops == tokens * (4 * shape.body + attention + head)
+
+
+def test_time_is_planned_only_where_the_speed_is_known() -> None:
+    shape = shape_of(shipped_config("llama-7b"), rows=49953)
+    options = TrainingOptions(lora=None, rows="all", steps=10)
+    known = plan_training(options, shape, 32000, A100)
+    assert known.seconds == pytest.approx(known.flops / (8 * 312e12 * 0.4))
+    for name in ("CPU", "GPU of no list"):
+        unknown = plan_training(options, shape, 32000, Hardware(name, 1, 400 << 30, None, "bf16"))
+        assert (
+            unknown.flops == known.flops and unknown.seconds is None and unknown.figures()["seconds"] is None
+        )
+
+
 def test_new_rows_cost_less_than_all_and_adapters_alone_least() -> None:
-    shape = shape_of(toy("llama-7b"), Lora(), 49953)
+    shape = shape_of(shipped_config("llama-7b"), Lora(), 49953)
     trained = {
         rows: plan_training(TrainingOptions(Lora(), rows=rows), shape, 32000, A100).trained
         for rows in ("all", "new", "none")
@@ -87,7 +114,7 @@ def test_new_rows_cost_less_than_all_and_adapters_alone_least() -> None:
     assert trained == {"all": 417603584, "new": 2 * 17953 * 4096 + 8388608, "none": 8388608}
 
 
-def toy(name: str) -> Any:
+def shipped_config(name: str) -> Any:
     from zhllama.training.model_info import read_shape
 
     return read_shape(None, name)
@@ -110,8 +137,8 @@ def toy(name: str) -> Any:
     ],
 )
 def test_errors_are_one_line(tmp_path: Path, arguments: tuple[str, ...], wanted: str) -> None:
-    told = line(tmp_path, "pretrain", "--stage", "2", *arguments, "--dry-run")
-    assert told.code == 1 and wanted in told.err and told.err.count("\n") == 1
+    result = line(tmp_path, "pretrain", "--stage", "2", *arguments, "--dry-run")
+    assert result.code == 1 and wanted in result.err and result.err.count("\n") == 1
 
 
 def test_stage_one_without_rows_is_refused() -> None:
@@ -119,6 +146,6 @@ def test_stage_one_without_rows_is_refused() -> None:
         TrainingOptions(lora=None, rows="none")
 
 
-def test_machines_are_read() -> None:
+def test_machine_names_are_parsed() -> None:
     assert named_hardware("16 x A100-40GB").memory == 40 << 30
     assert named_hardware("rtx4090").precision == "bf16" and named_hardware("V100").precision == "fp16"

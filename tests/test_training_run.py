@@ -1,4 +1,4 @@
-"""pretrain as a whole on two-layer models: what stays to the byte, what a kill leaves, what two processes compute."""
+"""The command pretrain on two-layer models: unchanged bytes, resumption after kills, equality of two processes."""
 
 import json
 import os
@@ -30,8 +30,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def ground(tmp_path: Path) -> Path:
-    """A folder with `base`, `tok` (a larger vocabulary), `zh.txt` and `en.txt`."""
+def workspace(tmp_path: Path) -> Path:
+    """Return a folder with `base`, `tok` (a larger vocabulary), `zh.txt` and `en.txt`."""
     write_model(tmp_path / "base")
     write_tokenizer(larger_vocabulary(), tmp_path / "tok")
     for label in ("zh", "en"):
@@ -61,16 +61,16 @@ def losses(run: Path) -> list[float]:
     ]
 
 
-def test_two_stages_and_what_they_leave(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zhllama.training import outputs as products
+def test_two_stages_and_their_outputs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zhllama.training import outputs
 
     seen: list[Any] = []
-    write = products.write
-    monkeypatch.setattr(products, "write", lambda *given: (seen.append(given[2]), write(*given))[1])
-    told = line(ground, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 6, "--eval-every", 3))
-    assert told.code == 0, told.err
-    assert "the model had 600 rows and grew to 667" in told.err and "zh bits/char" in told.out
-    grown = load_file(ground / "one" / "grown" / "model.safetensors")
+    write = outputs.write_outputs
+    monkeypatch.setattr(outputs, "write_outputs", lambda *values: (seen.append(values[2]), write(*values))[1])
+    result = line(workspace, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 6, "--eval-every", 3))
+    assert result.code == 0, result.err
+    assert "the model had 600 rows and grew to 667" in result.err and "zh bits/char" in result.out
+    grown = load_file(workspace / "one" / "grown" / "model.safetensors")
     model, names = seen[0].model, {"embed_tokens": "model.embed_tokens", "lm_head": "lm_head"}
     for name, parameter in model.named_parameters():
         if not name.endswith(".rows"):
@@ -79,67 +79,67 @@ def test_two_stages_and_what_they_leave(ground: Path, monkeypatch: pytest.Monkey
         matrix = model.get_submodule(name).weight
         assert torch.equal(matrix[:600], grown[f"{name}.weight"][:600])
         assert not torch.equal(matrix[600:], grown[f"{name}.weight"][600:])
-    rows = rows_of(ground / "one")
+    rows = rows_of(workspace / "one")
     assert rows["input_ids"].tolist() == rows["output_ids"].tolist() == list(range(600, 667))
     assert torch.equal(rows["input_rows"], model.get_submodule("model.embed_tokens").weight[600:])
-    figures = read_manifest(ground / "one")["figures"]
+    figures = read_manifest(workspace / "one")["figures"]
     assert (
         figures["n_old"] == 600
         and figures["zh_bits_per_character"]["after"] < figures["zh_bits_per_character"]["before"]
     )
     assert (
-        not (ground / "one" / "checkpoints").exists()
-        and (ground / "one" / "tokenizer" / "tokenizer.model").exists()
+        not (workspace / "one" / "checkpoints").exists()
+        and (workspace / "one" / "tokenizer" / "tokenizer.model").exists()
     )
-    page = (ground / "one" / "report.html").read_text(encoding="utf-8")
+    page = (workspace / "one" / "report.html").read_text(encoding="utf-8")
     assert (
         "<svg" in page
         and "prefers-color-scheme: dark" in page
         and "http" not in page.replace("http-equiv", "")
     )
 
-    told = line(ground, *stage(2, "one", "two", "--steps", 6, "--eval-every", 3))
-    assert told.code == 0, told.err
-    first, second = (read_manifest(ground / run)["figures"]["en_bits_per_byte"] for run in ("one", "two"))
+    result = line(workspace, *stage(2, "one", "two", "--steps", 6, "--eval-every", 3))
+    assert result.code == 0, result.err
+    first, second = (read_manifest(workspace / run)["figures"]["en_bits_per_byte"] for run in ("one", "two"))
     assert second["before"] == pytest.approx(first["after"], abs=1e-5)
-    assert "grown" not in told.err and {p.name for p in (ground / "two" / "adapter").iterdir()} >= {
+    assert "grown" not in result.err and {p.name for p in (workspace / "two" / "adapter").iterdir()} >= {
         "adapter_config.json"
     }
-    assert read_manifest(ground / "two")["parents"] == [str(ground / "one")]
+    assert read_manifest(workspace / "two")["parents"] == [str(workspace / "one")]
     assert not any("embed" in name or "lm_head" in name
-                   for name in load_file(ground / "two" / "adapter" / "adapter_model.safetensors"))  # fmt: skip
-    opened = open_model(ground / "two").model
-    assert torch.equal(opened.get_input_embeddings().weight[600:], rows_of(ground / "two")["input_rows"])
+                   for name in load_file(workspace / "two" / "adapter" / "adapter_model.safetensors"))  # fmt: skip
+    opened = open_model(workspace / "two").model
+    assert torch.equal(opened.get_input_embeddings().weight[600:], rows_of(workspace / "two")["input_rows"])
 
 
-def test_tied_bloom_learns_used_rows_and_says_that_documents_meet(ground: Path) -> None:
-    write_model(ground / "bloom", kind="bloom", tied=True)
-    told = line(ground, *stage(1, "bloom", "run", "--tokenizer", "tok", "--rows", "used", "--steps", 2))
-    assert told.code == 0, told.err
-    assert "bloom takes no position_ids" in told.err
-    rows = rows_of(ground / "run")
+def test_tied_bloom_trains_used_rows_and_notes_that_documents_see_each_other(workspace: Path) -> None:
+    write_model(workspace / "bloom", kind="bloom", tied=True)
+    result = line(workspace, *stage(1, "bloom", "run", "--tokenizer", "tok", "--rows", "used", "--steps", 2))
+    assert result.code == 0, result.err
+    assert "bloom takes no position_ids" in result.err
+    rows = rows_of(workspace / "run")
     assert rows.keys() == {"input_rows", "input_ids"}
     assert 0 < (rows["input_ids"] < 600).sum() < 600 and rows["input_ids"].tolist() == sorted(
         rows["input_ids"].tolist()
     )
 
 
-def test_adapters_alone(ground: Path) -> None:
-    told = line(ground, *stage(2, "base", "run", "--rows", "none", "--steps", 2))
-    assert told.code == 0, told.err
-    assert not (ground / "run" / "rows.safetensors").exists() and (ground / "run" / "adapter").is_dir()
+def test_adapters_alone(workspace: Path) -> None:
+    result = line(workspace, *stage(2, "base", "run", "--rows", "none", "--steps", 2))
+    assert result.code == 0, result.err
+    assert not (workspace / "run" / "rows.safetensors").exists() and (workspace / "run" / "adapter").is_dir()
 
 
-def test_mixed_precision_keeps_its_rows_in_fp32(ground: Path) -> None:
-    told = line(ground, *stage(2, "base", "run", "--rows", "all", "--steps", 2, "--precision", "bf16"))
-    assert told.code == 0, told.err
-    assert rows_of(ground / "run")["input_rows"].dtype == torch.float32
+def test_mixed_precision_keeps_its_rows_in_fp32(workspace: Path) -> None:
+    result = line(workspace, *stage(2, "base", "run", "--rows", "all", "--steps", 2, "--precision", "bf16"))
+    assert result.code == 0, result.err
+    assert rows_of(workspace / "run")["input_rows"].dtype == torch.float32
 
 
-def test_gradient_checkpointing_changes_no_loss(ground: Path) -> None:
+def test_gradient_checkpointing_changes_no_loss(workspace: Path) -> None:
     for out, how in (("with", "on"), ("without", "off")):
         line(
-            ground,
+            workspace,
             *stage(
                 2,
                 "base",
@@ -154,11 +154,11 @@ def test_gradient_checkpointing_changes_no_loss(ground: Path) -> None:
                 how,
             ),
         )
-    assert losses(ground / "with") == pytest.approx(losses(ground / "without"), abs=1e-6)
+    assert losses(workspace / "with") == pytest.approx(losses(workspace / "without"), abs=1e-6)
 
 
 def killed_at(folder: Path, arguments: tuple[object, ...], out: Path, lines: int, delay: float = 0.0) -> bool:
-    """Run a command line in a child and SIGKILL it when its log has so many lines; whether it was still alive."""
+    """Run a command line in a child, SIGKILL it when its log has so many lines, and return whether it was still alive."""
     child = os.fork()
     if child == 0:
         os._exit(line(folder, *arguments).code)
@@ -177,37 +177,37 @@ def killed_at(folder: Path, arguments: tuple[object, ...], out: Path, lines: int
     return True
 
 
-def test_killed_anywhere_a_run_ends_with_the_same_bytes(ground: Path) -> None:
-    """Killed before the first checkpoint, beside one, in the middle of writing one: log lines 1 to 12 are steps."""
+def test_killed_anywhere_a_run_ends_with_the_same_bytes(workspace: Path) -> None:
+    """Killed before the first checkpoint, after one, and while one is written; log lines 1 to 12 are steps."""
     settings = ("--tokenizer", "tok", "--rows", "used", "--steps", 12)
-    assert line(ground, *stage(2, "base", "whole", *settings)).code == 0
+    assert line(workspace, *stage(2, "base", "whole", *settings)).code == 0
     arguments = stage(2, "base", "killed", *settings, "--resume")
     kills = [
-        killed_at(ground, arguments, ground / "killed", *when)
+        killed_at(workspace, arguments, workspace / "killed", *when)
         for when in ((3, 0), (5, 0.03), (8, 0.01), (11, 0.05))
     ]
     assert kills[0] and sum(kills) >= 3
-    told = line(ground, *arguments)
-    assert told.code == 0, told.err
+    result = line(workspace, *arguments)
+    assert result.code == 0, result.err
     for name in ("rows.safetensors", "adapter/adapter_model.safetensors"):
-        assert (ground / "killed" / name).read_bytes() == (ground / "whole" / name).read_bytes(), name
-    assert losses(ground / "killed") == losses(ground / "whole")
+        assert (workspace / "killed" / name).read_bytes() == (workspace / "whole" / name).read_bytes(), name
+    assert losses(workspace / "killed") == losses(workspace / "whole")
 
 
-def test_a_streamed_run_resumes_too(ground: Path) -> None:
+def test_a_streamed_run_resumes_too(workspace: Path) -> None:
     settings = ("--tokenizer", "tok", "--steps", 8, "--stream")
-    assert line(ground, *stage(1, "base", "whole", *settings)).code == 0
+    assert line(workspace, *stage(1, "base", "whole", *settings)).code == 0
     arguments = stage(1, "base", "killed", *settings, "--resume")
-    assert killed_at(ground, arguments, ground / "killed", 6)
-    assert line(ground, *arguments).code == 0
-    assert (ground / "killed" / "rows.safetensors").read_bytes() == (
-        ground / "whole" / "rows.safetensors"
+    assert killed_at(workspace, arguments, workspace / "killed", 6)
+    assert line(workspace, *arguments).code == 0
+    assert (workspace / "killed" / "rows.safetensors").read_bytes() == (
+        workspace / "whole" / "rows.safetensors"
     ).read_bytes()
 
 
-def test_two_processes_compute_what_one_does(ground: Path) -> None:
+def test_two_processes_compute_what_one_does(workspace: Path) -> None:
     settings = ("--tokenizer", "tok", "--steps", 4, "--lora-dropout", 0)
-    assert line(ground, *stage(2, "base", "one", *settings)).code == 0
+    assert line(workspace, *stage(2, "base", "one", *settings)).code == 0
     command = [
         sys.executable,
         "-m",
@@ -220,42 +220,46 @@ def test_two_processes_compute_what_one_does(ground: Path) -> None:
         "zhllama",
     ]
     done = subprocess.run(
-        [*command, *map(str, stage(2, "base", "two", *settings))], cwd=ground, capture_output=True, text=True,
+        [*command, *map(str, stage(2, "base", "two", *settings))], cwd=workspace, capture_output=True, text=True,
         timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert losses(ground / "two") == pytest.approx(losses(ground / "one"), abs=1e-5)
-    for name, rows in rows_of(ground / "two").items():
-        assert torch.allclose(rows.float(), rows_of(ground / "one")[name].float(), atol=1e-4)
+    assert losses(workspace / "two") == pytest.approx(losses(workspace / "one"), abs=1e-5)
+    for name, rows in rows_of(workspace / "two").items():
+        assert torch.allclose(rows.float(), rows_of(workspace / "one")[name].float(), atol=1e-4)
 
 
-def test_english_that_worsens_warns_and_with_strict_stops(ground: Path) -> None:
+def test_a_rise_in_english_bits_warns_and_with_strict_stops(workspace: Path) -> None:
     settings = ("--rows", "all", "--steps", 4, "--eval-every", 2, "--lr", 0.5, "--text", "zh=zh.txt")
-    told = line(ground, *stage(1, "base", "warned", *settings))
-    assert told.code == 0 and re.search(r"step 2: English went from [\d.]+ to [\d.]+ bits a byte", told.err)
-    told = line(ground, *stage(1, "base", "stopped", *settings, "--strict"))
-    assert told.code == 1 and "give English text more weight" in told.err.splitlines()[-1]
-    assert not (ground / "stopped" / "manifest.json").exists()
+    result = line(workspace, *stage(1, "base", "warned", *settings))
+    assert result.code == 0 and re.search(
+        r"step 2: English went from [\d.]+ to [\d.]+ bits per byte", result.err
+    )
+    result = line(workspace, *stage(1, "base", "stopped", *settings, "--strict"))
+    assert result.code == 1 and "give English text more weight" in result.err.splitlines()[-1]
+    assert not (workspace / "stopped" / "manifest.json").exists()
 
 
-def test_a_loss_that_is_no_number_stops_with_its_batch(ground: Path) -> None:
-    write_model(ground / "broken")
-    weights = load_file(ground / "broken" / "model.safetensors")
+def test_a_loss_that_is_not_finite_stops_and_writes_its_batch(workspace: Path) -> None:
+    write_model(workspace / "broken")
+    weights = load_file(workspace / "broken" / "model.safetensors")
     weights["model.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
     from safetensors.torch import save_file
 
-    save_file(weights, ground / "broken" / "model.safetensors", metadata={"format": "pt"})
-    told = line(ground, *stage(1, "broken", "run", "--rows", "all", "--steps", 3))
-    assert told.code == 1 and "the loss of step 1 is nan" in told.err.splitlines()[-1]
-    batch = json.loads((ground / "run" / "not-finite-step-1.json").read_text(encoding="utf-8"))
+    save_file(weights, workspace / "broken" / "model.safetensors", metadata={"format": "pt"})
+    result = line(workspace, *stage(1, "broken", "run", "--rows", "all", "--steps", 3))
+    assert result.code == 1 and "the loss of step 1 is nan" in result.err.splitlines()[-1]
+    batch = json.loads((workspace / "run" / "not-finite-step-1.json").read_text(encoding="utf-8"))
     assert (
-        batch["step"] == 1 and len(batch["text"]) == 4 and not any((ground / "run" / "checkpoints").iterdir())
+        batch["step"] == 1
+        and len(batch["text"]) == 4
+        and not any((workspace / "run" / "checkpoints").iterdir())
     )
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Any:
-    """A disk of a megabyte and a half."""
+    """Return the mount point of a disk of 1.5 MB."""
     place = tmp_path / "disk"
     place.mkdir()
     if subprocess.run(
@@ -266,18 +270,18 @@ def small_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(ground: Path, small_disk: Path) -> None:
+def test_a_full_disk_keeps_the_last_good_checkpoint(workspace: Path, small_disk: Path) -> None:
     arguments = stage(1, "base", str(small_disk / "run"), "--rows", "all", "--steps", 9)
-    told = line(ground, *arguments)
-    assert told.code == 1 and "Free some room" in told.err.splitlines()[-1], told.err
+    result = line(workspace, *arguments)
+    assert result.code == 1 and "Free some room" in result.err.splitlines()[-1], result.err
     kept = sorted(p.name for p in (small_disk / "run" / "checkpoints").iterdir())
     assert kept == ["checkpoint-3"]
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    told = line(ground, *arguments, "--resume")
-    assert told.code == 0, told.err
-    assert line(ground, *stage(1, "base", "whole", "--rows", "all", "--steps", 9)).code == 0
+    result = line(workspace, *arguments, "--resume")
+    assert result.code == 0, result.err
+    assert line(workspace, *stage(1, "base", "whole", "--rows", "all", "--steps", 9)).code == 0
     assert (small_disk / "run" / "rows.safetensors").read_bytes() == (
-        ground / "whole" / "rows.safetensors"
+        workspace / "whole" / "rows.safetensors"
     ).read_bytes()
 
 
@@ -297,30 +301,34 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(ground: Path, small_disk: Pa
         (("--old-rows", "5000"), "--old-rows: 5,000 is not among the model's 600 rows"),
     ],
 )
-def test_errors_are_one_line_and_leave_nothing(ground: Path, arguments: tuple[str, ...], wanted: str) -> None:
-    told = line(ground, *stage(1, "base", "run", *arguments))
-    assert told.code == 1 and re.search(wanted, told.err) and told.err.count("\n") == 1, told.err
+def test_errors_are_one_line_and_leave_nothing(
+    workspace: Path, arguments: tuple[str, ...], wanted: str
+) -> None:
+    result = line(workspace, *stage(1, "base", "run", *arguments))
+    assert result.code == 1 and re.search(wanted, result.err) and result.err.count("\n") == 1, result.err
 
 
-def test_what_does_not_fit_is_refused(ground: Path) -> None:
-    assert line(ground, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 2)).code == 0
-    write_tokenizer(larger_vocabulary(), ground / "same")
+def test_a_tokenizer_or_layer_that_does_not_fit_is_refused(workspace: Path) -> None:
+    assert line(workspace, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 2)).code == 0
+    write_tokenizer(larger_vocabulary(), workspace / "same")
     from tests.model_toys import base_vocabulary
 
-    write_tokenizer(base_vocabulary(), ground / "smaller")
-    told = line(ground, *stage(2, "one", "two", "--tokenizer", "smaller"))
-    assert told.code == 1 and "is not the tokenizer that" in told.err
-    assert line(ground, *stage(2, "one", "two", "--tokenizer", "same", "--steps", 1)).code == 0
-    told = line(ground, *stage(2, "one", "two", "--steps", 1, "--lora-module", "query_key_value", "--force"))
-    assert told.code == 1 and "no linear layer 'query_key_value'" in told.err
-    told = line(ground, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 3))
-    assert told.code == 1 and "holds a finished run. Give --force" in told.err
+    write_tokenizer(base_vocabulary(), workspace / "smaller")
+    result = line(workspace, *stage(2, "one", "two", "--tokenizer", "smaller"))
+    assert result.code == 1 and "is not the tokenizer that" in result.err
+    assert line(workspace, *stage(2, "one", "two", "--tokenizer", "same", "--steps", 1)).code == 0
+    result = line(
+        workspace, *stage(2, "one", "two", "--steps", 1, "--lora-module", "query_key_value", "--force")
+    )
+    assert result.code == 1 and "no linear layer 'query_key_value'" in result.err
+    result = line(workspace, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 3))
+    assert result.code == 1 and "holds a finished run. Give --force" in result.err
 
 
-def test_a_checkpoint_from_other_options_is_refused(ground: Path) -> None:
+def test_a_checkpoint_from_other_options_is_refused(workspace: Path) -> None:
     arguments = stage(1, "base", "run", "--tokenizer", "tok", "--steps", 9)
-    assert killed_at(ground, arguments, ground / "run", 5)
-    told = line(ground, *arguments, "--lr", 0.5, "--resume")
-    assert told.code == 1 and "was begun with other options: lr was 0.01 and is 0.5" in told.err
-    told = line(ground, *arguments)
-    assert told.code == 1 and "holds an unfinished run. Give --resume" in told.err
+    assert killed_at(workspace, arguments, workspace / "run", 5)
+    result = line(workspace, *arguments, "--lr", 0.5, "--resume")
+    assert result.code == 1 and "was begun with other options: lr was 0.01 and is 0.5" in result.err
+    result = line(workspace, *arguments)
+    assert result.code == 1 and "holds an unfinished run. Give --resume" in result.err

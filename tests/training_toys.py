@@ -1,4 +1,4 @@
-"""Toy models, tokenizers and texts for the training tests; seeded, so that every test sees the same ones."""
+"""Toy models and texts for the training tests, seeded."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ def toy_config(vocabulary: int = 97, tied: bool = False, family: str = "llama", 
 
 
 def toy_model(vocabulary: int = 97, tied: bool = False, **changed: Any) -> Any:
-    """A two-layer model, a LLaMA where no `family` is given, with weights large enough that losses differ from uniform."""
+    """Return a two-layer model, by default a LLaMA, with weights large enough that losses differ from a uniform guess."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
@@ -30,14 +30,14 @@ def toy_model(vocabulary: int = 97, tied: bool = False, **changed: Any) -> Any:
 
 
 def toy_batch(vocabulary: int = 97, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Three blocks of 40 tokens, each of several documents and some filler."""
+    """Return three blocks of 40 tokens with several documents each; two end with filler."""
     import numpy as np
 
     from zhllama.training.packed_blocks import example
 
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     rows = [
-        example(dice.integers(3, vocabulary, 40), np.array([0, 11, 12, 30]), used) for used in (40, 37, 30)
+        example(rng.integers(3, vocabulary, 40), np.array([0, 11, 12, 30]), used) for used in (40, 37, 30)
     ]
     return {name: torch.tensor(np.stack([row[name] for row in rows])) for name in rows[0]}
 

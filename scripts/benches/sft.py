@@ -17,12 +17,12 @@ import torch
 
 from benches import Row, paired, tell
 from benches.training import OLD, ROWS, model
-from zhllama.training.attention import within_documents
+from zhllama.training.attention import use_document_attention
+from zhllama.training.lora import add_adapters
 from zhllama.training.options import Lora
 from zhllama.training.packed_blocks import examples
 from zhllama.training.packing import TokenizedSample, pack_samples
-from zhllama.training.prepare_model import add_adapters
-from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 from zhllama.training.validation import collate
 
 SIZE, SAMPLES, MICRO = 512, 16, 4
@@ -70,9 +70,9 @@ def samples() -> list[TokenizedSample]:
 def ours(some: list[TokenizedSample], first: int, dropout: float = 0.05) -> Work:
     """Steps over packed blocks, MICRO at a time."""
     inner = model().requires_grad_(False).train()
-    within_documents(inner)
+    use_document_attention(inner)
     trained = add_adapters(inner, Lora(dropout=dropout, modules=LAYERS))
-    train_rows(inner, lay_out(range(first, ROWS), ROWS))
+    make_rows_trainable(inner, arrange_rows(range(first, ROWS), ROWS))
     blocks = [block for packed in pack_samples(some, SIZE, 2) for block in examples(packed)]
     batches = [collate(blocks[at : at + MICRO]) for at in range(0, len(blocks), MICRO)]
     return steps(trained, batches, fused=True)

@@ -20,11 +20,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from benches import Row, paired, tell
-from zhllama.training.attention import attend, within_documents
+from zhllama.training.attention import attend, use_document_attention
+from zhllama.training.lora import add_adapters
 from zhllama.training.options import Lora
 from zhllama.training.packed_blocks import example
-from zhllama.training.prepare_model import add_adapters
-from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 from zhllama.training.validation import collate
 
 OLD, ROWS, BLOCKS, SIZE = 32_000, 49_953, 4, 512
@@ -119,9 +119,11 @@ def blocks(documents: int = 2, count: int = BLOCKS) -> dict[str, torch.Tensor]:
 def ours(case: str, batch: dict[str, torch.Tensor], checkpointing: bool = False) -> Step:
     """The rows that are new, and in stage 2 LoRA."""
     inner = model().requires_grad_(False).train()
-    within_documents(inner)
+    use_document_attention(inner)
     trained = add_adapters(inner, Lora()) if case == "stage2" else inner
-    train_rows(inner, lay_out(range(OLD, ROWS), ROWS), "input" if case == "stage1-input" else "both")
+    make_rows_trainable(
+        inner, arrange_rows(range(OLD, ROWS), ROWS), "input" if case == "stage1-input" else "both"
+    )
     if checkpointing:
         inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return stepper(trained, batch, fused=True)

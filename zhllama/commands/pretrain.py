@@ -165,20 +165,21 @@ def pretrain(
     if out is None:
         raise OptionError("--out", "is missing", "Give a folder for the run")
     from zhllama.training.mixture import WeightedSource, default_cache
-    from zhllama.training.model_info import PretrainingJob, inspect_model
+    from zhllama.training.model_info import inspect_model
+    from zhllama.training.pretraining_job import PretrainingJob
     from zhllama.training.train import train as train
 
     job = PretrainingJob(
         model, tokenizer, tuple(map(WeightedSource.parse, text)), tuple(map(WeightedSource.parse, eval_text or [])),
         cache or default_cache(), stream, field,
     )  # fmt: skip
-    ground = inspect_model(job, options)
-    recorded = recorded_options(context, ground, out)
-    files = [path for source in (*job.sources, *job.heldout) for path in source.files]
-    read = [*files, *ground.inputs(), *(ground.tokens.files() if tokenizer else [])]
+    info = inspect_model(model, tokenizer, options)
+    recorded = recorded_options(context, info, out)
+    files = [path for source in (*job.sources, *job.validation) for path in source.files]
+    read = [*files, *info.inputs(), *(info.tokenizer.files() if tokenizer else [])]
     run = Run(out, "pretrain", recorded, list(dict.fromkeys(read)), force, resume, seed)
     with progress(f"stage {stage}", None, "steps") as bar:
-        manifest = train(job, options, ground, run, hooks_for(bar, "encoding", as_json))
+        manifest = train(job, options, info, run, hooks_for(bar, "encoding", as_json))
     if manifest is None:
         return
     figures = manifest["figures"]
@@ -216,7 +217,7 @@ def pack(
         Run(out, "pack", options_of(context), [*source.files, *tokens.files()], force) as run,
         progress("pack", sum(path.stat().st_size for path in source.files)) as bar,
     ):
-        origin = BlocksOrigin(source.hash(), tokens.hash, block_size, fit, kept_aside=False)
+        origin = BlocksOrigin(source.hash(), tokens.hash, block_size, fit, validation_split=False)
         blocks = pack_source(source, tokens, origin, run.out / "blocks", field=field, advance=bar)
         meta = blocks.meta
         figures = {

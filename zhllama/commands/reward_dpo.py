@@ -228,8 +228,8 @@ def dpo(
 
 
 def _options(given: Mapping[str, Any], full: bool) -> TrainingOptions:
+    from zhllama.training.lora import linear_names
     from zhllama.training.model_info import read_shape
-    from zhllama.training.plan import linear_names
 
     if given["model"] is None and not (given["dry_run"] and given["shape"]):
         raise OptionError(
@@ -260,16 +260,16 @@ def _align(context: typer.Context, command: str, base: str, options: TrainingOpt
     for name, example in (("pairs", "a file of ranked answers"), ("out", "a folder for the run")):
         if not given[name]:
             raise OptionError(f"--{name}", "is missing", f"Give {example}")
-    files, heldout = (find_files(named or [], RANKED) for named in (given["pairs"], given["eval_pairs"]))
+    files, validation = (find_files(named or [], RANKED) for named in (given["pairs"], given["eval_pairs"]))
     with inspect_pair_model(given["model"], given["template"], given["max_length"]) as found:
-        chain = found.ground.chain
+        chain = found.info.chain
         planning = ("model", "dry_run", "shape", "machine")
         recorded = {key: value for key, value in options_of(context).items() if key not in planning}
         recorded["base_model"] = str(chain.base)
         recorded[base] = str(chain.runs[-1] if chain.runs else chain.base)
-        inputs = [*files, *heldout, *found.ground.inputs()]
+        inputs = [*files, *validation, *found.info.inputs()]
         run = Run(given["out"], command, recorded, inputs, given["force"], given["resume"], given["seed"])
-        task = PairTrainingJob(tuple(files), tuple(heldout), given["aside"], given["skip_bad"])
+        task = PairTrainingJob(tuple(files), tuple(validation), given["aside"], given["skip_bad"])
         with progress(command, None, "steps") as bar:
             manifest = work(task, options, found, run, hooks_for(bar, "reading pairs", given["as_json"]))
     if manifest is None:
@@ -292,9 +292,9 @@ def _planned(given: Mapping[str, Any], options: TrainingOptions) -> "TrainingPla
         aside = find_files(given["eval_pairs"] or [], RANKED)
         with inspect_pair_model(given["model"], given["template"], given["max_length"]) as found:
             count = len(read_pairs(
-                find_files(given["pairs"], RANKED), found.encoder, given["max_length"], aside=given["aside"],
-                given_aside=aside, seed=given["seed"], skip_bad=given["skip_bad"],
-            ).learnt)  # fmt: skip
+                find_files(given["pairs"], RANKED), found.encoder, given["max_length"], validation_share=given["aside"],
+                validation_files=aside, seed=given["seed"], skip_bad=given["skip_bad"],
+            ).training)  # fmt: skip
     devices = named_hardware(given["machine"]) if given["machine"] else this_hardware()
     config = read_shape(given["model"], given["shape"])
     return plan_pairs(options, shape_of(config, options.lora), devices, count)

@@ -170,15 +170,15 @@ def sft(
     from zhllama.training.sft import ChatTuningJob
     from zhllama.training.train import train as train
 
-    sources, heldout = tuple(map(_source, data)), tuple(find_files(eval_data or []))
+    sources, validation = tuple(map(_source, data)), tuple(find_files(eval_data or []))
     with _surveyed(model, template, options) as found, progress("sft", None, "steps") as bar:
-        recorded = recorded_options(context, found.ground, out)
+        recorded = recorded_options(context, found.info, out)
         files = [path for source in sources for path in source.files]
-        run = Run(out, "sft", recorded, [*files, *heldout, *found.ground.inputs()], force, resume, seed)
+        run = Run(out, "sft", recorded, [*files, *validation, *found.info.inputs()], force, resume, seed)
         job = ChatTuningJob(
-            sources, heldout, found.encoder, cache or default_cache(), skip_bad=skip_bad, alone=found.alone, note=warn
+            sources, validation, found.encoder, cache or default_cache(), skip_bad=skip_bad, one_per_block=found.one_per_block, note=warn
         )  # fmt: skip
-        manifest = train(job, options, found.ground, run, hooks_for(bar, "encoding", as_json))
+        manifest = train(job, options, found.info, run, hooks_for(bar, "encoding", as_json))
     if manifest is None:
         return
     figures = manifest["figures"]
@@ -196,16 +196,16 @@ def _surveyed(model: str, template: str, options: TrainingOptions) -> Iterator["
 
 def _source(given: str) -> "WeightedSource":
     from zhllama.io.text import find_files
-    from zhllama.training.mixture import WeightedSource, weighted
+    from zhllama.training.mixture import WeightedSource, parse_weight
 
-    path, weight = weighted(given, "--data")
+    path, weight = parse_weight(given, "--data")
     return WeightedSource(Path(path).name, tuple(find_files([path])), weight)
 
 
 def _every_layer(model: str | None, shape: str | None) -> tuple[str, ...]:
     """All projections, as the published tuning has them: q, k, v, o, gate, up and down of a LLaMA."""
+    from zhllama.training.lora import linear_names
     from zhllama.training.model_info import read_shape
-    from zhllama.training.plan import linear_names
 
     if model is None and shape is None:
         raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
@@ -221,8 +221,8 @@ def _planned(
 
     if model is not None and ids is None:
         with _surveyed(model, template, options) as found:
-            config, rows = found.ground.config, found.ground.rows
-            n_old = found.ground.old_rows() if options.rows in ("new", "used") else 0
+            config, rows = found.info.config, found.info.rows
+            n_old = found.info.old_rows() if options.rows in ("new", "used") else 0
     else:
         config = read_shape(model, shape)
         n_old, rows = rows_to_plan(None, None, config, ids, options)

@@ -90,16 +90,16 @@ PlannedMachine = Annotated[
 ]
 
 
-def recorded_options(context: typer.Context, ground: "ModelInfo", out: Path) -> dict[str, Any]:
+def recorded_options(context: typer.Context, info: "ModelInfo", out: Path) -> dict[str, Any]:
     """What a training run's config and manifest say: the options that change what is trained, and the model's own place."""
-    chain = ground.chain
+    chain = info.chain
     recorded = {
         k: v
         for k, v in options_of(context).items()
         if k not in ("dry_run", "shape", "ids", "machine", "cache")
     }
     recorded["model"] = str(chain.runs[-1] if chain.runs else chain.base)
-    recorded["base_model"] = str(out.resolve() / "grown" if ground.grows else chain.base)
+    recorded["base_model"] = str(out.resolve() / "grown" if info.grows else chain.base)
     return recorded
 
 
@@ -116,20 +116,19 @@ def hooks_for(bar: Bar, reading: str, as_json: bool) -> "Hooks":
 
 
 def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> None:
-    """What will learn, what it takes, and how long."""
+    """Print the plan: trained parameters, memory, steps, tokens, FLOPs, and the time if the hardware's speed is known."""
     if as_json:
         print_json(plan.figures())
         return
     drawn = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     drawn.add_row("learns", f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %")
-    drawn.add_row("machine", f"{plan.machine.told}, {plan.precision}")
+    drawn.add_row("machine", f"{plan.hardware.label}, {plan.precision}")
     memory = ", ".join(f"{name} {_size(size)}" for name, size in plan.memory.items() if size)
     drawn.add_row("memory", f"{_size(plan.peak)} a device: {memory}")
     drawn.add_row("checkpointing", "on" if plan.checkpointing else "off")
-    if plan.steps is not None and plan.tokens is not None and plan.seconds is not None:
-        drawn.add_row(
-            "length", f"{plan.steps:,} steps, {plan.tokens:,} tokens, about {_duration(plan.seconds)}"
-        )
+    if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
+        time = "" if plan.seconds is None else f", about {_duration(plan.seconds)}"
+        drawn.add_row("length", f"{plan.steps:,} steps, {plan.tokens:,} tokens, {plan.flops:.1e} FLOPs{time}")
     for told in plan.notes:
         drawn.add_row("note", told)
     (notes if to_notes else screen).print(drawn)

@@ -1,7 +1,7 @@
-"""Attention within each document of packed blocks, on processors: no mask, and no product between documents.
+"""Attention within each document of packed blocks, for CPUs: no mask, and no scores between documents.
 
-Given positions that restart, transformers keeps documents apart by a mask over the whole block: every score is computed
-and most are thrown away. GPUs have kernels for this (flash attention reads the same positions); processors have none.
+Given positions that restart, transformers separates documents with a mask over the whole block: it computes every score
+and discards most of them. GPUs have kernels for this (flash attention reads the same positions); CPUs have none.
 """
 
 from itertools import pairwise
@@ -13,18 +13,20 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 NAME = "zhllama_documents"
-# Those that hand positions on to their attention, and whose masks say no more than order, documents and windows.
+# Families that pass positions to their attention, and whose masks encode only order, documents and windows.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
-def within_documents(model: Any) -> bool:
-    """Give a transformers model this attention where it can have it, and tell whether it did."""
+def use_document_attention(model: Any) -> bool:
+    """Switch a transformers model to this attention if the model supports it; return whether it did."""
     config = model.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    windows = getattr(config, "sliding_window", None) is not None or kinds != {"full_attention"}
-    if config.model_type not in FAMILIES or windows or config._attn_implementation != "sdpa":
+    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
+    has_window = getattr(config, "sliding_window", None) is not None or layer_types != {"full_attention"}
+    if config.model_type not in FAMILIES or has_window or config._attn_implementation != "sdpa":
         return False
-    AttentionInterface.register(NAME, attend)  # no mask stands under this name, so transformers makes none
+    AttentionInterface.register(
+        NAME, attend
+    )  # no mask is registered under this name, so transformers builds none
     model.set_attn_implementation(NAME)
     return True
 
@@ -39,27 +41,27 @@ def attend(
     position_ids: Tensor,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention of every document to itself.
+    """Compute causal attention within each document.
 
-    query, key, value [blocks, heads, positions, width], key and value of fewer heads where they are shared;
-    position_ids [blocks or 1, positions], 0 where a document begins; gives [blocks, positions, heads, width].
+    query [blocks, heads, positions, width]; key and value the same, with fewer heads for grouped queries;
+    position_ids [blocks or 1, positions], 0 at the start of a document. Returns [blocks, positions, heads, width].
     """
     blocks, _, size, _ = query.shape
-    lengths = [lengths_of(row) for row in position_ids.expand(blocks, -1)]
-    if all(len(some) == 1 for some in lengths):
+    lengths = [document_lengths(row) for row in position_ids.expand(blocks, -1)]
+    if all(len(in_block) == 1 for in_block in lengths):
         return sdpa_attention_forward(module, query, key, value, None, **options)
-    # Split, not sliced: the gradient of a slice is a tensor as large as the whole, one for each document.
-    documents = zip(*(_split(whole, lengths) for whole in (query, key, value)), strict=True)
-    found = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in documents]
-    return torch.cat(found, 1).view(blocks, size, *found[0].shape[2:]), None
+    # Split, not sliced: the gradient of each slice would be a tensor as large as the whole.
+    documents = zip(*(_split(tensor, lengths) for tensor in (query, key, value)), strict=True)
+    outputs = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in documents]
+    return torch.cat(outputs, 1).view(blocks, size, *outputs[0].shape[2:]), None
 
 
-def lengths_of(positions: Tensor) -> list[int]:
-    """Lengths of the documents of one block [positions]; what stands before the first start is one too."""
-    inner = ((positions[1:] == 0).nonzero().flatten() + 1).tolist()
-    return [end - start for start, end in pairwise([0, *inner, len(positions)])]
+def document_lengths(positions: Tensor) -> list[int]:
+    """Return the lengths of the documents in one block [positions]; tokens before the first start count as a document."""
+    inner_starts = ((positions[1:] == 0).nonzero().flatten() + 1).tolist()
+    return [end - start for start, end in pairwise([0, *inner_starts, len(positions)])]
 
 
-def _split(whole: Tensor, lengths: list[list[int]]) -> list[Tensor]:
-    blocks = zip(whole.unbind(), lengths, strict=True)
-    return [part[None] for block, some in blocks for part in block.split_with_sizes(some, 1)]
+def _split(tensor: Tensor, lengths: list[list[int]]) -> list[Tensor]:
+    blocks = zip(tensor.unbind(), lengths, strict=True)
+    return [part[None] for block, in_block in blocks for part in block.split_with_sizes(in_block, 1)]

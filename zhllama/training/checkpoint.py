@@ -1,4 +1,4 @@
-"""Checkpoints as wholes: written beside, settled on the disk, renamed; the last good one stays until the next stands."""
+"""Atomic checkpoints: written to a temporary folder, synced to disk and renamed; the previous one stays until then."""
 
 import os
 import re
@@ -21,83 +21,83 @@ TRAINED = "trained.safetensors"
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint; InputError where a file of it is not as it was written."""
+    """Return the newest checkpoint; InputError if one of its files has changed since it was written."""
     newest = next(iter(reversed(_checkpoints(folder))), None)
-    if newest and (changed := unsealed(newest)):
-        remedy = f"Remove {newest}; --resume then goes on from before it"
-        raise InputError(changed, "is not as the checkpoint was written", remedy)
     if newest:
-        check_states(newest, f"Remove {newest}; --resume then goes on from before it")
+        remedy = f"Remove {newest}; --resume then continues from the step before it"
+        if changed := unsealed(newest):
+            raise InputError(changed, "is not as the checkpoint was written", remedy)
+        check_states(newest, remedy)
     return newest
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """All whole checkpoints, oldest first."""
-    found = (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name))
-    return sorted(found, key=step_of)
+    """List all complete checkpoints, oldest first."""
+    paths = (p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name))
+    return sorted(paths, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which it was taken."""
+    """Return the step after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def part_of(folder: Path) -> Path:
-    """Where a folder is written before it takes its name."""
-    return folder.with_name(f".{folder.name}.part")
+def temporary_path(path: Path) -> Path:
+    """Return where a file or folder is written before it gets its name."""
+    return path.with_name(f".{path.name}.part")
 
 
-def begin(part: Path) -> None:
-    """An empty folder to write into."""
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+def make_empty(folder: Path) -> None:
+    """Create an empty folder, removing what an earlier attempt left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def finish_checkpoint(part: Path, folder: Path) -> None:
-    """Name a checkpoint once the hash of each file lies in it, by which one that the disk has spoiled is known."""
+    """Record the hash of each file, by which later corruption is detected, and rename the checkpoint into place."""
     seal(part)
-    finish(part, folder)
+    finish_folder(part, folder)
 
 
-def finish(part: Path, folder: Path) -> None:
-    """Settle all files on the disk and give the folder its name."""
+def finish_folder(part: Path, folder: Path) -> None:
+    """Sync all files to disk and rename the folder into place."""
     for path in part.rglob("*"):
         if path.is_file():
-            settle(path)
+            sync_file(path)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside to write into, which takes its name when all is written; an error leaves nothing of it."""
+    """Yield a temporary folder that is renamed to `folder` at the end; an error removes it."""
+    part = temporary_path(folder)
     with disk_errors(folder):
-        begin(part_of(folder))
-        yield part_of(folder)
-        finish(part_of(folder), folder)
+        make_empty(part)
+        yield part
+        finish_folder(part, folder)
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """On any error removes what lies beside `folder`; OutputError for a full or broken disk, whatever the library says."""
+def disk_errors(path: Path) -> Iterator[None]:
+    """Remove the temporary files of `path` on any error; turn every library's error of a full disk into OutputError."""
     try:
         yield
     except BaseException as error:
-        _remove(part_of(folder))
-        if not _of_writing(error, folder):
+        _remove(temporary_path(path))
+        if not _is_write_error(error, path):
             raise
-        told = " ".join(str(error).split())[:120]
-        raise OutputError(
-            folder, f"cannot be written ({told})", "Free some room, then go on with --resume"
-        ) from error
+        message = " ".join(str(error).split())[:120]
+        remedy = "Free some room, then continue with --resume"
+        raise OutputError(path, f"cannot be written ({message})", remedy) from error
 
 
-def _of_writing(error: BaseException, folder: Path) -> bool:
-    """Whether an error comes from writing `folder`, and not from what is read meanwhile.
+def _is_write_error(error: BaseException, path: Path) -> bool:
+    """Return whether an error comes from writing `path`, and not from files that are read meanwhile.
 
-    torch.save tells of a full disk by a RuntimeError of its zip writer, safetensors by an error of its own with the number
-    of the system's. An error of the system names the file that could not be opened, and none where writing failed; one
-    without a number, such as pyarrow's for a damaged page, is not the system's.
+    torch.save reports a full disk as a RuntimeError of its zip writer, safetensors as its own error with the system's
+    error number in the text. An OSError names the file that could not be opened, and none if writing failed; an
+    OSError without a number, such as pyarrow's for a damaged page, is not the system's.
     """
     if isinstance(error, RuntimeError):
         return "inline_container" in str(error) or "PytorchStreamWriter" in str(error)
@@ -105,14 +105,13 @@ def _of_writing(error: BaseException, folder: Path) -> bool:
         return "os error" in str(error)
     if not isinstance(error, OSError) or error.errno is None:
         return False
-    named = [
-        Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
-    ]
-    return not named or any(folder.parent in path.parents or path == folder.parent for path in named)
+    names = (error.filename, error.filename2)
+    files = [Path(os.fsdecode(name)) for name in names if isinstance(name, str | bytes)]
+    return not files or any(path.parent in file.parents or file == path.parent for file in files)
 
 
-def settle(path: Path) -> None:
-    """Wait until a file is on the disk; safetensors makes them readable to the owner alone, which is undone."""
+def sync_file(path: Path) -> None:
+    """Wait until a file is on disk, and make it readable to all: safetensors leaves it readable to its owner alone."""
     path.chmod(0o644)
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -121,50 +120,50 @@ def settle(path: Path) -> None:
         os.close(handle)
 
 
-def _remove(part: Path) -> None:
-    shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def keep_newest(folder: Path, count: int = 1) -> None:
-    """Remove all but the newest checkpoints."""
+    """Remove all but the newest `count` checkpoints."""
     for old in _checkpoints(folder)[:-count]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def trained_tensors(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """What learns, by name; from `state` where parameters are cut up and it holds them whole."""
-    learning = {_plain(name): p.detach() for name, p in model.named_parameters() if p.requires_grad}
+def trainable_tensors(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return the trainable parameters by name; from `state`, the gathered parameters, if they are sharded."""
+    trainable = {_plain_name(name): p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if state is None:
-        return learning
-    return {name: state[name] for name in learning if name in state}
+        return trainable
+    return {name: state[name] for name in trainable if name in state}
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
     return name.replace("_fsdp_wrapped_module.", "").removeprefix("module.")
 
 
-def save_trained(model: nn.Module, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """Only what learns: a frozen 7B model need not be written again at every checkpoint."""
+def save_trainable(model: nn.Module, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+    """Save the trainable parameters alone: a frozen 7B model need not be written at every checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.contiguous() for name, t in trained_tensors(model, state).items()}, folder / TRAINED)
+    save_file({name: t.contiguous() for name, t in trainable_tensors(model, state).items()}, folder / TRAINED)
 
 
 def save_whole(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One safetensors file, whole or not at all."""
+    """Write one safetensors file atomically."""
     with disk_errors(path):
-        save_file(dict(tensors), part_of(path))
-        settle(part_of(path))
-        part_of(path).replace(path)
+        part = temporary_path(path)
+        save_file(dict(tensors), part)
+        sync_file(part)
+        part.replace(path)
 
 
-def load_trained(model: nn.Module, folder: Path) -> None:
-    """Write a checkpoint's values into the model's own memory; InputError where they are not this model's."""
-    held = load_tensors(folder / TRAINED, "Remove this checkpoint, and --resume again")
-    learning = trained_tensors(model)
-    if {n: t.shape for n, t in held.items()} != {n: t.shape for n, t in learning.items()}:
-        raise InputError(
-            folder, "is a checkpoint of other rows or adapters", "Give the options it was begun with"
-        )
+def load_trainable(model: nn.Module, folder: Path) -> None:
+    """Copy a checkpoint's values into the model's parameters; InputError if names or shapes differ."""
+    saved = load_tensors(folder / TRAINED, "Remove this checkpoint, and --resume again")
+    trainable = trainable_tensors(model)
+    if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in trainable.items()}:
+        message = "is a checkpoint of other rows or adapters"
+        raise InputError(folder, message, "Give the options that the run started with")
     with torch.no_grad():
-        for name, tensor in learning.items():
-            tensor.copy_(held[name])
+        for name, tensor in trainable.items():
+            tensor.copy_(saved[name])

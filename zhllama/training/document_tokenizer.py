@@ -1,4 +1,4 @@
-"""A tokenizer as training needs it: documents to ids between their begin and end of text, and a hash that names it."""
+"""A tokenizer for training: documents to ids with beginning and end of text, and a hash that identifies it."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,7 @@ BATCH = 4 << 20  # characters encoded in one call
 
 @dataclass(frozen=True)
 class DocumentTokenizer:
-    """One tokenizer. `begin` is None where models of this kind see none; `end` stands between documents."""
+    """A tokenizer; `begin` is the id before each document, None for models without one, `end` the id after each."""
 
     path: Path
     encoder: Encoder
@@ -36,77 +36,76 @@ class DocumentTokenizer:
 
     @classmethod
     def open(cls, name: str | Path) -> "DocumentTokenizer":
-        """From a folder, a `.model` or a `tokenizer.json`; InputError where it names no end of text."""
+        """Open a folder, a `.model` or a `tokenizer.json`; InputError if it names no end of text."""
         path = tokenizer_file(name)
         inner = load_any_tokenizer(path)
         settings = read_settings(path.parent)
         if isinstance(inner, SentencePieceTokenizer):
             processor = inner.model.processor
-            end, first = processor.eos_id(), processor.bos_id()
-            begin = first if first >= 0 and settings.get("add_bos_token", True) else None
+            end, bos = processor.eos_id(), processor.bos_id()
+            begin = bos if bos >= 0 and settings.get("add_bos_token", True) else None
         else:
             assert isinstance(inner, JsonTokenizer)
-            begin, end = _ends_of_json(inner.inner, settings)
+            begin, end = _text_boundaries(inner.inner, settings)
         if end < 0:
             raise InputError(
                 path, "names no end of text (eos_token)", "Name one in its tokenizer_config.json"
             )
-        named = hashlib.sha256(f"{sha256(path)} {begin} {end}".encode()).hexdigest()
-        size = max(inner.size, _added(settings) + 1)
-        return cls(Path(name), Encoder.open(path), size, begin, end, named)
+        hash = hashlib.sha256(f"{sha256(path)} {begin} {end}".encode()).hexdigest()
+        size = max(inner.size, _largest_added_id(settings) + 1)
+        return cls(Path(name), Encoder.open(path), size, begin, end, hash)
 
     @property
     def folder(self) -> Path:
-        """Where its files lie."""
+        """The folder of the tokenizer's files."""
         return self.path if self.path.is_dir() else self.path.parent
 
     def files(self) -> list[Path]:
-        """What it was read from, for a manifest to name."""
+        """Return the files that were read, for a manifest."""
         return [tokenizer_file(self.path)]
 
     def documents(
         self, texts: Iterable[str], done: Callable[[str], None] | None = None
     ) -> Iterator[NDArray[np.int32]]:
-        """Ids of each text, after `begin` where there is one and before `end`; encoded in batches."""
+        """Yield the ids of each text, after `begin` if there is one and before `end`; encoded in batches."""
         head = [] if self.begin is None else [self.begin]
         for batch in _batches(texts):
             ids, offsets = self.encoder.encode_batch(batch)
             for number, text in enumerate(batch):
-                yield np.concatenate([head, ids[offsets[number] : offsets[number + 1]], [self.end]]).astype(
-                    np.int32
-                )
+                body = ids[offsets[number] : offsets[number + 1]]
+                yield np.concatenate([head, body, [self.end]]).astype(np.int32)
                 if done is not None:
                     done(text)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    held: list[str] = []
+    batch: list[str] = []
     characters = 0
     for text in texts:
-        held.append(text)
+        batch.append(text)
         characters += len(text)
         if characters >= BATCH:
-            yield held
-            held, characters = [], 0
-    if held:
-        yield held
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
-def _ends_of_json(inner: Any, settings: dict[str, Any]) -> tuple[int | None, int]:
-    """Begin, where the tokenizer's own template sets one before a text, and end."""
+def _text_boundaries(inner: Any, settings: dict[str, Any]) -> tuple[int | None, int]:
+    """Return the ids of beginning and end of text; no beginning unless the tokenizer's own post-processor adds it."""
 
     def id_of(name: str) -> int | None:
         token = named_token(settings, name)
-        found: int | None = None if token is None else inner.token_to_id(token)
-        return found
+        id: int | None = None if token is None else inner.token_to_id(token)
+        return id
 
     begin, end = id_of("bos_token"), id_of("eos_token")
-    framed = inner.encode("a", add_special_tokens=True).ids
-    shown = begin is not None and framed[:1] == [begin] and settings.get("add_bos_token", True)
-    return begin if shown else None, -1 if end is None else end
+    with_special = inner.encode("a", add_special_tokens=True).ids
+    adds_begin = begin is not None and with_special[:1] == [begin] and settings.get("add_bos_token", True)
+    return begin if adds_begin else None, -1 if end is None else end
 
 
-def _added(settings: dict[str, Any]) -> int:
-    """The largest id among tokens that tokenizer_config.json adds beside a `.model`; -1 where it adds none."""
+def _largest_added_id(settings: dict[str, Any]) -> int:
+    """Return the largest id that tokenizer_config.json adds to a `.model`; -1 if it adds none."""
     added = settings.get("added_tokens_decoder", {})
     return max((int(id) for id in added), default=-1) if isinstance(added, dict) else -1

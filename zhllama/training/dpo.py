@@ -1,4 +1,4 @@
-"""Direct preference optimisation (arXiv:2305.18290): a model learns to prefer the better answers, by trl's trainer."""
+"""Direct preference optimization (arXiv:2305.18290): trains a model to prefer the better answers, by trl's trainer."""
 
 import os
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from zhllama.training.pair_training import (
     PairTrainer,
     PairTrainingJob,
     accuracy,
-    arguments,
-    lora_config,
+    adapter_config,
+    pair_arguments,
     train_on_pairs,
 )
 from zhllama.training.plan import TrainingPlan
@@ -26,83 +26,85 @@ from zhllama.training.train import Hooks
 
 @dataclass(frozen=True)
 class Preference:
-    """`beta`: how dear it is to leave the model that was begun with; `label_smoothing`: the share of pairs taken to be wrong."""
+    """`beta`: strength of the penalty for moving away from the reference model; `label_smoothing`: assumed share of wrong pairs."""
 
     beta: float = 0.1
     label_smoothing: float = 0.0
 
 
 def dpo(
-    task: PairTrainingJob,
+    job: PairTrainingJob,
     options: TrainingOptions,
     preference: Preference,
-    found: PairModelInfo,
+    model_info: PairModelInfo,
     run: Run,
     hooks: Hooks,
 ) -> dict[str, Any] | None:
-    """Train and return the manifest, None in processes other than the first; the run holds an adapter, or with `options.full` the whole model.
+    """Train and return the manifest, None in processes other than the first; write an adapter, or with `full` the model.
 
-    Figures on pairs kept aside, before and after: `accuracy_aside`, the share whose better answer gained more probability
-    against the model begun with (.5 before, by nature); `margin_aside`, by how much, times beta; `likelier_aside`, the
-    share whose better answer is the likelier one, which long answers seldom are.
+    Figures on the validation split, before and after: `accuracy_aside`, the share of pairs whose better answer gained
+    more log probability over the reference model (always .5 before); `margin_aside`, the mean difference of these gains,
+    times beta; `likelier_aside`, the share whose better answer is the likelier one, which long answers seldom are.
     """
     if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # trl writes what the model begun with thought of the answers into a file of the first process's own.
-        told = "goes with one process alone"
-        raise OptionError("--full", told, "Leave it out, or start without torchrun")
+        # trl writes the reference model's log probabilities to a file that only the first process sees.
+        message = "goes with one process alone"
+        raise OptionError("--full", message, "Leave it out, or start without torchrun")
 
-    def build(model: Any, planned: TrainingPlan, given: dict[str, Any]) -> PairTrainer:
-        return _trainer(model, options, preference, planned, run, given)
+    def build(model: Any, plan: TrainingPlan, common: dict[str, Any]) -> PairTrainer:
+        return _trainer(model, options, preference, plan, run, common)
 
     def write(trainer: PairTrainer, run: Run) -> None:
         if options.full:
-            write_tuned(trainer.model, found.ground.chain.base, found.ground.tokens, run.out / TUNED)
+            write_tuned(trainer.model, model_info.info.chain.base, model_info.info.tokenizer, run.out / TUNED)
         else:
             write_adapter(trainer.model, run.out / ADAPTER)
 
-    return train_on_pairs(task, options, found, run, hooks, False, build, write)
+    return train_on_pairs(job, options, model_info, run, hooks, False, build, write)
 
 
 def _trainer(
     model: Any,
     options: TrainingOptions,
     preference: Preference,
-    planned: TrainingPlan,
+    plan: TrainingPlan,
     run: Run,
-    given: dict[str, Any],
+    common: dict[str, Any],
 ) -> PairTrainer:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    class Preferring(PairTrainer, DPOTrainer):
-        """trl's trainer, measured on whole answers."""
+    class PreferenceTrainer(PairTrainer, DPOTrainer):
+        """trl's trainer with validation on whole answers."""
 
-        began: torch.Tensor | None = None  # of pairs kept aside, under the model that was begun with
+        initial: torch.Tensor | None = None  # of the validation split, under the reference model
 
         def measure(self) -> dict[str, float]:
-            now = self.on_pairs(False, self._of_answers)
-            if self.began is None:
-                self.began = now
-            gained = now - self.began
+            current = self.on_pairs(False, self._log_probabilities)
+            if self.initial is None:
+                self.initial = current
+            gained = current - self.initial
             return {
                 "accuracy_aside": accuracy(gained[0], gained[1]),
                 "margin_aside": float(self.beta * (gained[0] - gained[1]).mean()),
-                "likelier_aside": accuracy(now[0], now[1]),
+                "likelier_aside": accuracy(current[0], current[1]),
             }
 
-        def _of_answers(self, batch: dict[str, Any]) -> torch.Tensor:
-            """The log probability of each whole answer."""
+        def _log_probabilities(self, batch: dict[str, Any]) -> torch.Tensor:
+            """Return the log probability of each whole answer."""
             labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
             model: Any = self.model
-            made = model(
+            output = model(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels,
                 fused_lm_head=True, use_cache=False,
             )  # fmt: skip
-            logs: torch.Tensor = made.log_probs.sum(dim=1)
-            return logs
+            total: torch.Tensor = output.log_probs.sum(dim=1)
+            return total
 
-    settings = arguments(
-        DPOConfig, options, planned, run.out, beta=preference.beta, label_smoothing=preference.label_smoothing,
-        precompute_ref_log_probs=options.full,  # else a second copy of the model would be needed
+    settings = pair_arguments(
+        DPOConfig, options, plan, run.out, beta=preference.beta, label_smoothing=preference.label_smoothing,
+        precompute_ref_log_probs=options.full,  # else trl keeps a second copy of the model
     )  # fmt: skip
-    return Preferring(model=model, args=settings, peft_config=lora_config(options, "CAUSAL_LM"), **given)
+    return PreferenceTrainer(
+        model=model, args=settings, peft_config=adapter_config(options, "CAUSAL_LM"), **common
+    )

@@ -1,4 +1,4 @@
-"""Frozen layers in 4 bits (QLoRA, arXiv:2305.14314): where a CUDA GPU and bitsandbytes are, and adapters learn beside them."""
+"""Frozen layers in 4 bits under trainable adapters (QLoRA, arXiv:2305.14314); needs a CUDA GPU and bitsandbytes."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -8,29 +8,33 @@ import torch
 from zhllama.errors import MissingPackage, OptionError
 from zhllama.model.chain import ADAPTER, Chain
 
-# A weight: half a byte, a byte for the scale of 64 of them, and four for the scale of 256 such scales.
-BYTES_A_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
+# Half a byte per weight, one byte for the scale of 64 weights, and four for the scale of 256 such scales.
+BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
-def refuse_four_bit(chain: Chain, sharded: bool) -> None:
-    """OptionError unless this machine and this model can be trained over layers in 4 bits."""
+def check_four_bit(chain: Chain, sharded: bool) -> None:
+    """Raise OptionError unless this machine can train adapters over this model in 4 bits; MissingPackage."""
     if not torch.cuda.is_available():
         remedy = "Leave it out; to plan for one, give --dry-run --machine 4090"
         raise OptionError("--load-in-4bit", "needs a CUDA GPU, and here is none", remedy)
     if find_spec("bitsandbytes") is None:
         raise MissingPackage("--load-in-4bit", "bitsandbytes", "cuda")
     if sharded:
-        told = "does not go with parameters that are cut up (FSDP, ZeRO)"
-        raise OptionError("--load-in-4bit", told, "Start it with torchrun")
+        message = "does not work with sharded parameters (FSDP, ZeRO)"
+        raise OptionError("--load-in-4bit", message, "Start it with torchrun")
     for run in chain.runs:
         if (run / ADAPTER).is_dir():
-            # Folded into 4 bits they would be rounded away, and export would fold them into what was never trained on.
-            told = f"cannot hold the adapter of {run} beside a new one"
-            raise OptionError("--load-in-4bit", told, "Export that run, and train on the exported model")
+            # Merged into 4-bit weights, the adapter would be rounded away, and export would merge it into weights
+            # that the new adapter was never trained on.
+            message = f"cannot combine the adapter of {run} with a new one"
+            raise OptionError("--load-in-4bit", message, "Export that run, and train on the exported model")
 
 
-def loading(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """How transformers is to load the layers: NormalFloat4, its scales quantised too, products in `dtype`; both matrices stay whole."""
+def loading_options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Return transformers' loading options: NormalFloat4 with quantized scales, matrix products in `dtype`.
+
+    The embedding matrix and the LM head are not quantized.
+    """
     from transformers import BitsAndBytesConfig
 
     config: Any = BitsAndBytesConfig

@@ -1,4 +1,4 @@
-"""The text of a run: sources with weights, packed once each, and drawn from in a seeded order that any step can find."""
+"""The text of a run: weighted sources, packed once each, and mixed in a seeded order that any step can compute."""
 
 import hashlib
 import itertools
@@ -28,39 +28,40 @@ from zhllama.training.packed_blocks import (
 )
 from zhllama.training.packing import concatenate, pack
 
-AHEAD = 2048  # blocks of a stream that are held to be drawn from: 25 MB at 512 tokens
-KEPT_EVERY, KEPT_CHARACTERS = 100, 64_000  # one document of a hundred is kept aside, up to so many characters
+SHUFFLE_BUFFER = 2048  # blocks of a stream to draw the next one from: 25 MB at 512 tokens
+# Every hundredth document goes to the validation split, up to so many characters.
+VALIDATION_EVERY, VALIDATION_CHARACTERS = 100, 64_000
 
 
 @dataclass(frozen=True)
 class WeightedSource:
-    """Some text files under one label; `weight` is its share of the blocks drawn, beside the others'."""
+    """Text files under one label; `weight` is its share of the blocks, relative to the other sources."""
 
     label: str
     files: tuple[Path, ...]
     weight: float = 1.0
 
     @classmethod
-    def parse(cls, given: str) -> "WeightedSource":
-        """`zh=PATH` or `zh=PATH:3`; PATH a file, a folder or a glob. Errors: OptionError, InputError."""
-        label, equals, rest = given.partition("=")
+    def parse(cls, text: str) -> "WeightedSource":
+        """Parse `zh=PATH` or `zh=PATH:3`; PATH is a file, a folder or a glob. Errors: OptionError, InputError."""
+        label, equals, rest = text.partition("=")
         if not equals or not label.strip() or not rest:
             raise OptionError(
-                "--text", f"{given!r} is not LABEL=PATH[:WEIGHT]", "Write e.g. --text zh=corpus.txt"
+                "--text", f"{text!r} is not LABEL=PATH[:WEIGHT]", "Write e.g. --text zh=corpus.txt"
             )
-        path, weight = weighted(rest, "--text")
+        path, weight = parse_weight(rest, "--text")
         return cls(label, tuple(find_files([path])), weight)
 
     def hash(self) -> str:
-        """Over the content of all files, in their order."""
+        """Return the hash of the content of all files, in their order."""
         return hashlib.sha256("".join(sha256(path) for path in self.files).encode()).hexdigest()
 
 
-def weighted(given: str, option: str) -> tuple[str, float]:
-    """`PATH` or `PATH:3` as path and weight; OptionError for a weight that is not above zero."""
-    path, colon, weight = given.rpartition(":")
+def parse_weight(text: str, option: str) -> tuple[str, float]:
+    """Parse `PATH` or `PATH:3` into path and weight; OptionError for a weight that is not above zero."""
+    path, colon, weight = text.rpartition(":")
     if not colon or not _is_number(weight):
-        path, weight = given, "1"
+        path, weight = text, "1"
     if not 0 < float(weight) < float("inf"):
         raise OptionError(option, f"the weight {weight} of {path} is not above zero", "Give 0.1, 1, 3 ...")
     return path, float(weight)
@@ -75,74 +76,75 @@ def _is_number(text: str) -> bool:
 
 
 def default_cache() -> Path:
-    """Where packed blocks lie: ZHLLAMA_CACHE, or `zhllama` in the user's cache folder."""
+    """Return the folder of packed blocks: in ZHLLAMA_CACHE, or in `zhllama` of the user's cache folder."""
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("ZHLLAMA_CACHE") or Path(user) / "zhllama") / "blocks"
 
 
 def cached_blocks(
     source: WeightedSource,
-    tokens: DocumentTokenizer,
+    tokenizer: DocumentTokenizer,
     size: int,
     cache: Path,
     *,
     field: str = "text",
     advance: Advance | None = None,
 ) -> PackedBlocks:
-    """The source packed for training, from the cache or packed now; a part of its documents is kept aside.
+    """Return the source packed for training, from the cache if possible, with a validation split.
 
-    Errors: InputError where the text does not fill one block.
+    Errors: InputError if the text does not fill one block.
     """
     text = source.hash() if field == "text" else f"{source.hash()} {field}"
-    origin = BlocksOrigin(text, tokens.hash, size, "concatenate", kept_aside=True)
+    origin = BlocksOrigin(text, tokenizer.hash, size, "concatenate", validation_split=True)
     folder = cache / origin.key()
     if (folder / META).is_file():
         return PackedBlocks.open(folder)
-    return pack_source(source, tokens, origin, folder, field=field, advance=advance)
+    return pack_source(source, tokenizer, origin, folder, field=field, advance=advance)
 
 
 def pack_source(
     source: WeightedSource,
-    tokens: DocumentTokenizer,
+    tokenizer: DocumentTokenizer,
     origin: BlocksOrigin,
     folder: Path,
     *,
     field: str,
     advance: Advance | None,
 ) -> PackedBlocks:
-    """Encodes and packs all documents of a source into `folder`; InputError where they do not fill one block."""
-    counts, aside = TextCounts(), list[str]()
+    """Encode and pack all documents of a source into `folder`; InputError if they do not fill one block."""
+    counts, validation = TextCounts(), list[str]()
     texts = read_documents(source.files, field, advance)
-    texts = _keep_aside(texts, aside) if origin.kept_aside else texts
-    documents = tokens.documents(texts, counts)
-    packed = pack(documents, origin.size, origin.fit, tokens.end)
-    blocks = write_blocks(folder, packed, origin, tokens.size, counts, {VALIDATION: lambda: aside})
+    texts = _split_validation(texts, validation) if origin.validation_split else texts
+    documents = tokenizer.documents(texts, counts)
+    packed = pack(documents, origin.size, origin.fit, tokenizer.end)
+    blocks = write_blocks(folder, packed, origin, tokenizer.size, counts, {VALIDATION: lambda: validation})
     if not len(blocks):
         raise _too_short(source, origin.size)
     return blocks
 
 
 def _too_short(source: WeightedSource, size: int) -> InputError:
-    named = source.files[0] if len(source.files) == 1 else f"{source.label} ({len(source.files)} files)"
+    name = source.files[0] if len(source.files) == 1 else f"{source.label} ({len(source.files)} files)"
     return InputError(
-        named, f"does not fill one block of {size} tokens", "Give more text or a smaller --block-size"
+        name, f"does not fill one block of {size} tokens", "Give more text or a smaller --block-size"
     )
 
 
-def _keep_aside(texts: Iterable[str], aside: list[str]) -> Iterator[str]:
-    held = 0
+def _split_validation(texts: Iterable[str], validation: list[str]) -> Iterator[str]:
+    """Yield the training documents; append the others to `validation`."""
+    characters = 0
     for number, text in enumerate(texts, 1):
-        if number % KEPT_EVERY == 0 and held < KEPT_CHARACTERS:
-            aside.append(text)
-            held += len(text)
+        if number % VALIDATION_EVERY == 0 and characters < VALIDATION_CHARACTERS:
+            validation.append(text)
+            characters += len(text)
         else:
             yield text
 
 
 class Mixture:
-    """Training examples by number: `mixture[i]` is always the same block, so a resumed run needs no memory of its data.
+    """Training examples by index: `mixture[i]` is always the same block, so a resumed run needs no state of its data.
 
-    Each number draws a source by weight; a source gives its blocks in an order of its own, shuffled anew each time round.
+    Each index draws a source by weight; each source yields its blocks in an order that is shuffled again every epoch.
     """
 
     def __init__(
@@ -150,21 +152,22 @@ class Mixture:
     ) -> None:
         self.blocks, self.seed = blocks, seed
         shares = np.asarray(weights) / sum(weights)
-        drawn = np.random.default_rng([seed, 0]).choice(len(blocks), size=count, p=shares)
-        self._source = drawn.astype(np.int16)
-        self._turn = np.zeros(count, np.int64)
+        sources = np.random.default_rng([seed, 0]).choice(len(blocks), size=count, p=shares)
+        self._source = sources.astype(np.int16)
+        self._number = np.zeros(count, np.int64)  # of the example within its source
         for source in range(len(blocks)):
             chosen = self._source == source
-            self._turn[chosen] = np.arange(int(chosen.sum()))
+            self._number[chosen] = np.arange(int(chosen.sum()))
         self._order = lru_cache(2 * len(blocks))(self._shuffled)
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, number: int) -> Example:
-        source, turn = int(self._source[number]), int(self._turn[number])
+    def __getitem__(self, index: int) -> Example:
+        source, number = int(self._source[index]), int(self._number[index])
         blocks = self.blocks[source]
-        return blocks[int(self._order(source, turn // len(blocks))[turn % len(blocks)])]
+        epoch, place = divmod(number, len(blocks))
+        return blocks[int(self._order(source, epoch)[place])]
 
     def _shuffled(self, source: int, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, 1, source, epoch]).permutation(len(self.blocks[source]))
@@ -172,82 +175,82 @@ class Mixture:
 
 def stream(
     sources: Sequence[WeightedSource],
-    tokens: DocumentTokenizer,
+    tokenizer: DocumentTokenizer,
     size: int,
     seed: int,
     *,
     field: str = "text",
     window: int = 200_000,
-    ahead: int = AHEAD,
+    buffer: int = SHUFFLE_BUFFER,
 ) -> Iterator[Example]:
-    """Examples without end and without a cache, drawn by weight; the same ones for the same seed.
+    """Yield examples without end and without a cache, drawn by weight; the same ones for the same seed.
 
-    Of each source the files come in an order of chance, another each time round, and the next block is one of `ahead`
-    that are read ahead. Holds these and `window` tokens of each. Errors: InputError where a source does not fill one block.
+    Each epoch of a source shuffles its files and draws the next block from a buffer of `buffer` blocks. Memory holds
+    these and `window` tokens per source. Errors: InputError if a source does not fill one block.
     """
-    flows = [
-        _endless(source, tokens, size, field, window, ahead, (seed, 2, number))
+    streams = [
+        _endless(source, tokenizer, size, field, window, buffer, (seed, 2, number))
         for number, source in enumerate(sources)
     ]
     shares = np.array([source.weight for source in sources])
-    dice = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([seed, 0])
     while True:
-        for source in dice.choice(len(flows), size=1024, p=shares / shares.sum()):
-            yield next(flows[source])
+        for source in rng.choice(len(streams), size=1024, p=shares / shares.sum()):
+            yield next(streams[source])
 
 
 @dataclass(frozen=True)
 class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    """The same as a data set, which begins anew each time it is gone through."""
+    """`stream` as a data set, which restarts each time it is iterated."""
 
     sources: Sequence[WeightedSource]
-    tokens: DocumentTokenizer
+    tokenizer: DocumentTokenizer
     size: int
     seed: int
     field: str
 
     def __iter__(self) -> Iterator[Example]:
-        return stream(self.sources, self.tokens, self.size, self.seed, field=self.field)
+        return stream(self.sources, self.tokenizer, self.size, self.seed, field=self.field)
 
 
 def _endless(
     source: WeightedSource,
-    tokens: DocumentTokenizer,
+    tokenizer: DocumentTokenizer,
     size: int,
     field: str,
     window: int,
-    ahead: int,
+    buffer: int,
     seed: tuple[int, ...],
 ) -> Iterator[Example]:
-    for turn in itertools.count():
-        dice = np.random.default_rng([*seed, turn])
-        files = [source.files[number] for number in dice.permutation(len(source.files))]
-        packed = concatenate(tokens.documents(read_documents(files, field)), size, window)
+    for epoch in itertools.count():
+        rng = np.random.default_rng([*seed, epoch])
+        files = [source.files[number] for number in rng.permutation(len(source.files))]
+        packed = concatenate(tokenizer.documents(read_documents(files, field)), size, window)
         empty = True
-        for block in read_ahead(itertools.chain.from_iterable(map(examples, packed)), ahead, dice):
+        for block in _shuffled(itertools.chain.from_iterable(map(examples, packed)), buffer, rng):
             empty = False
             yield block
         if empty:
             raise _too_short(source, size)
 
 
-def read_ahead(blocks: Iterator[Example], count: int, dice: np.random.Generator) -> Iterator[Example]:
-    """All blocks, each next one drawn from `count` that are held."""
-    held = list(itertools.islice(blocks, count))
+def _shuffled(blocks: Iterator[Example], size: int, rng: np.random.Generator) -> Iterator[Example]:
+    """Yield all blocks, each drawn from a buffer of `size` blocks."""
+    buffer = list(itertools.islice(blocks, size))
     for block in blocks:
-        at = int(dice.integers(count))
-        held[at], drawn = block, held[at]
+        at = int(rng.integers(size))
+        buffer[at], drawn = block, buffer[at]
         yield drawn
-    yield from (held[at] for at in dice.permutation(len(held)))
+    yield from (buffer[at] for at in rng.permutation(len(buffer)))
 
 
 def frequent_ids(blocks: Sequence[PackedBlocks], below: int, covered: float = 0.95) -> list[int]:
-    """The ids under `below` that, most frequent first, make up `covered` of their occurrences in the text; ascending."""
+    """Return the most frequent ids below `below` that cover a share of all occurrences of such ids; ascending."""
     counts = np.zeros(below, np.int64)
-    for some in blocks:
-        for at in range(0, len(some), 4096):
-            counts += np.bincount(some.ids[at : at + 4096].ravel(), minlength=below)[:below]
+    for source in blocks:
+        for at in range(0, len(source), 4096):
+            counts += np.bincount(source.ids[at : at + 4096].ravel(), minlength=below)[:below]
     order = np.argsort(-counts, kind="stable")
-    reached = np.cumsum(counts[order])
-    wanted = int(np.searchsorted(reached, covered * reached[-1])) + 1
-    return sorted(int(id) for id in order[:wanted] if counts[id])
+    cumulative = np.cumsum(counts[order])
+    needed = int(np.searchsorted(cumulative, covered * cumulative[-1])) + 1
+    return sorted(int(id) for id in order[:needed] if counts[id])

@@ -1,8 +1,8 @@
-"""What a pre-training run leaves: learned rows, adapter, tokenizer, page and figures, each whole; then its manifest."""
+"""The outputs of a training run: trained rows, adapter, tokenizer, page and figures, each written atomically; the manifest last."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import copyfile, rmtree
 from typing import Any
 
 from torch import Tensor
@@ -18,97 +18,95 @@ from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.page import draw_page
 from zhllama.training.plan import TrainingPlan
 from zhllama.training.prepare_model import PreparedModel
-from zhllama.training.trainer import LOG, BlockTrainer, read_log
+from zhllama.training.trainer import LOG, read_log
 
 CHECKPOINTS, FIGURES, PAGE = "checkpoints", "figures.json", "report.html"
 
 
-def gather(trainer: BlockTrainer) -> dict[str, Tensor] | None:
-    """Parameters whole where they are cut up over processes, for which all of them must ask; else None."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        state: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        return state
-    return None
-
-
-def write(
+def write_outputs(
     run: Run,
-    tokens: DocumentTokenizer,
-    ready: PreparedModel,
-    planned: TrainingPlan,
-    known: Mapping[str, Any],
+    tokenizer: DocumentTokenizer,
+    prepared: PreparedModel,
+    plan: TrainingPlan,
+    figures: Mapping[str, Any],
     state: dict[str, Tensor] | None,
-    whole: Path | None = None,
+    full_base: Path | None = None,
 ) -> dict[str, Any]:
-    """Write all products and return the manifest. `known`: what the next run must know of the rows, and figures.
+    """Write all outputs and return the manifest.
 
-    `whole`: the folder of the model that all of was trained; then the trained one is written, else what learned.
+    `figures`: row counts, which the next run needs, and those of the job. `full_base`: the model's folder if all of it
+    was trained; the whole model is then written, else the trained rows and adapters.
     """
-    if whole is not None:
-        write_tuned(ready.model, whole, tokens, run.out / TUNED, state)
-    elif trained := ready.rows.trained(state):
-        save_whole(run.out / ROWS, trained)
-    if planned.shape.lora:
-        write_adapter(ready.model, run.out / ADAPTER, state)
+    if full_base is not None:
+        write_tuned(prepared.model, full_base, tokenizer, run.out / TUNED, state)
+    elif rows := prepared.rows.trained(state):
+        save_whole(run.out / ROWS, rows)
+    if plan.shape.lora:
+        write_adapter(prepared.model, run.out / ADAPTER, state)
     with whole_folder(run.out / TOKENIZER) as folder:
-        save_tokenizer(tokens, folder)
+        save_tokenizer(tokenizer, folder)
     lines = read_log(run.out / LOG)
-    figures = {**known, **planned.figures(), **learned(lines)}
-    run.write(PAGE, draw_page(run.out.name, figures, lines))
-    run.write(FIGURES, to_json(figures))
-    return finish(run)
+    all_figures = {**figures, **plan.figures(), **log_figures(lines)}
+    run.write(PAGE, draw_page(run.out.name, all_figures, lines))
+    run.write(FIGURES, to_json(all_figures))
+    return finish_run(run)
 
 
-def finish(run: Run) -> dict[str, Any]:
-    """The checkpoints go and the manifest stands; where FIGURES is, everything before was written."""
-    shutil.rmtree(run.out / CHECKPOINTS, ignore_errors=True)
+def finish_run(run: Run) -> dict[str, Any]:
+    """Remove the checkpoints and write the manifest; the file FIGURES shows that all other outputs were written."""
+    rmtree(run.out / CHECKPOINTS, ignore_errors=True)
     if (run.out / TUNED).is_dir():
-        shutil.rmtree(run.out / GROWN, ignore_errors=True)
-    figures = read_object(run.out / FIGURES, "Start over with --force", any_number=True)
-    return run.finish(figures)
+        rmtree(run.out / GROWN, ignore_errors=True)
+    return run.finish(read_object(run.out / FIGURES, "Start over with --force", any_number=True))
 
 
 def write_adapter(model: Any, out: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """The adapters of a PEFT model, as a whole folder; `state` where parameters are cut up over processes."""
+    """Write the adapters of a PEFT model to a folder; `state`: the gathered parameters of a sharded model."""
     with whole_folder(out) as folder:
         model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
-        (folder / "README.md").unlink(missing_ok=True)  # an empty form
+        (folder / "README.md").unlink(missing_ok=True)  # an empty model card
 
 
 def write_tuned(
-    model: Any, base: Path, tokens: DocumentTokenizer, out: Path, state: Mapping[str, Tensor] | None = None
+    model: Any,
+    base: Path,
+    tokenizer: DocumentTokenizer,
+    out: Path,
+    state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """A model that was trained as a whole, and its tokenizer, as a whole folder that loads."""
+    """Write a fully trained model and its tokenizer to a folder that transformers loads."""
     with whole_folder(out) as folder:
-        _write_trained(model, base, folder, state)
-        copy_tokenizer(tokens.folder, folder)
+        _write_model(model, base, folder, state)
+        copy_tokenizer(tokenizer.folder, folder)
 
 
-def _write_trained(model: Any, base: Path, out: Path, state: Mapping[str, Tensor] | None) -> None:
-    """The base's files with every weight that was trained, each in the type it was stored in; the config comes last."""
-    learned = dict(model.named_parameters(remove_duplicate=False)) if state is None else state
-    trained = {name.replace(".rows", ".weight"): tensor.detach() for name, tensor in learned.items()}
+def _write_model(model: Any, base: Path, out: Path, state: Mapping[str, Tensor] | None) -> None:
+    """Write the base's files with every trained weight, each in the type it was stored in; the config comes last."""
+    parameters = dict(model.named_parameters(remove_duplicate=False)) if state is None else state
+    trained = {name.replace(".rows", ".weight"): tensor.detach() for name, tensor in parameters.items()}
     weights = read_weights(base)
 
+    def parameter_name(name: str) -> str:
+        return name if name in trained else f"{model.base_model_prefix}.{name}"
+
     def change(name: str) -> Change:
-        inner = f"{model.base_model_prefix}.{name}"
-        tensor = trained[name if name in trained else inner].cpu()
+        tensor = trained[parameter_name(name)].cpu()
         return Change(weights.tensors[name].shape, lambda old: tensor.to(old.dtype))
 
-    known = {n for n in weights.tensors if n in trained or f"{model.base_model_prefix}.{n}" in trained}
-    rewrite(weights, out, {name: change(name) for name in known})
+    names = {name for name in weights.tensors if parameter_name(name) in trained}
+    rewrite(weights, out, {name: change(name) for name in names})
     copy_missing(base, out, (*OTHER_FILES, "config.json"))
 
 
-def save_tokenizer(tokens: DocumentTokenizer, folder: Path) -> None:
-    """A copy of a tokenizer's folder, or of the single file that it is."""
-    copy_tokenizer(tokens.folder, folder)
+def save_tokenizer(tokenizer: DocumentTokenizer, folder: Path) -> None:
+    """Copy a tokenizer's folder, or its single file."""
+    copy_tokenizer(tokenizer.folder, folder)
     if not any(folder.iterdir()):
-        shutil.copyfile(tokens.path, folder / f"tokenizer{tokens.path.suffix}")
+        copyfile(tokenizer.path, folder / f"tokenizer{tokenizer.path.suffix}")
 
 
-def learned(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Last loss, median speed, and bits before the first step and after the last."""
+def log_figures(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the last loss, the median speed, and bits before the first step and after the last."""
     figures: dict[str, Any] = {}
     losses = [line for line in lines if "loss" in line]
     if losses:

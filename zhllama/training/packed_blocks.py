@@ -1,4 +1,4 @@
-"""Packed blocks on disk: written once as a whole folder, memory-mapped, and given as what a model is trained on."""
+"""Packed blocks on disk: written atomically as a folder, memory-mapped, and read as training examples."""
 
 import hashlib
 import json
@@ -21,15 +21,15 @@ from zhllama.training.options import Fit
 from zhllama.training.packing import Packed
 
 IDS, STARTS, USED, ANSWERS, META = "ids.bin", "starts.bin", "used.bin", "answers.bin", "blocks.json"
-VALIDATION = "aside.jsonl"
-PACK_AGAIN = "Remove the folder, and pack the text again"
-FORMAT = 2  # a change of what is written here makes every older cache stale
+VALIDATION = "validation.jsonl"
+REMEDY = "Remove the folder, and pack the text again"
+FORMAT = 3  # increase when the files change: caches of an older format are then packed again
 Example = dict[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class BlocksMeta:
-    """What a folder of blocks holds; `tokens` are positions in use, `filled` their share of all."""
+    """Description of a folder of blocks; `tokens` counts used positions, `filled` is their share of all."""
 
     size: int
     blocks: int
@@ -41,7 +41,7 @@ class BlocksMeta:
     fit: Fit
     tokenizer: str
     dtype: str
-    answers: bool = False  # whether only some positions are to be learnt, and answers.bin says which
+    answers: bool = False  # whether answers.bin says which positions to train on; else all of them
 
     @property
     def filled(self) -> float:
@@ -50,7 +50,7 @@ class BlocksMeta:
 
 @dataclass(frozen=True)
 class PackedBlocks:
-    """A folder of blocks, open. `blocks[i]` is an example: input_ids, position_ids that restart, labels."""
+    """An open folder of blocks; `blocks[i]` is an example: input_ids, position_ids that restart, labels."""
 
     folder: Path
     meta: BlocksMeta
@@ -61,7 +61,7 @@ class PackedBlocks:
 
     @classmethod
     def open(cls, folder: Path) -> "PackedBlocks":
-        """Maps a folder into memory; InputError where a file is missing, cut off or other than it was written."""
+        """Map a folder into memory; InputError if a file is missing, truncated or changed since it was written."""
         if changed := unsealed(folder):
             raise InputError(changed, "is not as it was packed", f"Remove {folder}, and pack the text again")
         meta = _meta(folder / META)
@@ -86,41 +86,41 @@ class PackedBlocks:
         answers = None if self.answers is None else self.answers[block]
         return example(self.ids[block].astype(np.int64), starts, int(self.used[block]), answers)
 
-    def aside(self) -> list[Any]:
-        """The documents kept aside while packing."""
-        return self.beside(VALIDATION)
+    def validation(self) -> list[Any]:
+        """Return the documents of the validation split, which were not packed."""
+        return self.extra(VALIDATION)
 
-    def beside(self, name: str) -> list[Any]:
-        """What was written beside the blocks under a name, a JSON value a line."""
+    def extra(self, name: str) -> list[Any]:
+        """Return the JSON values, one per line, of a further file of this folder; empty if it does not exist."""
         path = self.folder / name
         lines = read_utf8(path).split("\n") if path.exists() else []
-        return [parse_json(line, f"{path}:{n}", PACK_AGAIN) for n, line in enumerate(lines, 1) if line]
+        return [parse_json(line, f"{path}:{n}", REMEDY) for n, line in enumerate(lines, 1) if line]
 
 
 def _meta(path: Path) -> BlocksMeta:
-    """What a folder says of its blocks, each field held to its type."""
+    """Read the description of a folder, each field checked against its type."""
     try:
-        meta = TypeAdapter(BlocksMeta).validate_json(to_json(read_object(path, PACK_AGAIN)), strict=True)
+        meta = TypeAdapter(BlocksMeta).validate_json(to_json(read_object(path, REMEDY)), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise InputError(path, f"does not describe packed blocks ({told})", PACK_AGAIN) from None
+        message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise InputError(path, f"does not describe packed blocks ({message})", REMEDY) from None
     counts = (meta.size, meta.blocks, meta.tokens, meta.documents, meta.vocabulary)
     if min(counts) < 0 or meta.dtype not in ("uint16", "uint32"):
-        raise InputError(path, "does not describe packed blocks", PACK_AGAIN)
+        raise InputError(path, "does not describe packed blocks", REMEDY)
     return meta
 
 
 def example(
     ids: NDArray[np.int64], starts: NDArray[np.int64], used: int, answers: NDArray[np.bool_] | None = None
 ) -> Example:
-    """One block for the model: positions restart where documents start, whose first token nothing before may predict.
+    """Return one block as an example: positions restart at each document, whose first token has no label.
 
-    Of conversations only the `answers` are to be predicted.
+    In conversations only the `answers` have labels.
     """
-    begins = np.zeros(len(ids), np.int64)
-    begins[starts] = starts
-    positions = np.arange(len(ids)) - np.maximum.accumulate(begins)
+    document_starts = np.zeros(len(ids), np.int64)
+    document_starts[starts] = starts
+    positions = np.arange(len(ids)) - np.maximum.accumulate(document_starts)
     labels = ids.copy()
     labels[starts] = -100
     labels[used:] = -100
@@ -130,33 +130,33 @@ def example(
 
 
 def examples(packed: Packed) -> list[Example]:
-    """The blocks of one window in memory, as examples."""
-    made = []
+    """Return packed blocks in memory as examples."""
+    rows = []
     for block, ids in enumerate(packed.ids):
         starts = packed.starts[packed.starts[:, 0] == block, 1]
         answers = None if packed.answers is None else packed.answers[block]
-        made.append(example(ids.astype(np.int64), starts, int(packed.used[block]), answers))
-    return made
+        rows.append(example(ids.astype(np.int64), starts, int(packed.used[block]), answers))
+    return rows
 
 
 @dataclass(frozen=True)
 class BlocksOrigin:
-    """Whose text was packed with what: all that the cache key is made of."""
+    """The text and settings that blocks were packed from; the cache key is their hash."""
 
-    text: str  # hash over the files' content
+    text: str  # hash of the files' content
     tokenizer: str  # hash
     size: int
     fit: Fit
-    kept_aside: bool
+    validation_split: bool
 
     def key(self) -> str:
-        """Name of the cache folder: by content, never by file name."""
+        """Return the name of the cache folder, by content, not by file name."""
         return hashlib.sha256(json.dumps([FORMAT, *asdict(self).values()]).encode()).hexdigest()[:32]
 
 
 @dataclass
 class TextCounts:
-    """Filled while documents stream by."""
+    """Documents, characters and bytes, counted while documents are packed."""
 
     documents: int = 0
     characters: int = 0
@@ -174,19 +174,19 @@ def write_blocks(
     origin: BlocksOrigin,
     vocabulary: int,
     counts: TextCounts,
-    beside: Mapping[str, Callable[[], list[Any]]],
+    extra: Mapping[str, Callable[[], list[Any]]],
 ) -> PackedBlocks:
-    """Writes blocks beside and renames the folder into place; `counts` and `beside` are read when all is packed.
+    """Write blocks to a temporary folder and rename it; `counts` and `extra` are read when all is packed.
 
-    `beside`: values for files of JSON lines, by name. Errors: OutputError for a full disk; InputError, naming nothing, is
-    the caller's where no block came out.
+    `extra`: values for files of JSON lines, by name. Returns empty blocks, without a folder, if nothing was packed.
+    Errors: OutputError for a full disk.
     """
     dtype = "uint16" if vocabulary <= 1 << 16 else "uint32"
     blocks = tokens = answered = 0
     part = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # The cache may be shared with other machines, where the same process id may be at work on the same text.
+        # Not named by process id: other machines that share the cache may pack the same text under the same id.
         part = Path(mkdtemp(suffix=".part", prefix=f".{folder.name}.", dir=folder.parent))
         part.chmod(0o755)
         with (
@@ -195,22 +195,22 @@ def write_blocks(
             (part / USED).open("wb") as used,
             (part / ANSWERS).open("wb") as answers,
         ):
-            for some in _reading(packed):
-                ids.write(some.ids.astype(dtype).tobytes())
-                starts.write(((some.starts[:, 0] + blocks) * origin.size + some.starts[:, 1]).tobytes())
-                used.write(some.used.tobytes())
-                if some.answers is not None:
-                    answers.write(some.answers.tobytes())
-                    answered += int(some.answers.sum())
-                blocks += len(some.ids)
-                tokens += int(some.used.sum())
+            for window in _input_errors(packed):
+                ids.write(window.ids.astype(dtype).tobytes())
+                starts.write(((window.starts[:, 0] + blocks) * origin.size + window.starts[:, 1]).tobytes())
+                used.write(window.used.tobytes())
+                if window.answers is not None:
+                    answers.write(window.answers.tobytes())
+                    answered += int(window.answers.sum())
+                blocks += len(window.ids)
+                tokens += int(window.used.sum())
             for file in (ids, starts, used, answers):
-                _settle(file)
+                _sync(file)
         meta = BlocksMeta(origin.size, blocks, tokens, counts.documents, counts.characters, counts.bytes, vocabulary,
                     origin.fit, origin.tokenizer, dtype, answered > 0)  # fmt: skip
         if not answered:
             (part / ANSWERS).unlink()
-        for name, values in beside.items():
+        for name, values in extra.items():
             if lines := json_lines(values()):
                 write_whole(part / name, lines)
         write_whole(part / META, to_json(asdict(meta)))
@@ -231,8 +231,8 @@ def write_blocks(
     return PackedBlocks.open(folder)
 
 
-def _reading(packed: Iterable[Packed]) -> Iterator[Packed]:
-    """What is to be written; an error of the disk that the texts lie on is not one of the disk written to."""
+def _input_errors(packed: Iterable[Packed]) -> Iterator[Packed]:
+    """Turn an OSError of reading the texts into InputError, so that it is not taken for one of writing."""
     try:
         yield from packed
     except OSError as error:
@@ -240,7 +240,7 @@ def _reading(packed: Iterable[Packed]) -> Iterator[Packed]:
         raise InputError(where, f"cannot be read ({error.strerror or error})", "Check the file") from error
 
 
-def _settle(file: IO[bytes]) -> None:
+def _sync(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
 
@@ -249,5 +249,5 @@ def _rename(part: Path, folder: Path) -> None:
     try:
         part.rename(folder)
     except OSError:
-        if not (folder / META).is_file():  # otherwise another process has just packed the same
+        if not (folder / META).is_file():  # else another process has just packed the same
             raise

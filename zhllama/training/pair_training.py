@@ -1,4 +1,4 @@
-"""What a reward model and DPO share: a model and its template, pairs in their order, a trl trainer that measures and resumes."""
+"""Training on ranked pairs, shared by the reward model and DPO: a model with its template, and a trl trainer that resumes."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -21,20 +21,21 @@ from zhllama.model.chain import TOKENIZER, resolve_chain
 from zhllama.model.copy_files import copy_tokenizer
 from zhllama.model.load import load_transformers_tokenizer, open_model, read_model_config
 from zhllama.run import Run
-from zhllama.training import checkpoint
-from zhllama.training import outputs as products
+from zhllama.training import checkpoint, outputs
 from zhllama.training.checkpoint import whole_folder
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.hardware import DTYPES, Hardware, this_hardware
+from zhllama.training.lora import lora_config
 from zhllama.training.model_info import ModelInfo, check_length
 from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import CHECKPOINTS, FIGURES, PAGE
 from zhllama.training.page import draw_page
 from zhllama.training.plan import ModelShape, TrainingPlan, plan_training, shape_of
-from zhllama.training.preference_pairs import TokenizedPair, TokenizedPairs, as_rows, read_pairs
-from zhllama.training.prepare_model import adapters_of, norms_in_fp32
-from zhllama.training.train import Arguments, Hooks, arguments_of, is_sharded
-from zhllama.training.trainer import LOG, TrainingLog, WholeTrainer, read_log
+from zhllama.training.preference_pairs import TokenizedPair, TokenizedPairs, read_pairs, to_rows
+from zhllama.training.prepare_model import norms_to_fp32
+from zhllama.training.sharding import is_sharded
+from zhllama.training.train import Arguments, Hooks, arguments_of
+from zhllama.training.trainer import LOG, CheckpointingTrainer, TrainingLog, read_log
 from zhllama.vocab.tokenizer_config import TEMPLATE
 
 REJECTED = "rejected.jsonl"
@@ -42,28 +43,28 @@ REJECTED = "rejected.jsonl"
 
 @dataclass(frozen=True)
 class PairTrainingJob:
-    """Ranked pairs from files, a share of the prompts kept aside or files of others to measure on."""
+    """Files of ranked pairs; validation on a share of their prompts, or on files of its own."""
 
     files: tuple[Path, ...]
-    given_aside: tuple[Path, ...] = ()
-    aside: float = 0.1
+    validation_files: tuple[Path, ...] = ()
+    validation_share: float = 0.1
     skip_bad: bool = False
 
 
 @dataclass(frozen=True)
 class PairModelInfo:
-    """A model that can be trained on pairs: its ground, and how pairs become ids."""
+    """A model to train on pairs, and its conversation encoder."""
 
-    ground: ModelInfo
+    info: ModelInfo
     encoder: ConversationEncoder
 
 
 @contextmanager
 def inspect_pair_model(model: str, template: str | None, length: int) -> Iterator[PairModelInfo]:
-    """What is known before a weight is read; the tokenizer with its template lies in a folder that lives as long.
+    """Inspect a model before its weights are read; its tokenizer with the template is in a folder for the duration.
 
-    Without `template` it is the tokenizer's own, or Alpaca's where it has none. The vocabulary never grows here.
-    Errors: InputError and OptionError for what does not fit.
+    Without `template`, the tokenizer's own is used, or Alpaca's if it has none. The vocabulary never grows here.
+    Errors: InputError and OptionError for a length or a template that do not fit.
     """
     chain = resolve_chain(model)
     config = read_model_config(chain.base)
@@ -73,45 +74,51 @@ def inspect_pair_model(model: str, template: str | None, length: int) -> Iterato
         folder = Path(name)
         copy_tokenizer(chain.tokenizer, folder)
         tokenizer = load_transformers_tokenizer(folder)
-        found = template_for(template or ("own" if tokenizer.chat_template else "alpaca"), tokenizer)
-        refuse_lacking(found, tokenizer, "Tune the model with it first (zhllama sft)")
-        (folder / TEMPLATE).write_text(found.jinja, encoding="utf-8")
-        ground = ModelInfo(chain, config, DocumentTokenizer.open(folder), rows, None, grows=False)
-        yield PairModelInfo(ground, ConversationEncoder(tokenizer, found))
+        default = "own" if tokenizer.chat_template else "alpaca"
+        chat_template = template_for(template or default, tokenizer)
+        refuse_lacking(chat_template, tokenizer, "Tune the model with it first (zhllama sft)")
+        (folder / TEMPLATE).write_text(chat_template.jinja, encoding="utf-8")
+        info = ModelInfo(chain, config, DocumentTokenizer.open(folder), rows, None, grows=False)
+        yield PairModelInfo(info, ConversationEncoder(tokenizer, chat_template))
 
 
-class PairTrainer(WholeTrainer):
-    """Stands before a trl trainer in a class's bases: pairs come as ids already, and those kept aside are measured our way."""
+class PairTrainer(CheckpointingTrainer):
+    """Precedes a trl trainer in a class's bases: takes pairs that are tokenized already, and measures the validation split."""
 
-    def __init__(self, *, aside: Sequence[TokenizedPair], **trainer: Any) -> None:
+    def __init__(self, *, validation: Sequence[TokenizedPair], **trainer: Any) -> None:
         super().__init__(**trainer)
-        self.aside = sorted(aside, key=lambda p: len(p.prompt) + max(len(p.chosen), len(p.rejected)))
+        self.validation = sorted(
+            validation, key=lambda p: len(p.prompt) + max(len(p.chosen), len(p.rejected))
+        )
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
 
     def measure(self) -> dict[str, float]:
-        """Figures on the pairs kept aside, by names that end in `_aside`."""
+        """Return figures on the validation split, by names that end in `_aside`."""
         raise NotImplementedError
 
-    def on_pairs(self, whole: bool, values: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
-        """What `values` makes of each batch of pairs kept aside: better answers in the first row, worse in the second."""
-        rows, size = as_rows(self.aside, whole), self.args.per_device_eval_batch_size
+    def on_pairs(self, joined: bool, values: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
+        """Apply `values` to batches of the validation split; return [2, pairs]: chosen answers, then rejected ones.
+
+        `joined`: see to_rows.
+        """
+        rows, size = to_rows(self.validation, joined), self.args.per_device_eval_batch_size
         model: Any = self.model
         model.eval()
-        found = []
+        results = []
         with torch.inference_mode(), self.compute_loss_context_manager():
             for start in range(0, len(rows), size):
                 batch = self._prepare_inputs(self.data_collator(rows[start : start + size]))
-                found.append(torch.stack(values(batch).float().chunk(2)).cpu())
+                results.append(torch.stack(values(batch).float().chunk(2)).cpu())
         model.train()
-        return torch.cat(found, dim=1)
+        return torch.cat(results, dim=1)
 
 
-class PairJournal(TrainingLog):
-    """Writes what trl's trainers log, and every so many steps what is measured on the pairs kept aside."""
+class PairLog(TrainingLog):
+    """Writes what trl's trainers log, and at intervals the figures on the validation split."""
 
-    taken = (
+    recorded = (
         "loss",
         "grad_norm",
         "learning_rate",
@@ -122,14 +129,14 @@ class PairJournal(TrainingLog):
     )
 
     def __init__(
-        self, path: Path, tokens_per_step: int, told: Callable[[dict[str, Any]], None], every: int
+        self, path: Path, tokens_per_step: int, report: Callable[[dict[str, Any]], None], every: int
     ) -> None:
-        super().__init__(path, tokens_per_step, told)
+        super().__init__(path, tokens_per_step, report)
         self.every = every
         self.measure: Callable[[], dict[str, float]] | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Measures where it is time; the end is measured in any case."""
+        """Measure every `every` steps; the last step is measured in any case."""
         super().on_step_end(args, state, control)
         step = state.global_step
         if self.measure is not None and step % self.every == 0 and step < state.max_steps:
@@ -137,20 +144,21 @@ class PairJournal(TrainingLog):
 
 
 def accuracy(better: torch.Tensor, worse: torch.Tensor) -> float:
-    """The share of pairs whose better answer has more; equal ones count half."""
+    """Return the share of pairs whose better answer has the higher value; ties count half."""
     return float(((better > worse).float() + (better == worse).float() / 2).mean())
 
 
-Build = Callable[[Any, TrainingPlan, dict[str, Any]], PairTrainer]  # model, plan, what every trainer is given
-Product = Callable[[PairTrainer, Run], None]
+BuildTrainer = Callable[[Any, TrainingPlan, dict[str, Any]], PairTrainer]  # (model, plan, common arguments)
+WriteOutputs = Callable[[PairTrainer, Run], None]
 
 
 def train_on_pairs(
-    task: PairTrainingJob, options: TrainingOptions, found: PairModelInfo, run: Run, hooks: Hooks, whole: bool, build: Build, write: Product
+    job: PairTrainingJob, options: TrainingOptions, model_info: PairModelInfo, run: Run, hooks: Hooks, joined: bool,
+    build: BuildTrainer, write: WriteOutputs,
 ) -> dict[str, Any] | None:  # fmt: skip
     """Train on pairs into the folder of `run` and return the manifest; None in processes other than the first.
 
-    Goes on from the last whole checkpoint. `options.batch` and `micro_batch` count pairs; under torchrun every process
+    Resumes from the last checkpoint. `options.batch` and `micro_batch` count pairs; under torchrun every process
     calls this alike. Errors: ZhllamaError of all kinds.
     """
     if find_spec("trl") is None:
@@ -164,103 +172,106 @@ def train_on_pairs(
         hooks = Hooks()
     if run.resume and (run.out / FIGURES).is_file():  # only the manifest is missing
         with run if first else nullcontext():
-            return products.finish(run) if first else None
+            return outputs.finish_run(run) if first else None
     pairs = read_pairs(
-        task.files, found.encoder, options.block_size, aside=task.aside, given_aside=task.given_aside,
-        seed=options.seed, skip_bad=task.skip_bad, advance=hooks.read,
+        job.files, model_info.encoder, options.block_size, validation_share=job.validation_share,
+        validation_files=job.validation_files, seed=options.seed, skip_bad=job.skip_bad, advance=hooks.read,
     )  # fmt: skip
-    shape = shape_of(found.ground.config, options.lora, found.ground.rows)
-    planned = plan_pairs(options, shape, this_hardware(processes), len(pairs.learnt))
-    options = replace(options, steps=planned.steps)
-    options.accumulation(processes)  # refuses a batch that does not divide, before a folder is made
-    hooks.planned(planned)
+    shape = shape_of(model_info.info.config, options.lora, model_info.info.rows)
+    plan = plan_pairs(options, shape, this_hardware(processes), len(pairs.training))
+    options = replace(options, steps=plan.steps)
+    options.accumulation(
+        processes
+    )  # raises OptionError for a batch that does not divide, before a folder is made
+    hooks.planned(plan)
     with run if first else nullcontext():
-        if pairs.left_out and first:
-            run.write(REJECTED, json_lines(map(asdict, pairs.left_out)))
-            hooks.note(f"{len(pairs.left_out):,} pairs were left out: {run.out / REJECTED} says why")
-        trainer = _trainer(options, found, planned, pairs, run.out, hooks, whole, build)
-        measures = bool(pairs.aside) and first
+        if pairs.rejected and first:
+            run.write(REJECTED, json_lines(map(asdict, pairs.rejected)))
+            hooks.note(f"{len(pairs.rejected):,} pairs were left out: {run.out / REJECTED} says why")
+        trainer = _trainer(options, model_info, plan, pairs, run.out, hooks, joined, build)
+        measures = bool(pairs.validation) and first
         before = trainer.measure() if measures else {}
-        since = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
-        trainer.train(resume_from_checkpoint=None if since is None else str(since))
+        last = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
         if not first:
             return None
         after = trainer.measure() if measures else {}
         write(trainer, run)
         with whole_folder(run.out / TOKENIZER) as folder:
-            products.save_tokenizer(found.ground.tokens, folder)
+            outputs.save_tokenizer(model_info.info.tokenizer, folder)
         log = read_log(run.out / LOG)
         figures = {
-            **pairs.figures(), **planned.figures(), **products.learned(log),
+            **pairs.figures(), **plan.figures(), **outputs.log_figures(log),
             **{key: {"before": before[key], "after": after[key]} for key in after},
-            "template": found.encoder.template.name,
+            "template": model_info.encoder.template.name,
         }  # fmt: skip
         lines = [{"step": 0, **before}, *log, {"step": options.steps, **after}]
         run.write(PAGE, draw_page(run.out.name, figures, lines))
         run.write(FIGURES, to_json(figures))
-        return products.finish(run)
+        return outputs.finish_run(run)
 
 
-def open_for_training(found: PairModelInfo, options: TrainingOptions, planned: TrainingPlan) -> Any:
-    """The model with all that was trained before folded in, frozen unless all of it learns."""
-    chain = found.ground.chain
-    dtype = torch.float32 if options.full else DTYPES[planned.precision]
+def open_for_training(model_info: PairModelInfo, options: TrainingOptions, plan: TrainingPlan) -> Any:
+    """Open the model with its earlier runs merged in, frozen unless all of it is trained."""
+    chain = model_info.info.chain
+    dtype = torch.float32 if options.full else DTYPES[plan.precision]
     model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype).model
-    norms_in_fp32(model)
+    norms_to_fp32(model)
     return model.requires_grad_(options.full)
 
 
-def arguments(
-    kind: type[Arguments], options: TrainingOptions, planned: TrainingPlan, out: Path, **more: Any
+def pair_arguments(
+    kind: type[Arguments], options: TrainingOptions, plan: TrainingPlan, out: Path, **more: Any
 ) -> Arguments:
-    """A trl trainer's arguments; trl's own defaults for what is not asked."""
+    """Return a trl trainer's arguments, with trl's own defaults for what no option sets."""
     return arguments_of(
-        kind, options, out, gradient_checkpointing=planned.checkpointing, max_length=None, **more
+        kind, options, out, gradient_checkpointing=plan.checkpointing, max_length=None, **more
     )
 
 
-def lora_config(options: TrainingOptions, kind: str, **more: Any) -> Any:
-    """PEFT's config of the adapters; None where all of the model learns."""
-    return None if options.lora is None else adapters_of(options.lora, kind, **more)
+def adapter_config(options: TrainingOptions, task_type: str, **more: Any) -> Any:
+    """Return PEFT's config of the adapters; None if all of the model is trained."""
+    return None if options.lora is None else lora_config(options.lora, task_type, **more)
 
 
 def plan_pairs(
-    options: TrainingOptions, shape: ModelShape, machine: Hardware, pairs: int | None
+    options: TrainingOptions, shape: ModelShape, hardware: Hardware, pairs: int | None
 ) -> TrainingPlan:
-    """The plan of a run on so many pairs, each of them two sequences; steps unknown where their number is."""
+    """Plan a run on so many pairs, each of which is two sequences; steps are unknown if `pairs` is None."""
     doubled = replace(options, batch=2 * options.batch, micro_batch=2 * options.micro_batch)
-    return plan_training(doubled, shape, 0, machine, blocks=None if pairs is None else 2.0 * pairs)
+    return plan_training(doubled, shape, 0, hardware, blocks=None if pairs is None else 2.0 * pairs)
 
 
 def _trainer(
-    options: TrainingOptions, found: PairModelInfo, planned: TrainingPlan, pairs: TokenizedPairs, out: Path, hooks: Hooks, whole: bool, build: Build
+    options: TrainingOptions, model_info: PairModelInfo, plan: TrainingPlan, pairs: TokenizedPairs, out: Path, hooks: Hooks,
+    joined: bool, build: BuildTrainer,
 ) -> PairTrainer:  # fmt: skip
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
-    os.environ["TQDM_DISABLE"] = "1"  # read when a bar is made; trl has no other switch
+    os.environ["TQDM_DISABLE"] = "1"  # read when a bar is created; trl has no other switch
     assert options.steps is not None
-    order = _order(len(pairs.learnt), options.steps * options.batch, options.seed)
-    tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs.learnt)
-    a_step = round(tokens / len(pairs.learnt) * options.batch)
-    journal = PairJournal(out / LOG, a_step, hooks.step, options.eval_every)
-    model = open_for_training(found, options, planned)
-    trainer = build(model, planned, {
-        "out": out, "decode": found.encoder.tokenizer.decode, "aside": pairs.aside,
-        "processing_class": found.encoder.tokenizer,
-        "train_dataset": Dataset.from_list(as_rows(pairs.learnt, whole)).select(order),
-        "callbacks": [journal],
+    order = _training_order(len(pairs.training), options.steps * options.batch, options.seed)
+    tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs.training)
+    tokens_per_step = round(tokens / len(pairs.training) * options.batch)
+    log = PairLog(out / LOG, tokens_per_step, hooks.step, options.eval_every)
+    model = open_for_training(model_info, options, plan)
+    trainer = build(model, plan, {
+        "out": out, "decode": model_info.encoder.tokenizer.decode, "validation": pairs.validation,
+        "processing_class": model_info.encoder.tokenizer,
+        "train_dataset": Dataset.from_list(to_rows(pairs.training, joined)).select(order),
+        "callbacks": [log],
     })  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if not trainer.is_world_process_zero():
-        trainer.remove_callback(journal)
-    journal.measure = trainer.measure if pairs.aside else None
+        trainer.remove_callback(log)
+    log.measure = trainer.measure if pairs.validation else None
     return trainer
 
 
-def _order(pairs: int, count: int, seed: int) -> list[int]:
-    """The pairs in the order in which they are learnt, each once before any comes again."""
+def _training_order(pairs: int, count: int, seed: int) -> list[int]:
+    """Return `count` indices of pairs, shuffled again every epoch."""
     order: list[int] = []
-    for turn in range(-(-count // pairs)):
-        order += Random(f"{seed}/{turn}").sample(range(pairs), pairs)
+    for epoch in range(-(-count // pairs)):
+        order += Random(f"{seed}/{epoch}").sample(range(pairs), pairs)
     return order[:count]

@@ -1,37 +1,36 @@
-"""What a run will train, hold and take, worked out from the model's config before a weight is read."""
+"""The plan of a run, from the model's config alone: trained parameters, memory, steps, tokens, FLOPs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from zhllama.errors import InputError, OptionError
+from zhllama.errors import InputError
 from zhllama.pretrained import build_causal
-from zhllama.training.four_bit import BYTES_A_WEIGHT
+from zhllama.training.four_bit import BYTES_PER_WEIGHT
 from zhllama.training.hardware import Hardware
+from zhllama.training.lora import adapted_layers, linear_layers
 from zhllama.training.loss import CHUNK, kernel
 from zhllama.training.options import Lora, Precision, TrainingOptions
 
 BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
-ROOM = 0.9  # of a device's memory may be planned for; allocators and kernels take their share
+USABLE = 0.9  # share of a device's memory that a plan may use; allocators and kernels take the rest
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the config says of the model: parameters, not bytes."""
+    """Sizes of a model by its config, in numbers, not bytes."""
 
-    body: int  # everything but the two matrices
+    body: int  # parameters outside the embedding matrix and the LM head
     rows: int
     width: int
     tied: bool
     layers: int
-    heads: int
     inner: int  # width of the feed-forward
-    keys: int  # width of keys or values of a layer
+    keys: int  # width of the keys, or values, of one layer
     lora: int  # parameters of the adapters
-    adapted: int  # inputs of all adapted layers of one block, in numbers a token
-    linear: int  # of the body, the parameters of linear layers
+    adapted: int  # summed input widths of the layers of one block that have adapters
+    linear: int  # parameters of the linear layers, part of the body
 
     @property
     def matrix(self) -> int:
@@ -44,9 +43,9 @@ class ModelShape:
 
 
 def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> ModelShape:
-    """Builds the model without memory and counts; `rows` replaces the config's vocabulary.
+    """Build the model without memory and count; `rows` replaces the config's vocabulary size.
 
-    Errors: OptionError for adapter modules that the model does not have.
+    Errors: InputError for a model without an LM head, OptionError for adapter modules that the model does not have.
     """
     text = config.get_text_config()
     with torch.device("meta"):
@@ -54,122 +53,98 @@ def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> 
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None:
         raise InputError(config.model_type, "has no language model head", "Name a causal language model")
-    tied = head.weight is embedding.weight or bool(config.tie_word_embeddings)
-    held, width = embedding.weight.shape
+    shared = head.weight is embedding.weight
+    vocabulary, width = embedding.weight.shape
     layers = int(text.num_hidden_layers)
-    adapted = adapted_layers(model, lora.modules) if lora else []
-    every = sum(p.numel() for p in model.parameters())
     heads = int(text.num_attention_heads)
-    per_head = int(getattr(text, "head_dim", None) or width // heads)
+    head_width = int(getattr(text, "head_dim", None) or width // heads)
+    adapted = adapted_layers(model, lora.modules) if lora else []
+    parameters = sum(p.numel() for p in model.parameters())
     return ModelShape(
-        body=every - held * width * (1 if head.weight is embedding.weight else 2),
-        rows=rows or held,
+        body=parameters - vocabulary * width * (1 if shared else 2),
+        rows=rows or vocabulary,
         width=width,
-        tied=tied,
+        tied=shared or bool(config.tie_word_embeddings),
         layers=layers,
-        heads=heads,
         inner=int(getattr(text, "intermediate_size", None) or 4 * width),
-        keys=per_head * int(getattr(text, "num_key_value_heads", None) or heads),
+        keys=head_width * int(getattr(text, "num_key_value_heads", None) or heads),
         lora=sum(lora.rank * sum(module.weight.shape) for module in adapted) if lora else 0,
         adapted=sum(module.weight.shape[1] for module in adapted) // layers,
         linear=sum(module.weight.numel() for module in linear_layers(model).values()),
     )
 
 
-def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
-    """The linear layers that carry an adapter; OptionError for a name that no linear layer of the model has."""
-    linear = linear_layers(model)
-    known = {name.rpartition(".")[2] for name in linear}
-    unknown = sorted(set(modules) - known)
-    if unknown:
-        told = f"the model has no linear layer {unknown[0]!r}"
-        raise OptionError("--lora-module", told, f"Its layers are {', '.join(sorted(known))}")
-    return [module for name, module in linear.items() if name.rpartition(".")[2] in modules]
-
-
-def linear_names(config: Any) -> tuple[str, ...]:
-    """The last names of the linear layers that a model of this config has: q_proj and the others of LLaMA's."""
-    with torch.device("meta"):
-        model = build_causal(config)
-    return tuple(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(model)))
-
-
-def linear_layers(model: Any) -> dict[str, Any]:
-    """The linear layers of the body, by name."""
-    head = model.get_output_embeddings()
-    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
-
-
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A run before it begins. Memory in bytes of one device; `steps`, `tokens` and `seconds` None where unknown."""
+    """What a run will need. Memory in bytes of one device; `steps`, `tokens`, `flops` and `seconds` None if unknown."""
 
     shape: ModelShape
-    machine: Hardware
+    hardware: Hardware
     precision: Precision
     checkpointing: bool
     trained: int
     memory: dict[str, int]
     steps: int | None
     tokens: int | None
+    flops: float | None
     seconds: float | None
     notes: tuple[str, ...]
 
     @property
     def share(self) -> float:
-        """Of all parameters, adapters included, those that learn; in percent."""
+        """Percentage of all parameters, adapters included, that are trained."""
         return 100 * self.trained / self.shape.total
 
     @property
     def peak(self) -> int:
+        """Memory of one device in bytes."""
         return sum(self.memory.values())
 
     def figures(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the plan as JSON."""
         return {
             "parameters": self.shape.total, "trained": self.trained, "trained_percent": round(self.share, 2),
             "memory_bytes": self.memory, "memory_total_bytes": self.peak, "steps": self.steps,
-            "tokens": self.tokens, "seconds": None if self.seconds is None else round(self.seconds),
-            "machine": self.machine.told, "precision": self.precision, "gradient_checkpointing": self.checkpointing,
+            "tokens": self.tokens, "flops": self.flops,
+            "seconds": None if self.seconds is None else round(self.seconds),
+            "machine": self.hardware.label, "precision": self.precision, "gradient_checkpointing": self.checkpointing,
             "notes": list(self.notes),
         }  # fmt: skip
 
 
 def plan_training(
-    options: TrainingOptions, shape: ModelShape, n_old: int, machine: Hardware, *, learning: int | None = None,
+    options: TrainingOptions, shape: ModelShape, n_old: int, hardware: Hardware, *, trainable_rows: int | None = None,
     blocks: float | None = None, sharded: bool = False,
 ) -> TrainingPlan:  # fmt: skip
-    """Plans a run of `options`; `learning` rows where `--rows used` has counted them, `blocks` of text where known."""
-    rows = {"new": shape.rows - n_old, "all": shape.rows, "used": learning or shape.rows, "none": 0}[
+    """Plan a run of `options`: `trainable_rows` as counted for `--rows used`, `blocks` of text, None if unknown."""
+    rows = {"new": shape.rows - n_old, "all": shape.rows, "used": trainable_rows or shape.rows, "none": 0}[
         options.rows
     ]
     matrices = 0 if rows == 0 else 1 if shape.tied or options.matrices == "input" else 2
     trained = rows * shape.width * matrices + shape.lora + (shape.body if options.full else 0)
-    precision = options.precision or machine.precision
+    precision = options.precision or hardware.precision
     steps = options.steps
     if steps is None and blocks is not None:
         steps = max(1, -int(-blocks * options.epochs // options.batch))
     tokens = None if steps is None else steps * options.batch * options.block_size
     fixed = _fixed_memory(options, shape, rows, matrices, trained, precision, sharded)
-    on_cpu = machine.name == "CPU"
-    plain = _activations(options, shape, precision, False, on_cpu)
+    on_cpu = hardware.name == "CPU"
+    activations = _activations(options, shape, precision, False, on_cpu)
     checkpointing = options.checkpointing == "on" or (
-        options.checkpointing == "auto" and sum(fixed.values()) + plain > ROOM * machine.memory
+        options.checkpointing == "auto" and sum(fixed.values()) + activations > USABLE * hardware.memory
     )
-    memory = {
-        **fixed,
-        "activations": _activations(options, shape, precision, True, on_cpu) if checkpointing else plain,
-    }
-    seconds = None
-    if tokens is not None:
-        a_token = _operations(options, shape, rows, matrices, checkpointing) / machine.products(precision)
-        if (softmax := machine.softmax()) is not None:
-            a_token += _walked(options, shape, trained, precision, checkpointing) / softmax
-        seconds = tokens * a_token
+    if checkpointing:
+        activations = _activations(options, shape, precision, True, on_cpu)
+    memory = {**fixed, "activations": activations}
+    flops = (
+        None if tokens is None else tokens * _flops_per_token(options, shape, rows, matrices, checkpointing)
+    )
+    speed = hardware.flops_per_second(precision)
+    seconds = None if flops is None or speed is None else flops / speed
     notes = []
-    if sum(memory.values()) > ROOM * machine.memory:
+    if sum(memory.values()) > USABLE * hardware.memory:
         notes.append(
-            f"more than {machine.told} has ({machine.memory / 2**30:.0f} GiB): "
+            f"more than {hardware.label} has ({hardware.memory / 2**30:.0f} GiB): "
             "lower --micro-batch, or shard the model (scripts/launch/fsdp.yaml)"
         )
     if not on_cpu and kernel("cuda") is not None:
@@ -177,7 +152,17 @@ def plan_training(
     if sharded and options.rows in ("new", "used"):
         notes.append("sharded: whole matrices with the gradient of old rows masked, no view (more memory)")
     return TrainingPlan(
-        shape, machine, precision, checkpointing, trained, memory, steps, tokens, seconds, tuple(notes)
+        shape,
+        hardware,
+        precision,
+        checkpointing,
+        trained,
+        memory,
+        steps,
+        tokens,
+        flops,
+        seconds,
+        tuple(notes),
     )
 
 
@@ -190,84 +175,66 @@ def _fixed_memory(
     precision: Precision,
     sharded: bool,
 ) -> dict[str, int]:
-    """Trained matrices are fp32 whatever the precision of the rest: small steps would vanish in 8 bits of mantissa."""
+    """Return the memory that does not depend on the number of layers in flight, by its use.
+
+    Trained matrices are fp32 whatever the precision of the rest: small updates would vanish in 8 bits of mantissa.
+    """
     width = BYTES[precision]
-    held = trained
+    with_state = trained
     if sharded:
-        held += (shape.rows - rows) * shape.width * matrices
+        with_state += (shape.rows - rows) * shape.width * matrices
     frozen: float = (shape.body + shape.matrix * ((1 if shape.tied else 2) - matrices)) * (
         4 if options.full else width
     )
     if options.four_bit:
-        frozen += shape.linear * (BYTES_A_WEIGHT - width)
-    cast = shape.matrix * width if width != 4 else 0
+        frozen += shape.linear * (BYTES_PER_WEIGHT - width)
+    dequantized = shape.inner * shape.width * width if options.four_bit else 0  # one layer at a time
+    cast_head = shape.matrix * width if width != 4 else 0
+    logits = 2 * CHUNK * shape.rows * 4
+    hidden = 2 * options.micro_batch * options.block_size * shape.width * width
     return {
         "frozen": round(frozen),
-        "restored": shape.inner * shape.width * width
-        if options.four_bit
-        else 0,  # one layer's, for its product
+        "dequantized": dequantized,
         "matrices": shape.matrix * 4 * matrices,
         "adapters": shape.lora * 4,
-        "gradients": held * 4,
-        "optimiser": held * 8,
-        "loss": cast
-        + 2 * CHUNK * shape.rows * 4
-        + 2 * options.micro_batch * options.block_size * shape.width * width,
+        "gradients": with_state * 4,
+        "optimizer": with_state * 8,
+        "loss": cast_head + logits + hidden,
     }
 
 
 def _activations(
     options: TrainingOptions, shape: ModelShape, precision: Precision, checkpointing: bool, on_cpu: bool
 ) -> int:
-    """What the layers keep for their backward pass, and the gradients of one layer on their way.
+    """Return the memory that the layers keep for the backward pass, and the gradients of one layer.
 
-    In a LLaMA's layer: two inputs of norms, queries, keys, values, attention, the mask that keeps documents apart, and
-    three of the feed-forward; where adapters are, their dropped-out inputs besides, with a mask each of bytes, or on
-    processors of numbers.
+    A LLaMA layer keeps two inputs of norms, queries, keys, values, attention, the mask that separates documents, and
+    three feed-forward tensors. Adapters add their inputs after dropout with a mask, of bytes on GPUs, of numbers on CPUs.
     """
     tokens = options.micro_batch * options.block_size
     width = BYTES[precision]
     norms = 2 * shape.width * (4 if width == 4 else 8)
-    a_token = norms + (2 * shape.width + 2 * shape.keys + 3 * shape.inner) * width
-    a_token += options.block_size * width
+    per_token = norms + (2 * shape.width + 2 * shape.keys + 3 * shape.inner) * width
+    per_token += options.block_size * width
     if options.lora is not None:
-        dropped = width + (width if on_cpu else 1) if options.lora.dropout else 0
-        a_token += shape.adapted * dropped + 2 * shape.width * width
+        dropout = width + (width if on_cpu else 1) if options.lora.dropout else 0
+        per_token += shape.adapted * dropout + 2 * shape.width * width
     gradients = (4 * shape.width + 3 * shape.inner) * width
     if checkpointing:
-        return tokens * (shape.layers * shape.width * 4 + a_token + gradients)
-    return tokens * (shape.layers * a_token + gradients)
+        return tokens * (shape.layers * shape.width * 4 + per_token + gradients)
+    return tokens * (shape.layers * per_token + gradients)
 
 
-def _operations(
+def _flops_per_token(
     options: TrainingOptions, shape: ModelShape, rows: int, matrices: int, checkpointing: bool
 ) -> float:
-    """A token's: the body forward and back to its inputs, again where recomputed; attention; the head's products."""
+    """Return the FLOPs of one token.
+
+    The body forward, backward to its inputs, again forward with checkpointing, and backward to its weights if they are
+    trained; attention; the head; the adapters.
+    """
     passes = 3 if checkpointing else 2
-    body = 2 * passes * shape.body
+    body = 2 * passes * shape.body + (2 * shape.body if options.full else 0)
     attention = passes * 2 * 2 * options.block_size * shape.width * shape.layers
     head = 4 * shape.matrix + (2 * rows * shape.width if matrices == 2 or shape.tied else 0)
     return float(body + attention + head + 6 * shape.lora)
-
-
-# What a number costs that a processor only walks through, beside one of log_softmax and exp (1.5 ns on one AVX-512 core),
-# forward and back; fitted to runs of three shapes, of 5 to 135 million parameters, within a tenth in fp32 [measured:
-# tests/test_training_plan_measured.py]. A logit, whose product is narrow besides. In a layer: each score of attention; each
-# inner number of the feed-forward (SiLU and two products); each number of its width (norms, rotations, residuals, copies)
-# and of its keys; each input of an adapter, and the dice where it is dropped out. In a step: each number that learns.
-LOGIT, SCORE, INNER, WIDTH, KEY, ADAPTED, DROPPED, LEARNING = 7.0, 2.0, 2.7, 7.6, 1.7, 1.6, 5.0, 0.5
-SHORT = 1.5  # times as much in 16 bits, for all that is turned into 32 and back
-
-
-def _walked(
-    options: TrainingOptions, shape: ModelShape, trained: int, precision: Precision, checkpointing: bool
-) -> float:
-    """Numbers of a token that a processor walks through besides its products, in those of a softmax; a fifth of the time, or half."""
-    layer = SCORE * shape.heads * options.block_size + INNER * shape.inner
-    layer += WIDTH * shape.width + KEY * shape.keys
-    if options.lora is not None:
-        layer += shape.adapted * (ADAPTED + (DROPPED if options.lora.dropout else 0))
-    again = 4 / 3 if checkpointing else 1  # the forward pass, a third of it, is made twice
-    learning = LEARNING * trained / (options.batch * options.block_size)
-    walked = LOGIT * shape.rows + again * shape.layers * layer + learning
-    return walked * (1 if precision == "fp32" else SHORT)

@@ -1,4 +1,4 @@
-"""Ranked pairs as ids: read, cut to what fits, and some prompts kept aside with all their pairs."""
+"""Ranked pairs as ids: read, filtered by length, and split by prompt into training and validation."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from zhllama.conversation.records import Comparison, Conversation, Turn
 from zhllama.errors import InputError, OptionError
 from zhllama.io.text import Advance
 
-MOST_ASIDE = 200  # prompts at most; their pairs are measured before and after
+MAX_VALIDATION_PROMPTS = 200  # the pairs of these prompts are measured before and after training
 
 
 @dataclass(frozen=True)
 class TokenizedPair:
-    """One prompt's ids, and those of the better and of the worse answer, each with its end."""
+    """The ids of a prompt, and of its better and its worse answer, each with its end token."""
 
     prompt: list[int]
     chosen: list[int]
@@ -27,21 +27,21 @@ class TokenizedPair:
 
 @dataclass(frozen=True)
 class TokenizedPairs:
-    """What is learnt from, what is measured, and what was left out: read == len(learnt) + len(aside) + len(left_out).
+    """Pairs for training, for validation, and rejected ones with their reason; all pairs read are in one of the three.
 
-    `read` counts pairs, but a row that is no ranking at all counts as one.
+    A row that is no ranking at all counts as one rejected pair.
     """
 
-    learnt: list[TokenizedPair]
-    aside: list[TokenizedPair]
-    left_out: list[Bad] = field(default_factory=list)
+    training: list[TokenizedPair]
+    validation: list[TokenizedPair]
+    rejected: list[Bad] = field(default_factory=list)
 
     def figures(self) -> dict[str, int]:
-        """The accounts."""
+        """Return the counts."""
         counts = {
-            "pairs": len(self.learnt),
-            "pairs_aside": len(self.aside),
-            "pairs_left_out": len(self.left_out),
+            "pairs": len(self.training),
+            "pairs_aside": len(self.validation),
+            "pairs_left_out": len(self.rejected),
         }
         return {"pairs_read": sum(counts.values()), **counts}
 
@@ -51,64 +51,65 @@ def read_pairs(
     encoder: ConversationEncoder,
     length: int,
     *,
-    aside: float = 0.1,
-    given_aside: Sequence[Path] = (),
+    validation_share: float = 0.1,
+    validation_files: Sequence[Path] = (),
     seed: int = 0,
     skip_bad: bool = False,
     advance: Advance | None = None,
 ) -> TokenizedPairs:
-    """The pairs of some files whose prompt and answers fit into `length` ids.
+    """Read the pairs of some files whose prompt and answers fit into `length` ids.
 
-    A share `aside` of the prompts, 200 at most, is kept aside by the seed and its text alone, whatever else the file
-    holds; with `given_aside` the pairs of those files are. Errors: InputError for bad rows, without `skip_bad`, and where
-    nothing is left to learn from.
+    Validation: the pairs of `validation_files`, else those of a share of the prompts, 200 at most, chosen by the seed and
+    the prompt's text alone, whatever else the files contain. Errors: InputError for bad rows without `skip_bad`, and if
+    no pair is left to train on.
     """
-    if not 0 <= aside < 1:
-        raise OptionError(f"--aside {aside}", "is not from 0 up to 1", "Give 0.1")
-    shelf = _Shelf(encoder, length)
-    found = [pair for path in files for pair in shelf.read(path, advance)]
-    measured = [pair for path in given_aside for pair in shelf.read(path, advance)]
+    if not 0 <= validation_share < 1:
+        raise OptionError(f"--aside {validation_share}", "is not from 0 up to 1", "Give 0.1")
+    reader = _PairReader(encoder, length)
+    pairs = [pair for path in files for pair in reader.read(path, advance)]
+    extra = [pair for path in validation_files for _, pair in reader.read(path, advance)]
     if not skip_bad:
-        refuse(shelf.bad)
-    kept = set() if given_aside else _drawn({key for key, _ in found}, aside, seed)
-    learnt = [pair for key, pair in found if key not in kept]
-    if not learnt:
-        what = f": {shelf.left_out[0].where}: {shelf.left_out[0].reason}" if shelf.left_out else ""
+        refuse(reader.bad)
+    chosen = set() if validation_files else _choose({key for key, _ in pairs}, validation_share, seed)
+    training = [pair for key, pair in pairs if key not in chosen]
+    if not training:
+        reason = f": {reader.rejected[0].where}: {reader.rejected[0].reason}" if reader.rejected else ""
         raise InputError(
-            files[0], f"leaves no pair to learn from{what}", "Give other pairs, or more --max-length"
+            files[0], f"leaves no pair to train on{reason}", "Give other pairs, or more --max-length"
         )
-    held = [pair for key, pair in found if key in kept] + [pair for _, pair in measured]
-    return TokenizedPairs(learnt, held, shelf.left_out)
+    validation = [pair for key, pair in pairs if key in chosen] + extra
+    return TokenizedPairs(training, validation, reader.rejected)
 
 
-def _drawn(prompts: set[str], share: float, seed: int) -> set[str]:
-    def chance(prompt: str) -> str:
+def _choose(prompts: set[str], share: float, seed: int) -> set[str]:
+    def rank(prompt: str) -> str:
         return hashlib.sha256(f"{seed}/{prompt}".encode("utf-8", "replace")).hexdigest()
 
-    count = min(MOST_ASIDE, round(share * len(prompts)))
-    return set(sorted(prompts, key=chance)[:count])
+    count = min(MAX_VALIDATION_PROMPTS, round(share * len(prompts)))
+    return set(sorted(prompts, key=rank)[:count])
 
 
 @dataclass
-class _Shelf:
-    """Reads files, and keeps what is left out of them with its reason; `bad` are those that the user must know of."""
+class _PairReader:
+    """Reads files of pairs: `rejected` gets all rejected rows with their reason, `bad` those that are malformed."""
 
     encoder: ConversationEncoder
     length: int
     bad: list[Bad] = field(default_factory=list)
-    left_out: list[Bad] = field(default_factory=list)
+    rejected: list[Bad] = field(default_factory=list)
 
     def read(self, path: Path, advance: Advance | None) -> list[tuple[str, TokenizedPair]]:
-        found = []
+        """Return the pairs of a file, each with its prompt as text."""
+        pairs = []
         for row in read_comparisons(path, advance):
             pair = row if isinstance(row, Bad) else self._encoded(row)
             if isinstance(pair, Bad):
-                self.left_out.append(pair)
+                self.rejected.append(pair)
             elif isinstance(row, Comparison):
-                found.append(("\n".join(f"{t.role}: {t.text}" for t in row.prompt.turns), pair))
+                pairs.append(("\n".join(f"{t.role}: {t.text}" for t in row.prompt.turns), pair))
             if isinstance(row, Bad):
                 self.bad.append(row)
-        return found
+        return pairs
 
     def _encoded(self, row: Comparison) -> TokenizedPair | Bad:
         where = row.prompt.where
@@ -125,19 +126,19 @@ class _Shelf:
         return TokenizedPair(prompt, chosen, rejected)
 
     def _ids(self, prompt: Conversation, answer: str) -> tuple[list[int], list[int]]:
-        """The ids before the last answer, and those of the answer with its end; what a template writes behind it is left."""
-        whole = self.encoder.encode(
+        """Return the ids before the last answer, and those of the answer with its end token, without what follows it."""
+        encoded = self.encoder.encode(
             Conversation((*prompt.turns, Turn("assistant", answer)), prompt.where, prompt.id)
         )
-        end = whole.ends[-1]
+        end = encoded.ends[-1]
         start = end
-        while start and whole.mask[start - 1]:
+        while start and encoded.mask[start - 1]:
             start -= 1
-        return whole.ids[:start], whole.ids[start:end]
+        return encoded.ids[:start], encoded.ids[start:end]
 
 
-def as_rows(pairs: Sequence[TokenizedPair], whole: bool) -> list[dict[str, Any]]:
-    """Rows for trl: prompt, chosen and rejected apart for DPO; `whole`, each answer behind its prompt, for a reward model."""
-    if whole:
+def to_rows(pairs: Sequence[TokenizedPair], joined: bool) -> list[dict[str, Any]]:
+    """Return rows for trl: prompt, chosen and rejected for DPO; `joined` for a reward model, each answer after its prompt."""
+    if joined:
         return [{"chosen_ids": p.prompt + p.chosen, "rejected_ids": p.prompt + p.rejected} for p in pairs]
     return [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs]

@@ -1,4 +1,4 @@
-"""A reward model: the body of a language model with one number for a head, taught which answer of two is better."""
+"""A reward model: the body of a language model with a scalar head, trained on which of two answers is better."""
 
 import copy
 from pathlib import Path
@@ -22,40 +22,40 @@ from zhllama.training.pair_training import (
     PairTrainer,
     PairTrainingJob,
     accuracy,
-    arguments,
-    lora_config,
+    adapter_config,
+    pair_arguments,
     train_on_pairs,
 )
 from zhllama.training.plan import TrainingPlan
 from zhllama.training.train import Hooks
 
-REWARD = "reward"  # not `adapter`: what opens a language model must not take this for one
+REWARD = "reward"  # not `adapter`, so that no code that opens language models takes it for one
 HEAD = "score"
 
 
 def reward(
-    task: PairTrainingJob, options: TrainingOptions, found: PairModelInfo, run: Run, hooks: Hooks
+    job: PairTrainingJob, options: TrainingOptions, model_info: PairModelInfo, run: Run, hooks: Hooks
 ) -> dict[str, Any] | None:
-    """Train and return the manifest, None in processes other than the first; the run holds the adapter and the head in `reward/`.
+    """Train and return the manifest, None in processes other than the first; write adapter and head to `reward/`.
 
-    Figures on pairs kept aside, before (a random head) and after: `accuracy_aside`, the share whose better answer scores
-    higher, and `margin_aside`, by how much.
+    Figures on the validation split, before (with a random head) and after: `accuracy_aside`, the share of pairs whose
+    better answer scores higher, and `margin_aside`, the mean difference of the scores.
     """
 
-    def build(model: Any, planned: TrainingPlan, given: dict[str, Any]) -> PairTrainer:
+    def build(model: Any, plan: TrainingPlan, common: dict[str, Any]) -> PairTrainer:
         torch.manual_seed(options.seed)
-        return _trainer(with_score(model), options, planned, run, given)
+        return _trainer(with_score_head(model), options, plan, run, common)
 
     def write(trainer: PairTrainer, run: Run) -> None:
         write_adapter(trainer.model, run.out / REWARD)
 
-    return train_on_pairs(task, options, found, run, hooks, True, build, write)
+    return train_on_pairs(job, options, model_info, run, hooks, True, build, write)
 
 
-def with_score(model: Any) -> Any:
-    """The body of a causal language model under a fresh head of one number; no weight is copied.
+def with_score_head(model: Any) -> Any:
+    """Put a new scalar head on the body of a causal language model; no weight is copied.
 
-    Errors: InputError for kinds of models that transformers has no such form of.
+    Errors: InputError for models without a sequence classification class in transformers.
     """
     config = copy.deepcopy(model.config)
     config.num_labels = 1
@@ -78,13 +78,13 @@ def with_score(model: Any) -> Any:
 
 
 def _trainer(
-    model: Any, options: TrainingOptions, planned: TrainingPlan, run: Run, given: dict[str, Any]
+    model: Any, options: TrainingOptions, plan: TrainingPlan, run: Run, common: dict[str, Any]
 ) -> PairTrainer:
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
 
-    class Scoring(PairTrainer, RewardTrainer):
-        """trl's trainer, measured pair by pair."""
+    class ScoreTrainer(PairTrainer, RewardTrainer):
+        """trl's trainer with validation pair by pair."""
 
         def measure(self) -> dict[str, float]:
             model: Any = self.model
@@ -94,13 +94,13 @@ def _trainer(
                 "margin_aside": float((scores[0] - scores[1]).mean()),
             }
 
-    settings = arguments(RewardConfig, options, planned, run.out)
-    adapters = lora_config(options, "SEQ_CLS", modules_to_save=[HEAD])
-    return Scoring(model=model, args=settings, peft_config=adapters, **given)
+    settings = pair_arguments(RewardConfig, options, plan, run.out)
+    adapters = adapter_config(options, "SEQ_CLS", modules_to_save=[HEAD])
+    return ScoreTrainer(model=model, args=settings, peft_config=adapters, **common)
 
 
 class RewardModel:
-    """A finished reward run, opened to score answers."""
+    """A reward model, opened from a finished run to score answers."""
 
     def __init__(self, run: Path) -> None:
         if not (run / REWARD).is_dir():
@@ -108,8 +108,7 @@ class RewardModel:
         read_manifest(run)
         check_outputs([run], REWARD, TOKENIZER)
         base = str(read_config(run)["base"])
-        opened = open_model(base)
-        model = with_score(opened.model)
+        model = with_score_head(open_model(base).model)
         tokenizer = load_transformers_tokenizer(run / TOKENIZER)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         model.config.get_text_config().pad_token_id = self._pad = pad
@@ -117,12 +116,12 @@ class RewardModel:
         self._encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
 
     def score(self, conversation: Conversation) -> float:
-        """How good the last answer is; only differences between answers to one prompt mean something.
+        """Return the score of the last answer; only differences between answers to the same prompt are meaningful.
 
         Errors: InputError for an answer that the template cannot write.
         """
         encoded = self._encoder.encode(conversation)
         ids = torch.tensor([encoded.ids[: encoded.ends[-1]]], device=self._model.device)
         with torch.inference_mode():
-            found = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-        return float(found.logits[0, 0])
+            output = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        return float(output.logits[0, 0])

@@ -1,4 +1,4 @@
-"""Tuning on conversations: rows of files into samples, samples into blocks, and how a model is made ready for them."""
+"""Supervised fine-tuning on conversations: rows into samples, samples into blocks, and the model grown for the template."""
 
 import hashlib
 import shutil
@@ -18,7 +18,7 @@ from zhllama.model.export import merge_chain
 from zhllama.model.grow import Grown, grow
 from zhllama.run import Run
 from zhllama.training.document_tokenizer import DocumentTokenizer
-from zhllama.training.mixture import KEPT_CHARACTERS, KEPT_EVERY, Mixture, WeightedSource
+from zhllama.training.mixture import VALIDATION_CHARACTERS, VALIDATION_EVERY, Mixture, WeightedSource
 from zhllama.training.model_info import ModelInfo
 from zhllama.training.options import TrainingOptions
 from zhllama.training.packed_blocks import (
@@ -33,188 +33,208 @@ from zhllama.training.packing import TokenizedSample, pack_samples
 from zhllama.training.validation import ValidationSet
 
 REJECTED, SHORTENED, LABEL = "rejected.jsonl", "shortened.jsonl", "answers"
-PROVED = 32  # conversations whose pieces are held against the whole text before a run
-TOLD = 20  # bad rows that are told on the screen; all of them where --skip-bad writes a file
+VERIFIED = 32  # conversations whose encoding turn by turn is compared with that of the whole text
+SHOWN = 20  # rejected rows that are reported on the screen; --skip-bad writes all of them to a file
 
 
 @dataclass(frozen=True)
 class ChatTuningJob:
-    """Conversations by source, those to measure on, and how they become ids: a Lesson of pretrain.py.
+    """Conversations by source, conversations to validate on, and their encoder.
 
-    `heldout`: files to measure on; without, one row of a hundred is kept aside. `alone`: the model cannot keep the samples
-    of a block apart, so each gets a block of its own.
+    Without `validation`, every hundredth row goes to the validation split. `one_per_block`: the model cannot separate
+    the samples of a block, so each gets a block of its own.
     """
 
     sources: tuple[WeightedSource, ...]
-    heldout: tuple[Path, ...]
+    validation: tuple[Path, ...]
     encoder: ConversationEncoder
     cache: Path
     skip_bad: bool = False
-    alone: bool = False
+    one_per_block: bool = False
     note: Callable[[str], None] = lambda text: None
 
-    def blocks(self, tokens: DocumentTokenizer, size: int, read: Callable[[int], None]) -> list[PackedBlocks]:
-        """The samples of each source, packed; from the cache where the same rows were packed before.
+    def blocks(
+        self, tokenizer: DocumentTokenizer, size: int, advance: Callable[[int], None]
+    ) -> list[PackedBlocks]:
+        """Return the samples of each source, packed; from the cache if the same rows were packed before.
 
-        Errors: InputError for bad rows where they are not to be skipped, and for a source that no sample is left of.
+        Errors: InputError for bad rows without `skip_bad`, and for a source without a usable sample.
         """
-        return [self._packed(source, tokens, size, read) for source in self.sources]
+        return [self._packed(source, tokenizer, size, advance) for source in self.sources]
 
     def _packed(
-        self, source: WeightedSource, tokens: DocumentTokenizer, size: int, read: Callable[[int], None]
+        self,
+        source: WeightedSource,
+        tokenizer: DocumentTokenizer,
+        size: int,
+        advance: Callable[[int], None],
     ) -> PackedBlocks:
-        template = hashlib.sha256(self.encoder.template.jinja.encode()).hexdigest()
-        names = " ".join(map(str, source.files))  # what is left out is told by its file
-        how = f"{source.hash()} {names} {template} {self.encoder.template.stop} {self.alone} {self.skip_bad}"
-        origin = BlocksOrigin(how, tokens.hash, size, "best-fit", kept_aside=not self.heldout)
+        template = self.encoder.template
+        template_hash = hashlib.sha256(template.jinja.encode()).hexdigest()
+        names = " ".join(map(str, source.files))  # rejected rows are cached with the names of their files
+        text = f"{source.hash()} {names} {template_hash} {template.stop} {self.one_per_block} {self.skip_bad}"
+        origin = BlocksOrigin(text, tokenizer.hash, size, "best-fit", validation_split=not self.validation)
         folder = self.cache / origin.key()
         if (folder / META).is_file():
             return PackedBlocks.open(folder)
-        counts, shelf = TextCounts(), _Shelf()
-        samples = self._samples(source.files, size, shelf, read, origin.kept_aside, counts)
-        packed = pack_samples(samples, size, tokens.end, alone=self.alone)
-        blocks = write_blocks(folder, packed, origin, tokens.size, counts, shelf.files)
+        counts, excluded = TextCounts(), _ExcludedRows()
+        samples = self._samples(source.files, size, excluded, advance, origin.validation_split, counts)
+        packed = pack_samples(samples, size, tokenizer.end, one_per_block=self.one_per_block)
+        blocks = write_blocks(folder, packed, origin, tokenizer.size, counts, excluded.files)
         if not len(blocks):
-            left = [*shelf.bad, *shelf.long]
-            self._tell(left)
-            told = f": {left[0].where}: {left[0].reason}" if left else ""
-            raise InputError(source.files[0], f"leaves no sample to learn from{told}", "Give other data")
+            rejected = [*excluded.bad, *excluded.long]
+            self._report_rejected(rejected)
+            reason = f": {rejected[0].where}: {rejected[0].reason}" if rejected else ""
+            raise InputError(source.files[0], f"leaves no sample to train on{reason}", "Give other data")
         return blocks
 
     def _samples(
-        self, files: Iterable[Path], size: int, shelf: "_Shelf", read: Callable[[int], None], aside: bool, counts: TextCounts
+        self, files: Iterable[Path], size: int, excluded: "_ExcludedRows", advance: Callable[[int], None], split: bool,
+        counts: TextCounts,
     ) -> Iterator[TokenizedSample]:  # fmt: skip
-        """Samples that are learnt from; the others go to the shelf, each with its reason."""
-        held = 0
-        for number, (conversation, encoded) in enumerate(self._encoded(files, shelf, read), 1):
-            sample = _sample(conversation, encoded, size, shelf)
+        """Yield the samples to train on; add all other rows to `excluded`, rejected ones with their reason."""
+        validation_characters = 0
+        for number, (conversation, encoded) in enumerate(self._encoded(files, excluded, advance), 1):
+            sample = _sample(conversation, encoded, size, excluded)
             if sample is None:
                 continue
-            if aside and number % KEPT_EVERY == 0 and held < KEPT_CHARACTERS:
-                shelf.aside.append(_as_json(conversation))
-                held += sample.characters
+            if split and number % VALIDATION_EVERY == 0 and validation_characters < VALIDATION_CHARACTERS:
+                excluded.validation.append(_to_json(conversation))
+                validation_characters += sample.characters
                 continue
             counts.documents += 1
             counts.characters += sample.characters
             counts.bytes += sample.bytes
             yield sample
         if not self.skip_bad:
-            self._tell(shelf.bad)
-            refuse(shelf.bad)
+            self._report_rejected(excluded.bad)
+            refuse(excluded.bad)
 
     def _encoded(
-        self, files: Iterable[Path], shelf: "_Shelf", read: Callable[[int], None]
+        self, files: Iterable[Path], excluded: "_ExcludedRows", advance: Callable[[int], None]
     ) -> Iterator[tuple[Conversation, Encoded]]:
-        proved = 0
+        verified = 0
         for path in files:
-            for row in read_conversations(path, answered, read):
+            for row in read_conversations(path, answered, advance):
                 if isinstance(row, Bad):
-                    shelf.bad.append(row)
+                    excluded.bad.append(row)
                     continue
                 try:
                     encoded = self.encoder.encode(row)
                 except InputError as error:
-                    shelf.bad.append(Bad(row.where, error.what))
+                    excluded.bad.append(Bad(row.where, error.what))
                     continue
-                if proved < PROVED:
+                if verified < VERIFIED:
                     self.encoder.prove(row)
-                    proved += 1
+                    verified += 1
                 yield row, encoded
 
-    def _tell(self, bad: Sequence[Bad]) -> None:
-        for row in bad[:TOLD]:
+    def _report_rejected(self, rows: Sequence[Bad]) -> None:
+        for row in rows[:SHOWN]:
             self.note(f"{row.where}: {row.reason}")
-        if len(bad) > TOLD:
-            self.note(f"and {len(bad) - TOLD:,} more bad rows")
+        if len(rows) > SHOWN:
+            self.note(f"and {len(rows) - SHOWN:,} more bad rows")
 
     def examples(
-        self, tokens: DocumentTokenizer, options: TrainingOptions, blocks: Sequence[PackedBlocks], count: int
+        self,
+        tokenizer: DocumentTokenizer,
+        options: TrainingOptions,
+        blocks: Sequence[PackedBlocks],
+        count: int,
     ) -> Mixture:
-        """Blocks drawn by the weights of their sources."""
+        """Return `count` blocks drawn by the weights of their sources."""
         return Mixture(blocks, [source.weight for source in self.sources], count, options.seed)
 
-    def held_out(
-        self, tokens: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks]
+    def validation_sets(
+        self, tokenizer: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks]
     ) -> list[ValidationSet]:
-        """The answers that are measured: those of the given files, else of the rows kept aside."""
-        shelf = _Shelf()
-        if self.heldout:
-            samples = list(self._samples(self.heldout, size, shelf, lambda count: None, False, TextCounts()))
-            self._tell([*shelf.bad, *shelf.long])
+        """Return one set of answers: those of the given files, else of the validation split."""
+        excluded = _ExcludedRows()
+        if self.validation:
+            samples = list(
+                self._samples(self.validation, size, excluded, lambda count: None, False, TextCounts())
+            )
+            self._report_rejected([*excluded.bad, *excluded.long])
             if not samples:
-                raise InputError(self.heldout[0], "leaves no answer to measure", "Give other --eval-data")
+                raise InputError(self.validation[0], "leaves no answer to measure", "Give other --eval-data")
         else:
-            aside = [_conversation(given) for some in blocks for given in some.aside()]
-            found = [_sample(row, self.encoder.encode(row), size, shelf) for row in aside]
-            samples = [sample for sample in found if sample is not None]
-        return [ValidationSet.of_samples(LABEL, samples, size, tokens.end, self.alone)] if samples else []
+            rows = [_from_json(row) for packed in blocks for row in packed.validation()]
+            tokenized = [_sample(row, self.encoder.encode(row), size, excluded) for row in rows]
+            samples = [sample for sample in tokenized if sample is not None]
+        if not samples:
+            return []
+        return [ValidationSet.of_samples(LABEL, samples, size, tokenizer.end, self.one_per_block)]
 
-    def grow(self, ground: ModelInfo, folder: Path, seed: int) -> Grown:
-        """The model with rows for what its tokenizer got; of a run, what it trained is folded in first."""
-        if not ground.chain.runs:
-            return grow(ground.chain.base, ground.tokens.folder, folder, seed=seed)
-        folded = folder.with_name(f".{folder.name}.folded")
-        shutil.rmtree(folded, ignore_errors=True)
+    def grow(self, info: ModelInfo, folder: Path, seed: int) -> Grown:
+        """Write the model with rows for the template's tokens to `folder`; earlier runs are merged into the base first."""
+        if not info.chain.runs:
+            return grow(info.chain.base, info.tokenizer.folder, folder, seed=seed)
+        merged = folder.with_name(f".{folder.name}.folded")
+        shutil.rmtree(merged, ignore_errors=True)
         try:
-            merge_chain(ground.chain, folded)
-            return grow(folded, ground.tokens.folder, folder, seed=seed)
+            merge_chain(info.chain, merged)
+            return grow(merged, info.tokenizer.folder, folder, seed=seed)
         finally:
-            shutil.rmtree(folded, ignore_errors=True)
+            shutil.rmtree(merged, ignore_errors=True)
 
     def report(self, run: Run, blocks: Sequence[PackedBlocks]) -> dict[str, Any]:
-        """Write the rows that were left out, and count what was learnt from."""
-        rejected = [row for some in blocks for row in some.beside(REJECTED)]
+        """Write the rejected rows, and return the counts of samples."""
+        rejected = [row for packed in blocks for row in packed.extra(REJECTED)]
         if rejected:
             run.write(REJECTED, json_lines(rejected))
-        shortened = sum(len(some.beside(SHORTENED)) for some in blocks)
+        shortened = sum(len(packed.extra(SHORTENED)) for packed in blocks)
         if rejected or shortened:
             self.note(
                 f"{len(rejected):,} rows were left out ({REJECTED}), {shortened:,} cut at a turn to fit --max-length"
             )
         return {
-            "samples": sum(some.meta.documents for some in blocks),
+            "samples": sum(packed.meta.documents for packed in blocks),
             "rejected": len(rejected),
             "shortened": shortened,
-            "kept_aside": sum(len(some.aside()) for some in blocks),
+            "kept_aside": sum(len(packed.validation()) for packed in blocks),
         }
 
 
 @dataclass
-class _Shelf:
-    """What becomes of rows that are not learnt from as they are."""
+class _ExcludedRows:
+    """Rows that are not trained on: bad or too long ones with their reason, and the validation split; also shortened rows."""
 
     bad: list[Bad] = field(default_factory=list)
     long: list[Bad] = field(default_factory=list)
     shortened: list[Any] = field(default_factory=list)
-    aside: list[Any] = field(default_factory=list)
+    validation: list[Any] = field(default_factory=list)
 
     @property
     def files(self) -> dict[str, Callable[[], list[Any]]]:
-        """By the names under which they lie beside the blocks."""
+        """The rows by the names of their files in the folder of packed blocks."""
 
         def rejected() -> list[Any]:
             return [{"where": row.where, "reason": row.reason} for row in (*self.bad, *self.long)]
 
-        return {VALIDATION: lambda: self.aside, REJECTED: rejected, SHORTENED: lambda: self.shortened}
+        return {VALIDATION: lambda: self.validation, REJECTED: rejected, SHORTENED: lambda: self.shortened}
 
 
-def _sample(conversation: Conversation, encoded: Encoded, size: int, shelf: _Shelf) -> TokenizedSample | None:
-    """As many of its turns as fit; None where not even the first answer does."""
+def _sample(
+    conversation: Conversation, encoded: Encoded, size: int, excluded: _ExcludedRows
+) -> TokenizedSample | None:
+    """Return as many of the turns as fit; None if not even the first answer does."""
     cut = encoded.cut(size)
     if cut is None:
-        told = f"too long: {encoded.ends[0]:,} tokens up to its first answer, of {size:,}"
-        shelf.long.append(Bad(conversation.where, told))
+        reason = f"too long: {encoded.ends[0]:,} tokens up to its first answer, of {size:,}"
+        excluded.long.append(Bad(conversation.where, reason))
         return None
     if cut is not encoded:
-        shelf.shortened.append({"where": conversation.where, "answers": [len(cut.ends), len(encoded.ends)]})
-    said = [turn.text for turn in conversation.turns if turn.role == "assistant"][: len(cut.ends)]
+        excluded.shortened.append(
+            {"where": conversation.where, "answers": [len(cut.ends), len(encoded.ends)]}
+        )
+    texts = [turn.text for turn in conversation.turns if turn.role == "assistant"][: len(cut.ends)]
     ids, answers = np.array(cut.ids, np.int32), np.array(cut.mask, np.bool_)
-    return TokenizedSample(ids, answers, sum(map(len, said)), sum(len(text.encode()) for text in said))
+    return TokenizedSample(ids, answers, sum(map(len, texts)), sum(len(text.encode()) for text in texts))
 
 
-def _as_json(conversation: Conversation) -> dict[str, Any]:
+def _to_json(conversation: Conversation) -> dict[str, Any]:
     return {"where": conversation.where, "turns": [[turn.role, turn.text] for turn in conversation.turns]}
 
 
-def _conversation(given: dict[str, Any]) -> Conversation:
-    return Conversation(tuple(Turn(role, text) for role, text in given["turns"]), given["where"])
+def _from_json(row: dict[str, Any]) -> Conversation:
+    return Conversation(tuple(Turn(role, text) for role, text in row["turns"]), row["where"])

@@ -1,4 +1,4 @@
-"""Pre-training, one stage: text into blocks, a model made ready, the Trainer, and what was learned as whole files."""
+"""The training loop of pre-training and fine-tuning: data packed, model prepared, Trainer run or resumed, outputs written."""
 
 import os
 import shutil
@@ -20,10 +20,9 @@ from zhllama.model.chain import GROWN, Chain
 from zhllama.model.grow import Grown
 from zhllama.model.load import read_model_config
 from zhllama.run import Run
-from zhllama.training import checkpoint
-from zhllama.training import outputs as products
+from zhllama.training import checkpoint, outputs
 from zhllama.training.document_tokenizer import DocumentTokenizer
-from zhllama.training.four_bit import refuse_four_bit
+from zhllama.training.four_bit import check_four_bit
 from zhllama.training.hardware import Hardware, this_hardware
 from zhllama.training.mixture import frequent_ids
 from zhllama.training.model_info import ModelInfo
@@ -32,44 +31,51 @@ from zhllama.training.outputs import CHECKPOINTS, FIGURES
 from zhllama.training.packed_blocks import PackedBlocks
 from zhllama.training.plan import TrainingPlan, plan_training, shape_of
 from zhllama.training.prepare_model import PreparedModel, prepare_model
-from zhllama.training.trainable_rows import RowLayout, lay_out
+from zhllama.training.sharding import gather_parameters, is_sharded
+from zhllama.training.trainable_rows import RowLayout, arrange_rows
 from zhllama.training.trainer import LOG, BlockTrainer, TrainingLog
 from zhllama.training.validation import ValidationSet
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 
 class TrainingJob(Protocol):
-    """What is to be learnt: all in which pre-training (ground.Job) and tuning (tuning.Tuning) differ."""
+    """The data of a run, in which pre-training (PretrainingJob) and fine-tuning (ChatTuningJob) differ."""
 
     @property
-    def alone(self) -> bool:
+    def one_per_block(self) -> bool:
         """Whether each sample has a block of its own."""
 
-    def blocks(self, tokens: DocumentTokenizer, size: int, read: Callable[[int], None]) -> list[PackedBlocks]:
-        """The packed blocks of each source; none where the text is streamed."""
+    def blocks(
+        self, tokenizer: DocumentTokenizer, size: int, advance: Callable[[int], None]
+    ) -> list[PackedBlocks]:
+        """Return the packed blocks of each source; none if the text is streamed."""
 
     def examples(
-        self, tokens: DocumentTokenizer, options: TrainingOptions, blocks: Sequence[PackedBlocks], count: int
+        self,
+        tokenizer: DocumentTokenizer,
+        options: TrainingOptions,
+        blocks: Sequence[PackedBlocks],
+        count: int,
     ) -> Any:
-        """The data set of `count` blocks that the Trainer draws from."""
+        """Return the Trainer's data set of `count` blocks."""
 
-    def held_out(
-        self, tokens: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks]
+    def validation_sets(
+        self, tokenizer: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks]
     ) -> list[ValidationSet]:
-        """What is measured and never trained on."""
+        """Return the data that is measured and never trained on."""
 
-    def grow(self, ground: ModelInfo, folder: Path, seed: int) -> Grown:
-        """Write the model with the rows that it lacks."""
+    def grow(self, info: ModelInfo, folder: Path, seed: int) -> Grown:
+        """Write the model with the rows that its tokenizer needs to `folder`."""
 
     def report(self, run: Run, blocks: Sequence[PackedBlocks]) -> dict[str, Any]:
-        """Figures of what was learnt from; what was left out is written into the run."""
+        """Write rejected rows into the run, and return figures of the data."""
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """Who is told what; each may be left out."""
+    """Callbacks of a run; each is optional: the plan, each step and log line, notes to the user, bytes read."""
 
-    planned: Callable[[TrainingPlan], None] = lambda plan_training: None
+    planned: Callable[[TrainingPlan], None] = lambda plan: None
     step: Callable[[dict[str, Any]], None] = lambda line: None
     note: Callable[[str], None] = lambda text: None
     read: Callable[[int], None] = lambda count: None
@@ -77,95 +83,86 @@ class Hooks:
 
 def plan_run(
     options: TrainingOptions,
-    ground: ModelInfo,
-    machine: Hardware,
+    info: ModelInfo,
+    hardware: Hardware,
     *,
-    learning: int | None = None,
+    trainable_rows: int | None = None,
     blocks: float | None = None,
 ) -> TrainingPlan:
-    """The plan of a surveyed run."""
-    shape = shape_of(ground.config, options.lora, ground.rows)
-    n_old = ground.old_rows() if options.rows in ("new", "used") else 0
+    """Plan a run of an inspected model."""
+    shape = shape_of(info.config, options.lora, info.rows)
+    n_old = info.old_rows() if options.rows in ("new", "used") else 0
     return plan_training(
-        options, shape, n_old, machine, learning=learning, blocks=blocks, sharded=is_sharded()
-    )
-
-
-def is_sharded() -> bool:
-    """Whether `accelerate launch` cuts the parameters up (FSDP, ZeRO)."""
-    return any(
-        os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")
+        options, shape, n_old, hardware, trainable_rows=trainable_rows, blocks=blocks, sharded=is_sharded()
     )
 
 
 def train(
-    job: TrainingJob, options: TrainingOptions, ground: ModelInfo, run: Run, hooks: Hooks
+    job: TrainingJob, options: TrainingOptions, info: ModelInfo, run: Run, hooks: Hooks
 ) -> dict[str, Any] | None:
     """Train one stage into the folder of `run` and return the manifest; None in processes other than the first.
 
-    Under torchrun every process calls this alike. Errors: ZhllamaError of all kinds.
+    Resumes from the last checkpoint. Under torchrun every process calls this alike. Errors: ZhllamaError of all kinds.
     """
     if options.four_bit:
-        refuse_four_bit(ground.chain, is_sharded())
+        check_four_bit(info.chain, is_sharded())
     arguments = trainer_arguments(options, run.out)
     first = arguments.process_index == 0
     if not first:
         hooks = Hooks()
-    # All was trained and written, and only the manifest is missing.
-    written = bool(run.resume) and (run.out / FIGURES).is_file()
+    only_manifest_missing = bool(run.resume) and (run.out / FIGURES).is_file()
     with run if first else nullcontext():
-        if written:
-            return products.finish(run) if first else None
+        if only_manifest_missing:
+            return outputs.finish_run(run) if first else None
         with arguments.main_process_first(local=False):
-            blocks = job.blocks(ground.tokens, options.block_size, hooks.read)
-            heldout = job.held_out(ground.tokens, options.block_size, blocks)
-            ground = _grown(job, ground, run.out, options.seed, hooks) if ground.grows else ground
-        layout = _layout(options, ground, blocks)
-        machine = this_hardware(arguments.world_size)
-        planned = plan_run(
+            blocks = job.blocks(info.tokenizer, options.block_size, hooks.read)
+            validation = job.validation_sets(info.tokenizer, options.block_size, blocks)
+            info = _grow_model(job, info, run.out, options.seed, hooks) if info.grows else info
+        layout = _layout(options, info, blocks)
+        plan = plan_run(
             options,
-            ground,
-            machine,
-            learning=ground.rows - layout.first,
+            info,
+            this_hardware(arguments.world_size),
+            trainable_rows=info.rows - layout.first,
             blocks=float(sum(map(len, blocks))) if blocks else None,
         )
-        if planned.steps is None:
+        if plan.steps is None:
             raise OptionError("--steps", "is needed where the text is streamed", "Give the number of steps")
-        hooks.planned(planned)
+        hooks.planned(plan)
         set_seed(options.seed)
-        ready = prepare_model(
-            ground.chain, layout, options.matrices, options.lora, planned.precision, arguments.device,
-            full=options.full, four_bit=options.four_bit, checkpointing=planned.checkpointing, sharded=is_sharded(),
+        prepared = prepare_model(
+            info.chain, layout, options.matrices, options.lora, plan.precision, arguments.device,
+            full=options.full, four_bit=options.four_bit, checkpointing=plan.checkpointing, sharded=is_sharded(),
         )  # fmt: skip
-        if not ready.keeps_documents_apart:
-            how = (
-                "each sample has a block of its own" if job.alone else "documents in one block see each other"
-            )
-            hooks.note(f"{ground.config.model_type} takes no position_ids: {how}")
-        trainer = _trainer(job, options, ground, ready, planned, blocks, heldout, arguments, run.out, hooks)
-        since = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
-        arguments.eval_on_start = bool(heldout) and since is None
-        if is_sharded():  # of hidden states handed on as the view that they are; nothing writes into them
+        if not prepared.keeps_documents_apart:
+            apart = "each sample has a block of its own"
+            together = "documents in one block see each other"
+            effect = apart if job.one_per_block else together
+            hooks.note(f"{info.config.model_type} takes no position_ids: {effect}")
+        trainer = _trainer(job, options, info, prepared, plan, blocks, validation, arguments, run.out, hooks)
+        last = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
+        arguments.eval_on_start = bool(validation) and last is None
+        if is_sharded():  # warns that hidden states are returned as views; nothing writes into them
             warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
-        trainer.train(resume_from_checkpoint=None if since is None else str(since))
-        state = products.gather(trainer)
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        state = gather_parameters(trainer)
         if not first:
             return None
-        known = {"rows": ground.rows, "n_old": ground.n_old, **job.report(run, blocks)}
-        whole = ground.chain.base if options.full else None
-        return products.write(run, ground.tokens, ready, planned, known, state, whole)
+        figures = {"rows": info.rows, "n_old": info.n_old, **job.report(run, blocks)}
+        full_base = info.chain.base if options.full else None
+        return outputs.write_outputs(run, info.tokenizer, prepared, plan, figures, state, full_base)
 
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 
 def trainer_arguments(options: TrainingOptions, out: Path) -> TrainingArguments:
-    """The Trainer's arguments; making them joins the other processes."""
+    """Return the Trainer's arguments; creating them joins the process group."""
     return arguments_of(TrainingArguments, options, out)
 
 
 def arguments_of(kind: type[Arguments], options: TrainingOptions, out: Path, **more: Any) -> Arguments:
-    """The same of another kind, such as trl's, with what else that kind takes."""
+    """Return a Trainer's arguments, of transformers' class or a subclass such as trl's, which takes `more`."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     cuda = torch.cuda.is_available()
@@ -193,38 +190,39 @@ def arguments_of(kind: type[Arguments], options: TrainingOptions, out: Path, **m
         ddp_backend="gloo" if not cuda and int(os.environ.get("WORLD_SIZE", 1)) > 1 else None,
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=cuda,
-        train_sampling_strategy="sequential",  # the mixture is in its order already
+        train_sampling_strategy="sequential",  # the data set is shuffled already
         report_to="tensorboard" if find_spec("tensorboard") or find_spec("tensorboardX") else "none",
         disable_tqdm=True,
         log_level="error",
         **more,
     )
     arguments.gradient_accumulation_steps = options.accumulation(arguments.world_size)
-    # Else transformers cuts up every model that it makes under ZeRO-3, in all processes at once. Ours is opened whole,
-    # gets its rows and adapters, and the Trainer cuts it up.
+    # Otherwise, under ZeRO-3, transformers shards every model that it creates, in all processes at once. We open the
+    # model whole, add rows and adapters, and let the Trainer shard it.
     unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     return arguments
 
 
-def _grown(job: TrainingJob, ground: ModelInfo, out: Path, seed: int, hooks: Hooks) -> ModelInfo:
-    """The model grown into the run's own folder, once."""
+def _grow_model(job: TrainingJob, info: ModelInfo, out: Path, seed: int, hooks: Hooks) -> ModelInfo:
+    """Grow the model into the run's own folder, unless an earlier start of the run did."""
     folder = out / GROWN
     if not (folder / "config.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        grown = job.grow(ground, folder, seed)
+        grown = job.grow(info, folder, seed)
         hooks.note(
             f"the model had {grown.n_old:,} rows and grew to {grown.rows:,}, new ones the mean of their old pieces"
         )
-    return replace(ground, chain=Chain(folder, (), folder), config=read_model_config(folder), grows=False)
+    return replace(info, chain=Chain(folder, (), folder), config=read_model_config(folder), grows=False)
 
 
-def _layout(options: TrainingOptions, ground: ModelInfo, blocks: list[PackedBlocks]) -> RowLayout:
-    rows = ground.rows
+def _layout(options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks]) -> RowLayout:
+    """Return which rows are trainable."""
+    rows = info.rows
     if options.rows == "none":
         return RowLayout(rows, 0)
     if options.rows == "all":
-        return lay_out(range(rows), rows, is_sharded())
-    n_old = ground.old_rows()
+        return arrange_rows(range(rows), rows, is_sharded())
+    n_old = info.old_rows()
     ids: list[int] | range = range(n_old, rows)
     if options.rows == "used":
         if not blocks:
@@ -232,30 +230,36 @@ def _layout(options: TrainingOptions, ground: ModelInfo, blocks: list[PackedBloc
                 "--rows used", "counts the text, which --stream does not", "Give --rows new or all"
             )
         ids = [*frequent_ids(blocks, n_old), *ids]
-    return lay_out(ids, rows, is_sharded())
+    return arrange_rows(ids, rows, is_sharded())
 
 
 def _trainer(
-    job: TrainingJob, options: TrainingOptions, ground: ModelInfo, ready: PreparedModel, planned: TrainingPlan, blocks: list[PackedBlocks],
-    heldout: list[ValidationSet], arguments: TrainingArguments, out: Path, hooks: Hooks,
+    job: TrainingJob, options: TrainingOptions, info: ModelInfo, prepared: PreparedModel, plan: TrainingPlan,
+    blocks: list[PackedBlocks], validation: list[ValidationSet], arguments: TrainingArguments, out: Path, hooks: Hooks,
 ) -> BlockTrainer:  # fmt: skip
-    assert planned.steps is not None
-    arguments.max_steps = planned.steps
-    arguments.eval_strategy = "steps" if heldout else "no"
-    text = job.examples(ground.tokens, options, blocks, planned.steps * options.batch)
-    layout = ready.rows.embedding.layout
+    assert plan.steps is not None
+    arguments.max_steps = plan.steps
+    arguments.eval_strategy = "steps" if validation else "no"
+    layout = prepared.rows.embedding.layout
+    log = TrainingLog(out / LOG, _tokens_per_step(options, blocks), hooks.step)
     trainer = BlockTrainer(
-        model=ready.model, args=arguments, train_dataset=text, out=out, heldout=heldout,
-        english_limit=options.english_limit, strict=options.strict, warn=hooks.note, decode=load_any_tokenizer(ground.tokens.path).decode,
+        model=prepared.model,
+        args=arguments,
+        train_dataset=job.examples(info.tokenizer, options, blocks, plan.steps * options.batch),
+        out=out,
+        validation=validation,
+        english_limit=options.english_limit,
+        strict=options.strict,
+        warn=hooks.note,
+        decode=load_any_tokenizer(info.tokenizer.path).decode,
         masked=layout.start < layout.first,
-        callbacks=[TrainingLog(out / LOG, _tokens_a_step(options, blocks), hooks.step)]
-        if arguments.process_index == 0 else [],
-    )  # fmt: skip
+        callbacks=[log] if arguments.process_index == 0 else [],
+    )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _tokens_a_step(options: TrainingOptions, blocks: list[PackedBlocks]) -> int:
-    """Positions in use: a block that one short conversation has for itself is mostly none."""
-    count, used = sum(map(len, blocks)), sum(some.meta.tokens for some in blocks)
+def _tokens_per_step(options: TrainingOptions, blocks: list[PackedBlocks]) -> int:
+    """Count used positions: a block that holds a single short conversation is mostly filler."""
+    count, used = sum(map(len, blocks)), sum(packed.meta.tokens for packed in blocks)
     return round(options.batch * (used / count if count else options.block_size))

@@ -1,9 +1,9 @@
-"""Trains chosen rows of a model's embedding and head, with no second copy of either matrix.
+"""Training of chosen rows of a model's embedding matrix and LM head, without a second copy of either.
 
-The rows that learn stand at the end of their matrix, and the Parameter is a view of that end: the optimiser holds states
-for it alone and writes straight into the matrix. Rows scattered over the vocabulary are first moved to the end, and
-ids follow through a table. Where parameters are cut up (FSDP, ZeRO) a view cannot live, so there the Parameter is the
-whole matrix and the gradient of every other row is zero.
+The trainable rows are the last rows of their matrix, and the Parameter is a view of them: the optimizer has state for
+these rows alone and writes straight into the matrix. Rows scattered over the vocabulary are first moved to the end, and
+a table maps ids to rows. Sharding (FSDP, ZeRO) does not preserve views; there the Parameter is the whole matrix, and the
+gradient of every other row is zero.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,47 +20,49 @@ from zhllama.training.options import WhichMatrices
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Where the rows stand. `order[row]` is the id whose row it is, `place[id]` the row; None where nothing moved.
+    """The order of a matrix's rows: `id_of_row[row]` and `row_of_id[id]`, None if no row moved.
 
-    Rows from `first` on learn, none where `first` is their number; the Parameter begins at row `start`: `first` as a
-    view, 0 as a whole matrix.
+    Rows from `first` on are trainable (none if `first` is the number of rows). The Parameter begins at row `start`:
+    `first` if it is a view, 0 if it is the whole matrix.
     """
 
     first: int
     start: int
-    order: Tensor | None = None
-    place: Tensor | None = None
+    id_of_row: Tensor | None = None
+    row_of_id: Tensor | None = None
 
     def rows_of(self, ids: Tensor) -> Tensor:
-        """Rows of ids; -100 stays."""
-        if self.place is None:
+        """Map ids to rows; -100 stays -100."""
+        if self.row_of_id is None:
             return ids
-        return torch.where(ids < 0, ids, self.place[ids.clamp(min=0)])
+        return torch.where(ids < 0, ids, self.row_of_id[ids.clamp(min=0)])
 
     def on(self, device: torch.device) -> "RowLayout":
-        """The same for ids that come on a device."""
-        return self if self.place is None else replace(self, place=self.place.to(device))
+        """Return the same layout with its table on a device."""
+        return self if self.row_of_id is None else replace(self, row_of_id=self.row_of_id.to(device))
 
     def trained_ids(self, size: int) -> Tensor:
-        """The ids whose rows learn, in the order of the Parameter."""
-        return torch.arange(self.first, size) if self.order is None else self.order[self.first :].cpu()
+        """Return the ids of the trainable rows, in the order of the Parameter."""
+        return (
+            torch.arange(self.first, size) if self.id_of_row is None else self.id_of_row[self.first :].cpu()
+        )
 
 
-def lay_out(ids: Sequence[int] | range, size: int, whole: bool = False) -> RowLayout:
-    """The layout in which exactly the rows of `ids` (ascending) learn, of a matrix of `size` rows."""
+def arrange_rows(ids: Sequence[int] | range, size: int, whole: bool = False) -> RowLayout:
+    """Return the layout that makes exactly the rows of `ids` (ascending) trainable, in a matrix of `size` rows."""
     if not len(ids):
-        raise OptionError("--rows", "no row is left to learn", "Give --rows all, or a model with new rows")
+        raise OptionError("--rows", "no row is left to train", "Give --rows all, or a model with new rows")
     first = size - len(ids)
-    if ids[0] == first:  # `new` and `all`: they stand at the end already
+    if ids[0] == first:  # `new` and `all`: they are the last rows already
         return RowLayout(first, 0 if whole else first)
-    learning = torch.zeros(size, dtype=torch.bool)
-    learning[torch.tensor(list(ids))] = True
-    order = torch.cat([(~learning).nonzero(as_tuple=True)[0], learning.nonzero(as_tuple=True)[0]])
-    return RowLayout(first, 0 if whole else first, order, torch.argsort(order))
+    trainable = torch.zeros(size, dtype=torch.bool)
+    trainable[torch.tensor(list(ids))] = True
+    id_of_row = torch.cat([(~trainable).nonzero(as_tuple=True)[0], trainable.nonzero(as_tuple=True)[0]])
+    return RowLayout(first, 0 if whole else first, id_of_row, torch.argsort(id_of_row))
 
 
 class _Lookup(torch.autograd.Function):
-    """Rows of the whole matrix, with a gradient for the learning ones alone."""
+    """Lookup in the whole matrix, with a gradient for the trainable rows alone."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, matrix: Tensor, ids: Tensor, layout: RowLayout) -> Tensor:
@@ -71,51 +73,51 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (ids,), layout = ctx.saved_tensors, ctx.layout
-        learning = ids >= layout.first
-        made = torch.zeros(ctx.shape, dtype=ctx.dtype, device=ids.device)
-        made.index_add_(0, ids[learning] - layout.start, grads[0][learning].to(ctx.dtype))
-        return made, None, None, None
+        trainable = ids >= layout.first
+        gradient = torch.zeros(ctx.shape, dtype=ctx.dtype, device=ids.device)
+        gradient.index_add_(0, ids[trainable] - layout.start, grads[0][trainable].to(ctx.dtype))
+        return gradient, None, None, None
 
 
 class _Matrix(nn.Module):
-    """`held` is a list of the one whole matrix, shared between the two modules of a model that ties them."""
+    """A matrix with trainable rows; `storage` is a list of one tensor, shared by the two modules of a tied model."""
 
-    def __init__(self, held: list[Tensor], rows: nn.Parameter, layout: RowLayout) -> None:
+    def __init__(self, storage: list[Tensor], rows: nn.Parameter, layout: RowLayout) -> None:
         super().__init__()
-        # Neither a parameter nor a buffer: DDP would send it around at every step.
-        self.rows, self.layout, self._held = rows, layout, held
+        # Neither a parameter nor a buffer: DDP would broadcast it at every step.
+        self.rows, self.layout, self._storage = rows, layout, storage
 
     @property
     def weight(self) -> Tensor:
         """The whole matrix [vocabulary, width], rows in the layout's order."""
         if self.layout.start == 0:
             return self.rows.detach()
-        matrix = self._held[0]
+        matrix = self._storage[0]
         assert matrix[self.layout.start :].data_ptr() == self.rows.data_ptr(), (
-            "the learning rows are no view any more"
+            "the trainable rows are no view any more"
         )
         return matrix
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Matrix":
-        """What `.to()` calls: the whole matrix moves, and the Parameter stays a view of it."""
+        """Move the whole matrix for `.to()`, and keep the Parameter a view of it."""
         if self.layout.start == 0:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         else:
-            self._held[0] = fn(self._held[0])
-            self.rows.data = self._held[0][self.layout.start :]
+            self._storage[0] = fn(self._storage[0])
+            self.rows.data = self._storage[0][self.layout.start :]
         return self
 
 
 class RowEmbedding(_Matrix):
-    """In the place of `embed_tokens`."""
+    """Replacement of `embed_tokens`."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        found: Tensor = _Lookup.apply(self.rows, self.weight, self.layout.rows_of(ids), self.layout)  # type: ignore[no-untyped-call]
-        return found
+        embedded: Tensor = _Lookup.apply(self.rows, self.weight, self.layout.rows_of(ids), self.layout)  # type: ignore[no-untyped-call]
+        return embedded
 
 
 class RowHead(_Matrix):
-    """In the place of `lm_head`: hands the hidden states on, and `loss` makes of them what the logits would have."""
+    """Replacement of `lm_head`: returns the hidden states, from which `loss` computes what the logits would give."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden
@@ -123,7 +125,7 @@ class RowHead(_Matrix):
     def loss(
         self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, **_: Any
     ) -> Tensor:
-        """transformers' loss function, given hidden states as `logits`: the mean over all tokens of the batch."""
+        """Compute transformers' loss, the mean over all tokens of the batch, given hidden states as `logits`."""
         labels = self.layout.rows_of(shifted(labels))
         total = head_loss(logits, self.rows, self.weight, labels, self.layout.start, self.layout.first)
         if num_items_in_batch is None:
@@ -133,19 +135,19 @@ class RowHead(_Matrix):
 
 @dataclass(frozen=True)
 class TrainableRows:
-    """The two matrices of a model in training; `head` equals `embedding`'s Parameter where the model ties them."""
+    """The two matrices of a model in training; in a tied model both share one Parameter."""
 
     embedding: RowEmbedding
     head: RowHead
     tied: bool
-    names: tuple[str, str]  # of the two modules in the model
+    names: tuple[str, str]  # paths of the two modules in the model
 
     def trained(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """What learned, as rows.safetensors holds it: `input_rows`, `input_ids`, and for an untied head `output_*`.
+        """Return the tensors of rows.safetensors: `input_rows`, `input_ids`, and for an untied head `output_*`.
 
-        `state` holds the parameters whole where they are cut up over processes.
+        `state`: the gathered parameters of a sharded model.
         """
-        held: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name, part, module in zip(
             ("input", "output"), (self.embedding, self.head), self.names, strict=True
         ):
@@ -153,12 +155,12 @@ class TrainableRows:
                 rows = part.rows.detach()
                 if state is not None:
                     rows = next(tensor for key, tensor in state.items() if key.endswith(f"{module}.rows"))
-                held |= named_rows(name, rows, part.layout)
-        return held
+                tensors |= _named_rows(name, rows, part.layout)
+        return tensors
 
 
-def named_rows(name: str, rows: Tensor, layout: RowLayout) -> dict[str, Tensor]:
-    """One matrix's learned rows and their ids, ids ascending, from its Parameter."""
+def _named_rows(name: str, rows: Tensor, layout: RowLayout) -> dict[str, Tensor]:
+    """Return one matrix's trained rows and their ascending ids, from its Parameter."""
     ids = layout.trained_ids(layout.start + len(rows))
     return {
         f"{name}_rows": rows[layout.first - layout.start :].cpu().contiguous(),
@@ -166,21 +168,21 @@ def named_rows(name: str, rows: Tensor, layout: RowLayout) -> dict[str, Tensor]:
     }
 
 
-def train_rows(model: Any, layout: RowLayout, matrices: WhichMatrices = "both") -> TrainableRows:
-    """Put learning rows into a transformers model, in place of its embedding and head.
+def make_rows_trainable(model: Any, layout: RowLayout, matrices: WhichMatrices = "both") -> TrainableRows:
+    """Replace the embedding and head of a transformers model by modules with trainable rows.
 
-    With `input` an untied head stays frozen. From here on the model gives losses, no logits.
-    Errors: InputError for a head that is not a plain product.
+    With `input`, an untied head stays frozen. The model then returns losses, no logits.
+    Errors: InputError for a head that is more than a matrix product.
     """
-    refuse_other_heads(model)
+    check_head(model)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head.weight is embedding.weight
     inputs = _arranged(embedding.weight.data, layout)
     rows = nn.Parameter(inputs[layout.start :], requires_grad=layout.first < len(inputs))
-    held = [inputs]
-    new_embedding = RowEmbedding(held, rows, layout)
+    storage = [inputs]
+    new_embedding = RowEmbedding(storage, rows, layout)
     if tied:
-        new_head = RowHead(held, rows, layout)
+        new_head = RowHead(storage, rows, layout)
     elif matrices == "both" and rows.requires_grad:
         outputs = _arranged(head.weight.data, layout)
         new_head = RowHead([outputs], nn.Parameter(outputs[layout.start :]), layout)
@@ -190,13 +192,13 @@ def train_rows(model: Any, layout: RowLayout, matrices: WhichMatrices = "both") 
     model.set_input_embeddings(new_embedding)
     model.set_output_embeddings(new_head)
     model.loss_function = new_head.loss
-    model.config.use_cache = False  # with a cache, transformers does not look for documents in position_ids
-    found = {id(module): name for name, module in model.named_modules()}
-    return TrainableRows(new_embedding, new_head, tied, (found[id(new_embedding)], found[id(new_head)]))
+    model.config.use_cache = False  # with a cache, transformers ignores document boundaries in position_ids
+    paths = {id(module): name for name, module in model.named_modules()}
+    return TrainableRows(new_embedding, new_head, tied, (paths[id(new_embedding)], paths[id(new_head)]))
 
 
-def refuse_other_heads(model: Any) -> None:
-    """Only a head that is hidden @ matrix.T can be fused with its loss."""
+def check_head(model: Any) -> None:
+    """Raise InputError unless the head is hidden @ matrix.T, which alone can be fused with its loss."""
     head = model.get_output_embeddings()
     if head is None or getattr(head, "bias", None) is not None:
         raise InputError(
@@ -209,4 +211,4 @@ def refuse_other_heads(model: Any) -> None:
 
 
 def _arranged(matrix: Tensor, layout: RowLayout) -> Tensor:
-    return matrix if layout.order is None else matrix[layout.order.to(matrix.device)]
+    return matrix if layout.id_of_row is None else matrix[layout.id_of_row.to(matrix.device)]

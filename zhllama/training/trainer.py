@@ -1,4 +1,4 @@
-"""transformers' Trainer, with whole checkpoints of what learns, bits on text kept aside, and an end to bad losses."""
+"""transformers' Trainer with atomic checkpoints of trainable parameters, validation in bits, and a stop on bad losses."""
 
 import json
 import time
@@ -15,16 +15,15 @@ from zhllama.io.json import as_object, parse_json
 from zhllama.training import checkpoint
 from zhllama.training.validation import BitsSpent, ValidationSet, collate, measure_bits
 
-MEND = "Start over with --force"
-
-Told = Callable[[dict[str, Any]], None]
 LOG = "log.jsonl"
+REMEDY = "Start over with --force"
+Report = Callable[[dict[str, Any]], None]
 
 
-class WholeTrainer(Trainer):
-    """Checkpoints of what learns alone, each whole; a loss that is no number ends the run, its batch written to `out`.
+class CheckpointingTrainer(Trainer):
+    """Writes atomic checkpoints of the trainable parameters, and stops at a loss that is not finite, its batch in `out`.
 
-    Stands before any other trainer in a class's bases, trl's too.
+    Precedes any other trainer in a class's bases, trl's too.
     """
 
     def __init__(self, *, out: Path, decode: Callable[[Sequence[int]], str], **trainer: Any) -> None:
@@ -32,7 +31,7 @@ class WholeTrainer(Trainer):
         self.out, self.decode = out, decode
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One micro-batch; a loss that is no number stops the run before a step is taken with it."""
+        """Run one micro-batch; raise ZhllamaError for a loss that is not finite, before the optimizer step."""
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise self._not_finite(inputs["input_ids"], float(loss))
@@ -52,19 +51,19 @@ class WholeTrainer(Trainer):
         return ZhllamaError(self.out, f"the loss of step {step} is {loss}", remedy)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """All processes write into one folder beside; the first one names it when the last is done."""
+        """Write a checkpoint from all processes into one temporary folder, which the first process then renames."""
         folder = Path(str(self.args.output_dir))
-        name = folder / f"checkpoint-{self.state.global_step}"
-        part = checkpoint.part_of(name)
+        path = folder / f"checkpoint-{self.state.global_step}"
+        part = checkpoint.temporary_path(path)
         wait, first = self.accelerator.wait_for_everyone, self.args.should_save
-        with checkpoint.disk_errors(name):
+        with checkpoint.disk_errors(path):
             if first:
-                checkpoint.begin(part)
+                checkpoint.make_empty(part)
             wait()
             self._write_state(part)
             wait()
             if first:
-                checkpoint.finish_checkpoint(part, name)
+                checkpoint.finish_checkpoint(part, path)
                 checkpoint.keep_newest(folder)
         wait()
 
@@ -78,67 +77,69 @@ class WholeTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save and output_dir is not None:
-            checkpoint.save_trained(cast(torch.nn.Module, self.model), Path(output_dir), state_dict)
+            checkpoint.save_trainable(cast(torch.nn.Module, self.model), Path(output_dir), state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            checkpoint.load_trained(cast(torch.nn.Module, self.model), Path(resume_from_checkpoint))
+            checkpoint.load_trainable(cast(torch.nn.Module, self.model), Path(resume_from_checkpoint))
 
 
-class BlockTrainer(WholeTrainer):
+class BlockTrainer(CheckpointingTrainer):
     """Trains on packed blocks.
 
-    `english_limit` is the share by which bits a byte of the label `en` may rise over those before the first step;
-    beyond, `warn` is told, or with `strict` the run stops (BrokenPromise). `masked`: whole matrices of which some rows
-    must not change, so that no weight may decay there.
+    `english_limit`: the share by which bits per byte of the label `en` may rise over those before the first step; above
+    it the trainer calls `warn`, or with `strict` raises BrokenPromise. `masked`: the Parameters are whole matrices of
+    which some rows must not change, so that weight decay must not touch them.
     """
 
     def __init__(
-        self, *, out: Path, heldout: Sequence[ValidationSet], english_limit: float, strict: bool, masked: bool,
+        self, *, out: Path, validation: Sequence[ValidationSet], english_limit: float, strict: bool, masked: bool,
         warn: Callable[[str], None], decode: Callable[[Sequence[int]], str], **trainer: Any,
     ) -> None:  # fmt: skip
         super().__init__(
-            out=out, decode=decode, data_collator=collate, eval_dataset=list(heldout) or None, **trainer
+            out=out, decode=decode, data_collator=collate, eval_dataset=list(validation) or None, **trainer
         )
-        self.heldout, self.masked = heldout, masked
+        self.validation, self.masked = validation, masked
         self.english_limit, self.strict, self.warn = english_limit, strict, warn
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """All weights decay as the Trainer has it, but rows that are masked by their gradient alone."""
+        """Return the Trainer's choice of decayed parameters, without matrices that have masked rows."""
         names: list[str] = super().get_decay_parameter_names(model)
         return [name for name in names if not (self.masked and name.endswith(".rows"))]
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Bits a character and a byte of every label, logged."""
+        """Measure and log bits per character and per byte of every label."""
         model = self.model_wrapped if self.is_fsdp_enabled else self.model
         with self.accelerator.autocast():
-            found = {
-                h.label: measure_bits(model, h, self.args.per_device_eval_batch_size, self.args.device)
-                for h in self.heldout
+            bits = {
+                v.label: measure_bits(model, v, self.args.per_device_eval_batch_size, self.args.device)
+                for v in self.validation
             }
-        figures = _figures(found)
+        figures = _figures(bits)
         self.log(figures)
-        if "en" in found:
-            self._hold_english(found["en"].per_byte)
+        if "en" in bits:
+            self._check_english(bits["en"].per_byte)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 
-    def _hold_english(self, now: float) -> None:
-        first = next(h for h in self.state.log_history if "en_bits_per_byte" in h)["en_bits_per_byte"]
-        if now <= first * (1 + self.english_limit):
+    def _check_english(self, now: float) -> None:
+        before = next(h for h in self.state.log_history if "en_bits_per_byte" in h)["en_bits_per_byte"]
+        if now <= before * (1 + self.english_limit):
             return
-        share = 100 * (now / first - 1)
-        told = f"English went from {first:.4f} to {now:.4f} bits a byte (+{share:.1f} %), beyond the limit"
+        share = 100 * (now / before - 1)
+        message = (
+            f"English went from {before:.4f} to {now:.4f} bits per byte (+{share:.1f} %), beyond the limit"
+        )
         if self.strict:
-            raise BrokenPromise(self.out, told, "Lower --lr, or give English text more weight")
-        self.warn(f"step {self.state.global_step}: {told} of {100 * self.english_limit:g} %")
+            raise BrokenPromise(self.out, message, "Lower --lr, or give English text more weight")
+        self.warn(f"step {self.state.global_step}: {message} of {100 * self.english_limit:g} %")
 
 
-def _figures(found: dict[str, BitsSpent]) -> dict[str, float]:
+def _figures(bits_by_label: dict[str, BitsSpent]) -> dict[str, float]:
     figures: dict[str, float] = {}
-    for label, bits in found.items():
+    for label, bits in bits_by_label.items():
         figures |= {
             f"{label}_bits_per_character": bits.per_character,
             f"{label}_bits_per_byte": bits.per_byte,
@@ -147,37 +148,39 @@ def _figures(found: dict[str, BitsSpent]) -> dict[str, float]:
 
 
 class TrainingLog(TrainerCallback):
-    """Writes what the Trainer logs into log.jsonl, a line an event, and tells it on."""
+    """Writes what the Trainer logs into log.jsonl, one line per event, and reports it."""
 
-    taken: tuple[str, ...] = ("loss", "grad_norm", "learning_rate")
+    recorded: tuple[str, ...] = ("loss", "grad_norm", "learning_rate")
 
-    def __init__(self, path: Path, tokens_per_step: int, told: Told) -> None:
-        self.path, self.tokens_per_step, self.told = path, tokens_per_step, told
-        self._begun = self._spent = 0.0  # seconds in steps since the last line, measuring and saving left out
+    def __init__(self, path: Path, tokens_per_step: int, report: Report) -> None:
+        self.path, self.tokens_per_step, self.report = path, tokens_per_step, report
+        self._started = self._spent = (
+            0.0  # seconds in steps since the last line, without validation and saving
+        )
         self._steps = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Drops lines of steps that a resumed run takes again."""
+        """Drop the lines of steps that a resumed run repeats."""
         lines = read_log(self.path)
-        kept = [line for line in lines if line["step"] <= state.global_step] if state.global_step else []
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        lines = [line for line in lines if line["step"] <= state.global_step] if state.global_step else []
+        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Starts the watch."""
-        self._begun = time.monotonic()
+        """Start the clock."""
+        self._started = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stops the watch, and tells that a step is done."""
-        self._spent += time.monotonic() - self._begun
+        """Stop the clock, and report the step."""
+        self._spent += time.monotonic() - self._started
         self._steps += 1
-        self.told({"step": state.global_step, "steps": state.max_steps})
+        self.report({"step": state.global_step, "steps": state.max_steps})
 
-    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Writes one line: a loss with its speed, or bits on text kept aside."""
-        logs: dict[str, Any] = given["logs"]
+    def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Write one line: a loss with its speed, or bits on a validation set."""
+        logs: dict[str, Any] = more["logs"]
         line = {"step": state.global_step, "tokens": state.global_step * self.tokens_per_step}
         if "loss" in logs:
-            line |= {k: logs[k] for k in self.taken if k in logs}
+            line |= {k: logs[k] for k in self.recorded if k in logs}
             line["tokens_per_second"] = round(self._steps * self.tokens_per_step / max(self._spent, 1e-9), 1)
             self._spent, self._steps = 0.0, 0
         else:
@@ -186,14 +189,16 @@ class TrainingLog(TrainerCallback):
             self.write(line, state)
 
     def write(self, line: dict[str, Any], state: Any) -> None:
-        """Adds a line to the log, and tells it on."""
+        """Append a line to the log, and report it."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        self.told({**line, "steps": state.max_steps})
+        self.report({**line, "steps": state.max_steps})
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last one that a kill cut off is left out."""
+    """Read the lines of a log, without a last one that was cut off by a kill."""
     lines = read_utf8(path).split("\n")[:-1] if path.exists() else []
     places = ((f"{path}:{number}", line) for number, line in enumerate(lines, 1))
-    return [as_object(parse_json(line, where, MEND, any_number=True), where, MEND) for where, line in places]
+    return [
+        as_object(parse_json(line, where, REMEDY, any_number=True), where, REMEDY) for where, line in places
+    ]

@@ -18,7 +18,7 @@ from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.hardware import has_amx
 from zhllama.training.packed_blocks import Example, examples
 from zhllama.training.packing import concatenate
-from zhllama.training.trainable_rows import lay_out, train_rows
+from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 from zhllama.training.validation import ValidationSet, collate, measure_bits
 
 WARMUP = 20  # steps
@@ -64,7 +64,9 @@ class Trained:
         size = model.config.vocab_size
         if learn in ("rows", "new"):
             model.requires_grad_(False)
-        train_rows(model, lay_out(range(n_old if learn in ("new", "faster") else 0, size), size))
+        make_rows_trainable(
+            model, arrange_rows(range(n_old if learn in ("new", "faster") else 0, size), size)
+        )
         self.model, self.rate, self.settings = model, rate, settings
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.parameters = [p for _, p in named]

@@ -1,0 +1,58 @@
+"""LoRA adapters (arXiv:2106.09685): which linear layers get one, PEFT's config, and a model with adapters in place."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from zhllama.errors import MissingPackage, OptionError
+from zhllama.pretrained import build_causal
+from zhllama.training.options import Lora
+
+
+def linear_layers(model: Any) -> dict[str, Any]:
+    """Return the linear layers of the model, without the LM head, by name."""
+    head = model.get_output_embeddings()
+    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+
+
+def linear_names(config: Any) -> tuple[str, ...]:
+    """Return the last names of the linear layers that a model of this config has: for a LLaMA q_proj and six others."""
+    with torch.device("meta"):
+        model = build_causal(config)
+    return tuple(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(model)))
+
+
+def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
+    """Return the linear layers that get an adapter; OptionError for a name that no linear layer of the model has."""
+    linear = linear_layers(model)
+    names = {name.rpartition(".")[2] for name in linear}
+    unknown = sorted(set(modules) - names)
+    if unknown:
+        message = f"the model has no linear layer {unknown[0]!r}"
+        raise OptionError("--lora-module", message, f"Its layers are {', '.join(sorted(names))}")
+    return [module for name, module in linear.items() if name.rpartition(".")[2] in modules]
+
+
+def add_adapters(model: Any, lora: Lora) -> Any:
+    """Wrap `model` in a PEFT model whose adapters alone are trainable; OptionError for modules that it does not have."""
+    adapted_layers(model, lora.modules)
+    config = lora_config(lora, "CAUSAL_LM")
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers 5.23 by names that v6 drops
+        return get_peft_model(model, config)
+
+
+def lora_config(lora: Lora, task_type: str, **more: Any) -> Any:
+    """Return PEFT's config of the adapters; MissingPackage."""
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise MissingPackage("training adapters", "peft", "train") from None
+    return LoraConfig(
+        task_type=task_type, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        target_modules=list(lora.modules), **more,
+    )  # fmt: skip
