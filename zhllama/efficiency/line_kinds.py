@@ -7,6 +7,7 @@ from functools import cache
 from typing import Literal
 
 from zhllama.characters import charset, han
+from zhllama.chinese_script import converter
 
 LineKind = Literal["simplified", "traditional", "english", "code", "other"]
 KINDS: tuple[LineKind, ...] = ("simplified", "traditional", "english", "code", "other")
@@ -31,12 +32,10 @@ def _one_script() -> tuple[re.Pattern[str], re.Pattern[str]]:
     In GB 2312 and not in Big5, or the other way round, and changed by OpenCC: 2,188 and 3,122. Characters of both
     character sets (后, 台, 里) say nothing.
     """
-    from opencc import OpenCC
-
     gb, big5 = set(charset("gb2312")), set(charset("big5"))
-    to_traditional, to_simplified = OpenCC("s2t"), OpenCC("t2s")
-    simplified = {c for c in gb - big5 if to_traditional.convert(c) != c}
-    traditional = {c for c in big5 - gb if to_simplified.convert(c) != c}
+    to_traditional, to_simplified = converter("s2t"), converter("t2s")
+    simplified = {c for c in gb - big5 if to_traditional(c) != c}
+    traditional = {c for c in big5 - gb if to_simplified(c) != c}
     return re.compile(f"[{''.join(simplified)}]"), re.compile(f"[{''.join(traditional)}]")
 
 

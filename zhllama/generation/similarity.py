@@ -7,36 +7,30 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 
+from zhllama.characters import HAN, HAN_RANGES
+from zhllama.chinese_script import converter
 from zhllama.errors import InputError
 
 # A character of Chinese, Japanese or Korean script is a token; so is a run of any other letters and digits.
-_CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af"
+_CJK = f"{HAN}\u3006\u3040-\u30ff\uac00-\ud7af"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 # Runs get code points of their own behind the last Han extension, so that rapidfuzz compares plain strings.
-_FIRST_RUN, _LAST_RUN = 0x32400, 0x10FFFF
+_FIRST_RUN, _LAST_RUN = HAN_RANGES[-1][1] + 1, 0x10FFFF
 SHARED = 4  # features a candidate must share before its common subsequence is computed; measured best of 1..6
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
 
-@cache
-def _simplifier() -> "object":
-    from opencc import OpenCC
-
-    return OpenCC("t2s")
-
-
 def simplified(text: str) -> str:
     """Traditional characters turned into Simplified ones."""
-    return str(_simplifier().convert(text))  # type: ignore[attr-defined]
+    return converter("t2s")(text)
 
 
 def tokens(text: str) -> list[str]:

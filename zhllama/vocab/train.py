@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zhllama.characters import Charset, charset
+from zhllama.chinese_script import OutputScript, in_script
 from zhllama.vocab.sample import LONGEST
-from zhllama.vocab.script import Script, in_script
 from zhllama.vocab.sentencepiece_trainer import Progress, train_sentencepiece
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.word_lists import jieba_words
@@ -32,7 +32,7 @@ def train_on_text(
     algorithm: Algorithm = "bpe",
     coverage: float = 0.9995,
     cover: tuple[Charset, ...] = (),
-    script: Script = "as-is",
+    script: OutputScript = "as-is",
     log: Path | None = None,
     progress: Progress | None = None,
 ) -> Training:
@@ -46,7 +46,7 @@ def train_on_words(
     algorithm: Algorithm = "bpe",
     coverage: float = 0.9995,
     cover: tuple[Charset, ...] = (),
-    script: Script = "as-is",
+    script: OutputScript = "as-is",
     log: Path | None = None,
     progress: Progress | None = None,
 ) -> Training:
