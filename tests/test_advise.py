@@ -213,7 +213,7 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
         ("advise", "--text: is missing, and advice needs text. Give --text FILE."),
         ("advise --text nope.txt", "nope.txt: no such file. Check the path."),
         ("advise --text en.txt", "--text: holds too few lines with Chinese to measure any. Give more text."),
-        ("advise --text en.txt --base en.txt", "en.txt: is no tokenizer of a known format."),
+        ("advise --text en.txt --base en.txt", "en.txt: is not a tokenizer of a known format."),
     ],
 )
 def test_errors_are_one_line(

@@ -224,7 +224,7 @@ def test_twice_is_once_and_none_is_none(base: ByteLevelVocabulary) -> None:
         ("你好，世界", "is split by the base's pattern"),
         ("中国 人民", "is split by the base's pattern"),
         ("～", "needs a part that text without Chinese can hold"),
-        ("\ud800中", "holds half a surrogate pair"),
+        ("\ud800中", "contains an unpaired surrogate"),
     ],
 )
 def test_reasons_to_leave_a_word_out(llama3: Path, word: str, reason: str) -> None:

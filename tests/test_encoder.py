@@ -263,7 +263,7 @@ def test_half_a_surrogate_pair_is_refused_by_its_place(tie_model, texts, warm):
     encoder = Encoder.from_model(tie_model.content)
     encoder = encoder.warm_up() if warm else encoder
     with pytest.raises(
-        InputError, match=rf"text {len(texts)}: holds half a surrogate pair \(U\+DC80\) at character 3"
+        InputError, match=rf"text {len(texts)}: contains an unpaired surrogate \(U\+DC80\) at character 3"
     ):
         encoder.encode_batch(texts)
 

@@ -235,7 +235,7 @@ def _run(base: Path, larger: Path) -> None:
         (_cut_off, "is cut off"),
         (_no_config, "has no config.json"),
         (_no_weights, "contains no weights"),
-        (_no_tokenizer, "holds none of tokenizer.model, tokenizer.json"),
+        (_no_tokenizer, "contains none of tokenizer.model, tokenizer.json"),
         (_other_tokenizer, "does not fit the model: id 598 is"),
         (_smaller_tokenizer, "has 600 ids and the model's own vocabulary"),
         (_beyond_the_rows, "and only 600 rows"),

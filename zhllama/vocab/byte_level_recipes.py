@@ -56,7 +56,7 @@ def why_left_out(base: ByteLevelVocabulary, word: str) -> str | None:
     if not chinese.search(word):
         return "holds no Han character or CJK punctuation"
     if "\ud800" <= max(word) <= "\udfff":
-        return "holds half a surrogate pair"
+        return "contains an unpaired surrogate"
     token = spelled(word.encode())
     if token in base.ids:
         return "is in the base"
