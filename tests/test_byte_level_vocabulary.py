@@ -217,14 +217,14 @@ def test_twice_is_once_and_none_is_none(base: ByteLevelVocabulary) -> None:
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("Python教程", "holds an ASCII letter or digit"),
-        ("......", "holds no Han character or CJK punctuation"),
-        ("é", "holds no Han character or CJK punctuation"),
+        ("Python教程", "contains an ASCII letter or digit"),
+        ("......", "contains no Han character or CJK punctuation"),
+        ("é", "contains no Han character or CJK punctuation"),
         ("<|begin|>", "is a special token of the base"),
         ("你好，世界", "is split by the base's pattern"),
         ("中国 人民", "is split by the base's pattern"),
-        ("～", "needs a part that text without Chinese can hold"),
-        ("\ud800中", "holds half a surrogate pair"),
+        ("～", "needs a part that text without Chinese can contain"),
+        ("\ud800中", "contains an unpaired surrogate"),
     ],
 )
 def test_reasons_to_leave_a_word_out(llama3: Path, word: str, reason: str) -> None:
@@ -255,7 +255,7 @@ def test_what_the_normalizer_changes_is_left_out(tmp_path: Path) -> None:
         (b"a", False),
     ],
 )
-def test_which_bytes_only_chinese_holds(content: bytes, answer: bool) -> None:
+def test_which_bytes_occur_only_in_chinese(content: bytes, answer: bool) -> None:
     assert harmless(spelled(content)) is answer
 
 
@@ -263,7 +263,7 @@ def test_a_path_that_fails_leaves_nothing(llama3: Path) -> None:
     base = ByteLevelVocabulary.read(llama3)
     paths = Paths(base)
     token = spelled("龘～".encode())
-    assert paths.add(token, list(token), "list") == "needs a part that text without Chinese can hold"
+    assert paths.add(token, list(token), "list") == "needs a part that text without Chinese can contain"
     assert paths.pieces == [] and spelled("龘".encode()) not in paths
     assert paths.add(spelled("龘".encode()), list(spelled("龘".encode())), "list") is None
 
@@ -332,13 +332,13 @@ def test_command_line(zhllama: Zhllama, llama3: Path, tmp_path: Path) -> None:
     )
     merged = zhllama(*line, "--recipe", "safe", "--json")
     assert merged.returncode == 0, merged.stderr
-    assert "Python教程\tholds an ASCII letter or digit" in (tmp_path / "o" / "left_out.tsv").read_text(
+    assert "Python教程\tcontains an ASCII letter or digit" in (tmp_path / "o" / "left_out.tsv").read_text(
         "utf-8"
     )
     audited = zhllama("audit", "o", "--fuzz", 100)
     assert audited.returncode == 0 and "✓  base tokens only joined" in audited.stdout
     other = zhllama("audit", "o", "--base", base_file(None), "--fuzz", 10)
-    assert other.returncode == 1 and "is not of its base's kind" in other.stderr
+    assert other.returncode == 1 and "is not of the same kind as its base" in other.stderr
 
 
 def test_real_tokenizers() -> None:

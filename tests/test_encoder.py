@@ -228,7 +228,7 @@ def test_the_loops_are_loaded_once_enough_text_has_come(tie_model, monkeypatch):
     [
         ({"model_type": "unigram"}, "not BPE"),
         ({"byte_fallback": False}, "byte fallback"),
-        ({"normalization_rule_name": "nmt_nfkc"}, "normalises"),
+        ({"normalization_rule_name": "nmt_nfkc"}, "normalizes"),
         ({"user_defined_symbols": ["<image>"]}, "user-defined"),
         ({"treat_whitespace_as_suffix": True}, "spaces"),
         ({"control_symbols": ["☃"]}, "control piece"),
@@ -263,7 +263,7 @@ def test_half_a_surrogate_pair_is_refused_by_its_place(tie_model, texts, warm):
     encoder = Encoder.from_model(tie_model.content)
     encoder = encoder.warm_up() if warm else encoder
     with pytest.raises(
-        InputError, match=rf"text {len(texts)}: holds half a surrogate pair \(U\+DC80\) at character 3"
+        InputError, match=rf"text {len(texts)}: contains an unpaired surrogate \(U\+DC80\) at character 3"
     ):
         encoder.encode_batch(texts)
 
@@ -286,5 +286,5 @@ def test_pieces_that_no_merge_reaches_join_nothing():
     # "abc" has no path: neither ab nor bc is a piece. "de" is made of d and of e, which is no piece itself.
     pairs = find_pairs({"a": 0, "b": 1, "c": 2, "abc": 3, "d": 4, "de": 5}, nothing=6)
     assert pairs.merges.tolist() == [[4, 7, 5]]
-    assert pairs.letters == ["d", "e"] and pairs.neighbours.tolist() == [[1, 2, 5]]
+    assert pairs.letters == ["d", "e"] and pairs.neighbors.tolist() == [[1, 2, 5]]
     assert pairs.strays == ["e"]

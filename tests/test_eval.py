@@ -42,9 +42,7 @@ def test_one_window_equals_the_plain_sum(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("window", "stride"), [(8, 4), (16, 1), (7, 6), (64, 32)])
-def test_strided_windows_score_each_token_once(
-    tmp_path: Path, window: int, stride: int
-) -> None:
+def test_strided_windows_score_each_token_once(tmp_path: Path, window: int, stride: int) -> None:
     """Against one pass a token: its context is cut where the window that scores it begins."""
     base = write_model(tmp_path)
     model, tokenizer = open_model(base).model, load_any_tokenizer(base)

@@ -140,7 +140,7 @@ def test_a_sentencepiece_model_in_gguf_is_that_model(tmp_path: Path, texts: list
     found = load_any_tokenizer(path)
     assert isinstance(found, SentencePieceTokenizer) and found.model.pieces == model.pieces
     assert found.encode(texts) == model.processor.encode(texts)
-    with pytest.raises(InputError, match="holds a SentencePiece model"):
+    with pytest.raises(InputError, match="contains a SentencePiece model"):
         JsonTokenizer(path).inner  # noqa: B018
 
 
@@ -182,20 +182,20 @@ def rank_file(tokens: Sequence[bytes]) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("x.tiktoken", rank_file([b"a", b"b"]), "holds 2 ranks, and no known tokenizer has as many"),
-        ("x.tiktoken", b"YQ== 0\nYg== 2\n", "has a gap in its ranks"),
-        ("x.tiktoken", b"YQ== 0\nnonsense\n", "x.tiktoken:2: is no base64 token and its rank"),
-        ("x.tiktoken", b"YQ== 0\nY 1\n", "x.tiktoken:2: is no base64 token and its rank"),
+        ("x.tiktoken", rank_file([b"a", b"b"]), "has 2 ranks, which matches no known tokenizer"),
+        ("x.tiktoken", b"YQ== 0\nYg== 2\n", "has a missing or repeated rank"),
+        ("x.tiktoken", b"YQ== 0\nnonsense\n", "x.tiktoken:2: is not a base64 token and its rank"),
+        ("x.tiktoken", b"YQ== 0\nY 1\n", "x.tiktoken:2: is not a base64 token and its rank"),
         ("tekken.json", b'{"vocab": [{"token_bytes": "YQ=="}]}', "is not a readable tekken.json"),
         ("tekken.json", b'{"config": {}, "token_bytes"', "is not JSON (Expecting ':' delimiter"),
         ("x.json", b"{}", "is not a readable tokenizer.json"),
         ("x.json", b'{"model": {', "is not a readable tokenizer.json"),
         ("x.gguf", b"GGUF", "is cut off or not a GGUF file"),
         ("x.gguf", b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "is cut off or not a GGUF file (version 9)"),
-        ("x.gguf", b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "holds no tokenizer"),
+        ("x.gguf", b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "contains no tokenizer"),
         ("x.gguf", b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1 << 60), "is cut off or not a GGUF file"),
-        ("x.bin", b"\x80\x02PK", "is no tokenizer of a known format"),
-        ("x.txt", "只是文字".encode(), "is no tokenizer of a known format"),
+        ("x.bin", b"\x80\x02PK", "is not a tokenizer of a known format"),
+        ("x.txt", "只是文字".encode(), "is not a tokenizer of a known format"),
         ("x.model", b"\nnonsense", "is cut off or not a SentencePiece model"),
         ("x.model", b"", "is empty"),
     ],
@@ -215,8 +215,8 @@ def test_a_gguf_of_another_kind(tmp_path: Path) -> None:
         return string(f"tokenizer.ggml.{key}") + struct.pack("<I", 8) + string(value)
 
     for entries, told in (
-        ([entry("model", "bert")], "holds a tokenizer of the kind 'bert'"),
-        ([entry("model", "gpt2"), entry("pre", "martian")], "splits text as 'martian'"),
+        ([entry("model", "bert")], "contains a tokenizer of kind 'bert'"),
+        ([entry("model", "gpt2"), entry("pre", "martian")], "splits text by the unknown pattern 'martian'"),
         ([entry("model", "gpt2")], "has a tokenizer that lacks its 'token_type'"),
     ):
         path = tmp_path / "x.gguf"
@@ -226,10 +226,10 @@ def test_a_gguf_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_folders(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds none of"):
+    with pytest.raises(InputError, match="contains none of"):
         load_any_tokenizer(tmp_path)
     (tmp_path / "qwen.tiktoken").write_bytes(rank_file([b"a"]))
-    with pytest.raises(InputError, match="holds 1 ranks"):
+    with pytest.raises(InputError, match="has 1 ranks"):
         load_any_tokenizer(tmp_path)
     with pytest.raises(InputError, match="no such file"):
         load_any_tokenizer(tmp_path / "nothing.model")

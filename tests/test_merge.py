@@ -107,10 +107,10 @@ def test_missing_characters_come_in_by_themselves(embedded: SentencePieceVocabul
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("ple", "holds an ASCII letter or digit"),
-        ("卡拉OK", "holds an ASCII letter or digit"),
-        ("——", "holds no Han character or CJK punctuation"),
-        ("ໜ中", "holds a character, not Chinese, that the base lacks"),
+        ("ple", "contains an ASCII letter or digit"),
+        ("卡拉OK", "contains an ASCII letter or digit"),
+        ("——", "contains no Han character or CJK punctuation"),
+        ("ໜ中", "contains a character that is neither Chinese nor in the base"),
         ("，但", None),
         ("▁中国", None),
     ],
@@ -121,7 +121,7 @@ def test_why_a_piece_is_unsafe(embedded: SentencePieceVocabulary, word: str, rea
 
 def test_left_out_pieces_carry_their_reason(embedded: SentencePieceVocabulary) -> None:
     merge = safe(embedded, ["的", "卡拉OK", "龘龘"])
-    assert merge.left_out == (("的", "is in the base"), ("卡拉OK", "holds an ASCII letter or digit"))
+    assert merge.left_out == (("的", "is in the base"), ("卡拉OK", "contains an ASCII letter or digit"))
 
 
 def test_pad_is_a_control_piece_no_text_produces(embedded: SentencePieceVocabulary) -> None:

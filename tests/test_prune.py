@@ -134,9 +134,9 @@ def test_sizes(embedded: SentencePieceVocabulary) -> None:
     [
         ("{", "is not JSON"),
         ("[]", "is not a JSON object"),
-        ('{"kept": [0, 0]}', "names an id twice"),
-        ('{"kept": [9]}', "names an id twice, or one beyond the base's 5"),
-        ('{"kept": ["a"]}', "names an id twice"),
+        ('{"kept": [0, 0]}', "repeats an id"),
+        ('{"kept": [9]}', "repeats an id, or has one beyond the base's 5"),
+        ('{"kept": ["a"]}', "repeats an id"),
     ],
 )
 def test_broken_id_maps(tmp_path: Path, content: str, told: str) -> None:

@@ -152,7 +152,7 @@ def test_processes_count_what_one_counts(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with counting(encoders, 0) as alone:
         one = [(text, told(parts)) for text, parts in alone(sample_chunks())]
-    monkeypatch.setattr(count, "ALONE", -1)
+    monkeypatch.setattr(count, "SINGLE_PROCESS", -1)
     monkeypatch.setattr(count.os, "sched_getaffinity", lambda _: {0, 1})
     with counting(encoders, 0) as spread:
         assert [(text, told(parts)) for text, parts in spread(sample_chunks())] == one
@@ -211,9 +211,9 @@ def test_texts_without_chinese_or_text(tmp_path: Path) -> None:
     english, blank = tmp_path / "en.txt", tmp_path / "blank.txt"
     english.write_text("No Chinese here.\n", encoding="utf-8")
     blank.write_text("\n  \n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"^en: holds no Chinese"):
+    with pytest.raises(InputError, match=r"^en: contains no Chinese"):
         report(one, [LabelledText("en", [english])])
-    with pytest.raises(InputError, match=r"blank\.txt: holds no text"):
+    with pytest.raises(InputError, match=r"blank\.txt: contains no text"):
         report(one, [LabelledText("en", [english]), LabelledText("b", [blank])])
 
 
@@ -283,13 +283,13 @@ def test_the_tables_of_a_readme(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["nothing.model"], "nothing.model: no such file. Check the path."),
-        (["a.bin"], "a.bin: is no tokenizer of a known format. Name "),
+        (["a.bin"], "a.bin: is not a tokenizer of a known format. Name "),
         (["x=b.model", "x=b.model"], "TOKENIZER x=b.model: has the label 'x', which b.model has already. Give them labels"),
         (["b.model", "b.model"], "TOKENIZER b.model: has the label 'b', which b.model has already."),
         (["=b.model"], "TOKENIZER =b.model: has an empty label or path."),
-        (["b.model", "--text", "en.txt"], "en: holds no Chinese."),
+        (["b.model", "--text", "en.txt"], "en: contains no Chinese."),
         (["b.model", "--text", "empty.txt"], "empty.txt: is empty."),
-        (["b.model", "--text", "blank.txt"], "blank.txt: holds no text."),
+        (["b.model", "--text", "blank.txt"], "blank.txt: contains no text."),
         (["b.model", "--text", "latin.txt"], "latin.txt:1: is not UTF-8."),
         (["b.model", "--text", "none.txt"], "none.txt: no such file."),
         (["b.model", "--text", "en.txt", "--text", "en.txt"], "--text en.txt: has the label 'en'"),

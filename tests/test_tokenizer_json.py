@@ -123,7 +123,7 @@ def test_why_a_model_has_no_twin(embedded: SentencePieceVocabulary, jieba_list: 
     tied = why_no_fast_tokenizer(chinese_llama(embedded, jieba_list).vocabulary)
     assert tied is not None and "share their score with another" in tied
     lacking = why_no_fast_tokenizer(embedded.extended([Piece("龘龘", -40_000.0)]))
-    assert lacking == "it lacks single pieces for 1 characters that its longer ones hold (龘)"
+    assert lacking == "it lacks single pieces for 1 characters of its longer ones (龘)"
 
 
 def test_json_is_loaded_by_a_class_that_keeps_it(safe_vocabulary: SentencePieceVocabulary) -> None:

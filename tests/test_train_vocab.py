@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from zhllama.characters import charset
+from zhllama.chinese_script import in_script
 from zhllama.errors import InputError
 from zhllama.io.text import read_lines
 from zhllama.resources import shipped
 from zhllama.vocab.sample import LONGEST, sample_lines, shortened
-from zhllama.vocab.script import in_script
 from zhllama.vocab.sentencepiece_trainer import train_sentencepiece
 from zhllama.vocab.train import train_on_text, train_on_words
 from zhllama.vocab.word_lists import jieba_words, listed_pieces

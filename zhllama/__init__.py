@@ -34,10 +34,14 @@ if TYPE_CHECKING:
     from zhllama.vocab.fast_tokenizer import transformers_files as transformers_files
     from zhllama.vocab.merge import chinese_llama as chinese_llama
     from zhllama.vocab.merge import safe as safe
+    from zhllama.vocab.read import read_vocabulary as read_vocabulary
+    from zhllama.vocab.recipes import MergeOptions as MergeOptions
+    from zhllama.vocab.recipes import merge_vocabulary as merge_vocabulary
     from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary as SentencePieceVocabulary
 
 _HOMES = {
     "Encoder": "zhllama.encoding.encoder",
+    "MergeOptions": "zhllama.vocab.recipes",
     "SentencePieceVocabulary": "zhllama.vocab.sentencepiece_vocabulary",
     "ZhllamaError": "zhllama.errors",
     "audit": "zhllama.vocab.audit",
@@ -46,7 +50,9 @@ _HOMES = {
     "grow": "zhllama.model.grow",
     "load_any_tokenizer": "zhllama.vocab.any_tokenizer",
     "measure_bits": "zhllama.evaluation.bits_per_byte",
+    "merge_vocabulary": "zhllama.vocab.recipes",
     "open_model": "zhllama.model.load",
+    "read_vocabulary": "zhllama.vocab.read",
     "safe": "zhllama.vocab.merge",
     "transformers_files": "zhllama.vocab.fast_tokenizer",
 }

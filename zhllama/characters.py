@@ -1,4 +1,8 @@
-"""Which characters are Chinese, and which ones a character set holds."""
+"""The one definition of Han characters, CJK punctuation and the Chinese character sets.
+
+Han is the Unicode script of that name without radicals: the ideographs with all extensions, the compatibility ideographs
+(U+F900-FAFF, which old encodings of Chinese text contain), 々, 〇 (二〇二四 is one run of Han) and the Hangzhou numerals.
+"""
 
 import re
 from collections.abc import Iterator
@@ -7,20 +11,39 @@ from typing import Literal, get_args
 
 from zhllama.errors import OptionError
 
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
-CJK_PUNCTUATION = "\u3000-\u303f\uff00-\uff65"
+# First and last code point of each range. Source: Scripts.txt of Unicode 17, Script=Han.
+HAN_RANGES = (
+    (0x3005, 0x3005),  # 々
+    (0x3007, 0x3007),  # 〇
+    (0x3021, 0x3029),  # Hangzhou numerals 〡 to 〩
+    (0x3038, 0x303B),  # Hangzhou numerals 〸 〹 〺, and 〻
+    (0x3400, 0x4DBF),  # extension A
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),  # compatibility ideographs
+    (0x20000, 0x3347F),  # extensions B to J, and the supplement of compatibility ideographs
+)
+# Blocks that contain punctuation and symbols; the Han characters among them count as Han.
+_PUNCTUATION_RANGES = ((0x3000, 0x3004), (0x3006, 0x3006), (0x3008, 0x3020), (0x302A, 0x3037), (0x303C, 0x303F), (0xFF00, 0xFF65))  # fmt: skip
+
+
+def _character_class(ranges: tuple[tuple[int, int], ...]) -> str:
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+
+
+# For use inside the brackets of a regular expression.
+HAN = _character_class(HAN_RANGES)
+CJK_PUNCTUATION = _character_class(_PUNCTUATION_RANGES)
 
 chinese = re.compile(f"[{HAN}{CJK_PUNCTUATION}]")
-chinese_run = re.compile(
-    f" ?(?:[{HAN}]+|[{CJK_PUNCTUATION}]+)"
-)  # with the space before it, which mixed text has
+# A run includes one space before it, as in mixed text.
+chinese_run = re.compile(f" ?(?:[{HAN}]+|[{CJK_PUNCTUATION}]+)")
 han = re.compile(f"[{HAN}]")
 ascii_word = re.compile("[A-Za-z0-9]")
 
 Charset = Literal["gb2312", "gb2312-1", "gb2312-2", "big5", "big5-1", "big5-2"]
 LEVELS: tuple[Charset, ...] = ("gb2312-1", "gb2312-2", "big5-1", "big5-2")
 
-# Rows of the tables, as lead bytes and trail bytes: GB 2312-1980 rows 16-55 and 56-87; Big5 A440-C67E and C940-F9D5.
+# Trail bytes of the tables: GB 2312-1980 rows 16-55 and 56-87; Big5 A440-C67E and C940-F9D5.
 _GB = range(0xA1, 0xFF)
 _BIG5 = (*range(0x40, 0x7F), *range(0xA1, 0xFF))
 
@@ -51,8 +74,8 @@ def _decoded(codes: Iterator[int], codec: str) -> Iterator[str]:
 def charsets(names: str) -> tuple[Charset, ...]:
     """The character sets that a list such as "gb2312,big5-1" names."""
     known = get_args(Charset)
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    for name in given:
+    requested = [name.strip() for name in names.split(",") if name.strip()]
+    for name in requested:
         if name not in known:
             raise OptionError("--cover", f"unknown character set {name!r}", f"Known are: {', '.join(known)}")
-    return tuple(given)  # type: ignore[arg-type]
+    return tuple(requested)  # type: ignore[arg-type]

@@ -39,7 +39,9 @@ def _findings(found: Audit) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     promised = {p.name for p in found.promises}
     if "no English drift" not in promised:
-        told = f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are cut differently"
+        told = (
+            f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are tokenized differently"
+        )
         table.add_row("English drift", told + _first(found.drift))
     if found.kind == "byte-level":
         table.add_row(

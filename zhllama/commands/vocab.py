@@ -1,6 +1,5 @@
 """train-vocab, merge-vocab."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -213,7 +212,7 @@ def merge_vocab(
     from zhllama.vocab.proof import prove
     from zhllama.vocab.read import read_vocabulary
     from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
-    from zhllama.vocab.word_lists import base_file, jieba_file
+    from zhllama.vocab.word_lists import base_file, jieba_file, listed_pieces
 
     if text and recipe != "continued" and not prune:
         raise OptionError(
@@ -238,8 +237,9 @@ def merge_vocab(
     run.inputs = [*inputs, *files, *([jieba_file()] if uses_jieba else [])]
     title = f"{options.count(vocabulary):,} more pieces" if recipe == "continued" else "merging"
     lines = None if sample is None else sample.lines
+    words = None if zh is None else listed_pieces(zh)
     with progress(title, total=1.0) as bar:
-        merge = merge_vocabulary(vocabulary, options, lambda: _words(zh, bar.at), lines, bar.at)
+        merge = merge_vocabulary(vocabulary, options, words, lines, bar.at)
     with run, progress("audit", unit="lines") as bar:
         base_ids = merge.base_ids if merge.removed else None
         products = merge.vocabulary.transformers_files(source, base_ids, merge.pad)
@@ -274,16 +274,6 @@ def merge_vocab(
     say(f"{added} added{less}, {len(merge.left_out):,} of the list left out. Written to {out}", "bold")
     if recipe == "chinese-llama" and merge.added:
         say("--recipe safe adds the same Chinese pieces without the drift, the dead pieces and the ties.")
-
-
-def _words(zh: Path | None, advance: Callable[[float], None]) -> list[str]:
-    """The pieces of a list, or 20,000 from jieba's."""
-    from zhllama.vocab.train import train_on_words
-    from zhllama.vocab.word_lists import listed_pieces
-
-    if zh is None:
-        return [p.text for p in train_on_words(20_000, progress=advance).model.pieces]
-    return listed_pieces(zh)
 
 
 def _read(

@@ -106,7 +106,9 @@ class ConversationCleaner:
             return Rejected("black list", listed)
         if self.how.drop_ai:
             for turn in made.turns:
-                if turn.role == "assistant" and (found := says_it_is_an_ai(Task("", "", turn.text), FilterOptions())):
+                if turn.role == "assistant" and (
+                    found := says_it_is_an_ai(Task("", "", turn.text), FilterOptions())
+                ):
                     return Rejected("says it is an AI", found)
         return None
 

@@ -5,8 +5,10 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
+
+from zhllama.characters import HAN
+from zhllama.chinese_script import converter
 
 Edit = Callable[[str], str]
 Width = Literal["keep", "letters", "all"]
@@ -33,8 +35,7 @@ _TO_HALF = {
     code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))
 }
 _HALF_KANA = re.compile("[\uff61-\uff9f]+")
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff"
-_HALF_MARK = re.compile(rf"(?<=[{_HAN}”’》）])[,;:?!](?=[{_HAN}“‘《（\s]|$)")
+_HALF_MARK = re.compile(rf"(?<=[{HAN}”’》）])[,;:?!](?=[{HAN}“‘《（\s]|$)")
 _TO_FULL = dict(zip(",;:?!", "，；：？！", strict=True))
 
 
@@ -114,17 +115,8 @@ class ConvertScript:
 
     convert: Convert
 
-    @cached_property
-    def _converter(self) -> Any:
-        from opencc import OpenCC
-
-        return OpenCC(self.convert)
-
     def __call__(self, text: str) -> str:
-        return str(self._converter.convert(text))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"convert": self.convert}  # the converter is made anew in each process
+        return converter(self.convert)(text)
 
 
 # Lines that pages carry around their text. Only whole, short lines: a sentence that speaks of copyright stays.

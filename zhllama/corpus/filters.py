@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from zhllama.characters import HAN_RANGES
+from zhllama.chinese_script import converter
 from zhllama.corpus.ngrams import codes, repeated_share
 from zhllama.errors import InputError
 from zhllama.io.files import read_utf8
@@ -22,10 +24,7 @@ Script = Literal["any", "simplified", "traditional"]
 
 OTHER, HAN, KANA, HANGUL, LATIN, LETTER, SPACE = range(7)
 _RANGES = (
-    (HAN, 0x3400, 0x4DBF),
-    (HAN, 0x4E00, 0x9FFF),
-    (HAN, 0x20000, 0x3347F),
-    (HAN, 0x3007, 0x3007),
+    *((HAN, first, last) for first, last in HAN_RANGES),
     (KANA, 0x3041, 0x30FF),
     (HANGUL, 0xAC00, 0xD7AF),
     (HANGUL, 0x1100, 0x11FF),
@@ -208,13 +207,11 @@ def _classes() -> NDArray[np.int64]:
 @cache
 def _script_tables() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which code points are Simplified alone, and which Traditional alone: those that OpenCC changes the other way."""
-    from opencc import OpenCC
-
     signs = [chr(code) for code in range(0x4E00, 0xA000)]
     changed = []
     for name in ("s2t", "t2s"):
         table = np.zeros(0x110000, dtype=np.bool_)
-        for sign, other in zip(signs, OpenCC(name).convert("\n".join(signs)).split("\n"), strict=True):
+        for sign, other in zip(signs, converter(name)("\n".join(signs)).split("\n"), strict=True):
             table[ord(sign)] = sign != other
         changed.append(table)
     # 后 is changed to 後 and yet a Traditional sign too: one that both ways change tells nothing.

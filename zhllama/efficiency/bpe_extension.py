@@ -1,4 +1,4 @@
-"""One run of continued BPE on any base, laid out for advice: what each new piece is joined from, and where it stands."""
+"""Runs continued BPE once for `advise`: the parts of each new piece, and the token counts of each text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from zhllama.vocab.sentencepiece_trainer import Progress
 from zhllama.vocab.token_counts import Counts, token_counts
 from zhllama.vocab.vocabulary import Vocabulary
 
-ASIDE = 0.1  # share of the lines that is measured on and never trained on
+VALIDATION = 0.1  # share of the lines for the validation split
 
 Parts = list[tuple[int, ...]]
 
@@ -31,16 +31,16 @@ class Extension:
 
 
 def kept_aside(texts: Mapping[str, Iterable[str]], seed: int) -> tuple[list[str], dict[str, list[str]]]:
-    """Lines to train on, and of each text those to measure on; InputError where no Chinese is left for either."""
+    """Lines with Chinese to train on, and the validation split of each text; InputError where either is empty."""
     random, train = Random(seed), list[str]()
     aside: dict[str, list[str]] = {label: [] for label in texts}
     for label, lines in texts.items():
         for line in lines:
             if chinese.search(line):
-                (aside[label] if random.random() < ASIDE else train).append(line)
+                (aside[label] if random.random() < VALIDATION else train).append(line)
     aside = {label: lines for label, lines in aside.items() if lines}
     if not train or not aside:
-        raise InputError("--text", "holds too few lines with Chinese to measure any", "Give more text")
+        raise InputError("--text", "contains too few lines with Chinese to measure any", "Give more text")
     return train, aside
 
 
@@ -52,7 +52,7 @@ def extend(
     prior: float,
     progress: Progress | None = None,
 ) -> Extension:
-    """Continue the BPE of `base` by `most` pieces, fewer where the text is too little, and count what it makes."""
+    """Continue the BPE of `base` by up to `most` pieces, as far as the text allows, and count tokens."""
     runs = count_runs(base, train)
     merge = continue_training(
         base, runs, min(most, count_characters(runs) // LEAST), prior, progress=progress
@@ -64,26 +64,26 @@ def extend(
 
     measured = {label: Measured(sum(map(len, lines)), counts(lines)) for label, lines in aside.items()}
     extension = Extension(first, joined_ids(merge), measured, counts(train))
-    # Byte-level pieces are sorted already: `continued` takes them by their use.
+    # For byte-level BPE, `continued` already sorts pieces by use.
     return extension if base.kind == "byte-level" else _best_first(extension)
 
 
-def _best_first(found: Extension) -> Extension:
-    """The same with the pieces in the order of what they save on the training text, parts still before the whole.
+def _best_first(extension: Extension) -> Extension:
+    """Reorder pieces by the tokens that they save on the training text; parts still precede the pieces made of them.
 
-    SentencePiece takes all characters first, and the rare ones among them save less than words that come later.
+    For SentencePiece all characters come first, and rare ones among them save less than later words.
     """
-    saved = savings(found.training, found.parts, found.first)
+    saved = savings(extension.training, extension.parts, extension.first)
     order = np.argsort(-saved, kind="stable")
-    moved = np.arange(found.first + len(order))
-    moved[found.first + order] = found.first + np.arange(len(order))
+    new_ids = np.arange(extension.first + len(order))
+    new_ids[extension.first + order] = extension.first + np.arange(len(order))
 
     def permuted(counts: Counts) -> Counts:
-        return np.concatenate([counts[: found.first], counts[found.first :][order]])
+        return np.concatenate([counts[: extension.first], counts[extension.first :][order]])
 
     return Extension(
-        found.first,
-        [tuple(int(moved[id]) for id in found.parts[i]) for i in order],
-        {label: Measured(m.characters, permuted(m.counts)) for label, m in found.domains.items()},
-        permuted(found.training),
+        extension.first,
+        [tuple(int(new_ids[id]) for id in extension.parts[i]) for i in order],
+        {label: Measured(m.characters, permuted(m.counts)) for label, m in extension.domains.items()},
+        permuted(extension.training),
     )

@@ -1,7 +1,7 @@
-"""Count text of any size under several tokenizers: how often each id occurs, by text and by kind of line.
+"""Counts how often each id occurs in text of any size under several tokenizers, by text and by kind of line.
 
-Everything the report tells of a tokenizer on a text is a function of these counts. Text is read once, in chunks of
-bounded size; with enough of it worker processes count, forked after loading, so that they share the tokenizers.
+The report derives all figures from these counts. Text is read once, in chunks of bounded size. Long text is counted by
+worker processes, which are forked after loading so that they share the tokenizers.
 """
 
 import os
@@ -25,22 +25,22 @@ from zhllama.encoding.encoder import Encoder
 from zhllama.vocab.sample import shortened
 
 Counts = NDArray[np.int64]
-Sparse = tuple[NDArray[np.int64], NDArray[np.int64]]  # what occurs, and how often
+Sparse = tuple[NDArray[np.int64], NDArray[np.int64]]  # values that occur, and their counts
 
 CHUNK = 400_000  # characters counted at a time
-ALONE = 4_000_000  # bytes of text below which starting processes costs more than it saves
-MOST_WORKERS = 6  # some 110 MB each [measured with Qwen and DeepSeek]
-WORDS = 1_000_000  # bytes of a text, about, that jieba cuts (it takes 1 to 2 s for them)
+SINGLE_PROCESS = 4_000_000  # bytes of text up to which starting processes costs more than it saves
+MOST_WORKERS = 6  # about 110 MB each [measured with Qwen and DeepSeek]
+WORDS = 1_000_000  # approximate bytes of a text that jieba segments (in 1 to 2 s)
 
-_half = re.compile("[\ud800-\udfff]")
+_surrogate = re.compile("[\ud800-\udfff]")
 _word = re.compile(r"\w")
 
 
 @dataclass
 class TextTally:
-    """What was seen of one text, or of one kind of line: sizes, characters by code point, ids by tokenizer."""
+    """Counts of one text, or of one kind of line: sizes, characters by code point, ids by tokenizer."""
 
-    tokens: list[Counts]  # a tokenizer each, [its size]
+    tokens: list[Counts]  # for each tokenizer the count of each id, [size]
     lines: int = 0
     bytes: int = 0
     words: int = 0  # counted by jieba in `worded` characters of the text
@@ -49,23 +49,23 @@ class TextTally:
 
     @property
     def characters(self) -> int:
-        """Code points, without the ends of lines."""
+        """Number of code points, without line ends."""
         return self.codes.total()
 
     def add(self, part: "LineKindTally") -> None:
-        """Count a part in."""
+        """Add the counts of a part."""
         self.lines += part.lines
         self.bytes += part.bytes
         self.words += part.words
         self.worded += part.worded
         self.codes.update(dict(zip(*(values.tolist() for values in part.codes), strict=True)))
-        for counts, (ids, seen) in zip(self.tokens, part.tokens, strict=True):
-            counts[ids] += seen
+        for counts, (ids, occurrences) in zip(self.tokens, part.tokens, strict=True):
+            counts[ids] += occurrences
 
 
 @dataclass(frozen=True)
 class LineKindTally:
-    """What a chunk has of one kind."""
+    """Counts of the lines of one kind in a chunk."""
 
     kind: LineKind
     lines: int
@@ -78,7 +78,7 @@ class LineKindTally:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some lines of the text with this number; jieba cuts one line in `stride`."""
+    """Lines of the text with this number; jieba segments one line in `stride`."""
 
     text: int
     lines: list[str]
@@ -86,31 +86,31 @@ class Chunk:
 
 
 def chunks(text: int, lines: Iterable[str], size: int) -> Iterator[Chunk]:
-    """Lines in chunks, those above 4,192 bytes cut at sentence ends; `size` is that of the text in bytes, about."""
+    """Group lines into chunks; lines above 4,192 bytes are split at sentence ends. `size`: approximate bytes of the text."""
     stride = max(1, round(size / WORDS))
-    held: list[str] = []
+    chunk_lines: list[str] = []
     room = CHUNK
     for line in lines:
         for part in shortened(line):
-            held.append(part)
+            chunk_lines.append(part)
             room -= len(part)
             if room <= 0:
-                yield Chunk(text, held, stride)
-                held, room = [], CHUNK
-    if held:
-        yield Chunk(text, held, stride)
+                yield Chunk(text, chunk_lines, stride)
+                chunk_lines, room = [], CHUNK
+    if chunk_lines:
+        yield Chunk(text, chunk_lines, stride)
 
 
 def count_chunk(encoders: Sequence[Encoder], chunk: Chunk) -> list[LineKindTally]:
-    """The parts of a chunk, one for each kind of line in it."""
-    lines = [_half.sub("\ufffd", line) for line in chunk.lines]
+    """Count a chunk, separately for each kind of line in it."""
+    lines = [_surrogate.sub("\ufffd", line) for line in chunk.lines]
     by_kind: dict[LineKind, list[str]] = {}
     for kind, line in zip(kinds_of(lines), lines, strict=True):
         by_kind.setdefault(kind, []).append(line)
-    return [_part(encoders, kind, some, chunk.stride) for kind, some in by_kind.items()]
+    return [_count_lines(encoders, kind, kind_lines, chunk.stride) for kind, kind_lines in by_kind.items()]
 
 
-def _part(encoders: Sequence[Encoder], kind: LineKind, lines: list[str], stride: int) -> LineKindTally:
+def _count_lines(encoders: Sequence[Encoder], kind: LineKind, lines: list[str], stride: int) -> LineKindTally:
     text = "".join(lines)
     worded = lines[::stride]
     return LineKindTally(
@@ -126,12 +126,12 @@ def _part(encoders: Sequence[Encoder], kind: LineKind, lines: list[str], stride:
 
 def _occurring(values: NDArray[np.uint32] | NDArray[np.int32]) -> Sparse:
     counts = np.bincount(values)
-    found = np.flatnonzero(counts)
-    return found, counts[found]
+    values_present = np.flatnonzero(counts)
+    return values_present, counts[values_present]
 
 
 def words_in(line: str) -> int:
-    """How many words a line has: jieba's, without marks and spaces."""
+    """The number of words in a line by jieba, without punctuation and spaces."""
     if not han.search(line):
         return len(re.findall(r"\w+", line))
     import jieba
@@ -144,49 +144,49 @@ Count = Callable[[Iterable[Chunk]], Iterator[tuple[int, list[LineKindTally]]]]
 
 @contextmanager
 def counting(encoders: Sequence[Encoder], size: int) -> Iterator[Count]:
-    """A function from chunks to (text, parts) in their order; with more than ALONE bytes it spreads over the cores."""
+    """A function from chunks to (text, counts) in their order; above SINGLE_PROCESS bytes it uses worker processes."""
     _quiet_jieba()
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    if size <= ALONE or workers == 1:
-        yield lambda given: ((chunk.text, count_chunk(encoders, chunk)) for chunk in given)
+    if size <= SINGLE_PROCESS or workers == 1:
+        yield lambda chunks: ((chunk.text, count_chunk(encoders, chunk)) for chunk in chunks)
         return
-    # Forked processes share what is loaded, and get the encoders without pickling.
-    pool = ProcessPoolExecutor(workers, get_context("fork"), _begin, (encoders,))
+    # Forked processes share loaded memory and need no pickled encoders.
+    pool = ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (encoders,))
     try:
-        yield lambda given: _spread(pool, given, 2 * workers)
+        yield lambda chunks: _count_in_pool(pool, chunks, 2 * workers)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _spread(
-    pool: ProcessPoolExecutor, given: Iterable[Chunk], ahead: int
+def _count_in_pool(
+    pool: ProcessPoolExecutor, chunks: Iterable[Chunk], ahead: int
 ) -> Iterator[tuple[int, list[LineKindTally]]]:
-    """At most `ahead` chunks are in flight, so the text need not fit into memory."""
-    flying: deque[tuple[int, Future[list[LineKindTally]]]] = deque()
-    for chunk in given:
-        flying.append((chunk.text, pool.submit(_count, chunk)))
-        if len(flying) >= ahead:
-            text, future = flying.popleft()
+    """Count chunks with at most `ahead` in flight, so that the text need not fit into memory."""
+    in_flight: deque[tuple[int, Future[list[LineKindTally]]]] = deque()
+    for chunk in chunks:
+        in_flight.append((chunk.text, pool.submit(_count, chunk)))
+        if len(in_flight) >= ahead:
+            text, future = in_flight.popleft()
             yield text, future.result()
-    for text, future in flying:
+    for text, future in in_flight:
         yield text, future.result()
 
 
-_encoders: Sequence[Encoder] = ()  # in a worker: what it was begun with
+_encoders: Sequence[Encoder] = ()  # in a worker process: its encoders
 
 
-def _begin(encoders: Sequence[Encoder]) -> None:
+def _start_worker(encoders: Sequence[Encoder]) -> None:
     global _encoders
     _encoders = encoders
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers take the cores
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command, which ends its workers
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers use all cores already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with(command: int) -> None:
-    """After SIGKILL nobody tells a worker that its command is gone."""
-    while os.getppid() == command:
+def _exit_with_parent(parent: int) -> None:
+    """Exit when the parent is gone: after SIGKILL it cannot stop its workers itself."""
+    while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
@@ -196,7 +196,7 @@ def _count(chunk: Chunk) -> list[LineKindTally]:
 
 
 def _quiet_jieba() -> None:
-    """Load jieba's dictionary now, before processes part, and without its chatter."""
+    """Load jieba's dictionary now, before processes are forked, and without its log messages."""
     import logging
 
     import jieba

@@ -11,7 +11,6 @@ import numpy as np
 from zhllama.efficiency.measure import MeasuredVocabulary
 from zhllama.efficiency.report import Report
 from zhllama.encoding.tables import why_not_compiled
-from zhllama.vocab.any_tokenizer import SentencePieceTokenizer
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 SCRIPTS = ("words", "bpe", "elements", "charts", "viewer", "pieces", "page")
@@ -87,7 +86,7 @@ def _models(vocabularies: Sequence[MeasuredVocabulary]) -> list[dict[str, Any] |
     texts: list[list[str]] = []
     for vocabulary in vocabularies:
         tokenizer = vocabulary.tokenizer
-        model = tokenizer.model if isinstance(tokenizer, SentencePieceTokenizer) else None
+        model = tokenizer.sentencepiece
         texts.append([p.text for p in model.pieces] if model is not None and _runs_in_a_page(model) else [])
         if model is None or not texts[-1]:
             models.append(None)

@@ -1,5 +1,6 @@
-"""The whole report: texts counted under every tokenizer, and what of it goes into report.json."""
+"""Computes the tokenizer report: texts counted under every tokenizer, as written to report.json."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,28 +13,28 @@ from zhllama.characters import LEVELS
 from zhllama.efficiency.count import Chunk, Counts, TextTally, chunks, counting
 from zhllama.efficiency.line_kinds import KINDS, LineKind
 from zhllama.efficiency.measure import ALPHA, CONTEXT, Figures, MeasuredVocabulary, ModelCost, figures
-from zhllama.efficiency.sentences import SENTENCES, Drawn, cut
+from zhllama.efficiency.sentences import SENTENCES, SampledSentences, cut
 from zhllama.encoding.encoder import WORTH_LOADING, Encoder
 from zhllama.errors import InputError
 from zhllama.io.text import Advance, read_lines
 from zhllama.vocab.sample import sample_lines
 
 SCHEMA = "zhllama.report/1"
-PACKED = 4  # bytes of text in a byte of a compressed file, about
+COMPRESSION = 4  # approximate bytes of text per byte of a compressed file
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """Files that are reported as one."""
+    """Files that are reported together under one label."""
 
     label: str
     files: Sequence[Path]
 
     @property
     def size(self) -> int:
-        """Bytes of text, about."""
-        packed = (".gz", ".xz", ".zst", ".parquet")
-        return sum(f.stat().st_size * (PACKED if f.suffix in packed else 1) for f in self.files)
+        """Approximate bytes of text."""
+        compressed = (".gz", ".xz", ".zst", ".parquet")
+        return sum(f.stat().st_size * (COMPRESSION if f.suffix in compressed else 1) for f in self.files)
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class TextSource:
     seed: int = 0
 
     def lines(self, text: LabelledText, advance: Advance | None) -> Iterable[str]:
-        """The non-empty lines, all or drawn."""
-        found = read_lines(text.files, self.field, advance)
-        return found if self.sample is None else sample_lines(found, self.sample, self.seed).lines
+        """The non-empty lines, or a sample of them."""
+        lines = read_lines(text.files, self.field, advance)
+        return lines if self.sample is None else sample_lines(lines, self.sample, self.seed).lines
 
     def size(self, text: LabelledText) -> int:
-        """Bytes that will be counted, about."""
+        """Approximate bytes that will be counted."""
         return text.size if self.sample is None else min(text.size, self.sample)
 
 
@@ -69,7 +70,7 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence and how each tokenizer cuts it: (id, bytes) each."""
+    """A sentence and its tokens under each tokenizer as (id, bytes)."""
 
     text: str
     origin: str  # the text it was drawn from, or "sample", or "given"
@@ -78,7 +79,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was measured; `used` is how often each id occurs over all texts, a tokenizer each."""
+    """All measurements; `used` contains for each tokenizer the count of each id over all texts."""
 
     vocabularies: Sequence[MeasuredVocabulary]
     shape: ModelCost
@@ -89,10 +90,10 @@ class Report:
     used: Sequence[Counts]
 
     def extended(self, place: int) -> int | None:
-        """The largest of the other tokenizers that this one extends, by its place."""
+        """The index of the largest other tokenizer that tokenizer `place` extends, or None."""
         one, others = self.vocabularies[place], enumerate(self.vocabularies)
-        found = [(other.size, at) for at, other in others if at != place and one.extends(other)]
-        return max(found)[1] if found else None
+        bases = [(other.size, at) for at, other in others if at != place and one.extends(other)]
+        return max(bases)[1] if bases else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in report.json (docs/metrics.md)."""
@@ -126,10 +127,12 @@ class Report:
         }
 
     def _row(self, row: ReportRow) -> dict[str, Any]:
-        named = zip(self.vocabularies, row.figures, strict=True)
+        by_vocabulary = zip(self.vocabularies, row.figures, strict=True)
         return {
             **{key: value for key, value in vars(row).items() if key != "figures"},
-            "tokenizers": {vocabulary.label: _rounded(asdict(found)) for vocabulary, found in named},
+            "tokenizers": {
+                vocabulary.label: _rounded(asdict(figures)) for vocabulary, figures in by_vocabulary
+            },
         }
 
 
@@ -141,15 +144,15 @@ def report(
     sentences: Sequence[str] = (),
     advance: Advance | None = None,
 ) -> Report:
-    """Count and measure; `sentences` are shown cut beside some of ours and some drawn from the texts.
+    """Count and measure texts; `sentences` are shown with built-in ones and some sampled from the texts.
 
-    Errors: InputError for a text without a character, and where no text holds Chinese.
+    Errors: InputError for an empty text, and where no text contains Chinese.
     """
     source, shape = source or TextSource(), shape or ModelCost()
     by_text = {text.label: _empty(vocabularies) for text in texts}
-    by_kind: dict[tuple[str, LineKind], int] = {}
+    by_kind = defaultdict[tuple[str, LineKind], int](int)
     kinds = {kind: _empty(vocabularies) for kind in KINDS}
-    drawn = Drawn(Random(source.seed))
+    sampled = SampledSentences(Random(source.seed))
     encoders = [Encoder(vocabulary.tokenizer) for vocabulary in vocabularies]
     size = sum(map(source.size, texts))
     if size / 3 > WORTH_LOADING:
@@ -157,26 +160,23 @@ def report(
             encoder.warm_up()
     labels = [text.label for text in texts]
     with counting(encoders, size) as count:
-        for place, parts in count(_chunks(texts, source, drawn, advance)):
+        for place, parts in count(_chunks(texts, source, sampled, advance)):
             for part in parts:
                 by_text[labels[place]].add(part)
                 kinds[part.kind].add(part)
-                held = by_kind.get((labels[place], part.kind), 0)
-                by_kind[labels[place], part.kind] = held + part.bytes
+                by_kind[labels[place], part.kind] += part.bytes
     for text in texts:
         if not by_text[text.label].lines:
-            raise InputError(text.files[0], "holds no text", "Name a file with text")
+            raise InputError(text.files[0], "contains no text", "Name a file with text")
     if not kinds["simplified"].lines + kinds["traditional"].lines:
-        raise InputError(
-            ", ".join(labels), "holds no Chinese", "Give Chinese text, alone or beside the other"
-        )
+        raise InputError(", ".join(labels), "contains no Chinese", "Give Chinese text, alone or in addition")
 
     def row(name: str, language: LineKind, tally: TextTally) -> ReportRow:
         words = round(tally.words * tally.characters / max(1, tally.worded))
-        found = figures(vocabularies, tally, shape)
-        return ReportRow(name, language, tally.lines, tally.characters, tally.bytes, words, found)
+        text_figures = figures(vocabularies, tally, shape)
+        return ReportRow(name, language, tally.lines, tally.characters, tally.bytes, words, text_figures)
 
-    shown = [("given", s) for s in sentences] + [("sample", s) for s in SENTENCES] + drawn.sentences()
+    shown = [("given", s) for s in sentences] + [("sample", s) for s in SENTENCES] + sampled.sentences()
     return Report(
         vocabularies,
         shape,
@@ -203,15 +203,15 @@ def _zeros(vocabulary: MeasuredVocabulary) -> Counts:
 
 
 def _chunks(
-    texts: Sequence[LabelledText], source: TextSource, drawn: Drawn, advance: Advance | None
+    texts: Sequence[LabelledText], source: TextSource, sampled: SampledSentences, advance: Advance | None
 ) -> Iterator[Chunk]:
     for place, text in enumerate(texts):
-        lines = drawn.watched(text.label, source.lines(text, advance))
+        lines = sampled.observe(text.label, source.lines(text, advance))
         yield from chunks(place, lines, source.size(text))
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Six significant places: what differs after them is no finding."""
+    """Round to six significant digits; differences beyond them mean nothing."""
 
     def rounded(value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The sentences that the page shows cut: ours, the user's, and some drawn from the texts."""
+"""The example sentences of the report page: built-in ones, the user's, and some sampled from the texts."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -22,43 +22,45 @@ SENTENCES = (
     "The quick brown fox jumps over the lazy dog, and people hardly notice.",
     'for i, word in enumerate(words):\n    print(f"{i:>3}  {word}")  # 打印词表',
 )
-A_TEXT, IN_ALL = 3, 36  # how many are drawn
+PER_TEXT, TOTAL = 3, 36  # numbers of sampled sentences
 SHORT, LONG = 12, 90  # characters
 
 _clause = re.compile(r"[^。！？!?]+(?:[。！？!?]+[”’」』）)]*|$)")
-_half = re.compile("[\ud800-\udfff]")
+_surrogate = re.compile("[\ud800-\udfff]")
 
 
-class Drawn:
-    """A few sentences of each text, each line with the same chance, picked while it streams by."""
+class SampledSentences:
+    """Sentences of each text, from lines sampled uniformly while they are read."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._held: dict[str, list[str]] = {}
+        self._lines: dict[str, list[str]] = {}
 
-    def watched(self, label: str, lines: Iterable[str]) -> Iterator[str]:
-        """The same lines; A_TEXT of them are kept for `label`."""
-        held = self._held.setdefault(label, [])
+    def observe(self, label: str, lines: Iterable[str]) -> Iterator[str]:
+        """The same lines; PER_TEXT of them are sampled for `label`."""
+        sampled = self._lines.setdefault(label, [])
         for number, line in enumerate(lines):
-            place = number if number < A_TEXT else int(self._random.random() * (number + 1))
-            if place < len(held):
-                held[place] = line[:5000]
-            elif place < A_TEXT:
-                held.append(line[:5000])
+            index = number if number < PER_TEXT else int(self._random.random() * (number + 1))
+            if index < len(sampled):
+                sampled[index] = line[:5000]
+            elif index < PER_TEXT:
+                sampled.append(line[:5000])
             yield line
 
     def sentences(self) -> list[tuple[str, str]]:
-        """(label, sentence) of all texts, at most IN_ALL."""
-        found = [(label, _sentence(line)) for label, lines in self._held.items() for line in lines]
-        return list(dict.fromkeys(pair for pair in found if pair[1]))[:IN_ALL]
+        """(label, sentence) of all texts, at most TOTAL."""
+        pairs = [(label, _sentence(line)) for label, lines in self._lines.items() for line in lines]
+        return list(dict.fromkeys(pair for pair in pairs if pair[1]))[:TOTAL]
 
 
 def _sentence(line: str) -> str:
-    """The first sentence of a line that is neither short nor long, or as much of the line as fits."""
-    clauses = [clause.strip() for clause in _clause.findall(_half.sub("\ufffd", line))]
+    """The first sentence of a line that is neither short nor long, or the start of the line."""
+    clauses = [clause.strip() for clause in _clause.findall(_surrogate.sub("\ufffd", line))]
     fitting = [clause for clause in clauses if SHORT <= len(clause) <= LONG]
-    best = next((clause for clause in fitting if han.search(clause)), fitting[0] if fitting else line.strip())
-    return _half.sub("\ufffd", best[:LONG])
+    sentence = next(
+        (clause for clause in fitting if han.search(clause)), fitting[0] if fitting else line.strip()
+    )
+    return _surrogate.sub("\ufffd", sentence[:LONG])
 
 
 def cut(tokenizer: AnyTokenizer, text: str) -> list[tuple[int, bytes]]:

@@ -1,1 +1,1 @@
-"""The inside of `zhllama.encoding.encoder`: tables made of a vocabulary, and the compiled loops that read them."""
+"""The fast encoder: tables built from a vocabulary, and the compiled loops that read them."""

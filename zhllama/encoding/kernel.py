@@ -1,9 +1,9 @@
-"""The compiled loops: text as code points in, piece ids out, exactly as SentencePiece's `bpe_model.cc` merges.
+"""Compiled loops from code points to piece ids, with exactly the merges of SentencePiece's `bpe_model.cc`.
 
-Its rule: of all two neighbouring symbols whose joined text is a piece, merge those with the highest score, leftmost
-first among equals; repeat. Where no piece holds characters a and b side by side no merge can cross the place between
-them, so text falls into chunks that are merged alone. 42 % of the characters of mixed Chinese text are chunks of one
-under the published Chinese-LLaMA vocabulary, and 37 % more stand in chunks of two [measured on zh_small.txt].
+SentencePiece repeatedly merges the two adjacent symbols whose joined text is the piece with the highest score, leftmost
+first among equals. Where no piece contains the characters a and b next to each other, no merge can cross the boundary
+between them, so text splits into chunks that are merged independently. 42 % of the characters of mixed Chinese text are chunks of one
+under the published Chinese-LLaMA vocabulary, and 37 % more are in chunks of two [measured on zh_small.txt].
 """
 
 from collections.abc import Callable
@@ -17,13 +17,12 @@ from zhllama.encoding.tables import LAST, Int32, Int64, Tables
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 SHORT = 32  # up to here a scan over the chunk's pairs beats a heap
-SPREAD = (
-    -7046029254386353131
-)  # 2**64 / golden ratio, as int64: multiplying by it spreads keys over the high bits
+# 2**64 / golden ratio, as int64: multiplying by it spreads keys over the high bits.
+SPREAD = -7046029254386353131
 
 
 def compiled(function: Function) -> Function:
-    """numba's njit, kept on disk where a folder for that can be found, and typed as the function itself."""
+    """numba's njit, cached on disk where a writable folder exists, with the type of the function itself."""
     try:
         return cast(Function, numba.njit(nogil=True, cache=True)(function))
     except RuntimeError:  # "no locator available": neither the package nor the home folder is writable
@@ -31,10 +30,10 @@ def compiled(function: Function) -> Function:
 
 
 @compiled
-def pack_rows(neighbours: Int32, sizes: Int64, order: Int64) -> tuple[Int32, Int32, Int32]:
-    """Lays the rows of a sparse table through each other, each at the first place where it fits.
+def pack_rows(neighbors: Int32, sizes: Int64, order: Int64) -> tuple[Int32, Int32, Int32]:
+    """Interleave the rows of a sparse table, each at the first position where it fits.
 
-    neighbours: [n, 3] left, right, value, sorted; sizes: entries of each left; order: which rows are placed first.
+    neighbors: [n, 3] left, right, value, sorted; sizes: entries of each left; order: the order in which rows are placed.
     Returns row, owner, joint as in `Tables`. Source: row displacement (Tarjan and Yao, 1979).
     """
     rows = len(sizes)
@@ -42,11 +41,11 @@ def pack_rows(neighbours: Int32, sizes: Int64, order: Int64) -> tuple[Int32, Int
     for left in range(rows):
         first[left + 1] = first[left] + sizes[left]
     row = np.zeros(rows, np.int32)
-    owner = np.full(2 * rows + 2 * len(neighbours), -1, np.int32)
+    owner = np.full(2 * rows + 2 * len(neighbors), -1, np.int32)
     joint = np.zeros(len(owner), np.int32)
     gap, end = 0, 0
     for left in order:
-        entries = neighbours[first[left] : first[left + 1]]
+        entries = neighbors[first[left] : first[left + 1]]
         if len(entries) == 0:
             break
         while owner[gap] >= 0:
@@ -86,7 +85,7 @@ def fill_merges(merges: Int32, bits: int) -> Int64:
 
 @compiled
 def merged(table: Int64, bits: int, left: int, right: int, nothing: int) -> int:
-    """The piece that two symbols make, or `nothing`."""
+    """The piece that two symbols merge into, or `nothing`."""
     key = np.int64(left) << 20 | np.int64(right)
     slot = (key * SPREAD) >> (64 - bits) & (len(table) - 1)
     entry = table[slot]
@@ -100,9 +99,9 @@ def merged(table: Int64, bits: int, left: int, right: int, nothing: int) -> int:
 
 @compiled
 def spell(code: int, byte_piece: Int32, ids: Int32, at: int) -> int:
-    """Writes a character as the pieces of its UTF-8 bytes; returns where the next id goes."""
+    """Write a character as the pieces of its UTF-8 bytes; return the position of the next id."""
     if code == 0x20:
-        code = 0x2581  # the normaliser writes a space as ▁, and this vocabulary lacks it
+        code = 0x2581  # the normalizer writes a space as ▁, which this vocabulary lacks
     if code < 0x80:
         ids[at] = byte_piece[code]
         return at + 1
@@ -125,10 +124,10 @@ def spell(code: int, byte_piece: Int32, ids: Int32, at: int) -> int:
 def merge_short(
     symbols: Int32, pieces: Int32, keys: Int64, n: int, merges: Int64, bits: int, rank: Int32, nothing: int
 ) -> int:
-    """Merges the first n symbols in place by looking through all pairs for the best; returns how many are left.
+    """Merge the first n symbols in place by a scan over all pairs for the best; return how many remain.
 
-    pieces: what symbols k and k + 1 make; keys: its rank << 32 | k, so that the least is the best and, among equals,
-    the leftmost, and finding it needs no branch.
+    pieces: the piece of symbols k and k + 1; keys: its rank << 32 | k, so that the smallest key is the best pair, the
+    leftmost among equals, and finding it needs no branch.
     """
     pairs = n - 1
     while pairs > 0:
@@ -157,7 +156,7 @@ def merge_short(
 
 @compiled
 def push(heap: Int64, size: int, key: np.int64) -> int:
-    """Adds a key to a binary heap whose least is first; returns the new size."""
+    """Add a key to a binary min-heap; return the new size."""
     child = size
     while child > 0 and heap[(child - 1) >> 1] > key:
         heap[child] = heap[(child - 1) >> 1]
@@ -168,7 +167,7 @@ def push(heap: Int64, size: int, key: np.int64) -> int:
 
 @compiled
 def pop(heap: Int64, size: int) -> int:
-    """Takes the first key out; returns the new size."""
+    """Remove the smallest key; return the new size."""
     size -= 1
     key = heap[size]
     parent = 0
@@ -186,14 +185,14 @@ def pop(heap: Int64, size: int) -> int:
 
 @compiled
 def merge_long(symbols: Int32, pieces: Int32, n: int, t: Tables, bits: int) -> int:
-    """As `merge_short`, by a heap: n log n, for text without any split, such as a megabyte of one character.
+    """Like `merge_short` with a heap, in n log n, for long chunks such as a megabyte of one character.
 
-    A key is rank << 32 | left place. It is stale when the pair at that place has another rank by now; where it has
-    the same, an equal key lies in the heap anyway, so taking either is the same.
+    A key is rank << 32 | left position. It is stale if the pair at that position now has another rank; if the rank is
+    the same, an equal key is in the heap anyway, so using either gives the same result.
     """
     before = np.arange(-1, n - 1).astype(np.int32)
     after = np.arange(1, n + 1).astype(np.int32)
-    heap = np.empty(2 * n, np.int64)  # every merge takes one key out and puts at most two in
+    heap = np.empty(2 * n, np.int64)  # every merge removes one key and adds at most two
     size = 0
     for k in range(n - 1):
         if pieces[k] != t.nothing:
@@ -222,17 +221,17 @@ def merge_long(symbols: Int32, pieces: Int32, n: int, t: Tables, bits: int) -> i
             pieces[last] = merged(t.merges, bits, symbols[last], symbol, t.nothing)
             if pieces[last] != t.nothing:
                 size = push(heap, size, np.int64(t.rank[pieces[last]]) << 32 | last)
-    kept, k = 0, 0
+    count, k = 0, 0
     while k < n:
-        symbols[kept] = symbols[k]
-        kept += 1
+        symbols[count] = symbols[k]
+        count += 1
         k = after[k]
-    return kept
+    return count
 
 
 @compiled
 def encode_long(codes: Any, t: Tables, bits: int, ids: Int32, at: int) -> int:
-    """Encodes a chunk of any length; returns where the next id goes."""
+    """Encode a chunk of any length; return the position of the next id."""
     n = len(codes)
     symbols, pieces = np.empty(n, np.int32), np.empty(n, np.int32)
     for k in range(n):
@@ -251,10 +250,9 @@ def encode_long(codes: Any, t: Tables, bits: int, ids: Int32, at: int) -> int:
 
 @compiled
 def mark_joints(codes: Any, starts: Int64, t: Tables, joined: Any) -> None:
-    """Sets joined[i] to 1 where a merge may cross from character i to i + 1, else 0; one longer than codes.
+    """Set joined[i] to 1 where a merge may cross from character i to i + 1, else 0; one longer than codes.
 
-    Kept free of branches, at 1.4 ns a character [measured]: guessing wrong at every other character would cost more
-    than all the rest.
+    Without branches, at 1.4 ns per character [measured]: mispredictions would cost more than all other work.
     """
     letter_of, row, owner = t.letter_of, t.row, t.owner
     left = letter_of[codes[0]]
@@ -273,11 +271,11 @@ def mark_joints(codes: Any, starts: Int64, t: Tables, joined: Any) -> None:
 def encode_codes(
     codes: Any, starts: Int64, prefix: int, t: Tables, joined: Any, ids: Int32, ends: Int64
 ) -> int:
-    """Encodes all texts of a block; returns how many ids were written.
+    """Encode all texts of a block; return how many ids were written.
 
-    codes: code points of all texts one after another, each with its dummy prefix; starts: [texts + 1]; prefix: code
-    points that even an empty text has; ids: room for four a code point (UTF-8's most) and one; ends: [texts], filled
-    with the place after each text's last id.
+    codes: concatenated code points of all texts, each with its dummy prefix; starts: [texts + 1]; prefix: number of code
+    points of the dummy prefix; ids: space for four per code point (UTF-8's maximum) and one; ends: [texts], filled
+    with the position after each text's last id.
     """
     mark_joints(codes, starts, t, joined)
     bits = 0
@@ -295,7 +293,7 @@ def encode_codes(
             two = np.int64(joined[i])
             first = symbol_of[codes[i]]
             if two & joined[i + 1] == 0 and first < nothing:
-                # One or two characters, without a branch between them: write both, step by what holds.
+                # One or two characters, without a branch: write both ids, advance by the number of valid ones.
                 second = symbol_of[codes[i + two]]
                 piece = joint[row[letter_of[codes[i]]] + letter_of[codes[i + two]]]
                 apart = two == 0 or piece == nothing

@@ -1,7 +1,7 @@
-"""A SentencePiece BPE vocabulary as flat arrays: which characters can meet in a piece, and which symbols merge.
+"""Builds flat arrays from a SentencePiece BPE vocabulary: which characters are adjacent in pieces, which symbols merge.
 
-A symbol is what BPE merges: the id of a piece, or, from `nothing + 1` on, a character that stands in pieces without
-being one. The symbol `nothing` (one past the last id) means "no piece" and ranks behind every other.
+BPE merges symbols. A symbol is the id of a piece, or, from `nothing + 1` on, a character that occurs in pieces but is
+none itself. The symbol `nothing` (one past the last id) means "no piece" and ranks last.
 """
 
 from collections.abc import Iterable
@@ -17,43 +17,42 @@ from zhllama.vocab.vocabulary import SPACE as ESCAPED_SPACE
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
-SYMBOLS = 1 << 19  # two symbols and the piece they make share one int64: 20 + 20 + 24 bits, less the sign
-LAST = 2**31 - 1  # the rank of what never merges
+SYMBOLS = 1 << 19  # two symbols and the piece they make share one int64: 20 + 20 + 24 bits including the sign
+LAST = 2**31 - 1  # the rank of symbols that never merge
 
 
 class Tables(NamedTuple):
-    """What the compiled loops read; every array is indexed by code point, letter or symbol as its name says.
+    """The arrays that the compiled loops read, indexed by code point, letter or symbol as their comments say.
 
-    Letters are the characters that stand beside another one in a piece, numbered from 1; 0 is every other character.
-    Source: for the published Chinese-LLaMA vocabulary (49,953 pieces) 2,793 letters and 13,470 neighbours [measured].
+    Letters are the characters that are adjacent to another one in a piece, numbered from 1; 0 is every other character.
+    Source: for the published Chinese-LLaMA vocabulary (49,953 pieces) 2,793 letters and 13,470 neighbors [measured].
     """
 
     symbol_of: Int32  # [0x110000] code point -> symbol
     letter_of: Int32  # [0x110000] code point -> letter
-    row: Int32  # letter a -> where its row starts: the slot of a beside b is row[a] + b
-    owner: Int32  # slot -> a, or -1: rows lie through each other, as in a double array
-    joint: Int32  # slot -> the piece ab, or `nothing` where ab only stands inside longer pieces
-    merges: (
-        Int64  # hash table of left << 44 | right << 24 | piece, -1 where empty; its size is a power of two
-    )
-    rank: Int32  # symbol -> place in the order of merging; pieces of equal score share one
-    code_of: Int64  # symbol - nothing -> code point, for characters that are no piece
+    row: Int32  # letter a -> start of its row: the slot of the pair ab is row[a] + b
+    owner: Int32  # slot -> a, or -1: rows are interleaved, as in a double array
+    joint: Int32  # slot -> the piece ab, or `nothing` where ab occurs only inside longer pieces
+    # Hash table of left << 44 | right << 24 | piece, -1 where empty; its size is a power of two.
+    merges: Int64
+    rank: Int32  # symbol -> rank of its merge; pieces of equal score share a rank
+    code_of: Int64  # symbol - nothing -> code point, for characters without a piece
     byte_piece: Int32  # [256] byte -> id
     nothing: int
 
 
 class Pairs(NamedTuple):
-    """The merges and neighbours of a vocabulary, before they are laid out for speed; rows of three columns."""
+    """The merges and neighbors of a vocabulary, before their layout for speed; rows of three columns."""
 
     merges: Int32  # left symbol, right symbol, piece
-    neighbours: Int32  # left letter, right letter, piece or `nothing`; sorted
+    neighbors: Int32  # left letter, right letter, piece or `nothing`; sorted
     letters: list[str]  # letter 1 first
     characters: dict[str, int]  # character -> symbol
     strays: list[str]  # the characters of symbols nothing + 1, nothing + 2, ...
 
 
 def why_not_compiled(model: SentencePieceVocabulary) -> str | None:
-    """Why this model is left to SentencePiece, or None where the compiled loops give the same ids."""
+    """Why only SentencePiece can encode with this model, or None where the compiled loops give the same ids."""
     trainer = model._message.trainer_spec
     kinds = {piece.kind for piece in model.pieces}
     characters = {c for piece in model.pieces for c in piece.text}
@@ -62,11 +61,11 @@ def why_not_compiled(model: SentencePieceVocabulary) -> str | None:
     if "byte" not in kinds:  # SentencePiece loads a model with all 256 or none
         return "the model has no byte fallback"
     if model.normalizer.precompiled_charsmap:
-        return f"the model normalises text ({model.normalizer.name or 'by a rule without name'})"
+        return f"the model normalizes text ({model.normalizer.name or 'by a rule without name'})"
     if not model.normalizer.escape_whitespaces or trainer.treat_whitespace_as_suffix:
-        return "the model treats spaces in a way of its own"
+        return "the model treats spaces in an unsupported way"
     if kinds & {"user", "unused"}:
-        return "the model holds user-defined or unused pieces"
+        return "the model contains user-defined or unused pieces"
     if any(len(piece.text) == 1 and piece.kind != "normal" for piece in model.pieces):
         return "a single character is a control piece"
     if not np.isfinite([piece.score for piece in model.pieces]).all():
@@ -77,17 +76,17 @@ def why_not_compiled(model: SentencePieceVocabulary) -> str | None:
 
 
 def find_pairs(pieces: dict[str, int], nothing: int) -> Pairs:
-    """Every merge that can happen, and every two characters that stand side by side in a piece that can be made.
+    """Every merge that can happen, and every two adjacent characters of a reachable piece.
 
-    A piece counts only where some path of merges leads to it: text cannot be joined by a piece that never appears.
+    A piece counts only if some path of merges leads to it: a dead piece never joins text.
     """
     characters = {piece: id_ for piece, id_ in pieces.items() if len(piece) == 1}
     strays: list[str] = []
-    made: dict[str, int] = {}  # pieces of two characters and more
+    reachable: dict[str, int] = {}  # pieces of two characters and more
 
     def symbol(part: str) -> int | None:
         if len(part) > 1:
-            return made.get(part)
+            return reachable.get(part)
         if part not in characters:
             strays.append(part)
             characters[part] = nothing + len(strays)
@@ -96,17 +95,17 @@ def find_pairs(pieces: dict[str, int], nothing: int) -> Pairs:
     merges: list[tuple[int, int, int]] = []
     for piece in sorted((p for p in pieces if len(p) > 1), key=len):
         halves = [(symbol(piece[:cut]), symbol(piece[cut:])) for cut in range(1, len(piece))]
-        found = [
+        splits = [
             (left, right, pieces[piece]) for left, right in halves if left is not None and right is not None
         ]
-        if found:
-            merges += found
-            made[piece] = pieces[piece]
-    beside = sorted({two for piece in made for two in pairwise(piece)})
-    letters = sorted({character for two in beside for character in two})
-    letter = {character: place for place, character in enumerate(letters, 1)}
-    neighbours = [(letter[a], letter[b], made.get(a + b, nothing)) for a, b in beside]
-    return Pairs(_rows(merges), _rows(neighbours), letters, characters, strays)
+        if splits:
+            merges += splits
+            reachable[piece] = pieces[piece]
+    adjacent = sorted({two for piece in reachable for two in pairwise(piece)})
+    letters = sorted({character for two in adjacent for character in two})
+    letter = {character: number for number, character in enumerate(letters, 1)}
+    neighbors = [(letter[a], letter[b], reachable.get(a + b, nothing)) for a, b in adjacent]
+    return Pairs(_rows(merges), _rows(neighbors), letters, characters, strays)
 
 
 def _rows(triples: Iterable[tuple[int, int, int]]) -> Int32:
@@ -114,7 +113,7 @@ def _rows(triples: Iterable[tuple[int, int, int]]) -> Int32:
 
 
 def build_tables(model: SentencePieceVocabulary) -> Tables:
-    """Lays a model out for the compiled loops (0.4 s for 50,000 pieces); needs numba."""
+    """Build the tables of a model (0.4 s for 50,000 pieces); needs numba."""
     from zhllama.encoding import kernel
 
     nothing = len(model.pieces)
@@ -126,7 +125,7 @@ def build_tables(model: SentencePieceVocabulary) -> Tables:
     for letter, character in enumerate(pairs.letters, 1):
         letter_of[ord(character)] = letter
     for table in (symbol_of, letter_of):
-        table[ord(" ")] = table[ord(ESCAPED_SPACE)]  # the normaliser writes every space as ▁
+        table[ord(" ")] = table[ord(ESCAPED_SPACE)]  # the normalizer writes every space as ▁
     scores = np.array([piece.score for piece in model.pieces], np.float32)
     rank = np.full(nothing + 1 + len(pairs.strays), LAST, np.int32)
     rank[:nothing] = np.unique(-scores, return_inverse=True)[1]
@@ -134,9 +133,9 @@ def build_tables(model: SentencePieceVocabulary) -> Tables:
     for id, piece in enumerate(model.pieces):
         if piece.kind == "byte":
             byte_piece[int(piece.text[1:-1], 16)] = id  # "<0x41>"
-    sizes = np.bincount(pairs.neighbours[:, 0], minlength=len(pairs.letters) + 1)
+    sizes = np.bincount(pairs.neighbors[:, 0], minlength=len(pairs.letters) + 1)
     order = np.argsort(-sizes, kind="stable")  # long rows first: short ones fit into the gaps
-    row, owner, joint = kernel.pack_rows(pairs.neighbours, sizes, order)
+    row, owner, joint = kernel.pack_rows(pairs.neighbors, sizes, order)
     bits = max(len(pairs.merges).bit_length() + 1, 4)  # a quarter to half full
     return Tables(
         symbol_of=symbol_of,

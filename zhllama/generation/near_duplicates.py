@@ -7,36 +7,30 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 
+from zhllama.characters import HAN, HAN_RANGES
+from zhllama.chinese_script import converter
 from zhllama.errors import InputError
 
 # A token is one Chinese, Japanese or Korean character, or a run of other letters and digits.
-_CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af"
+_CJK = f"{HAN}\u3006\u3040-\u30ff\uac00-\ud7af"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 # Each distinct run is encoded as one code point behind the last Han extension, so that rapidfuzz can compare strings.
-_FIRST_RUN, _LAST_RUN = 0x32400, 0x10FFFF
+_FIRST_RUN, _LAST_RUN = HAN_RANGES[-1][1] + 1, 0x10FFFF
 SHARED = 4  # features a candidate must share before its LCS is computed; the fastest of 1..6 in measurements
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
 
-@cache
-def _simplifier() -> "object":
-    from opencc import OpenCC
-
-    return OpenCC("t2s")
-
-
 def simplified(text: str) -> str:
     """The text with Traditional characters converted to Simplified ones."""
-    return str(_simplifier().convert(text))  # type: ignore[attr-defined]
+    return converter("t2s")(text)
 
 
 def tokens(text: str) -> list[str]:

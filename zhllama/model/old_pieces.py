@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zhllama.errors import InputError
-from zhllama.vocab.any_tokenizer import AnyTokenizer, JsonTokenizer, SentencePieceTokenizer
-from zhllama.vocab.vocabulary import SPACE
+from zhllama.vocab.any_tokenizer import AnyTokenizer
 
 
 def tokenize_surfaces(old: AnyTokenizer, surfaces: Sequence[bytes]) -> list[list[int]]:
@@ -15,13 +14,7 @@ def tokenize_surfaces(old: AnyTokenizer, surfaces: Sequence[bytes]) -> list[list
     """
     texts = [_text(surface) for surface in surfaces]
     whole = [text for text in texts if text is not None]
-    if isinstance(old, SentencePieceTokenizer):
-        tokenized: list[list[int]] = old.model.bare.encode(whole)
-    elif isinstance(old, JsonTokenizer) and not old.byte_level:
-        tokenized = [[t.id for t in old.inner.model.tokenize(text.replace(" ", SPACE))] for text in whole]
-    else:
-        tokenized = old.encode(whole)
-    remaining = iter(tokenized)
+    remaining = iter(old.encode_inside(whole))
     byte_ids = _byte_ids(old) if len(whole) < len(texts) else {}
     return [
         next(remaining) if text is not None else [byte_ids[b] for b in surface if b in byte_ids]

@@ -12,13 +12,8 @@ from numpy.typing import NDArray
 from zhllama.encoding.encoder import Encoder
 from zhllama.errors import InputError
 from zhllama.io.files import sha256
-from zhllama.vocab.any_tokenizer import (
-    JsonTokenizer,
-    SentencePieceTokenizer,
-    load_any_tokenizer,
-    tokenizer_file,
-)
-from zhllama.vocab.tokenizer_config import named_token, read_settings
+from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
+from zhllama.vocab.tokenizer_config import read_settings
 
 BATCH = 4 << 20  # characters encoded in one call
 
@@ -40,14 +35,8 @@ class DocumentTokenizer:
         path = tokenizer_file(name)
         inner = load_any_tokenizer(path)
         settings = read_settings(path.parent)
-        if isinstance(inner, SentencePieceTokenizer):
-            processor = inner.model.processor
-            end, bos = processor.eos_id(), processor.bos_id()
-            begin = bos if bos >= 0 and settings.get("add_bos_token", True) else None
-        else:
-            assert isinstance(inner, JsonTokenizer)
-            begin, end = _text_boundaries(inner.inner, settings)
-        if end < 0:
+        begin, end = inner.begin_and_end(settings)
+        if end is None:
             raise InputError(
                 path, "names no end of text (eos_token)", "Name one in its tokenizer_config.json"
             )
@@ -89,20 +78,6 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def _text_boundaries(inner: Any, settings: dict[str, Any]) -> tuple[int | None, int]:
-    """Return the ids of beginning and end of text; no beginning unless the tokenizer's own post-processor adds it."""
-
-    def id_of(name: str) -> int | None:
-        token = named_token(settings, name)
-        id: int | None = None if token is None else inner.token_to_id(token)
-        return id
-
-    begin, end = id_of("bos_token"), id_of("eos_token")
-    with_special = inner.encode("a", add_special_tokens=True).ids
-    adds_begin = begin is not None and with_special[:1] == [begin] and settings.get("add_bos_token", True)
-    return begin if adds_begin else None, -1 if end is None else end
 
 
 def _largest_added_id(settings: dict[str, Any]) -> int:

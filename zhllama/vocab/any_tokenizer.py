@@ -1,7 +1,7 @@
-"""Any tokenizer behind one face: ids of plain text, without the special tokens around it."""
+"""One interface to tokenizers of every file format: ids of plain text, without special tokens around it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,29 +18,43 @@ from zhllama.vocab.gguf import read_gguf
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.tekken import is_tekken, read_tekken
 from zhllama.vocab.tiktoken import is_rank_file, read_tiktoken
+from zhllama.vocab.tokenizer_config import named_token
 from zhllama.vocab.vocabulary import SPACE
 
 
 class AnyTokenizer(Protocol):
-    """What every tokenizer here can do."""
+    """A tokenizer read from a file of any format."""
 
     @property
     def size(self) -> int:
         """Number of ids."""
 
+    @property
+    def sentencepiece(self) -> SentencePieceVocabulary | None:
+        """The SentencePiece model that tokenizes, or None where another library does."""
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text; no special token is added, and none is read from the text."""
+        """Ids of each text, without special tokens: none is added, and their names in the text are plain text."""
+
+    def encode_inside(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text as in the middle of a longer text: without the ▁ that SentencePiece puts before a text."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids."""
 
     def surface(self, id: int) -> bytes:
-        """The UTF-8 bytes that a token stands for; empty for a special one."""
+        """The UTF-8 bytes that a token stands for; empty for a special token."""
+
+    def begin_and_end(self, settings: Mapping[str, Any]) -> tuple[int | None, int | None]:
+        """The ids of the tokens before and after a text, each None where there is none.
+
+        `settings` are those of `tokenizer_config.read_settings`.
+        """
 
 
 @dataclass(frozen=True)
 class SentencePieceTokenizer:
-    """A .model file, cut by SentencePiece itself."""
+    """A .model file, run by SentencePiece."""
 
     model: SentencePieceVocabulary
 
@@ -48,8 +62,16 @@ class SentencePieceTokenizer:
     def size(self) -> int:
         return len(self.model.pieces)
 
+    @property
+    def sentencepiece(self) -> SentencePieceVocabulary:
+        return self.model
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = self.model.processor.encode(list(texts))
+        return ids
+
+    def encode_inside(self, texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.model.bare.encode(list(texts))
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -62,10 +84,15 @@ class SentencePieceTokenizer:
             return bytes([int(piece.text[1:-1], 16)])
         return piece.text.replace(SPACE, " ").encode() if piece.kind in ("normal", "user") else b""
 
+    def begin_and_end(self, settings: Mapping[str, Any]) -> tuple[int | None, int | None]:
+        bos, eos = self.model.processor.bos_id(), self.model.processor.eos_id()
+        has_bos = bos >= 0 and settings.get("add_bos_token", True)
+        return bos if has_bos else None, eos if eos >= 0 else None
+
 
 @dataclass(frozen=True)
 class JsonTokenizer:
-    """What `tokenizers` cuts: a tokenizer.json, or a tekken.json, rank file or byte-level GGUF turned into one."""
+    """A tokenizer.json, or a tekken.json, rank file or byte-level GGUF converted to one, run by `tokenizers`."""
 
     path: Path
 
@@ -77,11 +104,21 @@ class JsonTokenizer:
 
     @cached_property
     def size(self) -> int:
-        # Not get_vocab_size: ids may have gaps, and a model has a row for each up to the last.
+        # get_vocab_size would not count gaps between ids, and a model has a row for each id up to the last.
         return 1 + max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @property
+    def sentencepiece(self) -> None:
+        return None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [e.ids for e in self.inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_inside(self, texts: Sequence[str]) -> list[list[int]]:
+        if self.byte_level:
+            return self.encode(texts)
+        # The BPE model alone: the normalizer would put ▁ before each text.
+        return [[t.id for t in self.inner.model.tokenize(text.replace(" ", SPACE))] for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.inner.decode(list(ids), skip_special_tokens=False))
@@ -92,13 +129,23 @@ class JsonTokenizer:
     @cached_property
     def _surfaces(self) -> dict[int, bytes]:
         added = self.inner.get_added_tokens_decoder()
-        found = {id: b"" if token.special else token.content.encode() for id, token in added.items()}
+        added_surfaces = {id: b"" if token.special else token.content.encode() for id, token in added.items()}
         plain = self.inner.get_vocab(with_added_tokens=False)
         if self.byte_level:
-            spelled = {id: bytes(BYTE_OF[c] for c in text if c in BYTE_OF) for text, id in plain.items()}
+            surfaces = {id: bytes(BYTE_OF[c] for c in text if c in BYTE_OF) for text, id in plain.items()}
         else:
-            spelled = {id: _byte_or_text(text) for text, id in plain.items()}
-        return spelled | found
+            surfaces = {id: _byte_or_text(text) for text, id in plain.items()}
+        return surfaces | added_surfaces
+
+    def begin_and_end(self, settings: Mapping[str, Any]) -> tuple[int | None, int | None]:
+        bos, eos = (self._id_of(named_token(settings, role)) for role in ("bos_token", "eos_token"))
+        # A tokenizer may name a BOS that its post-processor does not put before a text.
+        puts_bos = bos is not None and self.inner.encode("a", add_special_tokens=True).ids[:1] == [bos]
+        return bos if puts_bos and settings.get("add_bos_token", True) else None, eos
+
+    def _id_of(self, token: str | None) -> int | None:
+        id: int | None = None if token is None else self.inner.token_to_id(token)
+        return id
 
     @cached_property
     def byte_level(self) -> bool:
@@ -120,25 +167,25 @@ _KNOWN = "a SentencePiece .model, a tokenizer.json, a tekken.json, a .tiktoken r
 
 
 def load_any_tokenizer(name: str | Path) -> AnyTokenizer:
-    """The tokenizer in a file of any format above, in a folder, or under a hub name.
+    """Load a tokenizer from a file of any `Format`, a folder, or a hub name.
 
-    In a folder tokenizer.model is preferred: it is what tokenizer.json was made from. Errors: InputError.
+    In a folder, tokenizer.model is preferred, because tokenizer.json was made from it. Errors: InputError.
     """
     path = tokenizer_file(name)
     format = format_of(path)
     if format == "sentencepiece":
         return SentencePieceTokenizer(SentencePieceVocabulary.read(path))
     if format == "gguf":
-        found = read_gguf(path)
-        if isinstance(found, SentencePieceVocabulary):
-            return SentencePieceTokenizer(found)
+        content = read_gguf(path)
+        if isinstance(content, SentencePieceVocabulary):
+            return SentencePieceTokenizer(content)
     tokenizer = JsonTokenizer(path)
-    tokenizer.inner  # noqa: B018 - read now, so that a broken file is told now
+    tokenizer.inner  # noqa: B018 - read the file now, so that a broken one is reported here
     return tokenizer
 
 
 def tokenizer_file(name: str | Path) -> Path:
-    """The file that holds the tokenizer `name`: itself, the one in the folder, or the one on the hub."""
+    """The file of the tokenizer `name`, which is a file, a folder or a hub name."""
     if is_hub_name(str(name)):
         return hub_file(str(name), *_IN_FOLDER)
     path = Path(name)
@@ -147,8 +194,8 @@ def tokenizer_file(name: str | Path) -> Path:
         for file in (*(path / file for file in _IN_FOLDER), *sorted(path.glob("*.tiktoken"))):
             if file.exists():
                 return file
-        told = ", ".join(_IN_FOLDER)
-        raise InputError(path, f"holds none of {told} or *.tiktoken", "Name a tokenizer's folder")
+        names = ", ".join(_IN_FOLDER)
+        raise InputError(path, f"contains none of {names} or *.tiktoken", "Name a tokenizer's folder")
     if not path.exists():
         raise InputError(path, "no such file", "Check the path")
     check_outputs([path])
@@ -156,7 +203,7 @@ def tokenizer_file(name: str | Path) -> Path:
 
 
 def format_of(path: Path) -> Format:
-    """The format of a tokenizer's file, by its content; InputError where it is none of them."""
+    """The format of a tokenizer file, detected by its content; InputError for an unknown format."""
     try:
         with open_regular(path) as file:
             head = file.read(1 << 16)
@@ -170,10 +217,10 @@ def format_of(path: Path) -> Format:
         return "tekken" if is_tekken(read_whole(path)) else "tokenizer.json"
     if is_rank_file(head):
         return "tiktoken"
-    # A .model is a message of protocol buffers whose first field is a piece: tag 0x0A.
+    # A .model is a protocol buffer message whose first field is a piece: tag 0x0A.
     if head.startswith(b"\n") or path.suffix == ".model":
         return "sentencepiece"
-    raise InputError(path, "is no tokenizer of a known format", f"Name {_KNOWN}")
+    raise InputError(path, "is not a tokenizer of a known format", f"Name {_KNOWN}")
 
 
 def _read_inner(path: Path) -> Any:
@@ -185,16 +232,16 @@ def _read_inner(path: Path) -> Any:
     if format == "tiktoken":
         return read_tiktoken(path)
     if format == "gguf":
-        found = read_gguf(path)
-        if isinstance(found, SentencePieceVocabulary):
-            raise InputError(path, "holds a SentencePiece model, no byte-level one", "Name another file")
-        return found
+        content = read_gguf(path)
+        if isinstance(content, SentencePieceVocabulary):
+            raise InputError(path, "contains a SentencePiece model, not byte-level BPE", "Name another file")
+        return content
     if format == "sentencepiece":
-        raise InputError(path, "is a SentencePiece model, no tokenizer.json", "Name another file")
+        raise InputError(path, "is a SentencePiece model, not a tokenizer.json", "Name another file")
     try:
         return Inner.from_str(read_utf8(path, LARGEST))
     except InputError:
         raise
     except Exception as error:  # `tokenizers` raises a bare Exception
-        told = " ".join(str(error).split())[:120]
-        raise InputError(path, f"is not a readable tokenizer.json ({told})", "Check the file") from error
+        message = " ".join(str(error).split())[:120]
+        raise InputError(path, f"is not a readable tokenizer.json ({message})", "Check the file") from error

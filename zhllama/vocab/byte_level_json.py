@@ -1,7 +1,7 @@
-"""Byte-level BPE as `tokenizers` runs it, from what other formats hold: tokens as bytes in their order, and a pattern.
+"""Converts ranked tokens and a pattern, as other formats store byte-level BPE, into a `tokenizers` tokenizer.
 
-tiktoken joins the two neighbours whose joined bytes stand first in the list; in a ranked list of merges that is every
-split of every token into two tokens, in the order of the tokens. A stretch of text that is a token is taken whole.
+tiktoken joins the two neighbors whose joined bytes rank first. As a ranked list of merges, that is every split of
+every token into two tokens, in the order of the tokens. A word that is a token is not split at all.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-# How text falls apart before it is merged. Sources: GPT-2's encoder.py, tiktoken_ext/openai_public.py, Llama 3's
+# Patterns that split text into words before merging. Sources: GPT-2's encoder.py, tiktoken_ext/openai_public.py, Llama 3's
 # tokenizer.py, Qwen's tokenization_qwen.py, tekken.json of Mistral Nemo.
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 QWEN = (
@@ -31,7 +31,7 @@ O200K = (
 
 
 def _stand_ins() -> dict[str, int]:
-    """GPT-2's table (openai/gpt-2, encoder.py): printable bytes stand for themselves, the others for 256 and up."""
+    """GPT-2's table (openai/gpt-2, encoder.py): printable bytes map to themselves, the others to U+0100 and up."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
@@ -49,14 +49,14 @@ def spelled(content: bytes) -> str:
 def from_ranks(
     ranks: Sequence[bytes], patterns: Sequence[str], specials: Iterable[tuple[int, str]] = (), first: int = 0
 ) -> Tokenizer:
-    """The tokenizer whose token `ranks[i]` has the id `first + i`; `specials` are (id, text), never cut from text."""
+    """The tokenizer whose token `ranks[i]` has the id `first + i`; `specials` are (id, text) of special tokens."""
     names = [spelled(token) for token in ranks]
-    place = {name: rank for rank, name in enumerate(names)}
+    rank_of = {name: rank for rank, name in enumerate(names)}
     merges = []
     for name in names:
-        halves = ((name[:cut], name[cut:]) for cut in range(len(name) - 1, 0, -1))
-        merges += [(left, right) for left, right in halves if left in place and right in place]
-    vocabulary = {name: first + rank for name, rank in place.items()}
+        halves = ((name[:at], name[at:]) for at in range(len(name) - 1, 0, -1))
+        merges += [(left, right) for left, right in halves if left in rank_of and right in rank_of]
+    vocabulary = {name: first + rank for name, rank in rank_of.items()}
     return byte_level(vocabulary, merges, patterns, specials, whole=True)
 
 
@@ -67,9 +67,9 @@ def byte_level(
     specials: Iterable[tuple[int, str]] = (),
     whole: bool = False,
 ) -> Tokenizer:
-    """A byte-level BPE tokenizer; each pattern splits further what the one before it left.
+    """A byte-level BPE tokenizer; each pattern splits the words of the previous one further.
 
-    whole: a stretch that is a token is taken without merging, as tiktoken does.
+    whole: a word that is a token is used without merging, as in tiktoken.
     """
     special = dict(specials)
     vocabulary = vocabulary | {text: id for id, text in special.items()}

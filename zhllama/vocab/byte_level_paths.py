@@ -47,7 +47,7 @@ class Paths:
 
     def _add(self, token: str, parts: Sequence[str], reason: Reason) -> str | None:
         if token in self._known:
-            return "is in the base" if token in self.base.ids else "is there already"
+            return "is in the base" if token in self.base.ids else "was added already"
         parts = self.merged(parts)
         text = readable(token)
         if len(parts) > 2 and text is not None and len(text) > 1:
@@ -60,10 +60,10 @@ class Paths:
         while len(parts) > 1:
             pair = next(((a, b) for a, b in pairwise(parts) if a + b not in self._known), None)
             if pair is None:
-                return "has no path but through a token that is made otherwise"
+                return "has no path except through a token with other merges"
             joined = pair[0] + pair[1]
             if not harmless(joined):
-                return "needs a part that text without Chinese can hold"
+                return "needs a part that text without Chinese can contain"
             self._rank[pair] = len(self.pieces)
             self._known.add(joined)
             self.pieces.append(AddedPiece(joined, reason if joined == token else "intermediate", parts=pair))

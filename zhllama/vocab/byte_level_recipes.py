@@ -52,16 +52,16 @@ def why_left_out(base: ByteLevelVocabulary, word: str) -> str | None:
     if word in base.added_tokens.values():
         return "is a special token of the base"
     if ascii_word.search(word):
-        return "holds an ASCII letter or digit"
+        return "contains an ASCII letter or digit"
     if not chinese.search(word):
-        return "holds no Han character or CJK punctuation"
+        return "contains no Han character or CJK punctuation"
     if "\ud800" <= max(word) <= "\udfff":
-        return "holds half a surrogate pair"
+        return "contains an unpaired surrogate"
     token = spelled(word.encode())
     if token in base.ids:
         return "is in the base"
     if any(byte not in base.ids for byte in token):
-        return "holds a byte that the base lacks"
+        return "contains a byte that the base lacks"
     words = base.words(word)
     if len(words) > 1:
         return "is split by the base's pattern"

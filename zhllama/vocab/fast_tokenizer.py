@@ -1,7 +1,7 @@
-"""The folder that transformers loads: a tokenizer.json equal to SentencePiece, or SentencePiece itself where none can be.
+"""The tokenizer.json that gives SentencePiece's ids, and the folder that transformers loads.
 
-BPE in `tokenizers` is a ranked list of merges. Unique scores make one; pieces that share a score are cut by
-SentencePiece from the left, which no ranking can express (互相互 -> 互相 互, yet 相互相 -> 相互 相).
+BPE in `tokenizers` is a ranked list of merges. Unique scores define such a list. Among pieces that share a score,
+SentencePiece merges the leftmost pair first, which no ranking can express (互相互 -> 互相 互, yet 相互相 -> 相互 相).
 """
 
 from collections import Counter
@@ -20,37 +20,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Specials:
-    """What a model puts around a text and beside it."""
+    """Whether the tokenizer puts BOS before a text, and its pad token."""
 
     bos: bool = True
     pad: str | None = None
 
 
 def why_no_fast_tokenizer(model: "SentencePieceVocabulary") -> str | None:
-    """Why no tokenizer.json can cut as this model does, or None where one can."""
+    """Why no tokenizer.json can give the ids of this model, or None where one can."""
     if model.algorithm != "bpe":
         return f"it is a {model.algorithm} model"
     tied = tied_pieces(model)
     if tied:
-        return (
-            f"{tied:,} pieces share their score with another, and SentencePiece then goes from left to right"
-        )
+        return f"{tied:,} pieces share their score with another, and SentencePiece then merges from left to right"
     if model.normalizer.name != "identity" or model.normalizer.remove_extra_whitespaces:
-        return "it changes the text before cutting it"
+        return "it changes the text before tokenizing it"
     if any(p.kind == "user" for p in model.pieces):
-        return "it holds user-defined pieces"
+        return "it contains user-defined pieces"
     if not any(p.kind == "byte" for p in model.pieces):
         return "it has no byte fallback"
     lacking = sorted({c for p in model.pieces if p.kind == "normal" for c in p.text} - model.ids.keys())
     if lacking:
-        return f"it lacks single pieces for {len(lacking)} characters that its longer ones hold ({''.join(lacking[:5])})"
+        return f"it lacks single pieces for {len(lacking)} characters of its longer ones ({''.join(lacking[:5])})"
     return None
 
 
 def tied_pieces(model: "SentencePieceVocabulary") -> int:
     """How many pieces of two characters or more share their score.
 
-    Runs of spaces do not count: they all merge into one run whatever the order (0 of 310,000 fuzzed strings differ).
+    Runs of spaces do not count: they merge into the same run in any order (0 of 310,000 fuzzed strings differ).
     """
     scores = Counter(
         p.score for p in model.pieces if p.kind == "normal" and len(p.text) > 1 and p.text.strip(SPACE)
@@ -61,22 +59,22 @@ def tied_pieces(model: "SentencePieceVocabulary") -> int:
 def merges(model: "SentencePieceVocabulary") -> list[Pair]:
     """Every split of every piece into two pieces, ranked by (-score, id, -length of the left half)."""
     ids = {p.text: id for id, p in enumerate(model.pieces) if p.kind == "normal"}
-    found = []
+    ranked = []
     for text, id in ids.items():
         score = model.pieces[id].score
         for length in range(len(text) - 1, 0, -1):
             left, right = text[:length], text[length:]
             if left in ids and right in ids:
-                found.append((-score, id, -length, left, right))
-    return [(left, right) for *_, left, right in sorted(found)]
+                ranked.append((-score, id, -length, left, right))
+    return [(left, right) for *_, left, right in sorted(ranked)]
 
 
 def fast_tokenizer(model: "SentencePieceVocabulary", specials: Specials) -> Tokenizer:
-    """A `tokenizers` tokenizer that gives SentencePiece's ids; the model must have a twin (`why_no_twin`)."""
+    """A `tokenizers` tokenizer that gives SentencePiece's ids; `why_no_fast_tokenizer` must be None."""
     bpe = BPE(
         vocab={p.text: id for id, p in enumerate(model.pieces)},
         merges=model.merges,
-        unk_token=_only(model, "unknown"),
+        unk_token=_first_of_kind(model, "unknown"),
         fuse_unk=True,
         byte_fallback=True,
     )
@@ -102,15 +100,15 @@ def transformers_files(
 ) -> dict[str, bytes]:
     """The files, by name, with which `AutoTokenizer.from_pretrained` gives SentencePiece's ids.
 
-    With a twin: tokenizer.json, under a class that loads it as it is. `LlamaTokenizer` would build its own pipeline
-    from tokenizer.model and differ. Without one: SentencePieceBackend, which feeds SentencePiece itself.
+    Where a fast tokenizer is exact, that is tokenizer.json with a class that loads it unchanged: `LlamaTokenizer` would
+    build its own pipeline from tokenizer.model and differ. Elsewhere it is SentencePieceBackend, which calls SentencePiece.
     """
     specials = specials or Specials()
     files = {"tokenizer.model": model.content}
     config: dict[str, Any] = {
-        "bos_token": _at(model, model.processor.bos_id()),
-        "eos_token": _at(model, model.processor.eos_id()),
-        "unk_token": _only(model, "unknown"),
+        "bos_token": _text_at(model, model.processor.bos_id()),
+        "eos_token": _text_at(model, model.processor.eos_id()),
+        "unk_token": _first_of_kind(model, "unknown"),
         "pad_token": specials.pad,
         "add_bos_token": specials.bos,
         "add_eos_token": False,
@@ -118,22 +116,21 @@ def transformers_files(
         "model_max_length": 1_000_000_000,
     }
     if why_no_fast_tokenizer(model) is None:
-        twin = fast_tokenizer(model, specials)
+        tokenizer = fast_tokenizer(model, specials)
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
-        files["tokenizer.json"] = (twin.to_str(pretty=False) + "\n").encode()
+        files["tokenizer.json"] = (tokenizer.to_str(pretty=False) + "\n").encode()
     else:
         config["tokenizer_class"] = "SentencePieceBackend"
         if specials.bos:
-            config["special_tokens_pattern"] = (
-                "bos"  # read on loading; save_pretrained of transformers 5.23 drops it
-            )
+            # transformers 5.23 reads this on loading, but save_pretrained drops it.
+            config["special_tokens_pattern"] = "bos"
     files["tokenizer_config.json"] = to_json({k: v for k, v in config.items() if v is not None}).encode()
     return files
 
 
-def _only(model: "SentencePieceVocabulary", kind: str) -> str | None:
+def _first_of_kind(model: "SentencePieceVocabulary", kind: str) -> str | None:
     return next((p.text for p in model.pieces if p.kind == kind), None)
 
 
-def _at(model: "SentencePieceVocabulary", id: int) -> str | None:
+def _text_at(model: "SentencePieceVocabulary", id: int) -> str | None:
     return model.pieces[id].text if id >= 0 else None

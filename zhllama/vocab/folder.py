@@ -43,11 +43,11 @@ def base_ids_of(folder: Path, base_size: int) -> list[int] | None:
         return None
     kept = read_object(path, "Make the vocabulary again").get("kept")
     if not isinstance(kept, list):
-        raise InputError(path, "is no id map: it has no list `kept`", "Make the vocabulary again")
+        raise InputError(path, "is not an id map: it has no list `kept`", "Make the vocabulary again")
     if len({id for id in kept if type(id) is int and 0 <= id < base_size}) == len(kept):
         return kept
     raise InputError(
-        path, f"names an id twice, or one beyond the base's {base_size:,}", "Name the right base with --base"
+        path, f"repeats an id, or has one beyond the base's {base_size:,}", "Name the right base with --base"
     )
 
 
@@ -59,7 +59,7 @@ def base_of(folder: Path) -> Path | None:
     path = Path(recorded["path"])
     if not path.is_file() or sha256(path) != recorded["sha256"]:
         raise InputError(
-            path, "is not the base any more that this vocabulary was made from", "Name it with --base"
+            path, "is no longer the base that this vocabulary was made from", "Name it with --base"
         )
     return path
 

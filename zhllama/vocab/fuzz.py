@@ -1,4 +1,4 @@
-"""Seeded random strings of the kinds that have broken tokenizers; parity proofs use them beside real text."""
+"""Seeded random strings of the kinds that have broken tokenizers, for parity proofs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
@@ -8,7 +8,7 @@ from zhllama.vocab.vocabulary import SPACE
 
 
 def fuzzed(pieces: Sequence[str], count: int, seed: int) -> Iterator[str]:
-    """`count` strings made of pieces, of each class below in turn, equal for equal seeds; the added pieces come last."""
+    """`count` strings made from `pieces` (added ones last), of each class below in turn; the seed determines them."""
     random = Random(seed)
     longer = [p for p in pieces if len(p) > 1]
     last = longer[-20000:] or pieces

@@ -46,11 +46,11 @@ def safe(base: SentencePieceVocabulary, words: Sequence[str], pad: bool = False)
 def why_unsafe(base: SentencePieceVocabulary, word: str) -> str | None:
     """Why a piece could change how text without Chinese is tokenized, or None."""
     if ascii_word.search(word):
-        return "holds an ASCII letter or digit"
+        return "contains an ASCII letter or digit"
     if not chinese.search(word):
-        return "holds no Han character or CJK punctuation"
+        return "contains no Han character or CJK punctuation"
     if any(c not in base.ids and not chinese.match(c) for c in word):
-        return "holds a character, not Chinese, that the base lacks"
+        return "contains a character that is neither Chinese nor in the base"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a recipe promises about an extended vocabulary, each with the figures that show whether it was kept."""
+"""The promises of each recipe, checked against the figures of an audit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ def promises(audit: "Audit") -> Iterator[Promise]:
     yield _base_ids(audit)
     trip = audit.round_trip
     yield Promise(
-        "round trip", trip.differ == 0, f"{trip.differ:,} of {trip.lines:,} lines come back changed"
+        "round trip", trip.differ == 0, f"{trip.differ:,} of {trip.lines:,} lines decode to a different text"
     )
     if audit.recipe not in ("safe", "continued"):
         return
-    beside = f", beside {audit.pruned_lines:,} that held a pruned piece" if audit.pruned else ""
-    drift = f"{audit.drift.differ:,} of {audit.drift.lines:,} lines without Chinese are cut differently"
-    yield Promise("no English drift", audit.drift.differ == 0, drift + beside)
+    excluded = f", not counting {audit.pruned_lines:,} with a pruned piece" if audit.pruned else ""
+    drift = f"{audit.drift.differ:,} of {audit.drift.lines:,} lines without Chinese are tokenized differently"
+    yield Promise("no English drift", audit.drift.differ == 0, drift + excluded)
     dead = f"{len(audit.dead):,} of {audit.added:,} added pieces can never occur"
     yield Promise("no dead pieces", not audit.dead, dead)
     if audit.joined is not None:
         tally = audit.joined
-        detail = f"in {tally.differ:,} of {tally.lines:,} texts more changed than that tokens of the base were joined"
+        detail = f"in {tally.differ:,} of {tally.lines:,} texts the change is more than base tokens joined together"
         yield Promise("base tokens only joined", tally.differ == 0, detail)
     yield _same_in_transformers(audit)
 
@@ -43,11 +43,11 @@ def _base_ids(audit: "Audit") -> Promise:
     unmoved = remaining - len(audit.moved)
     if audit.pruned:
         detail = (
-            f"{unmoved:,} of {remaining:,} pieces stand where id_map.json says, {audit.pruned:,} were pruned"
+            f"{unmoved:,} of {remaining:,} pieces have the ids in id_map.json, {audit.pruned:,} were pruned"
         )
         return Promise("base ids as mapped", not audit.moved, detail)
     return Promise(
-        "base ids unmoved", not audit.moved, f"{unmoved:,} of {remaining:,} pieces stand where they stood"
+        "base ids unmoved", not audit.moved, f"{unmoved:,} of {remaining:,} pieces have their old ids"
     )
 
 
@@ -55,7 +55,7 @@ def _same_in_transformers(audit: "Audit") -> Promise:
     differ, texts = audit.parity.differ + audit.fuzz.differ, audit.parity.lines + audit.fuzz.lines
     kept = audit.compared and differ == 0
     if audit.kind == "byte-level":
-        detail = f"in {differ:,} of {texts:,} texts AutoTokenizer gives other ids"
+        detail = f"in {differ:,} of {texts:,} texts AutoTokenizer gives different ids"
         return Promise("same in transformers", kept, detail)
     name, reason = "exact fast tokenizer", audit.why_no_fast_tokenizer
     if reason is not None:

@@ -1,4 +1,4 @@
-"""Proves a merge on what was written: the folder is read back by the libraries that users will use, and audited."""
+"""Audits a vocabulary as written to disk: the folder is read back by the libraries that users will use."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ def prove(
     advance: Advance = lambda lines: None,
     source: Path | None = None,
 ) -> Audit:
-    """The audit of the vocabulary written to `file`; BrokenPromise where it is not what its recipe promises.
+    """Audit the vocabulary written to `file`; BrokenPromise where it breaks a promise of its recipe.
 
     `source` is the folder of the base, whose settings were carried over: an InputError about them names it.
     """
@@ -50,13 +50,15 @@ def audit_file(
     advance: Advance = lambda lines: None,
     source: Path | None = None,
 ) -> Audit:
-    """The audit of the vocabulary in `file` against its base, with what its folder says of it.
+    """Audit the vocabulary in `file` against its base.
 
-    The folder's tokenizer.json is read by transformers, and its manifest and id map are honored. Errors: InputError.
+    transformers reads the folder's tokenizer.json; recipe and id map come from the folder. Errors: InputError.
     """
     vocabulary, folder = read_vocabulary(file), file.parent
     if vocabulary.kind != base.kind:
-        raise InputError(file, "is not of its base's kind: one is byte-level and one is not", "Name its base")
+        raise InputError(
+            file, "is not of the same kind as its base: only one of them is byte-level", "Name its base"
+        )
     return audit(
         vocabulary,
         base,
@@ -71,7 +73,10 @@ def audit_file(
 
 
 def _fast_tokenizer(file: Path, source: Path | None) -> Tokenizer | None:
-    """What transformers loads beside a vocabulary's file; without its settings the tokenizer.json alone, if another file."""
+    """The fast tokenizer that transformers loads from the file's folder.
+
+    Without tokenizer_config.json it is tokenizer.json alone, or None where that is `file` itself.
+    """
     path = file.with_name("tokenizer.json")
     if not path.is_file():
         return None

@@ -12,39 +12,41 @@ from zhllama.errors import InputError, OptionError
 from zhllama.vocab.token_counts import token_counts
 from zhllama.vocab.vocabulary import Merge, V, Vocabulary
 
-Triple = tuple[int, int, int]  # left, right, and what they make
+Triple = tuple[int, int, int]  # left, right, joined
 
 
 def pruned(merge: Merge[V], lines: Iterable[str], size: int) -> Merge[V]:
     """The merge reduced to `size` ids: its rarest leaves on `lines` are removed, whether of the base or added.
 
-    The lines must represent all that the model will write: what is rare in them is removed, English too.
+    The lines must represent everything that the model will write: pieces that are rare in them are removed, in English too.
     Errors: OptionError where `size` is too large, InputError where too few pieces can be removed.
     """
     vocabulary, base = merge.vocabulary, merge.base
     count = vocabulary.size
     if size > count:
-        raise OptionError("--size", f"{size:,} is more than the {count:,} there are", "Ask for fewer")
+        raise OptionError("--size", f"{size:,} is more than the {count:,} there are", "Lower it")
     counts = token_counts(vocabulary.encode, ((line, 1.0) for line in lines), count)
     removed = leaves(dict(enumerate(counts)), _triples(vocabulary), vocabulary.removable, count - size)
     if len(removed) < count - size:
         raise InputError(
             "the vocabulary",
-            f"cannot be pruned to {size:,}: only {len(removed):,} of its {count:,} pieces may go",
+            f"cannot be pruned to {size:,}: only {len(removed):,} of its {count:,} pieces can be removed",
             "Raise --size",
         )
     added = tuple(piece for id, piece in enumerate(merge.added, base.size) if id not in removed)
     return replace(merge, added=added, removed=tuple(sorted(id for id in removed if id < base.size)))
 
 
-def leaves(counts: Mapping[int, float], made: Sequence[Triple], removable: set[int], count: int) -> set[int]:
-    """The `count` ids to remove, rarest first and of equals the later one; fewer where there are no more.
+def leaves(
+    counts: Mapping[int, float], merges: Sequence[Triple], removable: set[int], count: int
+) -> set[int]:
+    """The `count` ids to remove, rarest first and the later id first among equals; fewer where there are no more.
 
-    `made` are all merges as ids. The count of a removed piece is added to the counts of its parts.
+    `merges` are all merges as ids. The count of a removed piece is added to the counts of its parts.
     """
     frequency, uses = dict(counts), defaultdict[int, int](int)
     ways = defaultdict[int, list[tuple[int, int]]](list)
-    for left, right, whole in made:
+    for left, right, whole in merges:
         ways[whole].append((left, right))
         uses[left] += 1
         uses[right] += 1

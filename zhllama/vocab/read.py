@@ -11,6 +11,7 @@ from zhllama.vocab.vocabulary import Vocabulary
 
 def read_vocabulary(path: Path) -> Vocabulary:
     """A SentencePiece or byte-level BPE vocabulary; InputError where the file contains neither."""
+    # A Metaspace tokenizer.json without .model, a third kind, would be recognized here.
     file_format = format_of(path)
     if file_format == "sentencepiece":
         return SentencePieceVocabulary.read(path)

@@ -1,7 +1,12 @@
-"""The recipes that extend a vocabulary of either kind: the one place that tells the kinds apart."""
+"""The recipes that extend a vocabulary, chosen by its kind: the only module that distinguishes the kinds.
+
+A third kind, such as a Metaspace tokenizer.json without a .model, needs a class that implements `Vocabulary`, a case in
+`read.read_vocabulary`, and a case in each of `extend_by_words`, `continue_training` and `joined_ids` here. Audit, pruning,
+proof and folder are written over the protocol and need none.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from zhllama.characters import Charset
@@ -11,9 +16,11 @@ from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
 from zhllama.vocab.prune import pruned
 from zhllama.vocab.sentencepiece_trainer import Progress
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.train import train_on_words
 from zhllama.vocab.vocabulary import Merge, Recipe, Vocabulary
 from zhllama.vocab.word_lists import jieba_words
 
+WORDS = 20_000  # pieces trained on jieba's word list where none are given, as many as the published list has
 PUBLISHED_SIZE = 17_953  # pieces that the published list adds to LLaMA's vocabulary
 
 
@@ -21,9 +28,9 @@ PUBLISHED_SIZE = 17_953  # pieces that the published list adds to LLaMA's vocabu
 class MergeOptions:
     """How a vocabulary is extended.
 
-    `add` and `size` are for `continued` and exclude each other unless `prune` is set: pieces to add, and pieces in all
-    without `[PAD]`. With `prune`, `size` is what pruning leaves, by default the base's size. `prior` is the weight of
-    jieba's word list beside text of weight 1; `coverage` and `cover` choose the characters that become pieces.
+    `continued` adds `add` pieces, or reaches `size` pieces not counting `[PAD]`; by default it adds as many as the
+    published list. With `prune`, `size` is the size after pruning, by default the base's. `prior` is the weight of
+    jieba's word list relative to the text. `coverage` and `cover` select the characters that become pieces.
     """
 
     recipe: Recipe = "chinese-llama"
@@ -73,13 +80,13 @@ def extend_by_text(
     """
     runs = Counter(dict(jieba_words())) if lines is None else count_runs(base, lines)
     if not runs:
-        raise InputError("--text", "holds no Chinese", "Give Chinese text")
+        raise InputError("--text", "contains no Chinese", "Give Chinese text")
     prior = 0.0 if lines is None else options.prior
     return continue_training(base, runs, options.count(base), prior, options, progress)
 
 
 def count_runs(base: Vocabulary, lines: Iterable[str]) -> Counter[str]:
-    """How often each run of Chinese occurs, with the spaces that the base's merges can take along."""
+    """How often each run of Chinese occurs, with the preceding space where the base's merges can include it."""
     count = byte_level_recipes.count_runs if base.kind == "byte-level" else continued.count_runs
     return count(lines)
 
@@ -92,7 +99,7 @@ def continue_training(
     options: MergeOptions = MergeOptions(),
     progress: Progress | None = None,
 ) -> Merge[Vocabulary]:
-    """`continued` for either kind of vocabulary, with `add` pieces from counted runs."""
+    """Add `add` pieces to `base` by continuing its BPE training on counted runs."""
     words = jieba_words()
     if isinstance(base, ByteLevelVocabulary):
         return byte_level_recipes.continued(
@@ -117,20 +124,28 @@ def joined_ids(merge: Merge[Vocabulary]) -> list[tuple[int, ...]]:
 def merge_vocabulary(
     base: Vocabulary,
     options: MergeOptions,
-    words: Callable[[], Sequence[str]],
+    words: Sequence[str] | None = None,
     lines: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Merge[Vocabulary]:
-    """Extend `base` by its recipe, then prune it where that is requested.
+    """Extend `base` by a recipe, then prune it if `options.prune` is set.
 
-    `words` gives the list of the recipes that take one; `lines` is the text of `continued` and of pruning.
+    `words` are the pieces that `chinese-llama` and `safe` add; None trains 20,000 on jieba's word list. `lines` is the
+    text that `continued` trains on (None: jieba's word list) and from which pruning counts tokens.
+    Errors: OptionError for a recipe that the base's kind lacks and for pruning without text; InputError for a base
+    without merges and for too little text.
     """
+    if options.prune and lines is None:
+        raise OptionError("text", "is needed to count which pieces are rare", "Name text to prune by")
     if options.recipe == "continued":
         merged = extend_by_text(base, lines, options, progress)
     else:
         check_recipe(base, options.recipe)
-        merged = extend_by_words(base, words(), options)
-    if options.prune:
-        assert lines is not None
+        merged = extend_by_words(base, _trained_words(progress) if words is None else words, options)
+    if options.prune and lines is not None:
         merged = pruned(merged, lines, options.size or base.size)
     return merged
+
+
+def _trained_words(progress: Progress | None) -> list[str]:
+    return [piece.text for piece in train_on_words(WORDS, progress=progress).model.pieces]

@@ -1,4 +1,4 @@
-"""What transformers makes of a tokenizer folder: the proofs read it back through this."""
+"""Loads a tokenizer folder with transformers, so that proofs test what users will load."""
 
 from pathlib import Path
 from typing import cast

@@ -1,4 +1,4 @@
-"""SentencePiece's trainer in a process of its own: its log in a file, progress from that log, Ctrl-C obeyed."""
+"""Runs SentencePiece's trainer in a child process, with its log in a file, progress, and Ctrl-C."""
 
 import multiprocessing
 import os
@@ -13,9 +13,9 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from zhllama.errors import InputError
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
-Progress = Callable[[float], None]  # told the share that is done, 0 to 1
+Progress = Callable[[float], None]  # receives the finished share, 0 to 1
 
-# The same on every machine, since with unigram the sums depend on how many threads share them.
+# Fixed, because the sums of unigram training depend on the number of threads.
 THREADS = 2
 
 
@@ -25,9 +25,9 @@ def train_sentencepiece(
     log: Path | None = None,
     progress: Progress | None = None,
 ) -> SentencePieceVocabulary:
-    """Train on `lines` (with `input_format=tsv`: word, tab, count) and leave no path of this machine in the model.
+    """Train on `lines` (with `input_format=tsv`: word, tab, count), without local paths in the trained model.
 
-    Errors: InputError where the text is too little for the size.
+    Errors: InputError where there is too little text for the size.
     """
     with tempfile.TemporaryDirectory(prefix="zhllama-") as folder:
         source, prefix = Path(folder, "input"), Path(folder, "model")
@@ -68,7 +68,7 @@ def _train(options: dict[str, Any], source: str, prefix: str, log: str) -> None:
 
 
 def _share_done(log: Path, size: int) -> float:
-    """From SentencePiece's log: BPE tells the size it has reached, unigram the size that it has come down to."""
+    """The finished share, from the vocabulary size in SentencePiece's log: it grows in BPE and shrinks in unigram training."""
     tail = log.read_bytes()[-4000:].decode("utf-8", "replace") if log.exists() else ""
     grown = re.findall(r"Added: .*\bsize=(\d+)", tail)
     if grown:
@@ -78,19 +78,19 @@ def _share_done(log: Path, size: int) -> float:
 
 
 def _failure(log: Path, size: int) -> InputError:
-    told = log.read_text(encoding="utf-8", errors="replace")
-    fewer = re.search(r"Vocabulary size (?:is )?too high.*?<= ?(\d+)", told, re.DOTALL)
+    content = log.read_text(encoding="utf-8", errors="replace")
+    fewer = re.search(r"Vocabulary size (?:is )?too high.*?<= ?(\d+)", content, re.DOTALL)
     if fewer:
         return InputError(
             "the text",
             f"is too little for {size:,} pieces: it yields {int(fewer[1]):,}",
             "Give more text, or a smaller --size",
         )
-    if re.search(r"Vocabulary size is smaller than required_chars|smaller than required", told):
+    if re.search(r"Vocabulary size is smaller than required_chars|smaller than required", content):
         return InputError(
             "--size",
             f"{size:,} pieces are too few for the single characters asked for",
             "Raise --size, or ask for less --cover or --character-coverage",
         )
-    last = " ".join((told.strip().splitlines() or ["it was killed"])[-1].split())
+    last = " ".join((content.strip().splitlines() or ["it was killed"])[-1].split())
     return InputError("the trainer of SentencePiece", f"failed ({last[:200]})", "Give less text at once")

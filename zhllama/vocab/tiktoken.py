@@ -1,4 +1,4 @@
-"""Rank files of tiktoken (`.tiktoken`, and Llama 3's tokenizer.model): a token in base64 and its rank on each line."""
+"""Reads tiktoken rank files (`.tiktoken`, and Llama 3's tokenizer.model): each line has a token in base64 and its rank."""
 
 import binascii
 import re
@@ -11,7 +11,7 @@ from zhllama.errors import InputError
 from zhllama.io.files import read_whole
 from zhllama.vocab.byte_level_json import CL100K, GPT2, O200K, QWEN, from_ranks
 
-# The file holds no pattern, but the number of its ranks tells whose it is: (pattern, ids in all).
+# The file contains no pattern, but its number of ranks identifies the tokenizer: (pattern, total number of ids).
 _KNOWN = {
     50_256: (GPT2, 50_257),  # r50k_base, GPT-2
     50_280: (GPT2, 50_281),  # p50k_base
@@ -25,17 +25,20 @@ _line = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 
 
 def is_rank_file(head: bytes) -> bool:
-    """Whether a file that begins so is a rank file."""
+    """Whether a file that starts with `head` is a rank file."""
     return _line.match(head) is not None
 
 
 def read_tiktoken(path: Path) -> Tokenizer:
-    """A rank file with the pattern that its number of ranks tells; InputError where it tells none, or is broken."""
+    """The tokenizer of a rank file, with the pattern implied by its number of ranks.
+
+    Errors: InputError for an unknown number of ranks or a broken file.
+    """
     ranks = read_ranks(path)
     if len(ranks) not in _KNOWN:
         raise InputError(
             path,
-            f"holds {len(ranks):,} ranks, and no known tokenizer has as many, so its pattern is unknown",
+            f"has {len(ranks):,} ranks, which matches no known tokenizer, so its pattern is unknown",
             "Give its tokenizer.json",
         )
     pattern, size = _KNOWN[len(ranks)]
@@ -44,7 +47,7 @@ def read_tiktoken(path: Path) -> Tokenizer:
 
 
 def read_ranks(path: Path) -> list[bytes]:
-    """The tokens of a rank file in the order of their ranks, which must be 0, 1, 2 ... without a gap."""
+    """The tokens of a rank file in the order of their ranks, which must be 0, 1, 2 and so on without a gap."""
     ranks = []
     for number, line in enumerate(read_whole(path).splitlines(), 1):
         if not line:
@@ -54,9 +57,9 @@ def read_ranks(path: Path) -> list[bytes]:
             ranks.append((int(rank), b64decode(token, validate=True)))
         except (ValueError, binascii.Error):
             raise InputError(
-                f"{path}:{number}", "is no base64 token and its rank", "Fetch the file again"
+                f"{path}:{number}", "is not a base64 token and its rank", "Fetch the file again"
             ) from None
     ranks.sort()
     if [rank for rank, _ in ranks] != list(range(len(ranks))):
-        raise InputError(path, "has a gap in its ranks, or one twice", "Fetch the file again")
+        raise InputError(path, "has a missing or repeated rank", "Fetch the file again")
     return [token for _, token in ranks]

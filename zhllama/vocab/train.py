@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zhllama.characters import Charset, charset
+from zhllama.chinese_script import OutputScript, in_script
 from zhllama.vocab.sample import LONGEST
-from zhllama.vocab.script import Script, in_script
 from zhllama.vocab.sentencepiece_trainer import Progress, train_sentencepiece
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.word_lists import jieba_words
@@ -20,7 +20,7 @@ COST: Mapping[Algorithm, tuple[float, float]] = {"bpe": (0.45e-6, 28.0), "unigra
 
 @dataclass(frozen=True)
 class Training:
-    """A trained model and every SentencePiece option that made it."""
+    """A trained model and all SentencePiece options that it was trained with."""
 
     model: SentencePieceVocabulary
     options: dict[str, Any]
@@ -32,7 +32,7 @@ def train_on_text(
     algorithm: Algorithm = "bpe",
     coverage: float = 0.9995,
     cover: tuple[Charset, ...] = (),
-    script: Script = "as-is",
+    script: OutputScript = "as-is",
     log: Path | None = None,
     progress: Progress | None = None,
 ) -> Training:
@@ -46,13 +46,13 @@ def train_on_words(
     algorithm: Algorithm = "bpe",
     coverage: float = 0.9995,
     cover: tuple[Charset, ...] = (),
-    script: Script = "as-is",
+    script: OutputScript = "as-is",
     log: Path | None = None,
     progress: Progress | None = None,
 ) -> Training:
     """Train `size` pieces on jieba's words, each as often as its count says.
 
-    Without the ▁ before each word, or every word would be one that begins a text and useless inside one.
+    No ▁ is put before a word: a piece with ▁ would match only at the start of a text or after a space.
     """
     options = sentencepiece_options(size, algorithm, coverage, cover)
     options |= {"input_format": "tsv", "add_dummy_prefix": False}
@@ -63,7 +63,7 @@ def train_on_words(
 def sentencepiece_options(
     size: int, algorithm: Algorithm, coverage: float, cover: tuple[Charset, ...]
 ) -> dict[str, Any]:
-    """What SentencePiece is told; with the same lines the same model comes out, byte for byte."""
+    """SentencePiece's options; training on the same lines gives the same model, byte for byte."""
     return {
         "model_type": algorithm,
         "vocab_size": size,

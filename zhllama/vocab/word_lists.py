@@ -1,4 +1,4 @@
-"""Where a merge gets its base and its Chinese pieces: what the user names, or what travels in packages."""
+"""The base and the Chinese word lists of a merge: from the user's files, or from installed packages."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -38,12 +38,12 @@ def jieba_words() -> Iterator[tuple[str, int]]:
 
 
 def listed_pieces(path: Path) -> list[str]:
-    """The pieces that a Chinese list offers, in its order: a .model, or a .txt with a word a line."""
+    """The pieces of a word list in its order, from a .model or a .txt with one word per line."""
     check_outputs([path])
     if path.suffix == ".model":
         model = SentencePieceVocabulary.read(path)
         return [text for id, text in enumerate(model.texts) if id not in model.byte_ids]
     words = [line.strip().replace(" ", SPACE) for line in read_lines([path])]
     if not words:
-        raise InputError(path, "holds no words", "Write one word a line")
+        raise InputError(path, "contains no words", "Write one word a line")
     return words
