@@ -91,7 +91,7 @@ def _checked_format(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-class Message(_Known):
+class RequestMessage(_Known):
     """One turn; `developer` is the newer name of `system`."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -159,7 +159,7 @@ class ChatRequest(_Request):
     kind: ClassVar = "chat.completion"
     prompt_field: ClassVar = "messages"
 
-    messages: Annotated[list[Message], FailFast(), Field(min_length=1)]
+    messages: Annotated[list[RequestMessage], FailFast(), Field(min_length=1)]
     max_completion_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     response_format: Annotated[dict[str, Any] | None, AfterValidator(_checked_format)] = None
     logprobs: Annotated[Any, _only(False)] = None

@@ -1,0 +1,55 @@
+"""Write the annotated tree of docs/architecture.md: one line a file, from the first sentence of its docstring.
+
+    python scripts/tree_docs.py
+
+A test checks that the page is up to date.
+"""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- tree: python scripts/tree_docs.py -->\n", "<!-- end of tree -->\n"
+OTHER_FOLDERS = {
+    "zhllama/recipes/": "YAML options of published trainings, pipelines, shapes of models",
+    "corpora/": "text sources, one YAML file each, and the sample texts",
+    "seeds_zh/": "175 Chinese seed tasks",
+    "prompts_zh/": "prompt templates of gen-zh and judge",
+    "scripts/": "demo.sh, test.sh, bench.py with its suites, launch files, experiments",
+    "tests/": "one file a subject; faults/ holds what interrupts and damages",
+    "docs/": "these pages",
+}
+
+
+def summary(path: Path) -> str:
+    """The first sentence of a module's docstring, without its period."""
+    text = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
+    return " ".join(text.split()).removesuffix(".")
+
+
+def annotated_tree() -> str:
+    """The tree of the package as text, a line for each module."""
+    lines, folder = [], None
+    for path in sorted(
+        (ROOT / "zhllama").rglob("*.py"), key=lambda p: (p.parent.parts, p.name != "__init__.py", p.name)
+    ):
+        if path.parent != folder:
+            folder = path.parent
+            about = summary(folder / "__init__.py") if (folder / "__init__.py").is_file() else ""
+            lines.append(f"{folder.relative_to(ROOT)}/  # {about}".rstrip(" #"))
+        if path.name != "__init__.py":
+            lines.append(f"  {path.name:<28} {summary(path)}")
+    lines += [f"{name:<30} {about}" for name, about in OTHER_FOLDERS.items()]
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def page() -> str:
+    """docs/architecture.md with the present tree between its markers."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    return before + BEGIN + annotated_tree() + END + after
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

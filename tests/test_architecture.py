@@ -1,0 +1,36 @@
+"""docs/architecture.md is up to date, and a public class name means one thing."""
+
+import ast
+import re
+from collections import defaultdict
+
+from tests.conftest import ROOT
+
+
+def test_the_annotated_tree_is_current() -> None:
+    from scripts.tree_docs import PAGE, page
+
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python scripts/tree_docs.py"
+
+
+def test_every_module_says_what_it_provides() -> None:
+    from scripts.tree_docs import summary
+
+    for path in (ROOT / "zhllama").rglob("*.py"):
+        assert len(summary(path)) > 10 or path.name == "__main__.py", path
+
+
+def test_files_that_the_page_names_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:zhllama|scripts|tests)/[\w/]+\.(?:py|sh))`", text))
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_a_public_class_name_is_defined_once() -> None:
+    places = defaultdict(list)
+    for path in sorted((ROOT / "zhllama").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
