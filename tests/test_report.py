@@ -31,6 +31,7 @@ class Letters:
 
     surfaces = (b"", b"a", b"b", b"ab", "的".encode(), *(bytes([byte]) for byte in "等".encode()), b" ")
     size = len(surfaces)
+    sentencepiece = None
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return [
