@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from zhllama.generation.similarity import tokens
+from zhllama.generation.near_duplicates import tokens
 
 from zhllama.characters import HAN_RANGES, charset, chinese, chinese_run, han
 from zhllama.chinese_script import converter, in_script
