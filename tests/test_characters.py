@@ -3,12 +3,12 @@
 import unicodedata
 
 import pytest
-from zhllama.generation.near_duplicates import tokens
 
 from zhllama.characters import HAN_RANGES, charset, chinese, chinese_run, han
 from zhllama.chinese_script import converter, in_script
 from zhllama.corpus.edits import ConvertScript, EvenWidth
 from zhllama.corpus.filters import HAN, InLanguages, _classes
+from zhllama.generation.near_duplicates import tokens
 from zhllama.vocab.continued import count_runs
 
 HAN_CHARACTERS = "中鿿㐀䶿々〇〡〩〸〹〺〻豈\ufaff\U00020000\U0002f800\U000323af\U00033479"

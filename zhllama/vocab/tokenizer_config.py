@@ -1,5 +1,6 @@
 """Reads tokenizer_config.json and special_tokens_map.json: settings and the names of special tokens."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def named_token(settings: dict[str, Any], role: str) -> str | None:
+def named_token(settings: Mapping[str, Any], role: str) -> str | None:
     """The text of a special token such as `eos_token`, which is written as a string or as an object with flags."""
     token = settings.get(role)
     text = token.get("content") if isinstance(token, dict) else token
