@@ -3,6 +3,7 @@
 import fcntl
 import json
 import multiprocessing
+import os
 import shutil
 import subprocess
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from zhllama.errors import InputError, OutputError
-from zhllama.manifest import read_config, read_manifest
+from zhllama.manifest import check_outputs, read_config, read_manifest
 from zhllama.run import Run
 
 OPTIONS = {"size": 3, "text": [Path("a")]}
@@ -380,3 +381,11 @@ def test_manifest_is_json_with_readable_chinese(tmp_path: Path) -> None:
         run.finish()
     content = (tmp_path / "manifest.json").read_text(encoding="utf-8")
     assert "人工智能" in content and json.loads(content)["options"] == {"text": "人工智能"}
+
+
+def test_a_manifest_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """A pipe in its place must not turn a run into a folder without a record."""
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / "manifest.json")
+    with pytest.raises(InputError, match="manifest.json"):
+        check_outputs([tmp_path / "run"])

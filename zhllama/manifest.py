@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from zhllama.errors import InputError
-from zhllama.io.files import sha256
+from zhllama.io.files import require_regular, sha256
 from zhllama.io.json import read_json, read_object
 from zhllama.io.yaml import read_yaml
 from zhllama.run_folder import CONFIG, MANIFEST
@@ -132,7 +132,12 @@ def _run_of(path: Path, known: dict[Path, Path | None]) -> Path | None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder has a manifest of ours; other programs have files of that name too."""
+    """Whether a folder has a manifest of ours; other programs have files of that name too.
+
+    Errors: InputError for a pipe, a device or a folder in its place, behind which no output could be checked.
+    """
+    if (folder / MANIFEST).exists():
+        require_regular(folder / MANIFEST)
     try:
         if not (folder / MANIFEST).is_file():
             return False

@@ -4,7 +4,7 @@ import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from zhllama.errors import InputError
 from zhllama.io.files import LONGEST_LINE, require_regular, unreadable
@@ -18,6 +18,7 @@ FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".tsv")
 CHUNK = 1 << 20
 # What a run of ours keeps of texts, conversations or tasks: documents, sharegpt's conversations, gen-zh's instructions.
 KEPT = ("documents", "conversations.jsonl", "instructions.jsonl")
+HalfPairs = Literal["refuse", "keep"]
 HALF = re.compile("[\ud800-\udfff]")  # has no UTF-8
 Advance = Callable[[int], None]  # told how many bytes of the file, as it lies on disk, were read
 _longest = LONGEST_LINE
@@ -61,10 +62,18 @@ def find_files(given: Sequence[str | Path], kept: Sequence[str] = KEPT) -> list[
     return list(found)
 
 
-def read_lines(paths: Iterable[Path], field: str = "text", advance: Advance | None = None) -> Iterator[str]:
-    """The non-empty lines of all files in order, without their line ends; a record's text is split into its lines."""
+def read_lines(
+    paths: Iterable[Path],
+    field: str = "text",
+    advance: Advance | None = None,
+    half_pairs: HalfPairs = "refuse",
+) -> Iterator[str]:
+    """The non-empty lines of all files in order, without their line ends; a record's text is split into its lines.
+
+    `half_pairs`: half a surrogate pair in a record, which has no UTF-8, is an InputError or is passed on.
+    """
     for path in paths:
-        for document in _records(path, field, advance):
+        for document in _records(path, field, advance, half_pairs):
             yield from (line for line in document.splitlines() if line.strip())
 
 
@@ -93,7 +102,9 @@ def _format(path: Path) -> str | None:
     return name.suffix if name.suffix in FORMATS else None
 
 
-def _records(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
+def _records(
+    path: Path, field: str, advance: Advance | None, half_pairs: HalfPairs = "refuse"
+) -> Iterator[str]:
     """Lines of plain text, blank ones included, or the records' texts."""
     kind = _format(path)
     if kind == ".parquet":
@@ -101,12 +112,12 @@ def _records(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
     elif kind in (".jsonl", ".json"):
         for number, line in enumerate(decoded_lines(path, advance), 1):
             if line.strip():
-                yield _field(path, number, line, field)
+                yield _field(path, number, line, field, half_pairs)
     else:
         yield from decoded_lines(path, advance)
 
 
-def _field(path: Path, number: int, line: str, field: str) -> str:
+def _field(path: Path, number: int, line: str, field: str, half_pairs: HalfPairs) -> str:
     try:
         record = parse_row(line)
     except ValueError as error:
@@ -116,7 +127,7 @@ def _field(path: Path, number: int, line: str, field: str) -> str:
         raise InputError(
             f"{path}:{number}", f"has no text in the field {field!r}", "Name the field with --field"
         )
-    if half := HALF.search(text):
+    if half_pairs == "refuse" and (half := HALF.search(text)):
         told = f"holds half a surrogate pair (U+{ord(half[0]):04X}) in the field {field!r}"
         raise InputError(f"{path}:{number}", told, "Mend this row")
     return text
