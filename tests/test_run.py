@@ -387,5 +387,5 @@ def test_a_manifest_that_is_no_file_is_refused(tmp_path: Path) -> None:
     """A pipe in its place must not turn a run into a folder without a record."""
     (tmp_path / "run").mkdir()
     os.mkfifo(tmp_path / "run" / "manifest.json")
-    with pytest.raises(InputError, match="manifest.json"):
+    with pytest.raises(InputError, match=r"manifest\.json"):
         check_outputs([tmp_path / "run"])
