@@ -1,7 +1,7 @@
 """Measures ours beside its peers: `python scripts/bench.py [SUITE...] [--rounds N] [--json]`.
 
-A suite is a module of scripts/benches/ with `run(rounds) -> list[Row]`. The table, or with --json the object of
-DESIGN.md section 8, goes to stdout, progress to stderr.
+A suite is a module of scripts/benches/ with `run(rounds) -> list[Row]`. The table, or with --json the
+rows as JSON, goes to stdout, progress to stderr.
 """
 
 import argparse

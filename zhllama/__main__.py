@@ -1,4 +1,4 @@
-"""The `zhllama` command, which is `python -m zhllama` too."""
+"""Runs the `zhllama` command, also as `python -m zhllama`."""
 
 import signal
 from typing import NoReturn

@@ -1,4 +1,4 @@
-"""The command line: the list of commands, and errors become one line."""
+"""The command line: the list of commands, and errors as one line."""
 
 import errno
 import re

@@ -1,4 +1,4 @@
-"""What the demo needs beside its line: a two-layer model to give Chinese to, and one sentence a step on what it proved."""
+"""The two-layer model of `zhllama demo`, and one sentence on what each step proved."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a user can do something about, told in one line: where, what, and the remedy."""
+"""Errors that a user can fix, in one line: where, what, and the remedy."""
 
 
 class ZhllamaError(Exception):

@@ -1,4 +1,4 @@
-"""Files of a model on the hub: from the cache, or fetched; without a network the answer comes at once."""
+"""Files of a model on the hub, from the cache or downloaded; without a network the error comes at once."""
 
 import os
 import re

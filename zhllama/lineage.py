@@ -1,4 +1,4 @@
-"""What a run was made from: the tree of manifests behind it, down to the files that nobody here made."""
+"""The lineage of a run: the tree of manifests behind it, down to files that no run made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

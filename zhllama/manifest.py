@@ -1,4 +1,4 @@
-"""What a run folder says of itself: its config, its manifest, and whether what it read and wrote is still as recorded."""
+"""Configs and manifests of runs, and whether recorded inputs and outputs are unchanged."""
 
 import os
 import time

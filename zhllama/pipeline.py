@@ -1,4 +1,4 @@
-"""A line of steps in one YAML file: each a command with its options, made in a folder of its own, skipped where it is done.
+"""A pipeline of steps in one YAML file; each step is a command with a run folder, and finished steps are skipped.
 
     out: runs/trial
     values: {base: path/to/llama.model}

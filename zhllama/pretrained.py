@@ -1,4 +1,4 @@
-"""The only place that opens configs, tokenizers, models and adapters with transformers and PEFT: no code from their files runs.
+"""The only place that opens configs, tokenizers, models and adapters with transformers and PEFT; code in their files is never run.
 
 A folder can name Python code in `auto_map`, compiled code on a hub in `attn_implementation`, and other modules or models in an
 adapter's config. All are refused, without a question: transformers would ask on standard input. Code that a folder names

@@ -1,4 +1,4 @@
-"""Finds what travels with the package: seeds, prompts, corpora; in the wheel, or in the checkout of an editable install."""
+"""Finds the seeds, prompts and corpora that are shipped, in the wheel or in the checkout of an editable install."""
 
 from importlib.resources import files
 from pathlib import Path

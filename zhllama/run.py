@@ -1,4 +1,4 @@
-"""A run folder: config first, products as whole files, the manifest last; where it stands, the run is finished."""
+"""A run: config first, products as whole files, the manifest last; with its manifest, a run is finished."""
 
 import platform
 import resource

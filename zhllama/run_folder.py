@@ -1,4 +1,4 @@
-"""The folder of a run: one process writes in it at a time, and --force sets the old run aside until the new one is finished."""
+"""The folder of a run: its lock, and the old run that --force keeps until the new one is finished."""
 
 import errno
 import fcntl

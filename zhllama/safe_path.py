@@ -1,4 +1,4 @@
-"""Keeps the current folder out of the places that Python imports from: a downloaded folder may contain a yaml.py.
+"""Keeps the current folder off the import path, since a downloaded folder may contain a yaml.py.
 
 Nothing is imported here that Python has not loaded by itself before, pathlib neither: it would come from the folder in question.
 """

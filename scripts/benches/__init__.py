@@ -28,7 +28,7 @@ class Row:
     skipped: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As DESIGN.md section 8 has it."""
+        """One row of the JSON that bench.py prints."""
         named: dict[str, Any] = {"suite": self.suite, "case": self.case, "peer": self.peer}
         if self.skipped is not None:
             return named | {"skipped": self.skipped}

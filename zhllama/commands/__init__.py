@@ -1,1 +1,1 @@
-"""The thin edge: one short function a command, which reads options, calls the core, and draws what came back."""
+"""The command line: one short function a command, which reads options, calls the core and prints the result."""

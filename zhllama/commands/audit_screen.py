@@ -1,4 +1,4 @@
-"""An audit on one screen."""
+"""Prints an audit."""
 
 from rich.console import Console, Group
 from rich.panel import Panel

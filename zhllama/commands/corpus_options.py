@@ -1,4 +1,4 @@
-"""The options of corpus clean: how files are read, which steps are taken, where they run."""
+"""The options of `corpus clean`: how files are read, which steps are taken, and where they run."""
 
 from pathlib import Path
 from typing import Annotated, Literal

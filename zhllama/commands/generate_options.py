@@ -1,4 +1,4 @@
-"""The options that gen-zh and refilter share: what a task must be like to be kept."""
+"""The options that gen-zh and refilter share: the filters of tasks."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The screen of gen-zh while it works: how much is kept, at what rate and cost, and why the rest is not."""
+"""The live screen of gen-zh: accepted tasks, rate, cost, and reasons for rejection."""
 
 import time
 from collections.abc import Iterator

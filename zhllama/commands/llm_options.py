@@ -1,4 +1,4 @@
-"""The options of every command that asks a server, and what they come to: a connection, a budget, all replies."""
+"""The options of every command that uses a server: connection, budget, and the loop over all replies."""
 
 import asyncio
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What every command shares: the options, the recipe file, the screen, the progress bar."""
+"""What all commands share: common options, recipes, the screen, the progress bar."""
 
 import sys
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The edge to the terminal: data cannot steer it, a narrow encoding cannot end a command, and a failed write is named.
+"""The terminal: data is escaped, no encoding ends a command, and a failed write is named.
 
 Every text that reaches standard output or standard error passes through `shown` (screen text) or `json_text` (--json):
 a name in a file, a reply of a server or an answer of a model may contain an escape sequence that clears the screen or

@@ -1,4 +1,4 @@
-"""The options that the training commands share, and the plan, the steps and the result as they draw them."""
+"""The options that training commands share, and how plan, steps and results are printed."""
 
 from collections.abc import Mapping
 from pathlib import Path

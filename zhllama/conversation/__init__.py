@@ -1,1 +1,1 @@
-"""Conversations: read from any of the usual files, cleaned, and turned into ids by a chat template."""
+"""Conversations: read from common formats, cleaned, split, and turned into ids by a chat template."""

@@ -1,4 +1,4 @@
-"""Cleans conversations one at a time: each comes out mended, or with the reason why it goes."""
+"""Cleans conversations one at a time: each is repaired, or rejected with a reason."""
 
 import re
 from collections import Counter

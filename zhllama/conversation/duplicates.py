@@ -1,4 +1,4 @@
-"""Near duplicates as they come, by the signatures of the corpus pipeline: who is like one that was kept goes."""
+"""Rejects conversations that are near duplicates of accepted ones, by the signatures of the corpus pipeline."""
 
 import numpy as np
 from numpy.typing import NDArray

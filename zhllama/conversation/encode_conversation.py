@@ -1,4 +1,4 @@
-"""A conversation as ids, with a mask of those that the model is to say: its answers and their ends."""
+"""Turns a conversation into ids, with a mask of the tokens that are trained: the answers and their ends."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Answers copied from a web page back into Markdown: ShareGPT keeps them as HTML, with the page's buttons in between."""
+"""Converts answers copied from a web page, as ShareGPT stores them in HTML, back into Markdown."""
 
 import re
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""A tokenizer made ready for conversation: `[PAD]` and a template's special tokens after its last id, the template with it."""
+"""Adds `[PAD]`, a chat template and its special tokens to a tokenizer, after its last id."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Ranked answers from every form in use, as pairs of a better and a worse one."""
+"""Reads ranked answers in all common formats, as pairs of a better and a worse answer."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Conversations from every form in use; a row that is none is told with its line and its reason."""
+"""Reads conversations in all common formats; a row that is none is reported with its line and reason."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One conversation, and one pair of answers to it; what every reader here gives and every user of them takes."""
+"""The records of this package: a turn, a conversation, a comparison of two answers."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Renders chat templates of others in a process that the system ends where one takes too much time or memory."""
+"""Renders foreign chat templates in a child process with limits on time and memory."""
 
 import atexit
 import json

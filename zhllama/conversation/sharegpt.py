@@ -1,4 +1,4 @@
-"""Conversations in ShareGPT's form, as they are written."""
+"""Writes conversations in ShareGPT's format."""
 
 from typing import Any
 

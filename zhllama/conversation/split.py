@@ -1,4 +1,4 @@
-"""Cuts long conversations by tokens where a user begins to speak, so that no turn is lost, the last pair included."""
+"""Splits long conversations by tokens before a user's turn, without losing a turn."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

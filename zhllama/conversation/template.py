@@ -1,4 +1,4 @@
-"""Chat templates: how turns become the text that a model reads, the same in training and in use.
+"""Chat templates: how turns become the text that a model reads, the same in training and inference.
 
 Kept to the Jinja that transformers, vLLM and llama.cpp all run: no filters, no macros, no namespaces. Before an answer
 stands a line end or a colon and after it a special token, since no tokenizer in use joins text across either: the ids of

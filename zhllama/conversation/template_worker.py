@@ -1,4 +1,4 @@
-"""The process in which templates of others are rendered, by transformers' own function: a request a line in, a reply a line out.
+"""The child process that renders foreign chat templates with transformers' own function: one request and one reply a line.
 
 Started by its path, without the package: it costs one import of jinja2 and numpy. The system ends it where a rendering takes
 more processor time or memory than its limits, whatever code a template keeps busy.

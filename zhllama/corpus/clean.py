@@ -1,4 +1,4 @@
-"""The cleaning of a corpus as phases of datatrove: read, edit, filter; exact duplicates; near duplicates; write."""
+"""The cleaning of a corpus as datatrove phases: read, edit and filter; exact duplicates; near duplicates; write."""
 
 import json
 import shutil

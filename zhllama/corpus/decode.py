@@ -1,4 +1,4 @@
-"""Bytes of unknown origin to text: declared or detected, strict, and every failure with its reason."""
+"""Decodes bytes of a declared or detected encoding strictly; every failure has a reason."""
 
 import codecs
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Files to documents: text cut at blank lines, JSON lines, Parquet; whatever cannot be read comes out with its reason."""
+"""Reads documents from text, JSON lines and Parquet; unreadable ones are returned with a reason."""
 
 import io
 import os

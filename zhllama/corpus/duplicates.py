@@ -1,4 +1,4 @@
-"""Near duplicates by datatrove's MinHash over runs of 5 characters: signatures by numpy, and pairs looked at twice."""
+"""Near-duplicate detection by datatrove's MinHash over 5-character shingles, with numpy signatures and verified pairs."""
 
 from pathlib import Path
 from typing import Any

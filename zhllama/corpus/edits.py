@@ -1,4 +1,4 @@
-"""What cleaning changes inside a document. Each is text -> text, and takes time linear in the text."""
+"""The edits of cleaning: functions from text to text, in time linear in the text."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""One phase of cleaning on this machine, on a Ray cluster or under Slurm, through datatrove's executors."""
+"""Runs a cleaning phase on this machine, on a Ray cluster or under Slurm, with datatrove's executors."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""A source to shards of JSON lines: streamed, cut off at a limit, and gone on with after an interruption."""
+"""Downloads a source into shards of JSON lines: streamed, limited, and resumed after an interruption."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What cleaning drops. Each looks at one document and returns why it goes, or None for one that stays."""
+"""The filters of cleaning: each returns the reason to reject a document, or None."""
 
 import re
 from collections.abc import Callable, Iterable

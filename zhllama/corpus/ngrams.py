@@ -1,4 +1,4 @@
-"""Runs of n characters as numbers: what repetition and near duplicates are counted in, since Chinese has no spaces."""
+"""Character n-grams as numbers, for repetition and near duplicates, since Chinese has no spaces."""
 
 from typing import Any
 

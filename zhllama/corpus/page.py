@@ -1,4 +1,4 @@
-"""The page of a cleaning: one HTML file that needs nothing else; counts, lengths and examples step by step."""
+"""The HTML page of a cleaning run: counts, lengths and examples of each step."""
 
 from jinja2 import Environment
 

@@ -1,4 +1,4 @@
-"""Our reading, editing and filtering as blocks of a datatrove pipeline: one record type, rejects written with their reason."""
+"""Reading, editing and filtering as datatrove pipeline steps; rejects are written with their reason."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence

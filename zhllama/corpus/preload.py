@@ -1,4 +1,4 @@
-"""What the fork server of the local executor loads once, so that each worker starts with it: see `executors`."""
+"""What the fork server of the local executor imports once for all workers; see `executors`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Where text comes from: one YAML file a source, shipped in corpora/ or the user's own; a folder is a source too."""
+"""Text sources: one YAML file each, shipped in corpora/ or the user's own; a folder is a source too."""
 
 from collections.abc import Mapping
 from pathlib import Path

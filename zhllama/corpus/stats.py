@@ -1,4 +1,4 @@
-"""What a cleaning did, step by step, from datatrove's stats and the files themselves; and whether every document is there."""
+"""The statistics of a cleaning run, step by step, and the check that every document is accounted for."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""How the local executor's processes behave: quiet, and gone when their command is."""
+"""Worker processes of the local executor: quiet, and ended with their parent."""
 
 import os
 import threading

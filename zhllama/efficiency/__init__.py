@@ -1,1 +1,1 @@
-"""How finely tokenizers cut text: counting, the figures, and the report's page."""
+"""Tokenization efficiency: counting, figures, the report's page, and advice on extending."""

@@ -1,4 +1,4 @@
-"""advice.html: the curve and its costs on one page that needs nothing else; names from the user are escaped."""
+"""advice.html: the curve and its costs on one self-contained page; the user's names are escaped."""
 
 from collections.abc import Sequence
 from html import escape

@@ -1,4 +1,4 @@
-"""From counts to figures; docs/metrics.md has the definitions and their sources."""
+"""Computes figures from counts; docs/metrics.md has the definitions and their sources."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

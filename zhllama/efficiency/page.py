@@ -1,4 +1,4 @@
-"""report.html: the report on one page that needs nothing else, with a BPE of its own for what is typed into it."""
+"""report.html: the report on one self-contained page, with a BPE in JavaScript for typed text."""
 
 import json
 from collections.abc import Iterator, Sequence

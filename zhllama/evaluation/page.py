@@ -1,4 +1,4 @@
-"""report.html of a judging run: who won, how surely, and what the judge said; every text of a model is escaped."""
+"""report.html of a judging run: win rates, intervals, and the judge's words, all escaped."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape

@@ -1,4 +1,4 @@
-"""Charts as inline SVG that takes its colours from the page: a sunburst, and bars."""
+"""Charts as inline SVG in the colors of the page: a sunburst and bars."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""report.html: what a run made, on one page that needs nothing else; every text of a model is escaped."""
+"""report.html of a gen-zh run on one self-contained page; all text of a model is escaped."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What clients of the API may ask for: OpenAI's request bodies, each field honoured or named in the refusal."""
+"""The request bodies of OpenAI's API: each field is honored, or named in the refusal."""
 
 import json
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""A conversation with a model: its history, and what of it still fits when it has grown too long."""
+"""A conversation with a model: its history, and which turns still fit the context."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""One model for many clients: one generation at a time, the others wait in the order in which they came."""
+"""Serves one model to many clients: one generation at a time, in the order of the requests."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

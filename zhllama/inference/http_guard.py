@@ -1,4 +1,4 @@
-"""What stands before an HTTP app: who may ask (Host, Origin), for what, and how much of a body is taken, for how long.
+"""Guards an HTTP application: Host, Origin and route, and limits on the size and duration of a body.
 
 A page of any origin can have its visitor's browser send requests to 127.0.0.1, and by DNS rebinding it can read the
 answers too: then `Host` is the attacker's name, and `Origin` is the page's.

@@ -1,4 +1,4 @@
-"""An HTTP server in a thread of this process, that neither slow nor many clients can hold up: uvicorn with deadlines."""
+"""Runs uvicorn in a thread with deadlines, so that slow clients delay nobody."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""A GGUF file as a speaker: llama.cpp in this process, by the xllamacpp package."""
+"""A GGUF file as a chat model: llama.cpp in this process, through xllamacpp."""
 
 import json
 import secrets

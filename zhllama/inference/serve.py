@@ -1,4 +1,4 @@
-"""A model behind OpenAI's API: /v1/models, /v1/chat/completions, /v1/completions, /health, and nothing else."""
+"""The OpenAI-compatible server: /v1/models, /v1/chat/completions, /v1/completions, /health, and nothing else."""
 
 import asyncio
 import json

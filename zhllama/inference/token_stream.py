@@ -1,4 +1,4 @@
-"""Tokens as they come, into text as it can be shown: never half a character."""
+"""Turns tokens into displayable text as they arrive, never half a character."""
 
 from collections.abc import Callable, Iterator
 from queue import Queue

@@ -1,4 +1,4 @@
-"""A model that transformers runs, as a speaker: its template, its end of turn, its answer piece by piece."""
+"""A transformers model as a chat model: its template, its end of turn, its streamed answer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

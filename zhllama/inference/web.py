@@ -1,4 +1,4 @@
-"""A chat page in the browser, in its language, by gradio: nothing is fetched from elsewhere, nothing is told to anyone."""
+"""The chat page in the browser, by gradio, in the browser's language; nothing is loaded from or sent elsewhere."""
 
 import os
 import re

@@ -1,1 +1,1 @@
-"""Every reader of files: the one place through which other people's data enters, and how files are written as wholes."""
+"""Reading and writing of files: the only way in for foreign data, and atomic writes."""

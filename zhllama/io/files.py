@@ -1,4 +1,4 @@
-"""Files as wholes: only regular ones are opened; written beside and renamed, hashed, never half there; and the JSON in them."""
+"""Opens regular files only, writes files atomically, and hashes them."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file of llama.cpp, read without its weights. Format: ggml/docs/gguf.md."""
+"""Reads the metadata of a GGUF file of llama.cpp without its weights (ggml/docs/gguf.md)."""
 
 import struct
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""JSON of other people: the one place where it is parsed, and what of it is refused.
+"""Parses foreign JSON, with limits on what is accepted.
 
 Python's parser takes NaN, keeps the last of two equal names, and ends a deeply nested text by RecursionError; what the
 rest of the package is given is standard JSON, or an InputError.

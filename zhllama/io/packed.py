@@ -1,4 +1,4 @@
-"""Packed files (.gz, .bz2, .xz, .zst) as streams of bytes: damage names the file and the place, and bombs end early."""
+"""Decompresses .gz, .bz2, .xz and .zst as streams: damage is located, and bombs end early."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Records of a Parquet file, batch by batch; every fault of the file is an InputError that names it."""
+"""Reads records of a Parquet file in batches; every fault is an InputError that names the file."""
 
 from collections.abc import Iterator
 from pathlib import Path

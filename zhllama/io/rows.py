@@ -1,4 +1,4 @@
-"""Rows of JSON from a file, each with its line: one object a line, or the members of one list."""
+"""Reads rows of JSON with their line numbers: one object a line, or the members of one list."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, checked once for every command, and the tensors that it describes.
+"""Reads and checks the header of a safetensors file, and loads its tensors.
 
 Format: huggingface/safetensors, README.md: 8 bytes of length, a JSON object of that length, then the tensors' bytes, which
 follow each other without a gap up to the end of the file.

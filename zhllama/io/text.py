@@ -1,4 +1,4 @@
-"""Text from anywhere as a stream: .txt, .jsonl, .parquet; plain, .gz, .xz or .zst; files, folders, globs."""
+"""Streams text from files, folders and globs: .txt, .jsonl, .parquet, also compressed."""
 
 import glob
 import re

@@ -1,4 +1,4 @@
-"""Files that torch.save wrote: tensors and plain values are read, objects that would run code are refused by name."""
+"""Reads files of torch.save: tensors and plain values only; objects that would run code are refused by name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

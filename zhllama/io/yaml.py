@@ -1,4 +1,4 @@
-"""Reads YAML that people write: one mapping of plain values, mistakes told with their line.
+"""Reads YAML that people write: one mapping of plain values; mistakes are reported with their line.
 
 Aliases can blow a small file up, and a tag (`!!timestamp`, `!!python/object`) builds something other than what stands
 there: both are refused. A date stays the text that it is.

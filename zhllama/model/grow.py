@@ -1,4 +1,4 @@
-"""Gives a model rows for a larger vocabulary, shard by shard: only the embedding and the head are read and changed."""
+"""Grows a model for a larger vocabulary, shard by shard: only embedding and LM head are read and changed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Training: rows without copies, a loss that holds no logits, packed blocks, whole checkpoints; the Trainer drives."""
+"""Training: trainable rows without copies, a fused loss, packed blocks, atomic checkpoints, on transformers' Trainer."""

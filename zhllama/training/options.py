@@ -1,4 +1,4 @@
-"""What a pre-training run is asked to do, checked before anything is read."""
+"""The options of a training run, checked before anything is read."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""The run's page: its figures and curves, one HTML file that needs nothing else, light and dark."""
+"""The HTML page of a training run: its figures and curves, self-contained, light and dark."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,1 +1,1 @@
-"""Vocabularies: train one, merge two, prove the result."""
+"""Vocabularies: train, extend, prune and audit them."""

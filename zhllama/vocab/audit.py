@@ -1,4 +1,4 @@
-"""Compare an extended vocabulary with its base: moved ids, dead pieces, drift, parity in transformers, and the gain."""
+"""Compares an extended vocabulary with its base: moved ids, dead pieces, drift, parity in transformers, and the gain."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

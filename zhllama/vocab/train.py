@@ -1,4 +1,4 @@
-"""Train a Chinese SentencePiece model, on text or on the word list that jieba ships."""
+"""Trains a Chinese SentencePiece model, on text or on the word list that jieba ships."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
