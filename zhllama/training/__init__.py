@@ -1,1 +1,1 @@
-"""Training: rows without copies, a loss that holds no logits, packed blocks, whole checkpoints; the Trainer drives."""
+"""Training: pre-training, fine-tuning, reward models and DPO, with trainable rows, packing, checkpoints and plans."""
