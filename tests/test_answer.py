@@ -134,7 +134,7 @@ def test_prompts_beyond_the_context_are_refused(model: Path, tmp_path: Path) -> 
     result = run(model, "--questions", path, "--out", tmp_path / "run", "--reply-tokens", 8)
     assert (result["questions"], result["answered"], result["refused"]) == (2, 1, 1)
     refused = rows(tmp_path / "run" / "refused.jsonl")
-    assert refused[0]["id"] == "long" and refused[0]["reason"].endswith("and the model sees 512")
+    assert refused[0]["id"] == "long" and refused[0]["reason"].endswith("exceed the context of 512")
 
 
 def test_user_errors_are_one_line_and_leave_no_folder(model: Path, questions: Path, tmp_path: Path) -> None:

@@ -29,6 +29,17 @@ def start(
     world: Path, name: str, out: Path, told_in: Path, first: Callable[[], object] = int
 ) -> tuple[int, Wait]:
     """A command in a forked process that calls `first` before; its id, and what waits for its end."""
+    if name == "corpus clean":  # a fork of this process would share its fork server, which is not its child
+        words = [sys.executable, "-m", "zhllama", *COMMANDS[name].line(out)]
+        process = subprocess.Popen(
+            words, cwd=world, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+        def wait_for_process() -> Told:
+            _, err = process.communicate()
+            return Told(process.returncode, "", err)
+
+        return process.pid, wait_for_process
     child = os.fork()
     if child == 0:
         first()

@@ -74,6 +74,8 @@ SLOW = ("sorting", "product of sums", "lipsum", "replace", "macros that branch",
 def test_it_is_refused_in_one_line(tokenizer: Any, name: str) -> None:
     tokenizer.chat_template = HOSTILE[name] + "{{ messages[-1].content }}</s>"
     begun = time.monotonic()
+    # The largest child so far: tests before this one may have had larger ones.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     with pytest.raises(InputError) as error:
         template_for("own", tokenizer)
     told = str(error.value)
@@ -83,7 +85,7 @@ def test_it_is_refused_in_one_line(tokenizer: Any, name: str) -> None:
     ), told
     assert time.monotonic() - begun < 10 or os.getloadavg()[0] > 2, "too slow on a machine that is not busy"
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert children.ru_maxrss < 1.5 * (1 << 20), "KiB of the largest child"
+    assert children.ru_maxrss < max(1.5 * (1 << 20), before + 1), "KiB of the largest child"
 
 
 def test_the_bound_is_on_each_conversation(tokenizer: Any) -> None:

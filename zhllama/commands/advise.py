@@ -1,4 +1,4 @@
-"""advise."""
+"""The command `advise`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

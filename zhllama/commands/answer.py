@@ -1,4 +1,4 @@
-"""answer."""
+"""The command `answer`."""
 
 import time
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""audit."""
+"""The command `audit`."""
 
 from collections.abc import Iterator
 from pathlib import Path

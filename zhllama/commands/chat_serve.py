@@ -1,4 +1,4 @@
-"""chat, serve."""
+"""The commands `chat` and `serve`."""
 
 import codecs
 import io

@@ -1,4 +1,4 @@
-"""corpus list, fetch, clean, show."""
+"""The commands `corpus list`, `show`, `fetch` and `clean`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,4 +1,4 @@
-"""gen-zh, refilter."""
+"""The commands `gen-zh` and `refilter`."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""grow, export, eval."""
+"""The commands `grow`, `export` and `eval`."""
 
 from dataclasses import asdict
 from pathlib import Path

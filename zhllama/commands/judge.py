@@ -1,4 +1,4 @@
-"""judge."""
+"""The command `judge`."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""pretrain, pack."""
+"""The commands `pretrain` and `pack`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""report."""
+"""The command `report`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""reward, dpo."""
+"""The commands `reward` and `dpo`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""run, lineage, demo."""
+"""The commands `run`, `lineage` and `demo`."""
 
 import signal
 import subprocess

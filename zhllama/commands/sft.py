@@ -1,4 +1,4 @@
-"""sft."""
+"""The command `sft`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""sharegpt clean, split."""
+"""The commands `sharegpt clean` and `sharegpt split`."""
 
 from collections import Counter
 from pathlib import Path

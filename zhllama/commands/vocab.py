@@ -1,4 +1,4 @@
-"""train-vocab, merge-vocab."""
+"""The commands `train-vocab` and `merge-vocab`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal

@@ -135,7 +135,7 @@ def most_useful(
     )
     saved = savings(counts, joined_ids(merge), len(base.pieces))
     order = np.argsort(-saved, kind="stable")
-    return [base.extended(merge.added[i].piece for i in np.sort(order[:size])) for size in sizes]
+    return [base.extended(merge.added[i] for i in np.sort(order[:size])) for size in sizes]
 
 
 def untied(base: Path, folder: Path) -> Path:
