@@ -285,7 +285,7 @@ def test_commands_print_through_these_alone() -> None:
         if (
             path.name
             in ("terminal.py", "sentences.py", "journal.py", "sandboxed_templates.py", "template_worker.py")
-            or path == folder / "common.py"
+            or path == folder / "shared.py"
         ):
             continue
         text = path.read_text(encoding="utf-8")
