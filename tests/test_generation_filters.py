@@ -104,9 +104,9 @@ def test_personal_data() -> None:
 @pytest.mark.parametrize(
     ("options", "where"),
     [
-        ({"without": frozenset({"ugly"})}, "--without ugly"),
-        ({"threshold": 0.0}, "--threshold"),
-        ({"min_han": 2.0}, "--min-han"),
+        ({"without": frozenset({"ugly"})}, "without ugly"),
+        ({"threshold": 0.0}, "threshold"),
+        ({"min_han": 2.0}, "min_han"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], where: str) -> None:

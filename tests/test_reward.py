@@ -111,7 +111,7 @@ def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_pat
     assert (len(found.learnt), [bad.where for bad in found.left_out]) == (1, [f"{path}:2", f"{path}:3"])
     with pytest.raises(InputError, match=r"leaves no pair to learn from: .*too long"):
         read_pairs([ground / "pairs.jsonl"], encoder, 16)
-    with pytest.raises(OptionError, match="--aside 1"):
+    with pytest.raises(OptionError, match="aside 1"):
         read_pairs([path], encoder, 256, aside=1)
     given = read_pairs([ground / "pairs.jsonl"], encoder, 256, given_aside=[ground / "pairs.jsonl"])
     assert len(given.learnt) == len(given.aside) == 60
@@ -208,7 +208,7 @@ def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> 
         (("--template", "own"), "template own: is not there: the tokenizer has no chat_template."),
         (("--lora-module", "nope"), "--lora-module"),
         (("--aside", 2), "--aside 2.0: is not from 0 up to 1."),
-        (("--lr", 0), "--lr: is not between 0 and 1."),
+        (("--lr", 0), "--lr: 0 is not above 0."),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(

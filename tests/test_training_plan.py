@@ -10,7 +10,7 @@ from tests.model_toys import line, write_model
 from zhllama.commands.shared import read_recipe
 from zhllama.errors import OptionError
 from zhllama.training.hardware import Hardware, named_hardware
-from zhllama.training.options import Lora, TrainingOptions
+from zhllama.training.options import Lora, PretrainingOptions
 from zhllama.training.plan import plan_training, shape_of
 
 RECIPES = sorted(
@@ -68,7 +68,7 @@ def test_the_plan_of_a_model_at_hand_counts_its_parameters(tmp_path: Path) -> No
 
 
 def test_checkpointing_comes_where_memory_asks_for_it() -> None:
-    options = TrainingOptions(lora=None, rows="all", matrices="input", steps=10, batch=64, micro_batch=64)
+    options = PretrainingOptions(stage=1, rows="all", matrices="input", steps=10, batch=64, micro_batch=64)
     shape = shape_of(toy("llama-7b"), rows=49953)
     roomy = Hardware("GPU", 1, 400 << 30, 1e14, "bf16")
     assert not plan_training(options, shape, 32000, roomy).checkpointing
@@ -81,7 +81,7 @@ def test_checkpointing_comes_where_memory_asks_for_it() -> None:
 def test_new_rows_cost_less_than_all_and_adapters_alone_least() -> None:
     shape = shape_of(toy("llama-7b"), Lora(), 49953)
     trained = {
-        rows: plan_training(TrainingOptions(Lora(), rows=rows), shape, 32000, A100).trained
+        rows: plan_training(PretrainingOptions(stage=2, rows=rows), shape, 32000, A100).trained
         for rows in ("all", "new", "none")
     }
     assert trained == {"all": 417603584, "new": 2 * 17953 * 4096 + 8388608, "none": 8388608}
@@ -103,9 +103,9 @@ def toy(name: str) -> Any:
             ("--shape", "llama-7b", "--lora-module", "query"),
             "no linear layer 'query'. Its layers are down_proj",
         ),
-        (("--shape", "llama-7b", "--lr", "2"), "--lr: is not between 0 and 1"),
-        (("--shape", "llama-7b", "--warmup", "1.5"), "--warmup: is not between 0 and 1"),
-        (("--shape", "llama-7b", "--lora-rank", "0"), "--lora-rank: is below 1"),
+        (("--shape", "llama-7b", "--lr", "2"), "--lr: 2 is not below 1. Give e.g. 0.0002."),
+        (("--shape", "llama-7b", "--warmup", "1.5"), "--warmup: 1.5 is not below 1. Give e.g. 0.05."),
+        (("--shape", "llama-7b", "--lora-rank", "0"), "--lora-rank: 0 is not above 0. Give e.g. 8."),
         (("--config", "no-such-recipe"), "is neither a .yaml file nor a shipped recipe"),
     ],
 )
@@ -116,7 +116,7 @@ def test_errors_are_one_line(tmp_path: Path, arguments: tuple[str, ...], wanted:
 
 def test_stage_one_without_rows_is_refused() -> None:
     with pytest.raises(OptionError, match="nothing to learn"):
-        TrainingOptions(lora=None, rows="none")
+        PretrainingOptions(stage=1, rows="none")
 
 
 def test_machines_are_read() -> None:

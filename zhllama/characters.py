@@ -54,5 +54,5 @@ def charsets(names: str) -> tuple[Charset, ...]:
     given = [name.strip() for name in names.split(",") if name.strip()]
     for name in given:
         if name not in known:
-            raise OptionError("--cover", f"unknown character set {name!r}", f"Known are: {', '.join(known)}")
+            raise OptionError("cover", f"unknown character set {name!r}", f"Known are: {', '.join(known)}")
     return tuple(given)  # type: ignore[arg-type]

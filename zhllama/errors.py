@@ -6,7 +6,11 @@ class ZhllamaError(Exception):
 
     def __init__(self, where: object, what: str, remedy: str = "") -> None:
         self.where, self.what, self.remedy = str(where), what, remedy
-        super().__init__(f"{where}: {what}." + (f" {remedy}." if remedy else ""))
+        super().__init__(self.text())
+
+    def text(self) -> str:
+        """Where, what and the remedy as one line."""
+        return f"{self.where}: {self.what}." + (f" {self.remedy}." if self.remedy else "")
 
 
 class InputError(ZhllamaError):

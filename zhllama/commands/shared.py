@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from zhllama.commands.terminal import SafeConsole, json_text, shown
 from zhllama.errors import InputError, MissingPackage, OptionError
-from zhllama.io.yaml import read_yaml
+from zhllama.io.files import LONGEST_LINE
+from zhllama.options import FORMER, check_bounds, option
 
 screen = SafeConsole()
 notes = SafeConsole(stderr=True)
@@ -57,7 +59,14 @@ def read_recipe(name: str) -> dict[str, Any]:
         if Path(name).name != name or not path.is_file():
             known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml"))) or "none yet"
             raise InputError(name, "is neither a .yaml file nor a shipped recipe", f"Shipped are: {known}")
+    from zhllama.io.yaml import read_yaml
+
     return read_yaml(path, "a mapping of options")
+
+
+def key_of_flag(flag: str) -> str:
+    """A flag as recipes spell it."""
+    return flag.lstrip("-").replace("-", "_")
 
 
 def _use_recipe(context: typer.Context, value: str | None) -> str | None:
@@ -65,7 +74,11 @@ def _use_recipe(context: typer.Context, value: str | None) -> str | None:
     if value is None or context.resilient_parsing:
         return value
     recipe = {str(key).replace("-", "_"): v for key, v in read_recipe(value).items() if key != "command"}
-    known = {name: p for p in context.command.params for name in [p.name] if name is not None}
+    known = {p.name: p for p in context.command.params if p.name and not p.name.startswith(FORMER)}
+    for param in context.command.params:
+        if param.name and param.name.startswith(FORMER) and (former := key_of_flag(param.opts[0])) in recipe:
+            new = param.name.removeprefix(FORMER).rpartition("_")[0]
+            raise OptionError(value, f"the option {former!r} is now {new!r}", f"Write {new}")
     unknown = sorted(recipe.keys() - known.keys())
     if unknown:
         raise OptionError(
@@ -108,6 +121,26 @@ MaxLineBytes = Annotated[
         "--max-line-bytes", min=1, help="A longer line of text or JSON is refused.", callback=_limit_lines
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineOptions:
+    """The longest line that readers of text and JSON accept, which counts for the whole process."""
+
+    max_line_bytes: int = option(LONGEST_LINE, "A longer line of text or JSON is refused.", minimum=1)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        _limit_lines(self.max_line_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(LineOptions):
+    """How text files are read."""
+
+    field: str = option("text", "Field of .json, .jsonl and .parquet that contains the text.")
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is drawn by chance.")]
 Config = Annotated[

@@ -128,7 +128,7 @@ def asked_of(contestants: Sequence[Answers], given: Sequence[Question] | None = 
     names = [c.name for c in contestants]
     for name in names:
         if names.count(name) > 1:
-            raise OptionError("--answers", f"has two files called {name!r}", "Name them: --answers NAME=FILE")
+            raise OptionError("answers", f"has two files called {name!r}", "Name them: `answers` NAME=FILE")
     found = {question.id: question for question in given or ()}
     for contestant in contestants:
         for told in contestant.questions.values():

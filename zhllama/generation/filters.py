@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from zhllama.characters import han
 from zhllama.corpus.edits import EMAIL, ID, PHONE, masked
 from zhllama.errors import OptionError
+from zhllama.generation.options import GenerationFilters
 from zhllama.generation.similarity import simplified
 from zhllama.generation.tasks import Task
 
@@ -40,27 +41,27 @@ FEW = 10  # letters: a shorter answer is too short for a share of Han to mean an
 class Rules:
     """The filters' options; lengths in characters, shares from 0 to 1."""
 
-    min_instruction: int = 4
-    max_instruction: int = 500
-    max_input: int = 2000
-    min_output: int = 1
-    max_output: int = 4000
-    min_han: float = 0.3
-    max_repeats: float = 0.3
-    threshold: float = 0.7
-    keep_traditional: bool = False
-    drop_personal: bool = False
+    min_instruction: int = GenerationFilters.min_instruction
+    max_instruction: int = GenerationFilters.max_instruction
+    max_input: int = GenerationFilters.max_input
+    min_output: int = GenerationFilters.min_output
+    max_output: int = GenerationFilters.max_output
+    min_han: float = GenerationFilters.min_han
+    max_repeats: float = GenerationFilters.max_repeats
+    threshold: float = GenerationFilters.threshold
+    keep_traditional: bool = GenerationFilters.keep_traditional
+    drop_personal: bool = GenerationFilters.drop_personal
     blacklist: tuple[str, ...] = ()
     without: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
         for name in sorted(self.without - set(REASONS)):
             raise OptionError(
-                f"--without {name}", "is no filter that can be left out", f"These are: {', '.join(REASONS)}"
+                f"without {name}", "is no filter that can be left out", f"These are: {', '.join(REASONS)}"
             )
         if not 0 < self.threshold <= 1:
-            raise OptionError("--threshold", "is not above 0 and at most 1", "The papers' is 0.7")
-        for option, share in (("--min-han", self.min_han), ("--max-repeats", self.max_repeats)):
+            raise OptionError("threshold", "is not above 0 and at most 1", "The papers' is 0.7")
+        for option, share in (("min_han", self.min_han), ("max_repeats", self.max_repeats)):
             if not 0 <= share <= 1:
                 raise OptionError(option, "is no share from 0 to 1", "Give one such as 0.3")
 

@@ -37,19 +37,19 @@ class GenerationPlan:
     def of(cls, options: Mapping[str, Any]) -> "GenerationPlan":
         name, n = options["method"], options.get("n")
         if n is not None and n < 1:
-            raise OptionError(f"--n {n}", "is not above 0", "Say how many tasks to keep")
+            raise OptionError(f"n {n}", "is not above 0", "Say how many tasks to keep")
         for option in ("answers", "reply_tokens"):
             if (value := options.get(option)) is not None and value < (2 if option == "answers" else 1):
-                raise OptionError(f"--{option.replace('_', '-')} {value}", "is too small", "Leave it out")
+                raise OptionError(f"{option} {value}", "is too small", "Leave it out")
         from_given = name in ("translate", "rank", "evolve")
         if from_given != bool(options.get("given")):
             raise OptionError(
-                f"--method {name}",
-                "needs --given" if from_given else "takes no --given",
-                "Give a file in Alpaca's form" if from_given else "Give --seeds, or another --method",
+                f"method {name}",
+                "needs `given`" if from_given else "takes no `given`",
+                "Give a file in Alpaca's form" if from_given else "Give `seeds`, or another `method`",
             )
         if options.get("structured") and (name != "alpaca" or options.get("api") != "chat"):
-            raise OptionError("--structured", "is for --method alpaca and --api chat alone", "Leave it out")
+            raise OptionError("structured", "is for `method` alpaca and `api` chat alone", "Leave it out")
         own = [Path(p) for p in options.get("blacklist") or ()]
         lists = [shipped("prompts_zh", "blacklist.txt"), *own]
         seeds_file = Path(options.get("seeds") or shipped("seeds_zh", "seed_tasks.jsonl"))

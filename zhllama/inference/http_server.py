@@ -28,7 +28,7 @@ def bound(option: str, host: str, port: int) -> socket.socket:
     except OSError as error:
         taken.close()
         told = f"cannot be had on {host} ({error.strerror or error})"
-        raise OptionError(f"{option} {port}", told, f"Give another with {option}, or 0 for any") from None
+        raise OptionError(f"{option} {port}", told, f"Give another with `{option}`, or 0 for any") from None
     return taken
 
 

@@ -60,7 +60,7 @@ def _refuse_untrained(template: ChatTemplate, tokenizer: Any, had: int, options:
     fresh = [t for t in template.tokens if tokenizer.convert_tokens_to_ids(t) >= had]
     if fresh and options.rows == "none" and not options.full:
         told = f"leaves the new rows of {', '.join(fresh)} untrained"
-        raise OptionError("--rows none", told, "Give --rows new or all, or --template alpaca")
+        raise OptionError("rows none", told, "Give `rows` new or all, or `template` alpaca")
 
 
 def keeps_samples_apart(config: Any) -> bool:

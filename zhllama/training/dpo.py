@@ -49,7 +49,7 @@ def dpo(
     if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         # trl writes what the model begun with thought of the answers into a file of the first process's own.
         told = "goes with one process alone"
-        raise OptionError("--full", told, "Leave it out, or start without torchrun")
+        raise OptionError("full", told, "Leave it out, or start without torchrun")
 
     def build(model: Any, planned: TrainingPlan, given: dict[str, Any]) -> PairTrainer:
         return _trainer(model, options, preference, planned, run, given)

@@ -16,17 +16,17 @@ def refuse_four_bit(chain: Chain, sharded: bool) -> None:
     """OptionError unless this machine and this model can be trained over layers in 4 bits."""
     if not torch.cuda.is_available():
         remedy = "Leave it out; to plan for one, give --dry-run --machine 4090"
-        raise OptionError("--load-in-4bit", "needs a CUDA GPU, and here is none", remedy)
+        raise OptionError("load_in_4bit", "needs a CUDA GPU, and here is none", remedy)
     if find_spec("bitsandbytes") is None:
-        raise MissingPackage("--load-in-4bit", "bitsandbytes", "cuda")
+        raise MissingPackage("load_in_4bit", "bitsandbytes", "cuda")
     if sharded:
         told = "does not go with parameters that are cut up (FSDP, ZeRO)"
-        raise OptionError("--load-in-4bit", told, "Start it with torchrun")
+        raise OptionError("load_in_4bit", told, "Start it with torchrun")
     for run in chain.runs:
         if (run / ADAPTER).is_dir():
             # Folded into 4 bits they would be rounded away, and export would fold them into what was never trained on.
             told = f"cannot hold the adapter of {run} beside a new one"
-            raise OptionError("--load-in-4bit", told, "Export that run, and train on the exported model")
+            raise OptionError("load_in_4bit", told, "Export that run, and train on the exported model")
 
 
 def loading(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def named_hardware(given: str) -> Hardware:
     gpu = next((g for g in GPUS if found and found[2].upper().removeprefix("RTX") == g), None)
     if found is None or gpu is None or found[1] == "0":
         raise OptionError(
-            "--machine", f"{given!r} is not known", f"Give e.g. 8xA100 or A100-40GB; known: {', '.join(GPUS)}"
+            "machine", f"{given!r} is not known", f"Give e.g. 8xA100 or A100-40GB; known: {', '.join(GPUS)}"
         )
     teraflops, memory, native = GPUS[gpu]
     count = int(found[1] or 1)

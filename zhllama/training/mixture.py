@@ -41,14 +41,12 @@ class WeightedSource:
     weight: float = 1.0
 
     @classmethod
-    def parse(cls, given: str) -> "WeightedSource":
+    def parse(cls, given: str, option: str = "text") -> "WeightedSource":
         """`zh=PATH` or `zh=PATH:3`; PATH a file, a folder or a glob. Errors: OptionError, InputError."""
         label, equals, rest = given.partition("=")
         if not equals or not label.strip() or not rest:
-            raise OptionError(
-                "--text", f"{given!r} is not LABEL=PATH[:WEIGHT]", "Write e.g. --text zh=corpus.txt"
-            )
-        path, weight = weighted(rest, "--text")
+            raise OptionError(option, f"{given!r} is not LABEL=PATH[:WEIGHT]", "Write e.g. zh=corpus.txt")
+        path, weight = weighted(rest, option)
         return cls(label, tuple(find_files([path])), weight)
 
     def hash(self) -> str:
@@ -125,7 +123,7 @@ def pack_source(
 def _too_short(source: WeightedSource, size: int) -> InputError:
     named = source.files[0] if len(source.files) == 1 else f"{source.label} ({len(source.files)} files)"
     return InputError(
-        named, f"does not fill one block of {size} tokens", "Give more text or a smaller --block-size"
+        named, f"does not fill one block of {size} tokens", "Give more text or a smaller `block_size`"
     )
 
 

@@ -99,8 +99,8 @@ class ModelInfo:
         """Rows before the model grew; OptionError where nothing says so."""
         if self.n_old is None:
             told = f"nothing says which rows of {self.chain.base} are new"
-            remedy = "Grow it with zhllama grow, give --old-rows N, or --rows all"
-            raise OptionError("--rows new", told, remedy)
+            remedy = "Grow it with zhllama grow, give `old_rows` N, or `rows` all"
+            raise OptionError("rows new", told, remedy)
         return self.n_old
 
     def inputs(self) -> list[Path]:
@@ -123,7 +123,7 @@ def inspect_model(job: PretrainingJob, options: TrainingOptions) -> ModelInfo:
         return ModelInfo(chain, config, tokens, rows, n_old, grows=False)
     if chain.runs:
         told = f"is not the tokenizer that {chain.runs[-1]} was trained with"
-        raise InputError(tokens.path, told, "Leave --tokenizer out")
+        raise InputError(tokens.path, told, "Leave `tokenizer` out")
     growth = plan_growth(chain.base, tokens.folder)
     return ModelInfo(chain, config, tokens, growth.rows, growth.n_old, grows=True)
 
@@ -132,7 +132,7 @@ def check_old_rows(options: TrainingOptions, rows: int) -> None:
     """OptionError for more old rows than there are."""
     if options.old_rows is not None and not 0 <= options.old_rows <= rows:
         told = f"{options.old_rows:,} is not among the model's {rows:,} rows"
-        raise OptionError("--old-rows", told, "Give fewer")
+        raise OptionError("old_rows", told, "Give fewer")
 
 
 def check_length(config: Any, length: int) -> None:
@@ -140,7 +140,7 @@ def check_length(config: Any, length: int) -> None:
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and length > longest:
         told = f"is {length:,} and the model was made for {longest:,} tokens"
-        raise OptionError("--max-length", told, "Give fewer")
+        raise OptionError("block_size", told, "Give fewer")
 
 
 def old_rows_by_manifest(chain: Chain) -> int | None:

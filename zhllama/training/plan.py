@@ -83,7 +83,7 @@ def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
     unknown = sorted(set(modules) - known)
     if unknown:
         told = f"the model has no linear layer {unknown[0]!r}"
-        raise OptionError("--lora-module", told, f"Its layers are {', '.join(sorted(known))}")
+        raise OptionError("lora_module", told, f"Its layers are {', '.join(sorted(known))}")
     return [module for name, module in linear.items() if name.rpartition(".")[2] in modules]
 
 
@@ -153,8 +153,8 @@ def plan_training(
     fixed = _fixed_memory(options, shape, rows, matrices, trained, precision, sharded)
     on_cpu = machine.name == "CPU"
     plain = _activations(options, shape, precision, False, on_cpu)
-    checkpointing = options.checkpointing == "on" or (
-        options.checkpointing == "auto" and sum(fixed.values()) + plain > ROOM * machine.memory
+    checkpointing = options.gradient_checkpointing == "on" or (
+        options.gradient_checkpointing == "auto" and sum(fixed.values()) + plain > ROOM * machine.memory
     )
     memory = {
         **fixed,
@@ -198,13 +198,13 @@ def _fixed_memory(
     frozen: float = (shape.body + shape.matrix * ((1 if shape.tied else 2) - matrices)) * (
         4 if options.full else width
     )
-    if options.four_bit:
+    if options.load_in_4bit:
         frozen += shape.linear * (BYTES_A_WEIGHT - width)
     cast = shape.matrix * width if width != 4 else 0
     return {
         "frozen": round(frozen),
         "restored": shape.inner * shape.width * width
-        if options.four_bit
+        if options.load_in_4bit
         else 0,  # one layer's, for its product
         "matrices": shape.matrix * 4 * matrices,
         "adapters": shape.lora * 4,

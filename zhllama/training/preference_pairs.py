@@ -64,7 +64,7 @@ def read_pairs(
     nothing is left to learn from.
     """
     if not 0 <= aside < 1:
-        raise OptionError(f"--aside {aside}", "is not from 0 up to 1", "Give 0.1")
+        raise OptionError(f"aside {aside}", "is not from 0 up to 1", "Give 0.1")
     shelf = _Shelf(encoder, length)
     found = [pair for path in files for pair in shelf.read(path, advance)]
     measured = [pair for path in given_aside for pair in shelf.read(path, advance)]
@@ -75,7 +75,7 @@ def read_pairs(
     if not learnt:
         what = f": {shelf.left_out[0].where}: {shelf.left_out[0].reason}" if shelf.left_out else ""
         raise InputError(
-            files[0], f"leaves no pair to learn from{what}", "Give other pairs, or more --max-length"
+            files[0], f"leaves no pair to learn from{what}", "Give other pairs, or more `block_size`"
         )
     held = [pair for key, pair in found if key in kept] + [pair for _, pair in measured]
     return TokenizedPairs(learnt, held, shelf.left_out)

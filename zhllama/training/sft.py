@@ -142,7 +142,7 @@ class ChatTuningJob:
             samples = list(self._samples(self.heldout, size, shelf, lambda count: None, False, TextCounts()))
             self._tell([*shelf.bad, *shelf.long])
             if not samples:
-                raise InputError(self.heldout[0], "leaves no answer to measure", "Give other --eval-data")
+                raise InputError(self.heldout[0], "leaves no answer to measure", "Give other `eval_data`")
         else:
             aside = [_conversation(given) for some in blocks for given in some.aside()]
             found = [_sample(row, self.encoder.encode(row), size, shelf) for row in aside]

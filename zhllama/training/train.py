@@ -105,7 +105,7 @@ def train(
 
     Under torchrun every process calls this alike. Errors: ZhllamaError of all kinds.
     """
-    if options.four_bit:
+    if options.load_in_4bit:
         refuse_four_bit(ground.chain, is_sharded())
     arguments = trainer_arguments(options, run.out)
     first = arguments.process_index == 0
@@ -130,12 +130,12 @@ def train(
             blocks=float(sum(map(len, blocks))) if blocks else None,
         )
         if planned.steps is None:
-            raise OptionError("--steps", "is needed where the text is streamed", "Give the number of steps")
+            raise OptionError("steps", "is needed where the text is streamed", "Give the number of steps")
         hooks.planned(planned)
         set_seed(options.seed)
         ready = prepare_model(
             ground.chain, layout, options.matrices, options.lora, planned.precision, arguments.device,
-            full=options.full, four_bit=options.four_bit, checkpointing=planned.checkpointing, sharded=is_sharded(),
+            full=options.full, four_bit=options.load_in_4bit, checkpointing=planned.checkpointing, sharded=is_sharded(),
         )  # fmt: skip
         if not ready.keeps_documents_apart:
             how = (
@@ -229,7 +229,7 @@ def _layout(options: TrainingOptions, ground: ModelInfo, blocks: list[PackedBloc
     if options.rows == "used":
         if not blocks:
             raise OptionError(
-                "--rows used", "counts the text, which --stream does not", "Give --rows new or all"
+                "rows used", "counts the text, which `stream` does not", "Give `rows` new or all"
             )
         ids = [*frequent_ids(blocks, n_old), *ids]
     return lay_out(ids, rows, is_sharded())

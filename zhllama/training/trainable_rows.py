@@ -49,7 +49,7 @@ class RowLayout:
 def lay_out(ids: Sequence[int] | range, size: int, whole: bool = False) -> RowLayout:
     """The layout in which exactly the rows of `ids` (ascending) learn, of a matrix of `size` rows."""
     if not len(ids):
-        raise OptionError("--rows", "no row is left to learn", "Give --rows all, or a model with new rows")
+        raise OptionError("rows", "no row is left to learn", "Give `rows` all, or a model with new rows")
     first = size - len(ids)
     if ids[0] == first:  # `new` and `all`: they stand at the end already
         return RowLayout(first, 0 if whole else first)
