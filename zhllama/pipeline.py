@@ -118,7 +118,8 @@ class _Reader:
                 continue
             param = known.get(str(key).replace("-", "_"))
             if param is None or _key(param) in STEERED:
-                names = ", ".join(sorted(known.keys() - STEERED))
+                hidden = {key for key, param in known.items() if getattr(param, "hidden", False)}
+                names = ", ".join(sorted(known.keys() - STEERED - hidden))
                 raise InputError(
                     self.where, f"{key!r} is no option of {' '.join(words)} here", f"Known are: {names}"
                 )

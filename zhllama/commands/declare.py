@@ -42,7 +42,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    run.groups = tuple(groups.values())  # type: ignore[attr-defined]
     del run.__wrapped__
     return run
 

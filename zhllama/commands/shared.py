@@ -1,4 +1,4 @@
-"""What every command shares: the options, the recipe file, the screen, the progress bar."""
+"""What every command shares: common options, recipe files, the screen and the progress bar."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,23 +25,23 @@ def say(text: str, style: str | None = None) -> None:
 
 
 def say_part(text: str) -> None:
-    """Print a part of a line on stdout at once, as a model's answer comes."""
+    """Print a part of a line on stdout immediately, as a model's answer streams."""
     sys.stdout.write(shown(text, screen.encoding))
     sys.stdout.flush()
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print news on stderr."""
+    """Print progress on stderr."""
     notes.print(text, style=style, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """Print what the user should know of and need not stop for, on one line of stderr."""
+    """Print a warning on one line of stderr."""
     note(f"zhllama: {' '.join(text.split())}", "yellow")
 
 
 def check_torch(command: str) -> None:
-    """MissingPackage where what runs and trains models is not installed; its progress bars are turned off."""
+    """Raise MissingPackage where torch or transformers is not installed; turn off their progress bars."""
     try:
         import torch  # noqa: F401
         from transformers.utils import logging
@@ -51,7 +51,7 @@ def check_torch(command: str) -> None:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The options of a YAML file, or of a recipe shipped under zhllama/recipes by its name."""
+    """The options in a YAML file, or in a shipped recipe (zhllama/recipes) by its name."""
     shipped = Path(__file__).parent.parent / "recipes"
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -70,7 +70,7 @@ def key_of_flag(flag: str) -> str:
 
 
 def _use_recipe(context: typer.Context, value: str | None) -> str | None:
-    """Make a recipe's values the defaults of this command; flags given by hand still win."""
+    """Make a recipe's values the defaults of this command; flags override them."""
     if value is None or context.resilient_parsing:
         return value
     recipe = {str(key).replace("-", "_"): v for key, v in read_recipe(value).items() if key != "command"}
@@ -86,9 +86,9 @@ def _use_recipe(context: typer.Context, value: str | None) -> str | None:
             f"unknown option {unknown[0]!r} for {context.info_name}",
             f"Known are: {', '.join(sorted(known))}",
         )
-    for name, given in recipe.items():
-        if isinstance(given, list) != bool(known[name].multiple or known[name].nargs == -1):
-            recipe[name] = given if isinstance(given, list) else [given]
+    for name, setting in recipe.items():
+        if isinstance(setting, list) != bool(known[name].multiple or known[name].nargs == -1):
+            recipe[name] = setting if isinstance(setting, list) else [setting]
     context.default_map = {**(context.default_map or {}), **recipe}
     return value
 
@@ -97,41 +97,21 @@ Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder for the results, with their manifest.", show_default=False)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that holds an earlier run.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)]
-MaybeModel = Annotated[
-    str | None, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)
-]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")]
 MaybeOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
-Field = Annotated[
-    str, typer.Option("--field", help="Field of .json, .jsonl and .parquet that holds the text.")
-]
-
-
-def _limit_lines(value: int) -> int:
-    from zhllama.io.text import limit_lines
-
-    limit_lines(value)
-    return value
-
-
-MaxLineBytes = Annotated[
-    int,
-    typer.Option(
-        "--max-line-bytes", min=1, help="A longer line of text or JSON is refused.", callback=_limit_lines
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LineOptions:
-    """The longest line that readers of text and JSON accept, which counts for the whole process."""
+    """The longest line that readers of text and JSON accept, for the whole process."""
 
     max_line_bytes: int = option(LONGEST_LINE, "A longer line of text or JSON is refused.", minimum=1)
 
     def __post_init__(self) -> None:
+        from zhllama.io.text import limit_lines
+
         check_bounds(self)
-        _limit_lines(self.max_line_bytes)
+        limit_lines(self.max_line_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +122,6 @@ class TextOptions(LineOptions):
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is drawn by chance.")]
 Config = Annotated[
     str | None,
     typer.Option(
@@ -162,7 +141,7 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 @contextmanager
 def progress(title: str, total: float | None = None, unit: str = "bytes") -> Iterator["Bar"]:
-    """A bar on stderr that moves while the body runs; quiet where stderr is no terminal."""
+    """A progress bar on stderr while the body runs; none where stderr is not a terminal."""
     columns = [
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -170,27 +149,21 @@ def progress(title: str, total: float | None = None, unit: str = "bytes") -> Ite
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     ]
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as drawn:
-        yield Bar(drawn, drawn.add_task(title, total=total, note=""))
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
+        yield Bar(bars, bars.add_task(title, total=total, note=""))
 
 
 class Bar:
-    """One moving line: `bar(n)` goes n on, `bar.at(n)` stands at n, `bar.note(text)` says something beside it."""
+    """A progress bar: `bar(n)` advances by n, `bar.at(n)` moves to n, `bar.note(text)` shows a text beside it."""
 
-    def __init__(self, drawn: Progress, task: Any) -> None:
-        self._drawn, self._task = drawn, task
+    def __init__(self, bars: Progress, task: Any) -> None:
+        self._bars, self._task = bars, task
 
     def __call__(self, step: float = 1) -> None:
-        self._drawn.advance(self._task, step)
+        self._bars.advance(self._task, step)
 
     def at(self, done: float, total: float | None = None) -> None:
-        self._drawn.update(self._task, completed=done, total=total)
+        self._bars.update(self._task, completed=done, total=total)
 
     def note(self, text: str) -> None:
-        self._drawn.update(self._task, note=text)
-
-
-def options_of(context: typer.Context) -> dict[str, Any]:
-    """The command's resolved options as they go into config.yaml and the manifest; what steers the run itself left out."""
-    skipped = {"out", "force", "resume", "config", "as_json"}
-    return {key: value for key, value in context.params.items() if key not in skipped}
+        self._bars.update(self._task, note=text)

@@ -31,10 +31,10 @@ class Machines:
     def check(self) -> None:
         """Refuse what cannot start, before any work. Errors: OptionError, MissingPackage."""
         if self.where == "slurm" and not self.partition:
-            raise OptionError("--executor slurm", "needs --partition", "Name a partition; sinfo lists them")
+            raise OptionError("executor slurm", "needs `partition`", "Name a partition; sinfo lists them")
         if self.where == "slurm" and shutil.which("sbatch") is None:
             raise OptionError(
-                "--executor slurm", "finds no sbatch here", "Run it on a login node of the cluster"
+                "executor slurm", "finds no sbatch here", "Run it on a login node of the cluster"
             )
         if self.where == "ray":
             try:
@@ -169,7 +169,7 @@ def _ray(machines: Machines) -> Iterator[None]:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
         except Exception as error:  # Ray raises plain ones
             told = f"cannot start or reach Ray ({' '.join(str(error).split())[:200]})"
-            raise OptionError("--executor ray", told, "See `ray status` and RAY_ADDRESS") from error
+            raise OptionError("executor ray", told, "See `ray status` and RAY_ADDRESS") from error
     try:
         yield
     finally:
