@@ -22,7 +22,7 @@ from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.train import train_on_words
 from zhllama.vocab.vocabulary import Merge
 
-from .test_bytelevel import WORDS, trained
+from .test_byte_level_vocabulary import WORDS, trained
 
 Zhllama = Callable[..., "subprocess.CompletedProcess[str]"]
 SAMPLE = shipped("corpora", "sample")
@@ -94,7 +94,7 @@ def test_a_text_without_dropped_pieces_is_cut_as_before(
     assert changed == [] and any(a != b for a, b in zip(before, after, strict=True))
 
 
-def test_bytelevel(bytes_small: ByteLevelMerge) -> None:
+def test_byte_level_vocabulary(bytes_small: ByteLevelMerge) -> None:
     base, model = bytes_small.base, bytes_small.vocabulary
     assert model.size == base.size == len(model.texts) and bytes_small.removed
     assert all(len(base.texts[id]) > 1 and id not in base.added_tokens for id in bytes_small.removed)

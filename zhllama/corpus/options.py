@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from zhllama.errors import OptionError
 from zhllama.options import option
@@ -92,7 +92,7 @@ class CorpusCleaningOptions:
         from zhllama.corpus.clean import CleaningOptions
         from zhllama.corpus.filters import read_words
 
-        languages = () if self.language == "any" else tuple(self.language.split("+"))
+        languages: Any = () if self.language == "any" else tuple(self.language.split("+"))
         urls = frozenset(word for _, words in read_words(self.url_list) for word in words)
         return CleaningOptions(
             self.markup, self.width, self.boilerplate, self.convert, self.mask, languages, self.script, self.min_han,

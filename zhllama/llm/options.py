@@ -97,7 +97,9 @@ class ServerOptions:
         except ValueError as error:
             raise OptionError("extra_body", f"is not JSON ({error})", EXAMPLE) from error
         if not isinstance(fields, dict):
-            raise OptionError("extra_body", "is not a JSON object", EXAMPLE)
+            raise OptionError(
+                "extra_body", "is not a JSON object", EXAMPLE.replace("an object, such as", "one such as")
+            )
         return fields
 
 
