@@ -48,7 +48,7 @@ def test_parents_are_the_runs_that_inputs_come_from(tmp_path: Path) -> None:
 
 def test_finished_folder_needs_force(tmp_path: Path) -> None:
     finish(tmp_path)
-    with pytest.raises(OutputError, match="holds a finished run"):
+    with pytest.raises(OutputError, match="contains a finished run"):
         finish(tmp_path)
     (tmp_path / "stale.txt").touch()
     finish(tmp_path, force=True)
@@ -268,7 +268,7 @@ def test_a_folder_removed_while_its_run_is_at_work_is_not_made_again(tmp_path: P
     out = tmp_path / "run"
     for resume in (None, False):
         with (
-            pytest.raises(OutputError, match="was removed while the run was at work"),
+            pytest.raises(OutputError, match="was removed during the run"),
             Run(out, "demo", OPTIONS, resume=resume) as run,
         ):
             shutil.rmtree(out)

@@ -314,13 +314,13 @@ def test_what_does_not_fit_is_refused(ground: Path) -> None:
     told = line(ground, *stage(2, "one", "two", "--steps", 1, "--lora-module", "query_key_value", "--force"))
     assert told.code == 1 and "no linear layer 'query_key_value'" in told.err
     told = line(ground, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 3))
-    assert told.code == 1 and "holds a finished run. Give --force" in told.err
+    assert told.code == 1 and "contains a finished run. Give --force" in told.err
 
 
 def test_a_checkpoint_from_other_options_is_refused(ground: Path) -> None:
     arguments = stage(1, "base", "run", "--tokenizer", "tok", "--steps", 9)
     assert killed_at(ground, arguments, ground / "run", 5)
     told = line(ground, *arguments, "--lr", 0.5, "--resume")
-    assert told.code == 1 and "was begun with other options: lr was 0.01 and is 0.5" in told.err
+    assert told.code == 1 and "was started with other options: lr was 0.01 and is 0.5" in told.err
     told = line(ground, *arguments)
-    assert told.code == 1 and "holds an unfinished run. Give --resume" in told.err
+    assert told.code == 1 and "contains an unfinished run. Give --resume" in told.err

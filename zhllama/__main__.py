@@ -1,4 +1,4 @@
-"""The `zhllama` command, which is `python -m zhllama` too."""
+"""The entry point of the `zhllama` command and of `python -m zhllama`."""
 
 import signal
 from typing import NoReturn
