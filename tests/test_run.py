@@ -57,7 +57,7 @@ def test_finished_folder_needs_force(tmp_path: Path) -> None:
 
 def test_force_spares_strangers_and_inputs(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").touch()
-    with pytest.raises(OutputError, match="not of a zhllama run"):
+    with pytest.raises(OutputError, match="something other than a zhllama run"):
         finish(tmp_path, force=True)
     finish(tmp_path / "run")
     with pytest.raises(OutputError, match="would remove the input"):
@@ -76,7 +76,7 @@ def test_unfinished_goes_on_only_with_equal_options(tmp_path: Path) -> None:
         run.write("part", "x")
         raise KeyError
     assert (tmp_path / "part").exists()
-    with pytest.raises(OutputError, match="--resume to go on"):
+    with pytest.raises(OutputError, match="--resume to continue"):
         Run(tmp_path, "demo", OPTIONS, resume=False).check()
     with pytest.raises(OutputError, match="size was 3 and is 4"):
         Run(tmp_path, "demo", OPTIONS | {"size": 4}, resume=True).check()
@@ -91,7 +91,7 @@ def test_killed_while_its_config_was_written_it_can_be_begun_again(tmp_path: Pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml", "manifest.json", "product.txt"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ".letter.abcd1234").touch()
-    with pytest.raises(OutputError, match="not of a zhllama run"):
+    with pytest.raises(OutputError, match="something other than a zhllama run"):
         finish(tmp_path / "other")
 
 
@@ -303,7 +303,7 @@ def test_the_lock_of_another_program_stays(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("theirs", encoding="utf-8")
     (tmp_path / "data.bin").touch()
     for flags in ({}, {"force": True}, {"resume": True}):
-        with pytest.raises(OutputError, match="not of a zhllama run"):
+        with pytest.raises(OutputError, match="something other than a zhllama run"):
             finish(tmp_path, **flags)
     assert (tmp_path / ".lock").read_text(encoding="utf-8") == "theirs"
 

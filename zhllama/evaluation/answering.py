@@ -113,14 +113,14 @@ def generate(
     """One batch, padded on the left; a prompt that leaves no room for an answer is refused."""
     import torch
 
-    from zhllama.inference.transformers_chat_model import ends_of_answer
+    from zhllama.inference.transformers_chat_model import end_ids_of_answer
 
     fit = [ids for ids in prompts if len(ids) < speaker.context]
     if not fit:
         return [_too_long(ids, speaker.context) for ids in prompts]
     longest = max(map(len, fit))
     model, tokenizer = speaker.model, speaker.tokenizer
-    ends = ends_of_answer(model.generation_config.eos_token_id, tokenizer, speaker.template)
+    ends = end_ids_of_answer(model.generation_config.eos_token_id, tokenizer, speaker.template)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in fit], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in fit], device=model.device)

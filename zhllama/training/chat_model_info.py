@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.conversation.encode_conversation import ConversationEncoder
-from zhllama.conversation.prepare_tokenizer import equip
+from zhllama.conversation.prepare_tokenizer import prepare_tokenizer
 from zhllama.conversation.template import ChatTemplate
 from zhllama.errors import InputError, OptionError
 from zhllama.model.chain import resolve_chain
@@ -43,7 +43,7 @@ def inspect_chat_model(model: str, template: str, options: TrainingOptions, fold
         raise InputError(
             chain.base, f"has {rows:,} rows and its tokenizer {had:,} ids", "Put the right tokenizer there"
         )
-    made = equip(chain.tokenizer, template, folder)
+    made = prepare_tokenizer(chain.tokenizer, template, folder)
     tokens = DocumentTokenizer.open(folder)
     tokenizer = load_transformers_tokenizer(folder)
     _refuse_untrained(made, tokenizer, had, options)

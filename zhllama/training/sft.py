@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from zhllama.conversation.encode_conversation import ConversationEncoder, Encoded
-from zhllama.conversation.read_conversations import Bad, answered, read_conversations, refuse
+from zhllama.conversation.read_conversations import (
+    BadRow,
+    read_conversations,
+    refuse_bad_rows,
+    training_fault,
+)
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.errors import InputError
 from zhllama.io.files import json_lines
@@ -100,28 +105,28 @@ class ChatTuningJob:
             yield sample
         if not self.skip_bad:
             self._tell(shelf.bad)
-            refuse(shelf.bad)
+            refuse_bad_rows(shelf.bad)
 
     def _encoded(
         self, files: Iterable[Path], shelf: "_Shelf", read: Callable[[int], None]
     ) -> Iterator[tuple[Conversation, Encoded]]:
         proved = 0
         for path in files:
-            for row in read_conversations(path, answered, read):
-                if isinstance(row, Bad):
+            for row in read_conversations(path, training_fault, read):
+                if isinstance(row, BadRow):
                     shelf.bad.append(row)
                     continue
                 try:
                     encoded = self.encoder.encode(row)
                 except InputError as error:
-                    shelf.bad.append(Bad(row.where, error.what))
+                    shelf.bad.append(BadRow(row.where, error.what))
                     continue
                 if proved < PROVED:
                     self.encoder.prove(row)
                     proved += 1
                 yield row, encoded
 
-    def _tell(self, bad: Sequence[Bad]) -> None:
+    def _tell(self, bad: Sequence[BadRow]) -> None:
         for row in bad[:TOLD]:
             self.note(f"{row.where}: {row.reason}")
         if len(bad) > TOLD:
@@ -183,8 +188,8 @@ class ChatTuningJob:
 class _Shelf:
     """What becomes of rows that are not learnt from as they are."""
 
-    bad: list[Bad] = field(default_factory=list)
-    long: list[Bad] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+    long: list[BadRow] = field(default_factory=list)
     shortened: list[Any] = field(default_factory=list)
     aside: list[Any] = field(default_factory=list)
 
@@ -203,7 +208,7 @@ def _sample(conversation: Conversation, encoded: Encoded, size: int, shelf: _She
     cut = encoded.cut(size)
     if cut is None:
         told = f"too long: {encoded.ends[0]:,} tokens up to its first answer, of {size:,}"
-        shelf.long.append(Bad(conversation.where, told))
+        shelf.long.append(BadRow(conversation.where, told))
         return None
     if cut is not encoded:
         shelf.shortened.append({"where": conversation.where, "answers": [len(cut.ends), len(encoded.ends)]})
