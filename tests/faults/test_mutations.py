@@ -127,8 +127,11 @@ def test_half_a_surrogate_pair_is_refused_with_its_line(tmp_path: Path, half: st
     (tmp_path / "a.jsonl").write_text(f'{{"text": "{CHINESE}"}}\n{{"text": "{half}"}}\n', encoding="utf-8")
     for words in (
         ("pack", "--tokenizer", "base", "--block-size", "8"),
-        ("report", "base"),
-        ("train-vocab", "--size", "900"),
+        (
+            "train-vocab",
+            "--size",
+            "900",
+        ),  # `report` only counts, and replaces the half (tests/test_report.py)
     ):
         text = ("a.jsonl",) if words[0] == "train-vocab" else ("--text", "a.jsonl")
         told = line(tmp_path, *words, *text, "--out", "out")
