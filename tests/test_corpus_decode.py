@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from zhllama.corpus.decode import Broken, decode, detect, known_encoding
-from zhllama.corpus.documents import FilePiece, Found, Reading, cut, find_inputs, read_piece
+from zhllama.corpus.documents import CorpusDocument, FilePiece, Reading, find_inputs, read_piece, split_files
 from zhllama.errors import InputError, OptionError
 
 SIMPLIFIED = "今天的天气很好，我们一起去公园散步，看见许多孩子在草地上放风筝。\n"
 TRADITIONAL = "今天的天氣很好，我們一起去公園散步，看見許多孩子在草地上放風箏。\n"
 
 
-def read(path: Path, **how: object) -> list[Found]:
+def read(path: Path, **how: object) -> list[CorpusDocument]:
     return list(read_piece(FilePiece(path), Reading(**how)))  # type: ignore[arg-type]
 
 
@@ -77,8 +77,8 @@ def test_records_keep_their_id_and_address_and_join_their_fields(tmp_path: Path)
     record = {"id": "x1", "url": "https://a.cn/1", "title": "题", "段落": [{"内容": "甲"}, {"内容": "乙"}]}
     path.write_bytes(lzma.compress(json.dumps(record).encode() + b"\n\n[1]\n"))
     assert read(path, fields=("title", "段落.内容")) == [
-        Found("x1", "题\n甲\n乙", None, "https://a.cn/1"),
-        Found(f"{path}#1", "[1]", "no text in the record"),
+        CorpusDocument("x1", "题\n甲\n乙", None, "https://a.cn/1"),
+        CorpusDocument(f"{path}#1", "[1]", "no text in the record"),
     ]
 
 
@@ -102,6 +102,25 @@ def test_a_document_too_long_to_hold_is_told_by_its_head(tmp_path: Path, unit: s
     assert [one.text for one in found[1:]] == ([] if unit == "file" else ["乙"])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16"])
+def test_text_without_blank_lines_is_split_at_line_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr("zhllama.io.text.DOCUMENT_BYTES", 1000)
+    monkeypatch.setattr("zhllama.corpus.documents.DOCUMENT_BYTES", 1000)
+    path = tmp_path / "a.txt"
+    path.write_bytes((SIMPLIFIED * 100).encode(encoding))
+    documents = read(path)
+    assert 5 < len(documents) < 15 and all(one.broken is None for one in documents)
+    assert "\n".join(one.text for one in documents) == (SIMPLIFIED * 100).strip()
+    assert all(len(one.text) < 540 for one in documents)  # 1,000 bytes and one line, in GB18030
+    assert [one.continues for one in documents] == [True] * (len(documents) - 1) + [False]
+    pieces = split_files([path], Reading(), 2000)
+    assert len(pieces) == 1 if encoding == "utf-16" else len(pieces) > 2
+    parts = [one.text for piece in pieces for one in read_piece(piece, Reading())]
+    assert "\n".join(parts) == (SIMPLIFIED * 100).strip()
+
+
 @pytest.mark.parametrize("unit", ["blank-line", "line"])
 @pytest.mark.parametrize("ending", [".txt", ".jsonl"])
 @pytest.mark.parametrize("piece", [1, 7, 64, 100, 333, 10_000])
@@ -113,7 +132,7 @@ def test_pieces_hold_each_document_once(tmp_path: Path, unit: str, ending: str, 
     )
     reading = Reading(unit=unit)  # type: ignore[arg-type]
     whole = [one.text for one in read_piece(FilePiece(path), reading)]
-    pieces = cut([path], reading, piece)
+    pieces = split_files([path], reading, piece)
     found = [one for p in pieces for one in read_piece(p, reading)]
     assert [one.text for one in found] == whole
     assert len({one.id for one in found}) == len(whole)

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from tests.conftest import Zhllama
 from zhllama.cli import app
 from zhllama.corpus import fetch as fetching
-from zhllama.corpus.sources import find_source, read_source, shipped_sources, text_of
+from zhllama.corpus.sources import find_source, read_source, shipped_sources
 from zhllama.errors import InputError
+from zhllama.io.records import text_of
 
 ENTRY = {
     "name": "mine", "title": "Mine", "title_zh": "我的", "kind": "local", "path": "texts", "config": None, "split": None,

@@ -48,7 +48,7 @@ TEXT = "人工智能 people 123\n".encode() * 20_000
         ("[-Infinity]", "holds -Infinity"),
         ("[1e400]", "holds the number 1e400"),
         ("9" * 5000, "thousands of digits"),
-        (r'["\ud800"]', "half a surrogate pair"),
+        (r'["\ud800"]', "lone surrogate"),
         (b"\xff\xfe{}", "is not UTF-8"),
         ("{", "is not JSON"),
         ("", "is not JSON"),

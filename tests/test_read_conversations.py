@@ -54,7 +54,7 @@ def test_forms(tmp_path: Path, row: dict[str, Any], turns: tuple[Turn, ...]) -> 
         ({"instruction": "", "output": "答。"}, "turn 1 (user) is empty"),
         ({"instruction": "问？", "output": ""}, "has no answer at its end"),
         ({"instruction": 7, "output": "答。"}, "instruction: input should be a valid string"),
-        ({"instruction": "\ud800", "output": "答。"}, "instruction: holds half a surrogate pair"),
+        ({"instruction": "\ud800", "output": "答。"}, "instruction: contains a lone surrogate"),
         ({"conversations": []}, "holds no turn of a user"),
         (
             {"conversations": [{"from": "gpt", "value": "答。"}]},

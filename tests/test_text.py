@@ -47,6 +47,39 @@ def test_jsonl_and_parquet(tmp_path: Path) -> None:
             list(read_lines([path], "text"))
 
 
+def test_text_without_blank_lines_is_split_at_line_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("zhllama.io.text.DOCUMENT_BYTES", 10)
+    path = tmp_path / "a.txt"
+    for content, expected, splits in (
+        ("一二三\n四五\n六\n七八九十\n", ["一二三\n四五", "六\n七八九十"], 1),  # 9 + 6 bytes, 3 + 12 bytes
+        ("一二三四\n\n五\n", ["一二三四", "五"], 0),  # a blank line is where it would be split
+        ("一二三四五六七八九\n", ["一二三四五六七八九"], 0),  # never within a line
+        ("abcdefghi\nj\nk\n", ["abcdefghi\nj", "k"], 1),
+    ):
+        caplog.clear()
+        path.write_text(content, encoding="utf-8")
+        assert list(read_documents([path])) == expected
+        assert [record.getMessage() for record in caplog.records] == (
+            [f"{path}: split 1 times at line ends, after 10 bytes without a blank line"] if splits else []
+        )
+        assert list(read_lines([path])) == content.split()
+
+
+def test_a_field_may_be_nested(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    records = [{"段落": [{"内容": "甲"}, {"内容": "乙"}]}]
+    lines = tmp_path / "a.JSONL"
+    lines.write_text(json.dumps(records[0]), encoding="utf-8")
+    table = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(records), table)
+    for path in (lines, table):
+        assert list(read_documents([path], "段落.内容")) == ["甲\n乙"]
+
+
 def test_lines_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zhllama.io.text.CHUNK", 7)
     path = tmp_path / "a.txt"

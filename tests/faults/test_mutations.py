@@ -136,7 +136,7 @@ def test_half_a_surrogate_pair_is_refused_with_its_line(tmp_path: Path, half: st
         text = ("a.jsonl",) if words[0] == "train-vocab" else ("--text", "a.jsonl")
         told = line(tmp_path, *words, *text, "--out", "out")
         last = told.err.splitlines()[-1]
-        assert told.code == 1 and "a.jsonl:2: holds half a surrogate pair" in last, told
+        assert told.code == 1 and "a.jsonl:2: contains a lone surrogate" in last, told
 
 
 def test_a_config_changed_after_its_run_was_finished_is_refused(tmp_path: Path) -> None:

@@ -239,13 +239,13 @@ def _clean(
 ) -> dict[str, Any] | None:
     """Run the phases; the figures, or None while Slurm has them."""
     from zhllama.corpus import clean as pipeline
-    from zhllama.corpus.documents import cut, find_inputs
+    from zhllama.corpus.documents import find_inputs, split_files
     from zhllama.corpus.executors import run_phases
     from zhllama.corpus.page import page
     from zhllama.corpus.stats import collect_stats
 
     inputs = find_inputs([_place(name) for name in text])
-    shards = pipeline.shard(cut(inputs, reading))
+    shards = pipeline.shard(split_files(inputs, reading))
     pipeline.check_out(out)
     with Run(out, "corpus clean", options, [*_lineage(text, inputs), *lists], force, resume) as run:
         phases = pipeline.phases(shards, reading, how, out)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zhllama.corpus.documents import DOCUMENTS, FilePiece, Reading, find_inputs, read_piece
-from zhllama.corpus.sources import CorpusSource, Fields, text_of
+from zhllama.corpus.sources import CorpusSource
 from zhllama.errors import InputError
 from zhllama.io.json import read_object
+from zhllama.io.records import Fields, text_of
 from zhllama.run import Run
 
 SHARD_DOCUMENTS, SHARD_CHARACTERS = 10_000, 20_000_000

@@ -31,20 +31,22 @@ class ReadPieces(PipelineStep):  # type: ignore[misc]
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         for piece in self.shards[rank]:
-            found = read_piece(piece, self.reading)
+            documents = read_piece(piece, self.reading)
             while True:
                 with self.track_time():
-                    one = next(found, None)
-                if one is None:
+                    read = next(documents, None)
+                if read is None:
                     break
-                document = Document(one.text, one.id, metadata={"source": str(piece.path)})
-                if one.url is not None:
-                    document.metadata["url"] = one.url
-                if one.broken is not None:
-                    document.metadata["broken"] = one.broken
-                    document.text = one.text[:HEAD]
+                document = Document(read.text, read.id, metadata={"source": str(piece.path)})
+                if read.url is not None:
+                    document.metadata["url"] = read.url
+                if read.broken is not None:
+                    document.metadata["broken"] = read.broken
+                    document.text = read.text[:HEAD]
                 self.stat_update("documents")
                 self.stat_update("characters", value=len(document.text), unit="doc")
+                if read.continues:
+                    self.stat_update("splits")
                 yield document
 
 

@@ -1,16 +1,14 @@
 """Text sources: one YAML file each, shipped in corpora/ or the user's own; a folder is a source too."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from zhllama.errors import InputError
+from zhllama.io.records import Fields
 from zhllama.io.yaml import read_yaml
 from zhllama.resources import shipped
-
-Fields = tuple[str, ...]
 
 
 class CorpusSource(BaseModel):
@@ -85,29 +83,6 @@ def read_source(path: Path) -> CorpusSource:
     if source.path is not None:
         source = source.model_copy(update={"path": str(path.parent / source.path)})
     return source
-
-
-def text_of(record: Mapping[str, Any], fields: Fields) -> str | None:
-    """The text of a record: its fields joined by newlines, None where none of them is there.
-
-    A dot steps into an object or into each object of a list: `{"段落": [{"内容": "甲"}, {"内容": "乙"}]}` has
-    the text 甲, newline, 乙 under 段落.内容.
-    """
-    parts = [part for field in fields for part in _strings(record, field)]
-    return "\n".join(parts) if parts else None
-
-
-def _strings(value: object, path: str) -> list[str]:
-    if isinstance(value, list):
-        return [text for each in value for text in _strings(each, path)]
-    if not path:
-        return [value] if isinstance(value, str) else []
-    if not isinstance(value, Mapping):
-        return []
-    if path in value:
-        return _strings(value[path], "")
-    first, _, rest = path.partition(".")
-    return _strings(value[first], rest) if rest and first in value else []
 
 
 def _local(path: Path) -> CorpusSource:

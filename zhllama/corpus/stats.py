@@ -37,7 +37,10 @@ class StepStats:
 
 @dataclass(frozen=True)
 class CleaningStats:
-    """All steps, and the account: documents_in == documents_out + rejected."""
+    """All steps and their totals: documents_in == documents_out + rejected.
+
+    splits: how often plain text was split at a line end because it had no blank line (io.text.DOCUMENT_BYTES).
+    """
 
     documents_in: int
     documents_out: int
@@ -46,12 +49,14 @@ class CleaningStats:
     rejected: int
     lengths: dict[int, int]
     steps: list[StepStats]
+    splits: int = 0
 
     def figures(self) -> dict[str, Any]:
         """What goes into the manifest."""
         return {
             "documents_in": self.documents_in,
             "documents_out": self.documents_out,
+            "splits": self.splits,
             "rejected": self.rejected,
             "characters_in": self.characters_in,
             "characters_out": self.characters_out,
@@ -105,6 +110,7 @@ def collect_stats(phases: Sequence[Phase], out: Path) -> CleaningStats:
         sum(step.dropped for step in steps),
         dict(sorted(lengths.items())),
         steps,
+        read.totals["splits"],
     )
     _balance(books, out)
     return books

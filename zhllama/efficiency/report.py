@@ -47,7 +47,7 @@ class TextSource:
 
     def lines(self, text: LabelledText, advance: Advance | None) -> Iterable[str]:
         """The non-empty lines, or a sample of them."""
-        lines = read_lines(text.files, self.field, advance, half_pairs="keep")
+        lines = read_lines(text.files, self.field, advance, lone_surrogates="keep")
         return lines if self.sample is None else sample_lines(lines, self.sample, self.seed).lines
 
     def size(self, text: LabelledText) -> int:

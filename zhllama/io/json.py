@@ -116,7 +116,7 @@ def _refuse_surrogates(text: str | bytes, value: Any) -> None:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise _Refused("holds half a surrogate pair") from None
+            raise _Refused("contains a lone surrogate") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

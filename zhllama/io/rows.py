@@ -114,5 +114,5 @@ def checked(kind: type[Row], row: Any, where: str) -> Row:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "row"
-        told = "holds half a surrogate pair" if first["type"] == "string_unicode" else first["msg"].lower()
+        told = "contains a lone surrogate" if first["type"] == "string_unicode" else first["msg"].lower()
         raise InputError(where, f"{field}: {told}", MEND) from None

@@ -1,177 +1,233 @@
-"""Streams text from files, folders and globs: .txt, .jsonl, .parquet, also compressed."""
+"""Reads text from files, folders and globs as a stream of lines or documents: .txt, .jsonl, .parquet, also compressed.
+
+Every command reads text through this module. `corpus clean` shares its file search, formats, records and document
+boundaries (zhllama/corpus/documents.py), but decodes each document by itself: there every document may have another
+encoding, and an unreadable one is rejected with a reason. Here one bad line ends the command with its line number.
+
+Not on fsspec: inputs are local regular files whose hashes go into the manifest, and a stream of fsspec neither refuses a
+pipe or device nor locates damage in compressed data. Remote text comes in through `corpus fetch`, where `datasets` uses it.
+"""
 
 import glob
+import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, AnyStr, Literal
 
 from zhllama.errors import InputError
 from zhllama.io.files import LONGEST_LINE, require_regular, unreadable
 from zhllama.io.json import parse_row, reason
 from zhllama.io.packed import PACKED, open_packed
 from zhllama.io.parquet import Parquet
+from zhllama.io.records import text_of
 from zhllama.manifest import check_outputs
-from zhllama.run_folder import CONFIG
+from zhllama.run_folder import CONFIG, MANIFEST
 
 FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".tsv")
+RECORDS = (".jsonl", ".json", ".parquet")  # each record is a document
 CHUNK = 1 << 20
-# What a run of ours keeps of texts, conversations or tasks: documents, sharegpt's conversations, gen-zh's instructions.
-KEPT = ("documents", "conversations.jsonl", "instructions.jsonl")
-HalfPairs = Literal["refuse", "keep"]
-HALF = re.compile("[\ud800-\udfff]")  # has no UTF-8
-Advance = Callable[[int], None]  # told how many bytes of the file, as it lies on disk, were read
-_longest = LONGEST_LINE
+# Plain text without blank lines is split at the first line end after this many bytes, so that a document fits in memory.
+# The longest document of the project's own data, a novel, has 3.2 MB.
+DOCUMENT_BYTES = 1 << 22
+# The texts, conversations or tasks in a run folder: of corpus, sharegpt and gen-zh.
+TEXT_OUTPUTS = ("documents", "conversations.jsonl", "instructions.jsonl")
+LoneSurrogates = Literal["refuse", "keep"]
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # not encodable as UTF-8
+Advance = Callable[[int], None]  # called with the number of bytes read since the last call, as stored on disk
+_line_limit = LONGEST_LINE
+_log = logging.getLogger(__name__)
 
 
-def limit_lines(most: int) -> None:
-    """Set how many bytes one line may have, for this process."""
-    global _longest
-    _longest = most
+def limit_lines(limit: int) -> None:
+    """Set the maximum bytes of one line, for this process."""
+    global _line_limit
+    _line_limit = limit
 
 
-def find_files(given: Sequence[str | Path], kept: Sequence[str] = KEPT) -> list[Path]:
-    """Every text file that the given files, folders and globs name, sorted within each, none twice.
+def find_files(
+    names: Sequence[str | Path], outputs: Sequence[str] = TEXT_OUTPUTS, *, every_file: bool = False
+) -> list[Path]:
+    """The files that the given files, folders and globs name, sorted within each, without duplicates.
 
-    Of a run of ours only the first of `kept` that it has is taken: neither what it rejected nor its journal is text.
-    Errors: InputError for a name that matches nothing, and for an empty file.
+    From a run folder, only the first of `outputs` that exists is used: rejects and the journal are not text.
+    every_file: for `corpus clean`, which reports what it cannot read: every visible file in a folder, whatever its name
+    and even if it is empty, but no unfinished run.
+    Errors: InputError for a name that matches nothing, for a file name that is not UTF-8, and for an empty file.
     """
-    found: dict[Path, None] = {}
-    for name in given:
+    files: dict[Path, None] = {}
+    for name in names:
         path = Path(name).expanduser()
         if (path / CONFIG).is_file():
-            check_outputs([path], *kept)
-            path = next((path / own for own in kept if (path / own).exists()), path)
+            path = _run_output(path, outputs, every_file)
         else:
             check_outputs([path])
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _format(p) is not None)
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_wanted(p, every_file))
             if not inside:
-                raise InputError(path, f"holds no text file ({', '.join(FORMATS)})", "Name another folder")
-            found.update(dict.fromkeys(inside))
+                kinds = "" if every_file else f"text file ({', '.join(FORMATS)})"
+                raise InputError(path, f"contains no {kinds or 'file'}", "Name another folder")
+            files.update(dict.fromkeys(inside))
         elif path.exists():
-            found[path] = None
+            files[path] = None
         else:
             matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
             if not matches:
                 raise InputError(path, "no such file", "Check the path")
-            found.update(dict.fromkeys(matches))
-    for path in found:
-        if require_regular(path).st_size == 0:
+            files.update(dict.fromkeys(matches))
+    for path in files:
+        if os.fsencode(path).decode("utf-8", "replace") != str(path):
+            raise InputError(ascii(str(path)), "has a name that is not UTF-8", "Rename it")
+        if require_regular(path).st_size == 0 and not every_file:
             raise InputError(path, "is empty", "Name a file with text")
-    return list(found)
+        if not os.access(path, os.R_OK):
+            raise InputError(path, "cannot be read", "Check its permissions")
+    return list(files)
+
+
+def _run_output(run: Path, outputs: Sequence[str], finished: bool) -> Path:
+    if finished and not (run / MANIFEST).exists():
+        raise InputError(run, "is an unfinished run", "Finish it with --resume")
+    check_outputs([run], *outputs)
+    return next((run / name for name in outputs if (run / name).exists()), run)
+
+
+def _is_wanted(path: Path, every_file: bool) -> bool:
+    return not path.name.startswith(".") if every_file else text_format(path) in FORMATS
+
+
+def text_format(path: Path) -> str:
+    """The suffix that decides how a file is read, in lower case and without that of compression: `.jsonl` for a.jsonl.gz."""
+    return (path.with_suffix("") if path.suffix in PACKED else path).suffix.lower()
 
 
 def read_lines(
     paths: Iterable[Path],
     field: str = "text",
     advance: Advance | None = None,
-    half_pairs: HalfPairs = "refuse",
+    lone_surrogates: LoneSurrogates = "refuse",
 ) -> Iterator[str]:
     """The non-empty lines of all files in order, without their line ends; a record's text is split into its lines.
 
-    `half_pairs`: half a surrogate pair in a record, which has no UTF-8, is an InputError or is passed on.
+    lone_surrogates: a lone surrogate in a record, which has no UTF-8, raises InputError or is passed on.
     """
     for path in paths:
-        for document in _records(path, field, advance, half_pairs):
-            yield from (line for line in document.splitlines() if line.strip())
+        for text in _lines_or_records(path, field, advance, lone_surrogates):
+            yield from (line for line in text.splitlines() if line.strip())
 
 
 def read_documents(
     paths: Iterable[Path], field: str = "text", advance: Advance | None = None
 ) -> Iterator[str]:
-    """Whole documents: a record, or in plain text a run of lines up to a blank one, joined by newlines."""
+    """Whole documents: a record, or in plain text the lines up to a blank line, joined by newlines.
+
+    Plain text without blank lines is split at a line end after DOCUMENT_BYTES, which is logged once per file.
+    """
     for path in paths:
-        if _format(path) in (".jsonl", ".json", ".parquet"):
-            yield from (d for d in _records(path, field, advance) if d.strip())
+        if text_format(path) in RECORDS:
+            yield from (text for text in _lines_or_records(path, field, advance) if text.strip())
             continue
-        lines: list[str] = []
-        for line in _records(path, field, advance):
-            if line.strip():
-                lines.append(line)
-            elif lines:
-                yield "\n".join(lines)
-                lines = []
-        if lines:
+        splits = 0
+        for lines, continues in split_documents(decoded_lines(path, advance)):
+            splits += continues
             yield "\n".join(lines)
+        if splits:
+            _log.warning(
+                "%s: split %s times at line ends, after %s bytes without a blank line",
+                path, f"{splits:,}", f"{DOCUMENT_BYTES:,}",
+            )  # fmt: skip
 
 
-def _format(path: Path) -> str | None:
-    """The text format that a name tells, `.txt` also for no ending at all; None for what is no text of ours."""
-    name = path.with_suffix("") if path.suffix in PACKED else path
-    return name.suffix if name.suffix in FORMATS else None
+def split_documents(lines: Iterable[AnyStr]) -> Iterator[tuple[list[AnyStr], bool]]:
+    """The lines of each document of plain text, and whether it was cut: its text continues in the next document.
+
+    A document ends at a blank line, which belongs to none, or at the first line end after DOCUMENT_BYTES.
+    """
+    document: list[AnyStr] = []
+    size = 0
+    for line in lines:
+        blank = not line.strip()
+        if document and (blank or size >= DOCUMENT_BYTES):
+            yield document, not blank
+            document, size = [], 0
+        if not blank:
+            document.append(line)
+            size += len(line) if isinstance(line, bytes) or line.isascii() else len(line.encode())
+    if document:
+        yield document, False
 
 
-def _records(
-    path: Path, field: str, advance: Advance | None, half_pairs: HalfPairs = "refuse"
+def _lines_or_records(
+    path: Path, field: str, advance: Advance | None, lone_surrogates: LoneSurrogates = "refuse"
 ) -> Iterator[str]:
-    """Lines of plain text, blank ones included, or the records' texts."""
-    kind = _format(path)
+    """The lines of plain text, including blank ones, or the texts of the records."""
+    kind = text_format(path)
     if kind == ".parquet":
         yield from _parquet(path, field, advance)
-    elif kind in (".jsonl", ".json"):
+    elif kind in RECORDS:
         for number, line in enumerate(decoded_lines(path, advance), 1):
             if line.strip():
-                yield _field(path, number, line, field, half_pairs)
+                yield _record(path, number, line, field, lone_surrogates)
     else:
         yield from decoded_lines(path, advance)
 
 
-def _field(path: Path, number: int, line: str, field: str, half_pairs: HalfPairs) -> str:
+def _record(path: Path, number: int, line: str, field: str, lone_surrogates: LoneSurrogates) -> str:
     try:
         record = parse_row(line)
     except ValueError as error:
         raise InputError(f"{path}:{number}", reason(error), "Give one JSON object a line") from error
-    text = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
+    text = text_of(record, (field,)) if isinstance(record, dict) else None
+    if text is None:
         raise InputError(
             f"{path}:{number}", f"has no text in the field {field!r}", "Name the field with --field"
         )
-    if half_pairs == "refuse" and (half := HALF.search(text)):
-        told = f"holds half a surrogate pair (U+{ord(half[0]):04X}) in the field {field!r}"
-        raise InputError(f"{path}:{number}", told, "Mend this row")
+    if lone_surrogates == "refuse" and (lone := LONE_SURROGATE.search(text)):
+        message = f"contains a lone surrogate (U+{ord(lone[0]):04X}) in the field {field!r}"
+        raise InputError(f"{path}:{number}", message, "Correct this row")
     return text
 
 
 def _parquet(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
     file = Parquet(path)
     file.require_text(field)
-    a_row = require_regular(path).st_size / max(1, file.rows)
-    for records in file.batches([field]):
-        yield from (record[field] for record in records if record[field] is not None)
+    bytes_per_row = require_regular(path).st_size / max(1, file.rows)
+    for records in file.batches((field,)):
+        yield from (text for record in records if (text := text_of(record, (field,))) is not None)
         if advance is not None:
-            advance(round(len(records) * a_row))
+            advance(round(len(records) * bytes_per_row))
 
 
 def decoded_lines(path: Path, advance: Advance | None = None) -> Iterator[str]:
-    """The lines of a packed or plain file without their ends, a chunk at a time.
+    """The lines of a compressed or plain file, decoded by chunks, without their line ends.
 
-    Errors: InputError names the line that is not UTF-8, or longer than `--max-line-bytes`, and what is not a regular file.
+    Errors: InputError for a file that is not regular, and for a line that is not UTF-8 or longer than `--max-line-bytes`.
     """
-    number, told = 1, 0
+    number, reported = 1, 0
     file, raw = open_packed(path)
     with file:
-        parts: list[bytes] = []  # of a line whose end has not come yet
+        parts: list[bytes] = []  # of a line whose end was not read yet
         size = 0
         while True:
             chunk = _read(path, file)
             if advance is not None:
-                advance(raw.tell() - told)
-                told = raw.tell()
-            cut = chunk.rfind(b"\n") + 1 if chunk else 0
-            if chunk and not cut:
+                advance(raw.tell() - reported)
+                reported = raw.tell()
+            end = chunk.rfind(b"\n") + 1 if chunk else 0
+            if chunk and not end:
                 parts.append(chunk)
                 size += len(chunk)
                 _refuse_longer(path, number, size)
                 continue
-            block = b"".join((*parts, chunk[:cut]))
-            parts, size = [chunk[cut:]], len(chunk) - cut
+            block = b"".join((*parts, chunk[:end]))
+            parts, size = [chunk[end:]], len(chunk) - end
             if block:
                 text = _decode(path, number, block)
                 lines = text.split("\n")
                 if block.endswith(b"\n"):
                     lines.pop()
-                if len(block) > _longest:
+                if len(block) > _line_limit:
                     for at, line in enumerate(lines, number):
                         _refuse_longer(path, at, len(line.encode()))
                 number += len(lines)
@@ -188,9 +244,9 @@ def _read(path: Path, file: IO[bytes]) -> bytes:
 
 
 def _refuse_longer(path: Path, number: int, size: int) -> None:
-    if size > _longest:
-        told = f"is a line of more than {_longest:,} bytes"
-        raise InputError(f"{path}:{number}", told, "Cut it into lines, or raise --max-line-bytes")
+    if size > _line_limit:
+        message = f"is a line of more than {_line_limit:,} bytes"
+        raise InputError(f"{path}:{number}", message, "Split it into lines, or raise --max-line-bytes")
 
 
 def _decode(path: Path, number: int, block: bytes) -> str:
@@ -198,9 +254,8 @@ def _decode(path: Path, number: int, block: bytes) -> str:
         text = block.decode("utf-8")
     except UnicodeDecodeError as error:
         line = number + block.count(b"\n", 0, error.start)
-        known = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}.get(block[:2]) if number == 1 else None
+        is_utf16 = number == 1 and block[:2] in (b"\xff\xfe", b"\xfe\xff")
         remedy = "Convert it first, e.g. iconv -f GB18030 -t UTF-8, or zhllama corpus clean"
-        raise InputError(
-            f"{path}:{line}", f"is not UTF-8{f' but {known}' if known else ''}", remedy
-        ) from None
+        message = "is not UTF-8 but UTF-16" if is_utf16 else "is not UTF-8"
+        raise InputError(f"{path}:{line}", message, remedy) from None
     return text.removeprefix("\ufeff") if number == 1 else text
