@@ -134,7 +134,7 @@ def test_merge_twice_and_with_force(zhllama: Zhllama, inputs: Path) -> None:
     assert json.loads(first.stdout) | {"out": "o"} == json.loads(first.stdout)
     second = zhllama(*line)
     assert second.returncode == 1
-    assert second.stderr == "zhllama: o: holds a finished run. Give --force to make it anew.\n"
+    assert second.stderr == "zhllama: o: contains a finished run. Give --force to start over.\n"
     assert zhllama(*line, "--force").returncode == 0
     assert {p.name for p in (inputs / "o").iterdir()} == {
         "README.md", "added.tsv", "audit.json", "config.yaml", "manifest.json",
@@ -202,7 +202,7 @@ def test_killed_merge_leaves_a_folder_that_force_clears(zhllama: Zhllama, inputs
     (inputs / "o").mkdir()
     (inputs / "o" / "config.yaml").write_text("command: merge-vocab\n", encoding="utf-8")
     line = ("merge-vocab", "--recipe", "safe", "--zh", "small.txt", "--fuzz", "50", "--out", "o")
-    assert "holds an unfinished run. Give --force to start over" in zhllama(*line).stderr
+    assert "contains an unfinished run. Give --force to start over" in zhllama(*line).stderr
     assert zhllama(*line, "--force").returncode == 0
 
 

@@ -162,7 +162,7 @@ def test_killed_and_gone_on_with_gives_the_same_bytes(long_corpus: Path, tmp_pat
         process.kill()
     assert not (out / "manifest.json").exists()
     assert _gone(workers), "workers outlived their command"
-    with pytest.raises(OutputError, match="holds an unfinished run"):
+    with pytest.raises(OutputError, match="contains an unfinished run"):
         clean(long_corpus, "--out", out)
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
     assert tree(out) == tree(whole)

@@ -223,9 +223,12 @@ def test_resume_and_repeated_runs(served: Served, tmp_path: Path) -> None:
     )
     assert len(json.loads((out / "instructions.json").read_text(encoding="utf-8"))) == result["kept"]
     code, _, said = gen_zh(url, out, "--n", 200)
-    assert code == 1 and "holds an unfinished run. Give --resume to go on, or --force to start over." in said
+    assert (
+        code == 1
+        and "contains an unfinished run. Give --resume to continue, or --force to start over." in said
+    )
     code, _, said = gen_zh(url, out, "--n", 201, "--resume")
-    assert code == 1 and "was begun with other options: n was 200 and is 201" in said
+    assert code == 1 and "was started with other options: n was 200 and is 201" in said
     code, told, _ = gen_zh(url, out, "--n", 200, "--resume", "--concurrency", 2, "--json")
     assert code == 0 and json.loads(told)["kept"] == 200 and json.loads(told)["finished"]
     assert stats(url)["twice"] == 0 and stats(url)["answered"] == len(rows(out / "journal.jsonl"))

@@ -275,7 +275,7 @@ def test_the_command(tmp_path: Path, larger: Path) -> None:
     again = line(tmp_path, "grow", "--model", "base", "--tokenizer", "larger", "--out", "out")
     assert (again.code, again.err) == (
         1,
-        "zhllama: out: holds a finished run. Give --force to make it anew.\n",
+        "zhllama: out: contains a finished run. Give --force to start over.\n",
     )
     wrong = line(tmp_path, "grow", "--model", "nobody/nothing", "--tokenizer", "larger", "--out", "new")
     assert wrong.code == 1 and wrong.err.count("\n") == 1 and not (tmp_path / "new").exists()

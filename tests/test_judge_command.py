@@ -126,7 +126,7 @@ def test_the_budget_leaves_questions_missing(served: Served, tmp_path: Path) -> 
     code, told, _ = judge(url, out, *answers(*files), "--resume", "--json")
     assert code == 0 and json.loads(told)["duels"][0]["missing"] == 0 and stats(url)["twice"] == 0
     code, _, said = judge(url, out, *answers(*files))
-    assert code == 1 and "holds a finished run. Give --force to make it anew." in said
+    assert code == 1 and "contains a finished run. Give --force to start over." in said
 
 
 def test_against_a_baseline_and_alone(served: Served, tmp_path: Path) -> None:

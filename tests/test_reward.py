@@ -200,7 +200,7 @@ def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> 
     assert {k: v for k, v in one.items() if k.endswith("_aside")} == {k: v for k, v in other.items() if k.endswith("_aside")}  # fmt: skip
     assert not (ground / "killed" / "checkpoints").exists()
     told = line(ground, *arguments)
-    assert told.code == 1 and "holds a finished run" in told.err
+    assert told.code == 1 and "contains a finished run" in told.err
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_parents_are_the_runs_that_inputs_come_from(tmp_path: Path) -> None:
 
 def test_finished_folder_needs_force(tmp_path: Path) -> None:
     finish(tmp_path)
-    with pytest.raises(OutputError, match="holds a finished run"):
+    with pytest.raises(OutputError, match="contains a finished run"):
         finish(tmp_path)
     (tmp_path / "stale.txt").touch()
     finish(tmp_path, force=True)
@@ -58,7 +58,7 @@ def test_finished_folder_needs_force(tmp_path: Path) -> None:
 
 def test_force_spares_strangers_and_inputs(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").touch()
-    with pytest.raises(OutputError, match="not of a zhllama run"):
+    with pytest.raises(OutputError, match="do not belong to a zhllama run"):
         finish(tmp_path, force=True)
     finish(tmp_path / "run")
     with pytest.raises(OutputError, match="would remove the input"):
@@ -77,7 +77,7 @@ def test_unfinished_goes_on_only_with_equal_options(tmp_path: Path) -> None:
         run.write("part", "x")
         raise KeyError
     assert (tmp_path / "part").exists()
-    with pytest.raises(OutputError, match="--resume to go on"):
+    with pytest.raises(OutputError, match="--resume to continue"):
         Run(tmp_path, "demo", OPTIONS, resume=False).check()
     with pytest.raises(OutputError, match="size was 3 and is 4"):
         Run(tmp_path, "demo", OPTIONS | {"size": 4}, resume=True).check()
@@ -92,7 +92,7 @@ def test_killed_while_its_config_was_written_it_can_be_begun_again(tmp_path: Pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml", "manifest.json", "product.txt"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ".letter.abcd1234").touch()
-    with pytest.raises(OutputError, match="not of a zhllama run"):
+    with pytest.raises(OutputError, match="do not belong to a zhllama run"):
         finish(tmp_path / "other")
 
 
@@ -241,7 +241,7 @@ def test_resuming_on_a_full_disk_loses_nothing(tiny_disk: Path) -> None:
         assert tree(tiny_disk / "out") == old, flags
 
 
-@pytest.mark.parametrize("name", ["mkdir", "write_whole", "set_aside", "_check_folder"])
+@pytest.mark.parametrize("name", ["mkdir", "write_whole", "move_to_replaced", "_check_folder"])
 @pytest.mark.parametrize("flags", [{"resume": True}, {"force": True}, {"force": True, "resume": False}])
 def test_ctrl_c_during_a_start_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool], name: str
@@ -269,7 +269,7 @@ def test_a_folder_removed_while_its_run_is_at_work_is_not_made_again(tmp_path: P
     out = tmp_path / "run"
     for resume in (None, False):
         with (
-            pytest.raises(OutputError, match="was removed while the run was at work"),
+            pytest.raises(OutputError, match="was removed during the run"),
             Run(out, "demo", OPTIONS, resume=resume) as run,
         ):
             shutil.rmtree(out)
@@ -304,7 +304,7 @@ def test_the_lock_of_another_program_stays(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("theirs", encoding="utf-8")
     (tmp_path / "data.bin").touch()
     for flags in ({}, {"force": True}, {"resume": True}):
-        with pytest.raises(OutputError, match="not of a zhllama run"):
+        with pytest.raises(OutputError, match="do not belong to a zhllama run"):
             finish(tmp_path, **flags)
     assert (tmp_path / ".lock").read_text(encoding="utf-8") == "theirs"
 

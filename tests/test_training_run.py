@@ -322,13 +322,13 @@ def test_a_tokenizer_or_layer_that_does_not_fit_is_refused(workspace: Path) -> N
     )
     assert result.code == 1 and "no linear layer 'query_key_value'" in result.err
     result = line(workspace, *stage(1, "base", "one", "--tokenizer", "tok", "--steps", 3))
-    assert result.code == 1 and "holds a finished run. Give --force" in result.err
+    assert result.code == 1 and "contains a finished run. Give --force" in result.err
 
 
 def test_a_checkpoint_from_other_options_is_refused(workspace: Path) -> None:
     arguments = stage(1, "base", "run", "--tokenizer", "tok", "--steps", 9)
     assert killed_at(workspace, arguments, workspace / "run", 5)
     result = line(workspace, *arguments, "--lr", 0.5, "--resume")
-    assert result.code == 1 and "was begun with other options: lr was 0.01 and is 0.5" in result.err
+    assert result.code == 1 and "was started with other options: lr was 0.01 and is 0.5" in result.err
     result = line(workspace, *arguments)
-    assert result.code == 1 and "holds an unfinished run. Give --resume" in result.err
+    assert result.code == 1 and "contains an unfinished run. Give --resume" in result.err

@@ -13,7 +13,7 @@ imported when it is first used, so that `import zhllama` costs nothing.
 
 import sys
 
-# What `python -m zhllama` imports from here on must not come from the current folder.
+# From here on `python -m zhllama` must not import from the current folder.
 if getattr(sys, "argv", [""])[:1] == ["-m"]:
     from zhllama.safe_path import leave_current_folder
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from zhllama.vocab.recipes import merge_vocabulary as merge_vocabulary
     from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary as SentencePieceVocabulary
 
-_HOMES = {
+_MODULES = {
     "Encoder": "zhllama.encoding.encoder",
     "MergeOptions": "zhllama.vocab.recipes",
     "SentencePieceVocabulary": "zhllama.vocab.sentencepiece_vocabulary",
@@ -56,10 +56,10 @@ _HOMES = {
     "safe": "zhllama.vocab.merge",
     "transformers_files": "zhllama.vocab.fast_tokenizer",
 }
-__all__ = sorted(_HOMES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'zhllama' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

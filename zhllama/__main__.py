@@ -1,4 +1,4 @@
-"""Runs the `zhllama` command, also as `python -m zhllama`."""
+"""The entry point of the `zhllama` command and of `python -m zhllama`."""
 
 import signal
 from typing import NoReturn

@@ -1,4 +1,4 @@
-"""The two-layer model of `zhllama demo`, and one sentence on what each step proved."""
+"""The demo's two-layer model, the note before each step, and a summary of what each step proved."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +14,11 @@ WIDTH, LAYERS, HEADS = 64, 2, 4
 
 
 def two_layer_model(folder: Path, seed: int = 0) -> Path:
-    """A LLaMA of two layers and 4.2 million parameters with weights of chance, over the embedded 32,000 pieces."""
+    """Write a two-layer LLaMA with 4.2 million random parameters and the embedded 32,000-piece vocabulary."""
     if (folder / "config.json").is_file():
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(folder, "is not of the demo", "Choose another --out")
+        raise OutputError(folder, "is not a folder of the demo", "Choose another --out")
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
@@ -39,25 +39,25 @@ def two_layer_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-BEFORE: Mapping[str, str] = {
-    "list": "A list of Chinese pieces, trained on the words that travel in jieba.",
-    "vocab": "The list merged into the base without its harm, and the proof of it.",
-    "page": "What both vocabularies cost, on the texts of corpora/sample, as a page.",
+STEP_NOTES: Mapping[str, str] = {
+    "list": "A list of Chinese pieces, trained on the word list in jieba.",
+    "vocab": "The list merged into the base by the safe recipe, with its proof.",
+    "page": "The token counts of both vocabularies on the texts of corpora/sample, as a page.",
     "grown": "The two-layer model gets a row for each new piece: the mean of the rows of its old pieces.",
-    "stage1": "Stage 1: only the new rows learn.",
-    "stage2": "Stage 2: LoRA and the new rows learn.",
-    "tuned": "Tuning on the 175 Chinese tasks of seeds_zh, loss on the answers alone.",
-    "plain": "All that was learned, folded into one plain model.",
-    "chat": "One turn with it. A two-layer model says nothing sensible; what counts is that it speaks by its template.",
+    "stage1": "Stage 1: only the new rows are trained.",
+    "stage2": "Stage 2: LoRA and the new rows are trained.",
+    "tuned": "Fine-tuning on the 175 Chinese tasks of seeds_zh, with loss on the answers only.",
+    "plain": "All trained weights merged into one plain model.",
+    "chat": "One turn of chat. A two-layer model gives no sensible answer; the point is that it uses its template.",
 }
 
 
-def proved(step: str, figures: Mapping[str, Any]) -> str:
-    """What a finished step of the demo has shown, from the figures of its manifest; empty where there is nothing to say."""
+def proof_summary(step: str, figures: Mapping[str, Any]) -> str:
+    """A summary of what a finished step proved, from its manifest's figures; empty for a step without a proof."""
     match step:
         case "vocab":
             return (
-                f"{figures['pieces']:,} pieces: {figures['drift'][0]} of {figures['drift'][1]} lines without Chinese cut "
+                f"{figures['pieces']:,} pieces: {figures['drift'][0]} of {figures['drift'][1]} lines without Chinese are tokenized "
                 f"differently, {figures['dead']} dead pieces, exact tokenizer.json: {figures['exact_fast_tokenizer']}; "
                 f"the paper's sentence {figures['sentence_tokens'][0]} -> {figures['sentence_tokens'][1]} tokens"
             )

@@ -1,8 +1,8 @@
-"""Errors that a user can fix, in one line: where, what, and the remedy."""
+"""The errors that users can fix, each reported in one line: place, problem and remedy."""
 
 
 class ZhllamaError(Exception):
-    """The user's input or the world is at fault; the command line prints it as one line and exits with 1."""
+    """A fault in the input or the environment; the command line prints it as one line and exits with 1."""
 
     def __init__(self, where: object, what: str, remedy: str = "") -> None:
         self.where, self.what, self.remedy = str(where), what, remedy
@@ -10,27 +10,27 @@ class ZhllamaError(Exception):
 
 
 class InputError(ZhllamaError):
-    """A file, text or model that was given is missing, broken or of the wrong kind."""
+    """An input file, text or model is missing, broken or of the wrong kind."""
 
 
 class DamagedFile(InputError):
-    """The bytes of a packed file or of Parquet are not what a writer wrote; what came before them was read."""
+    """A compressed or Parquet file is corrupt from some point on; the data before it was read."""
 
 
 class OptionError(ZhllamaError):
-    """An option, or two of them together, make no sense."""
+    """An option, or a combination of options, is invalid."""
 
 
 class OutputError(ZhllamaError):
-    """The output folder is taken, locked, full or not writable."""
+    """The output folder is in use, locked, full or not writable."""
 
 
 class MissingPackage(ZhllamaError):
-    """An optional package is needed; the remedy names the extra that brings it."""
+    """An optional package is missing; the remedy names the extra that installs it."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(what, f"needs the package {package}", f"pip install 'zhllama[{extra}]'")
 
 
 class BrokenPromise(ZhllamaError):
-    """A proof failed: the product is not what its recipe promises."""
+    """A proof failed: the output does not fulfil what its recipe promises."""

@@ -1,4 +1,4 @@
-"""Files of a model on the hub, from the cache or downloaded; without a network the error comes at once."""
+"""Finds files of a hub model in the cache or downloads them; fails at once without a network."""
 
 import os
 import re
@@ -8,16 +8,16 @@ from urllib.parse import urlsplit
 
 from zhllama.errors import InputError
 
-PATIENCE = 3.0  # seconds to wait for the hub's first answer
+PATIENCE = 3.0  # seconds to wait for a connection to the hub
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name that is no path here could be `owner/model` on the hub."""
+    """Whether a name is not an existing path and has the form `owner/model`."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not Path(name).exists()
 
 
 def hub_file(name: str, *candidates: str) -> Path:
-    """The first of `candidates` that the hub repository `name` holds, as a path in the cache."""
+    """The first of `candidates` that exists in the hub repository `name`, as a path in the cache."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -36,16 +36,16 @@ def hub_file(name: str, *candidates: str) -> Path:
                 name, "is neither a path here nor a repository on the hub", "Check the name"
             ) from None
         except (HfHubHTTPError, OSError) as error:
-            told = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                name, f"cannot be fetched ({told})", "Download it by hand and give the path"
+                name, f"cannot be downloaded ({reason})", "Download it by hand and give the path"
             ) from error
     raise InputError(name, f"has none of {', '.join(candidates)}", "Give a path instead")
 
 
 def require_network(name: str) -> None:
-    """Raise InputError at once where the hub cannot be reached, and say what to do."""
-    remedy = "Download it where there is a network, and give the path"
+    """Raise InputError with a remedy where the hub cannot be reached."""
+    remedy = "Download it on a machine with a network, and give the path"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise InputError(name, "is not in the cache, and HF_HUB_OFFLINE is set", remedy)
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
@@ -53,5 +53,5 @@ def require_network(name: str) -> None:
         socket.create_connection((endpoint.hostname or "", endpoint.port or 443), timeout=PATIENCE).close()
     except OSError:
         raise InputError(
-            name, f"is no path here, and {endpoint.hostname} cannot be reached", remedy
+            name, f"is not a path here, and {endpoint.hostname} cannot be reached", remedy
         ) from None

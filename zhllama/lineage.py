@@ -1,4 +1,4 @@
-"""The lineage of a run: the tree of manifests behind it, down to files that no run made."""
+"""The lineage of a run: the tree of the runs that it was built from, and the input files that no run wrote."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from zhllama.run_folder import MANIFEST
 
 @dataclass(frozen=True)
 class Ancestor:
-    """One run, the runs that it came from, and the other files it read, with those that have changed since or are gone.
+    """One run, its parents, the other files that it read, and those of its inputs that are missing or changed.
 
-    A run that stands behind another parent is no parent of its own; `again`: it stands elsewhere in the tree with all
-    that is behind it.
+    A parent that is also an ancestor of another parent is listed there only. `again` marks a run whose subtree appears
+    earlier in the tree.
     """
 
     folder: Path
@@ -27,7 +27,7 @@ class Ancestor:
     again: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """The whole tree."""
+        """The tree as JSON values."""
         return {
             "folder": str(self.folder),
             "command": self.command,
@@ -40,7 +40,7 @@ class Ancestor:
 
 
 def lineage(folder: Path) -> Ancestor:
-    """The tree behind a finished run. Errors: InputError for a folder, here or behind, whose manifest is missing or broken."""
+    """The lineage of a finished run. Errors: InputError for a missing or broken manifest anywhere in the tree."""
     manifests: dict[Path, dict[str, Any]] = {}
     _collect(folder.resolve(), manifests)
     return _ancestor(folder.resolve(), manifests, set())
@@ -57,27 +57,27 @@ def _parents(manifest: Mapping[str, Any]) -> list[Path]:
     return [Path(parent) for parent in manifest["parents"]]
 
 
-def _behind(folder: Path, manifests: Mapping[Path, dict[str, Any]], found: set[Path]) -> set[Path]:
-    """All runs that a run came from, near and far."""
+def _ancestors(folder: Path, manifests: Mapping[Path, dict[str, Any]], ancestors: set[Path]) -> set[Path]:
+    """All ancestors of a run, added to `ancestors`."""
     for parent in _parents(manifests[folder]):
-        if parent not in found:
-            found.add(parent)
-            _behind(parent, manifests, found)
-    return found
+        if parent not in ancestors:
+            ancestors.add(parent)
+            _ancestors(parent, manifests, ancestors)
+    return ancestors
 
 
 def _ancestor(folder: Path, manifests: Mapping[Path, dict[str, Any]], seen: set[Path]) -> Ancestor:
-    manifest, held = manifests[folder], _parents(manifests[folder])
+    manifest, parents = manifests[folder], _parents(manifests[folder])
     again = folder in seen
     seen.add(folder)
-    farther = {run for parent in held if parent != folder for run in _behind(parent, manifests, {folder})} - {
-        folder
-    }
-    nearest = [] if again else [p for p in held if p != folder and p not in farther]
+    indirect = {
+        run for parent in parents if parent != folder for run in _ancestors(parent, manifests, {folder})
+    } - {folder}
+    direct = [] if again else [p for p in parents if p != folder and p not in indirect]
     read = [Path(recorded["path"]) for recorded in manifest["inputs"]]
-    files = tuple(p for p in read if p.name != MANIFEST and not any(p.is_relative_to(run) for run in held))
+    files = tuple(p for p in read if p.name != MANIFEST and not any(p.is_relative_to(run) for run in parents))
     return Ancestor(
         folder, manifest["command"], manifest["figures"], manifest["seconds"],
-        tuple(_ancestor(p, manifests, seen) for p in nearest), () if again else files,
+        tuple(_ancestor(p, manifests, seen) for p in direct), () if again else files,
         () if again else tuple(changed_inputs(manifest)), again,
     )  # fmt: skip

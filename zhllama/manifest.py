@@ -1,4 +1,4 @@
-"""Configs and manifests of runs, and whether recorded inputs and outputs are unchanged."""
+"""Reads the config and manifest of a run folder, and checks that its inputs and outputs are unchanged."""
 
 import os
 import time
@@ -15,14 +15,17 @@ from zhllama.io.json import read_json, read_object
 from zhllama.io.yaml import read_yaml
 from zhllama.run_folder import CONFIG, MANIFEST
 
-HASHED = 64 << 20  # bytes: smaller inputs are compared by their hash, larger ones by their size
-HASHED_OUTPUT = 2 << 30  # the same for what a run wrote, whenever a later command reads it
-SETTLED = 2e9  # nanoseconds after which a file system tells a change by the file's times
-BACK = "Put it back, make the run again with --force, or copy the files that you need out of its folder"
+HASHED = 64 << 20  # bytes: larger inputs are compared by size only
+HASHED_OUTPUT = 2 << 30  # bytes: larger outputs are compared by size only
+SETTLED = 2e9  # nanoseconds after which every change shows in a file's times
+RESTORE = "Restore it, start the run over with --force, or copy the files that you need out of its folder"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The command and options that a run folder was begun with; InputError where a finished run's are not as it wrote them."""
+    """The command and options that a run was started with.
+
+    Errors: InputError where the config of a finished run was changed afterwards.
+    """
     check_outputs([folder], CONFIG)
     return read_yaml(folder / CONFIG, "a mapping of options", "Give --force to start over")
 
@@ -30,15 +33,15 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished run; InputError where there is none or it is broken."""
     if not (folder / MANIFEST).exists():
-        raise InputError(folder, "is not a finished run of zhllama", "Finish it with --resume")
-    manifest = read_json(folder / MANIFEST, "Make the run again with --force", any_number=True)
+        raise InputError(folder, "is not a finished zhllama run", "Finish it with --resume")
+    manifest = read_json(folder / MANIFEST, "Start the run over with --force", any_number=True)
     try:
         return _Manifest.model_validate(manifest).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
-        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(".: ")
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(".: ")
         raise InputError(
-            folder / MANIFEST, f"is not a manifest ({told})", "Make the run again with --force"
+            folder / MANIFEST, f"is not a manifest ({reason})", "Start the run over with --force"
         ) from None
 
 
@@ -49,7 +52,7 @@ class _Input(BaseModel):
 
 
 class _Manifest(BaseModel, extra="allow"):
-    """What readers of a manifest rely on; `output_bytes` are the sizes of outputs that are too large to hash at each reading."""
+    """The fields that readers of a manifest rely on; `output_bytes` are the sizes of outputs beyond HASHED_OUTPUT."""
 
     command: str = "?"
     options: dict[str, Any] = {}
@@ -62,12 +65,12 @@ class _Manifest(BaseModel, extra="allow"):
 
 
 def changed_inputs(manifest: Mapping[str, Any]) -> list[Path]:
-    """Inputs of a finished run that are gone or other than they were; beyond 64 MB their size tells."""
+    """Inputs of a finished run that are missing or changed; beyond 64 MB only the size is compared."""
     return [Path(recorded["path"]) for recorded in manifest.get("inputs", []) if not unchanged(recorded)]
 
 
 def unchanged(recorded: Mapping[str, Any]) -> bool:
-    """Whether an input that a manifest recorded still stands with the same content."""
+    """Whether an input that a manifest recorded still exists with the same content."""
     path = Path(recorded["path"])
     if not path.is_file() or path.stat().st_size != recorded["bytes"]:
         return False
@@ -75,12 +78,11 @@ def unchanged(recorded: Mapping[str, Any]) -> bool:
 
 
 def check_outputs(paths: Iterable[Path], *names: str) -> None:
-    """Refuse what a finished run of ours wrote and that is gone or changed since; every command calls this before it reads.
+    """Refuse outputs of finished runs that are missing or changed; every command calls this before it reads them.
 
-    `paths` are run folders, or files and folders in them; of each, everything recorded at or below it is checked, or at
-    or below its `names`, of which those with a `*` stand for files. What no run recorded passes, and of files beyond
-    2 GB only the size is compared.
-    Errors: InputError that names the file.
+    `paths` are run folders, or files and folders in them. Every recorded output at or below a path is checked, or only
+    those at or below its `names`, where a name with `*` is a file pattern. Files that no run recorded pass; of files
+    beyond 2 GB only the size is compared. Errors: InputError that names the file.
     """
     runs: dict[Path, Path | None] = {}
     manifests: dict[Path, dict[str, Any]] = {}
@@ -96,45 +98,45 @@ def check_outputs(paths: Iterable[Path], *names: str) -> None:
 
 def _check(run: Path, manifest: Mapping[str, Any], below: list[str]) -> None:
     outputs: dict[str, str] = manifest["outputs"]
-    exact = [name for name in below if name in outputs]  # of thousands of files each asks for itself alone
-    wanted = outputs if len(exact) < len(below) else exact
-    for name in wanted:
-        if not any(_is_meant(name, at) for at in below):
+    exact = [name for name in below if name in outputs]  # callers check thousands of files one by one
+    names = outputs if len(exact) < len(below) else exact
+    for name in names:
+        if not any(_matches(name, at) for at in below):
             continue
-        if not _as_written(run / name, outputs[name], manifest["output_bytes"].get(name)):
-            raise InputError(run / name, "is not as its run wrote it", BACK)
+        if not _unchanged_output(run / name, outputs[name], manifest["output_bytes"].get(name)):
+            raise InputError(run / name, "changed since its run wrote it", RESTORE)
 
 
-def _is_meant(name: str, at: str) -> bool:
+def _matches(name: str, at: str) -> bool:
     if at in (".", name) or name.startswith(f"{at}/"):
         return True
     return "*" in at and name.count("/") == at.count("/") and fnmatchcase(name, at)
 
 
-def _as_written(path: Path, sum: str, size: int | None) -> bool:
+def _unchanged_output(path: Path, sha256: str, size: int | None) -> bool:
     if not path.is_file():
         return False
     if size is not None and size > HASHED_OUTPUT:
         return path.stat().st_size == size
-    return digest(path) == sum
+    return digest(path) == sha256
 
 
-def _run_of(path: Path, known: dict[Path, Path | None]) -> Path | None:
-    """The finished run of ours that a path is or lies in."""
-    if path in known:
-        return known[path]
+def _run_of(path: Path, runs: dict[Path, Path | None]) -> Path | None:
+    """The finished run folder that is or contains a path; `runs` caches the results."""
+    if path in runs:
+        return runs[path]
     if _is_run(path):
-        found: Path | None = path
+        run: Path | None = path
     else:
-        found = None if path.parent == path else _run_of(path.parent, known)
-    known[path] = found
-    return found
+        run = None if path.parent == path else _run_of(path.parent, runs)
+    runs[path] = run
+    return run
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder has a manifest of ours; other programs have files of that name too.
+    """Whether a folder has a zhllama manifest; other programs write files of that name too.
 
-    Errors: InputError for a pipe, a device or a folder in its place, behind which no output could be checked.
+    Errors: InputError for a pipe, device or folder of that name, since the outputs behind it could not be checked.
     """
     if (folder / MANIFEST).exists():
         require_regular(folder / MANIFEST)
@@ -152,13 +154,13 @@ _digests: dict[tuple[int, ...], str] = {}
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, computed once in a process as long as the file's times and size are the same."""
+    """The sha256 of a file, cached in this process while the file's times and size stay the same."""
     stat = path.stat()
     key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     if key not in _digests:
-        found = sha256(path)
-        # A file that changed just now may change again within the clock's grain, and show the same times.
+        computed = sha256(path)
+        # A file that changed just now may change again within the clock's resolution, and show the same times.
         if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) < SETTLED:
-            return found
-        _digests[key] = found
+            return computed
+        _digests[key] = computed
     return _digests[key]

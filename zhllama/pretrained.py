@@ -1,8 +1,8 @@
-"""The only place that opens configs, tokenizers, models and adapters with transformers and PEFT; code in their files is never run.
+"""Opens configs, tokenizers, models and adapters with transformers and PEFT, without running code from their files.
 
-A folder can name Python code in `auto_map`, compiled code on a hub in `attn_implementation`, and other modules or models in an
-adapter's config. All are refused, without a question: transformers would ask on standard input. Code that a folder names
-beside a type which transformers itself has is left alone, and transformers' own class is used.
+No other module does this. A folder can name Python code in `auto_map`, compiled code on a hub in `attn_implementation`,
+and other modules or models in an adapter's config. All are refused without the prompt that transformers would print.
+Where a folder names code for a model type that transformers has, transformers' own class is used.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from zhllama.errors import InputError, MissingPackage
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
-# What transformers itself has for these settings; any other value names a repository of compiled code on a hub.
+# transformers' own values of these settings; any other value names a repository of compiled code on a hub.
 IMPLEMENTATIONS = {
     "attn_implementation": (
         "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4",
@@ -22,7 +22,7 @@ IMPLEMENTATIONS = {
 }  # fmt: skip
 # Fields of an adapter's config through which PEFT imports a module by its name or opens further adapters.
 ADAPTER_CODE = ("megatron_config", "arrow_config")
-# Settings of generation for which transformers fetches code from a hub.
+# Generation settings for which transformers downloads code from a hub.
 GENERATION_CODE = ("penalty_alpha", "dola_layers", "constraints", "force_words_ids")
 
 GENERATION_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -31,7 +31,7 @@ GENERATION_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start
 def open_config(folder: Path) -> Any:
     """The transformers config of a folder.
 
-    Errors: InputError for an unknown model type and one that needs code of its own, MissingPackage; whatever transformers raises.
+    Errors: InputError for an unknown model type and one that needs its own code, MissingPackage, and whatever transformers raises.
     """
     try:
         from transformers import AutoConfig
@@ -43,16 +43,16 @@ def open_config(folder: Path) -> Any:
     kind = settings.get("model_type")
     if kind not in CONFIG_MAPPING:
         if settings.get("auto_map"):
-            told = f"needs remote code for its model type {kind!r}, which is never run here"
-            raise InputError(folder / CONFIG, told, "Use a model type that transformers itself has")
-        told = f"names no model type that transformers knows ({kind!r})"
-        raise InputError(folder / CONFIG, told, "Update transformers")
+            reason = f"needs remote code for its model type {kind!r}, which is never run here"
+            raise InputError(folder / CONFIG, reason, "Use a model type that transformers itself has")
+        reason = f"names no model type that transformers knows ({kind!r})"
+        raise InputError(folder / CONFIG, reason, "Update transformers")
     _refuse_kernels(settings, folder / CONFIG)
     return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def config_of(settings: Mapping[str, Any], where: object) -> Any:
-    """The transformers config of settings as a config.json contains them.
+    """The transformers config from the contents of a config.json.
 
     Errors: InputError for one that names code on a hub, KeyError without a model type; whatever transformers raises.
     """
@@ -67,7 +67,7 @@ def config_of(settings: Mapping[str, Any], where: object) -> Any:
 def open_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder as transformers loads it.
 
-    Errors: InputError for one that needs code of its own; whatever transformers raises.
+    Errors: InputError for one that needs its own code, and whatever transformers raises.
     """
     from transformers import AutoTokenizer
 
@@ -78,12 +78,14 @@ def open_tokenizer(folder: Path) -> Any:
         path = folder / TOKENIZER_CONFIG
         if not _settings(path).get("auto_map") or "trust_remote_code" not in str(error):
             raise
-        told = "names custom code for its tokenizer (auto_map), which is never run here"
-        raise InputError(path, told, "Use a tokenizer.json and a tokenizer_class of transformers") from error
+        reason = "names custom code for its tokenizer (auto_map), which is never run here"
+        raise InputError(
+            path, reason, "Use a tokenizer.json and a tokenizer_class of transformers"
+        ) from error
 
 
 def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
-    """The causal language model of a folder; with `output_loading_info` a pair of it and what is missing.
+    """The causal language model of a folder; with `output_loading_info` a pair of the model and the loading info.
 
     Errors: InputError for a folder with an adapter beside its weights; whatever transformers raises.
     """
@@ -91,9 +93,9 @@ def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
 
     _never_ask()
     if (folder / ADAPTER_CONFIG).is_file():
-        # transformers would load it into the model without a word, and through it whatever its config names.
-        told = "is an adapter beside a whole model, which would change the model unseen"
-        raise InputError(folder / ADAPTER_CONFIG, told, "Merge it into the model, or remove it")
+        # transformers would load it into the model silently, with everything that its config names.
+        reason = "is an adapter beside a whole model, which would change the model unseen"
+        raise InputError(folder / ADAPTER_CONFIG, reason, "Merge it into the model, or remove it")
     return AutoModelForCausalLM.from_pretrained(folder, config=config, trust_remote_code=False, **loading)
 
 
@@ -105,7 +107,7 @@ def build_causal(config: Any) -> Any:
 
 
 def build_scoring(config: Any) -> Any:
-    """A model of a config with a head for scores and new weights; ValueError for a kind that has no such form."""
+    """A model of a config with a scoring head and new weights; ValueError for an architecture without one."""
     from transformers import AutoModelForSequenceClassification
 
     return _build(AutoModelForSequenceClassification, config)
@@ -117,7 +119,7 @@ def _build(auto: Any, config: Any) -> Any:
 
 
 def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    """A PEFT model of `model` and the LoRA adapter in a folder; where `model` is one already, the adapter is added to it.
+    """A PEFT model of `model` and the LoRA adapter in a folder; if `model` is a PEFT model already, the adapter is added.
 
     Errors: InputError for an adapter of another type and one that names code, MissingPackage; whatever PEFT raises.
     """
@@ -128,11 +130,11 @@ def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     path = folder / ADAPTER_CONFIG
     settings = _settings(path)
     if settings.get("peft_type") != "LORA":
-        told = f"is an adapter of type {settings.get('peft_type')!r}, not LORA"
-        raise InputError(path, told, "Merge it with the program that made it")
+        reason = f"is an adapter of type {settings.get('peft_type')!r}, not LORA"
+        raise InputError(path, reason, "Merge it with the program that wrote it")
     if code := next((key for key in ADAPTER_CODE if settings.get(key)), None):
-        told = f"sets {code}, by which code or models that it names would be loaded"
-        raise InputError(path, told, "Merge it with the program that made it")
+        reason = f"sets {code}, which would load code or models that it names"
+        raise InputError(path, reason, "Merge it with the program that wrote it")
     if isinstance(model, PeftModel):
         model.load_adapter(str(folder), adapter_name=name)
         return model
@@ -140,31 +142,31 @@ def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
 
 def refuse_generation_code(model: Any, where: object) -> None:
-    """InputError for a generation config by which transformers would fetch code from a hub, or whose token ids are no ids."""
+    """Raise InputError for a generation config that makes transformers download code, or whose token ids are not ids."""
     settings = model.generation_config
     for key in GENERATION_IDS:
         value = getattr(settings, key, None)
         ids = value if isinstance(value, list) else [value]
         if any(id is not None and (not isinstance(id, int) or isinstance(id, bool)) for id in ids):
-            told = f"sets {key} to {str(value)[:40]!r} in its generation config, which is no token id"
-            raise InputError(where, told, f"Correct {key} in generation_config.json")
-    named = [key for key in GENERATION_CODE if getattr(settings, key, None)]
+            reason = f"sets {key} to {str(value)[:40]!r} in its generation config, which is not a token id"
+            raise InputError(where, reason, f"Correct {key} in generation_config.json")
+    refused = [key for key in GENERATION_CODE if getattr(settings, key, None)]
     if (getattr(settings, "num_beam_groups", None) or 1) > 1:
-        named.append("num_beam_groups")
-    if named:
-        told = f"sets {named[0]} in its generation config, for which code would be fetched from a hub; it is never run here"
-        raise InputError(where, told, f"Remove {named[0]} from generation_config.json")
+        refused.append("num_beam_groups")
+    if refused:
+        reason = f"sets {refused[0]} in its generation config, for which transformers would download code from a hub; zhllama never runs it"
+        raise InputError(where, reason, f"Remove {refused[0]} from generation_config.json")
 
 
 def _never_ask() -> None:
-    """Let transformers refuse where a library under us opens something without naming `trust_remote_code`, instead of asking."""
+    """Make transformers refuse, instead of prompting, where a library opens something without `trust_remote_code`."""
     from transformers import dynamic_module_utils
 
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
-    """The object in a JSON file; empty where it cannot be read, which the library that opens it next reports."""
+    """The object in a JSON file; empty if it cannot be read, which the library that opens it next reports."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -173,19 +175,19 @@ def _settings(path: Path) -> Mapping[str, Any]:
 
 
 def _refuse_kernels(settings: Mapping[str, Any], where: object) -> None:
-    for key, value in _named(settings):
-        told = f"names {value!r} as its {key}, which would be code fetched from a hub and is never run here"
-        raise InputError(where, told, f"Remove {key} from the file")
+    for key, value in _foreign_implementations(settings):
+        reason = f"names {value!r} as its {key}, which would be code fetched from a hub and is never run here"
+        raise InputError(where, reason, f"Remove {key} from the file")
 
 
-def _named(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every implementation that a config, or a part of it, names and transformers does not have, after its key."""
+def _foreign_implementations(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Each (key, implementation) in a config or its parts that transformers does not have."""
     if isinstance(settings, Mapping):
         for name, value in settings.items():
             setting = str(name).strip("_").removesuffix("_internal")
-            yield from _named(value, setting if setting in IMPLEMENTATIONS else key)
+            yield from _foreign_implementations(value, setting if setting in IMPLEMENTATIONS else key)
     elif isinstance(settings, list):
         for value in settings:
-            yield from _named(value, key)
+            yield from _foreign_implementations(value, key)
     elif key and isinstance(settings, str) and settings not in IMPLEMENTATIONS[key]:
         yield key, settings

@@ -1,4 +1,4 @@
-"""Finds the seeds, prompts and corpora that are shipped, in the wheel or in the checkout of an editable install."""
+"""Finds the shipped seeds, prompts and corpora, in the wheel or in the checkout of an editable install."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -21,5 +21,5 @@ def shipped(folder: Folder, *parts: str) -> Path:
 
 
 def sample_files(label: str) -> list[Path]:
-    """The shipped texts of a label, a few ten KB; none for a label that nothing is shipped for."""
+    """The shipped texts of a label, some tens of KB; empty for a label without shipped texts."""
     return sorted(shipped("corpora", "sample").glob(f"{label}_*.txt"))

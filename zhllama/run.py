@@ -1,4 +1,4 @@
-"""A run: config first, products as whole files, the manifest last; with its manifest, a run is finished."""
+"""Writes a run folder: the config first, outputs as whole files, and last the manifest, which marks the run finished."""
 
 import platform
 import resource
@@ -24,13 +24,13 @@ from zhllama.run_folder import (
     REPLACED,
     Lock,
     clear,
-    drop_replaced,
     entries,
-    is_bare,
-    refuse_at_work,
-    replaces,
+    has_no_output,
+    has_replaced_run,
+    move_to_replaced,
+    refuse_if_running,
+    remove_replaced,
     restore,
-    set_aside,
 )
 
 PACKAGES = (
@@ -48,15 +48,13 @@ PACKAGES = (
 
 @dataclass
 class Run:
-    """One folder that a command fills, as a context: left by an error, a run that cannot be resumed leaves nothing, nor does
-    one with nothing to go on from.
+    """A context manager for the run folder of a command; after an error it removes a run that cannot be resumed.
 
-    `options` must be plain YAML values. `inputs` are files whose sha256 goes into the manifest; an input inside a
-    finished run folder makes that run a parent. `force` replaces a folder of ours, never a stranger's: the old run is set
-    aside, removed when the new one is finished, and put back when that fails with nothing to go on from.
-    `resume` goes on with an unfinished one whose options are equal; None means that this command cannot resume.
-    Nothing is touched without the folder's lock, and a failed start removes only what it made itself.
-    Errors: OutputError, InputError.
+    `options` must be plain YAML values. `inputs` are files whose sha256 the manifest records; an input inside a finished
+    run folder makes that run a parent. `force` replaces a run folder, never another folder: the old run is moved to
+    REPLACED, removed when the new run finishes, and restored when the new run fails without resumable output. `resume`
+    continues an unfinished run with equal options; None means that the command cannot resume. Nothing changes without
+    the folder's lock, and a failed start removes only its own files. Errors: OutputError, InputError.
     """
 
     out: Path
@@ -66,35 +64,35 @@ class Run:
     force: bool = False
     resume: bool | None = None
     seed: int | None = None
-    _made: list[Path] = field(
-        default_factory=list, init=False
-    )  # folders that were not there, innermost first
-    _before: set[str] = field(default_factory=set, init=False)  # what was in the folder
+    # Folders that this run created, innermost first.
+    _created: list[Path] = field(default_factory=list, init=False)
+    _names_before: set[str] = field(default_factory=set, init=False)
     _lock: Lock | None = field(default=None, init=False)
-    _ours: bool = field(
-        default=False, init=False
-    )  # locked and checked: what appears from then on is of this run
-    _set_aside: bool = field(default=False, init=False)
+    # The folder is locked and checked: every file that appears from now on belongs to this run.
+    _owned: bool = field(default=False, init=False)
+    _moved_old_run: bool = field(default=False, init=False)
     _started: float = field(default=0.0, init=False)
 
     def check(self) -> None:
-        """Refuse a folder that is taken, and inputs that are not as their runs wrote them, before any work is done."""
+        """Refuse a folder that is in use, and inputs that changed since their runs wrote them, before any work."""
         check_outputs(self.inputs)
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(self.out, "is a file", "Choose a folder for --out")
-        refuse_at_work(self.out)
-        # A run that --force set aside comes back first, under the lock, and is checked there.
-        if not replaces(self.out):
+        refuse_if_running(self.out)
+        # A replaced run is first restored under the lock, and checked there.
+        if not has_replaced_run(self.out):
             self._check_folder()
 
     def _check_folder(self) -> None:
-        # Killed before its config stood, a run leaves nothing but the beginning of it.
-        found = set(entries(self.out)) if self.out.is_dir() else set()
-        if not found - set(leftovers(self.out, CONFIG)):
+        # A run that is killed before its config is complete leaves only a part of the config.
+        names = set(entries(self.out)) if self.out.is_dir() else set()
+        if not names - set(leftovers(self.out, CONFIG)):
             return
         if not (self.out / CONFIG).exists():
             raise OutputError(
-                self.out, "holds files that are not of a zhllama run", "Choose an empty or new folder"
+                self.out,
+                "contains files that do not belong to a zhllama run",
+                "Choose an empty or new folder",
             )
         if self.force:
             for path in self.inputs:
@@ -103,30 +101,28 @@ class Run:
                         self.out, f"--force would remove the input {path}", "Choose another --out"
                     )
         elif self.finished():
-            raise OutputError(self.out, "holds a finished run", "Give --force to make it anew")
+            raise OutputError(self.out, "contains a finished run", "Give --force to start over")
         elif not self.resume:
-            way = (
-                "--resume to go on, or --force to start over"
+            flags = (
+                "--resume to continue, or --force to start over"
                 if self.resume is not None
                 else "--force to start over"
             )
-            raise OutputError(self.out, "holds an unfinished run", f"Give {way}")
+            raise OutputError(self.out, "contains an unfinished run", f"Give {flags}")
         elif changed := self._changed_options():
-            told = ", ".join(f"{k} was {then!r} and is {now!r}" for k, (then, now) in changed.items())
+            changes = ", ".join(f"{k} was {old!r} and is {new!r}" for k, (old, new) in changed.items())
             raise OutputError(
-                self.out, f"was begun with other options: {told}", "Give the same ones, or --force"
+                self.out, f"was started with other options: {changes}", "Give the same options, or --force"
             )
 
     def finished(self) -> bool:
-        """Whether the manifest stands."""
+        """Whether the manifest exists."""
         return (self.out / MANIFEST).exists()
 
     def _changed_options(self) -> dict[str, tuple[Any, Any]]:
-        then, now = read_config(self.out), self._config()
+        old, new = read_config(self.out), self._config()
         return {
-            k: (then.get(k), now.get(k))
-            for k in sorted(then.keys() | now.keys())
-            if then.get(k) != now.get(k)
+            k: (old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)
         }
 
     def _config(self) -> dict[str, Any]:
@@ -135,45 +131,45 @@ class Run:
     def __enter__(self) -> Self:
         self._started = time.monotonic()
         self.check()
-        self._made = [p for p in (self.out, *self.out.parents) if not p.exists()]
+        self._created = [p for p in (self.out, *self.out.parents) if not p.exists()]
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(self.out)
-            self._bring_back()
+            self._restore_old_run()
             self._check_folder()
-            self._before = {path.name for path in entries(self.out)}
-            self._ours = True
-            if self.force and self._before:
-                set_aside(self.out)
-                self._set_aside = True
+            self._names_before = {path.name for path in entries(self.out)}
+            self._owned = True
+            if self.force and self._names_before:
+                move_to_replaced(self.out)
+                self._moved_old_run = True
             for path in leftovers(self.out):
                 path.unlink(missing_ok=True)
             if not (self.out / CONFIG).exists():
                 config = yaml.safe_dump(self._config(), allow_unicode=True, sort_keys=False)
                 write_whole(self.out / CONFIG, config)
         except BaseException as error:
-            self._leave(undo=self._ours)
+            self._leave(undo=self._owned)
             if isinstance(error, OSError):
-                raise _no_room(self.out, error) from error
+                raise _not_writable(self.out, error) from error
             raise
         return self
 
-    def _bring_back(self) -> None:
-        """Where a run that was to replace another one was killed: put that one back, unless the new one has something to keep."""
-        if (self.out / MOVING).is_dir():  # killed while it was set aside, or put back
+    def _restore_old_run(self) -> None:
+        """Restore the old run where its replacement was killed without resumable output."""
+        if (self.out / MOVING).is_dir():  # killed while the old run was moved or restored
             restore(self.out)
-        if not replaces(self.out):
+        if not has_replaced_run(self.out):
             return
         if self.finished():
-            drop_replaced(self.out)
-        elif not self._continues() and (is_bare(self.out) or self._wrote_in_vain()):
+            remove_replaced(self.out)
+        elif not self._resumes() and (has_no_output(self.out) or self._cannot_resume()):
             restore(self.out)
 
-    def _continues(self) -> bool:
+    def _resumes(self) -> bool:
         return bool(self.resume) and (self.out / CONFIG).exists() and not self._changed_options()
 
-    def _wrote_in_vain(self) -> bool:
-        """Whether the killed run was of this command, which cannot resume: then what it wrote is of no use."""
+    def _cannot_resume(self) -> bool:
+        """Whether the killed run was of this command, which cannot resume."""
         if self.resume is not None:
             return False
         try:
@@ -182,25 +178,25 @@ class Run:
             return False
 
     def write(self, name: str, content: bytes | str) -> Path:
-        """Write one product as a whole file and return its path."""
+        """Write one output as a whole file and return its path."""
         path = self.out / name
         self._check_lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
         except OSError as error:
-            raise _no_room(path, error) from error
+            raise _not_writable(path, error) from error
         return path
 
     def finish(self, figures: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Hash inputs and products, write the manifest, and return it: from here on the run is finished."""
+        """Hash the inputs and outputs, write the manifest, which marks the run finished, and return it."""
         self._check_lock()
         peak = (
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         )
         files = (p for top in entries(self.out) for p in ([top] if top.is_file() else top.rglob("*")))
-        products = sorted(p for p in files if p.is_file() and p.name not in (LOCK, MANIFEST))
+        outputs = sorted(p for p in files if p.is_file() and p.name not in (LOCK, MANIFEST))
         manifest = {
             "command": self.command,
             "options": _plain(self.options),
@@ -210,10 +206,10 @@ class Run:
                 for p in self.inputs
             ],
             "parents": [str(p) for p in _parents(self.inputs)],
-            "outputs": {str(p.relative_to(self.out)): digest(p) for p in products},
+            "outputs": {str(p.relative_to(self.out)): digest(p) for p in outputs},
             "output_bytes": {
                 str(p.relative_to(self.out)): p.stat().st_size
-                for p in products
+                for p in outputs
                 if p.stat().st_size > HASHED_OUTPUT
             },
             "figures": dict(figures or {}),
@@ -224,41 +220,41 @@ class Run:
             "peak_memory_mb": round(peak / 1024),
         }
         self.write(MANIFEST, to_json(manifest))
-        drop_replaced(self.out)
+        remove_replaced(self.out)
         return manifest
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._lock is not None
-        here = self._lock.held()
+        locked = self._lock.is_valid()
         failed = kind is not None and not self.finished()
-        self._leave(undo=here and failed and (self.resume is None or is_bare(self.out)))
-        if isinstance(error, Exception) and not here:
+        self._leave(undo=locked and failed and (self.resume is None or has_no_output(self.out)))
+        if isinstance(error, Exception) and not locked:
             raise self._removed() from error
 
     def _leave(self, undo: bool) -> None:
-        """Release the lock; with `undo` the folder is first as it was before, whatever this run wrote or set aside."""
+        """Release the lock; with `undo` first restore the folder to its state before this run."""
         try:
-            if undo and (self._set_aside or (self.out / MOVING).is_dir()):
+            if undo and (self._moved_old_run or (self.out / MOVING).is_dir()):
                 restore(self.out)
             elif undo:
-                clear(self.out, {*self._before, REPLACED})
+                clear(self.out, {*self._names_before, REPLACED})
         finally:
             if self._lock is not None:
-                self._lock.release(remove=self._ours or self._lock.created)
+                self._lock.release(remove=self._owned or self._lock.created)
             self._lock = None
-            for folder in self._made:
+            for folder in self._created:
                 if folder.is_dir() and not any(folder.iterdir()):
-                    with suppress(OSError):  # another process has begun to write there
+                    with suppress(OSError):  # another process started to write there
                         folder.rmdir()
 
     def _check_lock(self) -> None:
-        if self._lock is not None and not self._lock.held():
+        if self._lock is not None and not self._lock.is_valid():
             raise self._removed()
 
     def _removed(self) -> OutputError:
-        return OutputError(self.out, "was removed while the run was at work", "Start the run again")
+        return OutputError(self.out, "was removed during the run", "Start the run again")
 
 
 def _parents(inputs: Sequence[Path]) -> list[Path]:
@@ -278,16 +274,16 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def _no_room(path: Path, error: OSError) -> OutputError:
+def _not_writable(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        path, f"cannot be written ({error.strerror or error})", "Choose a folder with room and rights"
+        path, f"cannot be written ({error.strerror or error})", "Choose a writable folder with free space"
     )

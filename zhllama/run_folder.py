@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, and the old run that --force keeps until the new one is finished."""
+"""The files of a run folder, its lock against a second process, and the replaced run that --force keeps until the end."""
 
 import errno
 import fcntl
@@ -11,8 +11,8 @@ from zhllama.errors import OutputError
 from zhllama.io.files import leftovers
 
 CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
-# A folder that --force replaces: its content is moved into MOVING, which is then renamed to REPLACED. So MOVING means that
-# everything in the folder is of the old run, and REPLACED that everything beside it is of the new one.
+# --force moves the old run into MOVING and renames MOVING to REPLACED. So while MOVING exists, everything in the folder
+# belongs to the old run; while REPLACED exists, everything outside it belongs to the new run.
 REPLACED, MOVING = ".replaced", ".replacing"
 ATTEMPTS = 100
 
@@ -20,14 +20,14 @@ ATTEMPTS = 100
 class Lock:
     """The lock of a folder: an exclusive flock on its `.lock`, which the kernel releases when the process ends.
 
-    Errors: OutputError where another process has it, OSError where the folder cannot be written.
+    Errors: OutputError where another process locked it, OSError where the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
-        self._handle = self._take(folder)
+        self._handle = self._acquire(folder)
 
-    def _take(self, folder: Path) -> int:
+    def _acquire(self, folder: Path) -> int:
         for _ in range(ATTEMPTS):
             try:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -36,7 +36,7 @@ class Lock:
                 self.created = False
                 try:
                     handle = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-                except FileNotFoundError:  # removed by the process that held it
+                except FileNotFoundError:  # removed by the process that locked it
                     continue
             except FileNotFoundError:  # the folder was removed by a process that failed in it
                 folder.mkdir(parents=True, exist_ok=True)
@@ -45,30 +45,30 @@ class Lock:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(handle)
-                raise _at_work(folder) from None
+                raise _running(folder) from None
             except BaseException:
                 os.close(handle)
                 raise
             if _is_file(handle, self.path):
                 return handle
-            os.close(handle)  # its holder removed it before it was locked here: a lock on it keeps nobody out
-        raise _at_work(folder)
+            os.close(handle)  # removed before it was locked here: this lock would exclude nobody
+        raise _running(folder)
 
-    def held(self) -> bool:
-        """Whether the folder still is the one that was locked; False once it was removed or moved away."""
+    def is_valid(self) -> bool:
+        """Whether the locked folder still exists at its path."""
         return _is_file(self._handle, self.path)
 
     def release(self, remove: bool) -> None:
-        """Let the next process in; the file is removed while it is still locked, and never that of another process."""
+        """Release the lock; the lock file is removed while locked, and never that of another process."""
         try:
-            if remove and self.held():
+            if remove and self.is_valid():
                 self.path.unlink(missing_ok=True)
         finally:
             os.close(self._handle)
 
 
-def refuse_at_work(folder: Path) -> None:
-    """OutputError where another process holds the lock of a folder; nothing is created, and no lock kept."""
+def refuse_if_running(folder: Path) -> None:
+    """Raise OutputError where another process locked a folder; creates no file and keeps no lock."""
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -76,7 +76,7 @@ def refuse_at_work(folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _at_work(folder) from None
+        raise _running(folder) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
             raise
@@ -84,7 +84,7 @@ def refuse_at_work(folder: Path) -> None:
         os.close(handle)
 
 
-def _at_work(folder: Path) -> OutputError:
+def _running(folder: Path) -> OutputError:
     return OutputError(folder, "another run is writing here", "Wait for it, or choose another --out")
 
 
@@ -96,14 +96,14 @@ def _is_file(handle: int, path: Path) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a run has in its folder: neither the lock nor a run that was set aside."""
+    """The entries of a run folder without the lock and the replaced run."""
     return [path for path in folder.iterdir() if path.name not in (LOCK, REPLACED, MOVING)]
 
 
-def is_bare(folder: Path) -> bool:
-    """Whether a run has written nothing that a later one could continue from: no file with content beside its config."""
-    passed_over = {folder / CONFIG, *leftovers(folder)}
-    return all(_is_empty(path) for path in entries(folder) if path not in passed_over)
+def has_no_output(folder: Path) -> bool:
+    """Whether a run wrote nothing to resume from: no file with content besides its config."""
+    ignored = {folder / CONFIG, *leftovers(folder)}
+    return all(_is_empty(path) for path in entries(folder) if path not in ignored)
 
 
 def _is_empty(path: Path) -> bool:
@@ -112,18 +112,18 @@ def _is_empty(path: Path) -> bool:
     return all(map(_is_empty, path.iterdir()))
 
 
-def begun(folder: Path) -> bool:
-    """Whether a folder is a run of ours, finished or not."""
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder contains a zhllama run, finished or not."""
     return any((folder / name).exists() for name in (CONFIG, REPLACED, MOVING))
 
 
-def replaces(folder: Path) -> bool:
-    """Whether a run that --force set aside is still there, since the new one was not finished."""
+def has_replaced_run(folder: Path) -> bool:
+    """Whether a folder still contains the run that an unfinished --force run replaces."""
     return (folder / REPLACED).is_dir() or (folder / MOVING).is_dir()
 
 
-def set_aside(folder: Path) -> None:
-    """Move everything that a folder contains into REPLACED; stopped anywhere, `restore` undoes it."""
+def move_to_replaced(folder: Path) -> None:
+    """Move the content of a folder into REPLACED; `restore` undoes it from any point of interruption."""
     (folder / MOVING).mkdir()
     for path in folder.iterdir():
         if path.name not in (LOCK, MOVING):
@@ -132,8 +132,8 @@ def set_aside(folder: Path) -> None:
 
 
 def restore(folder: Path) -> None:
-    """Put the run that --force set aside back into its place, instead of what the new one wrote; stopped anywhere, it can be repeated."""
-    # With MOVING there, REPLACED is a part of what is put back: a run that was itself begun by --force.
+    """Restore the replaced run over the new run's files; can be repeated after any interruption."""
+    # While MOVING exists, REPLACED belongs to the old run, which itself replaced another one.
     if not (folder / MOVING).is_dir() and (folder / REPLACED).is_dir():
         clear(folder, (REPLACED,))
         (folder / REPLACED).rename(folder / MOVING)
@@ -143,13 +143,13 @@ def restore(folder: Path) -> None:
         (folder / MOVING).rmdir()
 
 
-def drop_replaced(folder: Path) -> None:
-    """Remove the run that --force set aside, once the new one is finished."""
+def remove_replaced(folder: Path) -> None:
+    """Remove the replaced run after the new one finished."""
     shutil.rmtree(folder / REPLACED, ignore_errors=True)
 
 
-def clear(folder: Path, kept: Container[str] = ()) -> None:
-    """Remove everything but the lock and the names in `kept`; the config last, so that a folder stays known as ours."""
-    found = [path for path in folder.iterdir() if path.name != LOCK and path.name not in kept]
-    for path in sorted(found, key=lambda path: path.name == CONFIG):
+def clear(folder: Path, keep: Container[str] = ()) -> None:
+    """Remove everything but the lock and the names in `keep`; the config last, so that the folder stays recognizable."""
+    paths = [path for path in folder.iterdir() if path.name != LOCK and path.name not in keep]
+    for path in sorted(paths, key=lambda path: path.name == CONFIG):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Keeps the current folder off the import path, since a downloaded folder may contain a yaml.py.
+"""Removes the current folder from Python's import path: a downloaded folder may contain a yaml.py.
 
-Nothing is imported here that Python has not loaded by itself before, pathlib neither: it would come from the folder in question.
+This module imports only what Python has loaded already, so not pathlib: it could come from the current folder.
 """
 
 import os
@@ -8,10 +8,10 @@ import sys
 
 
 def leave_current_folder() -> None:
-    """Take the current folder from `sys.path`, and keep it from that of every process that this one starts.
+    """Remove the current folder from `sys.path`, and from that of every child process.
 
-    `python -m` and `python -c` put it there, and so does an empty entry in PYTHONPATH. It stays where this package itself
-    lies in it: a checkout that is not installed.
+    `python -m`, `python -c` and an empty entry in PYTHONPATH put it there. It stays if it contains this package: a
+    checkout that is not installed.
     """
     try:
         here = os.getcwd()
@@ -21,17 +21,17 @@ def leave_current_folder() -> None:
     first = sys.path[:1] if not sys.flags.safe_path and sys.path[:1] == [here] else []
     rest = [entry for entry in sys.path[len(first) :] if not _is_here(entry, here)]
     sys.path[:] = [*([home] if here == home else []), *rest]
-    asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    kept = [entry for entry in asked if entry and not _is_here(entry, here)]
-    if here == home and home not in kept:
-        kept.insert(0, home)
-    if any(asked) or kept:
-        os.environ["PYTHONPATH"] = os.pathsep.join(kept)
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    retained = [entry for entry in entries if entry and not _is_here(entry, here)]
+    if here == home and home not in retained:
+        retained.insert(0, home)
+    if any(entries) or retained:
+        os.environ["PYTHONPATH"] = os.pathsep.join(retained)
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def _is_here(entry: str, here: str) -> bool:
-    """Whether an entry means whatever folder is the current one; one that spells it out was asked for."""
+    """Whether an entry means the current folder implicitly; an absolute path is the user's choice."""
     if not here:
         return not entry
     return not os.path.isabs(entry) and os.path.abspath(entry or ".") == here

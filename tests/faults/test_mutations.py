@@ -148,7 +148,7 @@ def test_a_config_changed_after_its_run_was_finished_is_refused(tmp_path: Path) 
     for other in ("n: 5", "n: x", "n: []", "n: null"):
         (run / "config.yaml").write_text(config.replace("n: 4", other), encoding="utf-8")
         told = line(tmp_path, "refilter", "run", "--out", "out")
-        assert told.code == 1 and "config.yaml: is not as its run wrote it" in told.err, told
+        assert told.code == 1 and "config.yaml: changed since its run wrote it" in told.err, told
 
 
 @pytest.mark.parametrize("key", ["bos_token_id", "eos_token_id", "pad_token_id"])

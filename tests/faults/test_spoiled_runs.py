@@ -302,7 +302,7 @@ def test_a_reward_model_is_checked_when_it_is_opened(tmp_path: Path, name: str) 
         made.finish()
     (file,) = (run / name).iterdir()
     spoil(file, flipped(0))
-    with pytest.raises(InputError, match=f"{file.name}: is not as its run wrote it"):
+    with pytest.raises(InputError, match=f"{file.name}: changed since its run wrote it"):
         RewardModel(run)
 
 
@@ -331,7 +331,7 @@ def test_large_outputs_are_compared_by_size(tmp_path: Path, monkeypatch: pytest.
     for file, content in ((large, "x" * 102), (small, "y" * 100)):
         whole = file.read_bytes()
         file.write_text(content, encoding="utf-8")
-        with pytest.raises(InputError, match=f"{file.name}: is not as its run wrote it"):
+        with pytest.raises(InputError, match=f"{file.name}: changed since its run wrote it"):
             check_outputs([tmp_path / "run"])
         file.write_bytes(whole)
 

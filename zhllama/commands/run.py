@@ -112,7 +112,7 @@ def make(
             continue
         if before and step.name in before:
             note(f"\n{before[step.name]}", "bold")
-        words = step.command_line(*record.steering(step, state))
+        words = step.command_line(*record.restart_flags(step, state))
         note(f"{title}: zhllama {' '.join(words)}", "cyan")
         record.note(step, finished=False)
         begun = time.monotonic()
@@ -214,17 +214,17 @@ def demo(
 
     Ctrl-C stops it, and the same command goes on.
     """
-    from zhllama.demo import BEFORE, proved, two_layer_model
+    from zhllama.demo import STEP_NOTES, proof_summary, two_layer_model
 
     note("A two-layer model with the embedded 32,000 pieces.", "bold")
     model = two_layer_model(out / "model")
     held = load("demo", [f"model={model}"], out)
 
     def after(step: PipelineStep) -> None:
-        if step.out and (told := proved(step.name, read_manifest(step.out)["figures"])):
+        if step.out and (told := proof_summary(step.name, read_manifest(step.out)["figures"])):
             note(f"  proved: {told}", "green")
 
-    make(held, PipelineRecord(held), BEFORE, after)
+    make(held, PipelineRecord(held), STEP_NOTES, after)
     last = next(step.out for step in reversed(held.steps) if step.out)
     note("\nAll of it, traced back:", "bold")
     _draw(trace(last))
