@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from zhllama.conversation.records import Turn
 from zhllama.errors import InputError
 from zhllama.inference.chat import Sampling
-from zhllama.inference.generation_queue import Ended, Engine, Prompt, Say
-from zhllama.inference.http_guard import Guard, names_of
-from zhllama.inference.http_server import bound, listening
+from zhllama.inference.generation_queue import EmitText, Engine, GenerationResult, Prompt
+from zhllama.inference.http_guard import Guard, host_names
+from zhllama.inference.http_server import bind_socket, serve_app
 from zhllama.inference.serve import api
 
 ASKED = {"model": "toy", "messages": [{"role": "user", "content": "你好"}]}
@@ -30,7 +30,7 @@ class Toy:
     own: Sampling = field(default_factory=lambda: Sampling(temperature=0.5, top_p=0.6, top_k=7))
     schemas: bool = False
     asked: list[tuple[Prompt, Sampling]] = field(default_factory=list)
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[GenerationResult] = field(default_factory=list)
 
     def count(self, prompt: Prompt) -> int:
         if isinstance(prompt, str):
@@ -39,7 +39,7 @@ class Toy:
             raise InputError("template own", "fails on a conversation")
         return sum(len(turn.text) for turn in prompt)
 
-    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: Say) -> Ended:
+    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: EmitText) -> GenerationResult:
         self.asked.append((prompt, sampling))
         if prompt == [Turn("user", "坏")]:
             raise RuntimeError("fell over")
@@ -48,16 +48,16 @@ class Toy:
             time.sleep(self.seconds)
             say("好")
             said += 1
-        self.ended.append(Ended("stop" if stop.is_set() else "length", said))
+        self.ended.append(GenerationResult("stop" if stop.is_set() else "length", said))
         return self.ended[-1]
 
 
 @contextmanager
 def toy_server(model: Toy, waiting: int = 64) -> Iterator[str]:
     """The API over a toy, guarded as `zhllama serve` guards it; gives its URL without /v1."""
-    with closing(Engine(model, waiting)) as engine, bound("--port", "127.0.0.1", 0) as taken:
-        guarded = Guard(api("toy", engine), names_of("127.0.0.1", "127.0.0.1", ["proxy.example"]))
-        with listening(guarded, taken) as url:
+    with closing(Engine(model, waiting)) as engine, bind_socket("--port", "127.0.0.1", 0) as taken:
+        guarded = Guard(api("toy", engine), host_names("127.0.0.1", "127.0.0.1", ["proxy.example"]))
+        with serve_app(guarded, taken) as url:
             yield url
 
 

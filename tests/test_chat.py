@@ -26,7 +26,7 @@ from zhllama.conversation.records import Turn
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.inference.chat import Chat, Sampling
-from zhllama.inference.token_stream import TokenStream, Until, spoken
+from zhllama.inference.token_stream import StopStrings, TokenStream, stream_from_thread
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_what_is_spoken_in_a_thread_arrives_and_errors_too() -> None:
         say("")
         raise OptionError("x", "y")
 
-    said = spoken(work, Event())
+    said = stream_from_thread(work, Event())
     assert next(said) == "一"
     with pytest.raises(OptionError):
         next(said)
@@ -110,7 +110,7 @@ def test_what_is_spoken_in_a_thread_arrives_and_errors_too() -> None:
 def test_until_a_string(strings: tuple[str, ...], pieces: list[str], said: str, found: bool) -> None:
     heard: list[str] = []
     stop = Event()
-    until = Until(strings, heard.append, stop)
+    until = StopStrings(strings, heard.append, stop)
     for piece in pieces:
         until.put(piece)
     until.end()
@@ -250,7 +250,7 @@ def test_the_model_sees_the_ids_of_its_template_and_stops(parrots: dict[str, Pat
 def test_the_end_is_told_and_penalties_and_bias_are_openais(parrots: dict[str, Path]) -> None:
     import torch
 
-    from zhllama.inference.transformers_chat_model import open_chat_model, penalties
+    from zhllama.inference.transformers_chat_model import open_chat_model, penalty_processors
 
     speaker = open_chat_model(parrots["pieces"])
     turns = [Turn("user", "你好")]
@@ -268,19 +268,19 @@ def test_the_end_is_told_and_penalties_and_bias_are_openais(parrots: dict[str, P
     speaker.generate("a\n", biased, Event(), heard.append)
     assert "".join(heard) == speaker.tokenizer.decode([last])
     asked = Sampling(presence_penalty=1.0, frequency_penalty=0.5, bias={3: 2.0, 10**8: 1.0})
-    (processor,) = penalties(asked, 2)
+    (processor,) = penalty_processors(asked, 2)
     scores = processor(torch.tensor([[4, 4, 1, 2, 1]]), torch.zeros(1, 6))
     assert scores.tolist() == [[0, -2, -1.5, 2, 0, 0]]
 
 
 def test_a_stored_template_is_taken_and_its_end_ends(tmp_path: Path) -> None:
     """The end of turn is not the model's end of text: it is known from the template alone."""
-    from zhllama.inference.transformers_chat_model import ends_of_answer, find_template, open_chat_model
+    from zhllama.inference.transformers_chat_model import end_ids_of_answer, find_template, open_chat_model
 
     stored = "{% for m in messages %}{{ m['content'] + '</s>' }}{% endfor %}{% if add_generation_prompt %}{{ '\n' }}{% endif %}"
     speaker = open_chat_model(write_parrot(tmp_path / "m", BY_PIECES, template=stored))
     assert speaker.template.jinja == stored and speaker.template.stop == "</s>" and not speaker.assumed
-    assert ends_of_answer(7, speaker.tokenizer, speaker.template) == [2, 7]
+    assert end_ids_of_answer(7, speaker.tokenizer, speaker.template) == [2, 7]
     assert "".join(speaker.answer([Turn("user", "你")], Sampling(greedy=True), Event())) == BY_PIECES
     assert find_template(speaker.tokenizer, "alpaca").name == "alpaca"
 

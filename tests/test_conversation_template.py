@@ -11,8 +11,8 @@ import pytest
 
 from tests.model_toys import base_vocabulary, larger_vocabulary, write_tokenizer
 from zhllama.conversation.encode_conversation import ConversationEncoder, Encoded, encode
-from zhllama.conversation.prepare_tokenizer import equip
-from zhllama.conversation.read_conversations import answered, kept, read_conversations
+from zhllama.conversation.prepare_tokenizer import prepare_tokenizer
+from zhllama.conversation.read_conversations import accepted_rows, read_conversations, training_fault
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.conversation.template import NAMES, template_for
 from zhllama.errors import InputError, OptionError
@@ -108,7 +108,7 @@ def check(conversation: Conversation, tokenizer: Any, encoder: ConversationEncod
 def test_ids_are_those_of_transformers(
     sources: dict[str, Path], tmp_path: Path, kind: str, name: str
 ) -> None:
-    template = equip(sources[kind], name, tmp_path)
+    template = prepare_tokenizer(sources[kind], name, tmp_path)
     tokenizer = load_transformers_tokenizer(tmp_path)
     assert tokenizer.chat_template == template.jinja and tokenizer.eos_token == template.stop
     encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
@@ -121,11 +121,13 @@ def test_ids_are_those_of_transformers(
 @pytest.mark.parametrize("name", SHIPPED)
 def test_on_real_conversations(sources: dict[str, Path], tmp_path: Path, data: Path, name: str) -> None:
     for kind in ("twin", "llama-3"):
-        template = equip(sources[kind], name, tmp_path / kind)
+        template = prepare_tokenizer(sources[kind], name, tmp_path / kind)
         tokenizer = load_transformers_tokenizer(tmp_path / kind)
         encoder = ConversationEncoder(tokenizer, template)
         for file in ("sft_alpaca_zh_carbonz0", "chat_oasst_zh_sharegpt", "sft_alpaca_en_10k"):
-            rows = kept(read_conversations(data / "instructions" / f"{file}.jsonl.xz", answered), [])
+            rows = accepted_rows(
+                read_conversations(data / "instructions" / f"{file}.jsonl.xz", training_fault), []
+            )
             for conversation in islice(rows, 40):
                 check(conversation, tokenizer, encoder)
 
@@ -134,7 +136,7 @@ def test_the_published_vocabulary_grows_to_49954(
     tmp_path: Path, llama: SentencePieceVocabulary, published_list: list[str]
 ) -> None:
     source = write_tokenizer(chinese_llama(llama, published_list).vocabulary, tmp_path / "published")
-    template = equip(source, "alpaca", tmp_path / "out")
+    template = prepare_tokenizer(source, "alpaca", tmp_path / "out")
     content = (tmp_path / "out" / "tokenizer.model").read_bytes()
     assert (
         hashlib.sha256(content).hexdigest()
@@ -148,8 +150,8 @@ def test_the_published_vocabulary_grows_to_49954(
 
 def test_what_is_there_already_is_not_added_again(sources: dict[str, Path], tmp_path: Path) -> None:
     for kind in ("twin", "gpt-2"):
-        equip(sources[kind], "chatml", tmp_path / kind)
-        equip(tmp_path / kind, "chatml", tmp_path / f"{kind}-again")
+        prepare_tokenizer(sources[kind], "chatml", tmp_path / kind)
+        prepare_tokenizer(tmp_path / kind, "chatml", tmp_path / f"{kind}-again")
         for name in ("tokenizer.json", "chat_template.jinja"):
             first, second = (tmp_path / n / name for n in (kind, f"{kind}-again"))
             assert json.loads(json.dumps(first.read_text("utf-8"))) == second.read_text("utf-8"), name
@@ -164,13 +166,13 @@ def test_names_in_the_older_file_do_not_win(sources: dict[str, Path], tmp_path: 
     (tmp_path / "old" / "special_tokens_map.json").write_text(json.dumps(named), encoding="utf-8")
     (tmp_path / "old" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     for name, stop in (("alpaca", "</s>"), ("chatml", "<|im_end|>")):
-        assert equip(tmp_path / "old", name, tmp_path / name).stop == stop
+        assert prepare_tokenizer(tmp_path / "old", name, tmp_path / name).stop == stop
         tokenizer = load_transformers_tokenizer(tmp_path / name)
         assert tokenizer.eos_token == stop and "messages[0]['content'] + eos" not in tokenizer.chat_template
 
 
 def test_the_published_prompt(sources: dict[str, Path], tmp_path: Path) -> None:
-    template = equip(sources["twin"], "alpaca", tmp_path)
+    template = prepare_tokenizer(sources["twin"], "alpaca", tmp_path)
     tokenizer = load_transformers_tokenizer(tmp_path)
     assert template.render(tokenizer, (Turn("user", "问？\n猫"),), opened=True) == (
         "<s>Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -198,7 +200,7 @@ def test_own_templates_without_an_end(
     if jinja is not None:
         (tmp_path / "tok" / "chat_template.jinja").write_text(jinja, encoding="utf-8")
     with pytest.raises(InputError) as error:
-        equip(tmp_path / "tok", "own", tmp_path / "out")
+        prepare_tokenizer(tmp_path / "tok", "own", tmp_path / "out")
     assert told in str(error.value)
 
 
@@ -224,7 +226,7 @@ def test_own_templates_that_cannot_be_taken_apart(
 
 
 def test_unknown_templates_and_spelled_out_specials(sources: dict[str, Path], tmp_path: Path) -> None:
-    template = equip(sources["twin"], "alpaca", tmp_path)
+    template = prepare_tokenizer(sources["twin"], "alpaca", tmp_path)
     tokenizer = load_transformers_tokenizer(tmp_path)
     with pytest.raises(OptionError, match=r"'llama' is not known\. Give one of alpaca, vicuna"):
         template_for("llama", tokenizer)
@@ -238,7 +240,7 @@ def test_unknown_templates_and_spelled_out_specials(sources: dict[str, Path], tm
 
 def test_what_a_tokenizer_joins_is_refused(sources: dict[str, Path], tmp_path: Path) -> None:
     """GPT-2's split takes line ends and spaces together: an answer that begins with spaces, a prompt that ends in two lines."""
-    template = equip(sources["gpt-2"], "alpaca", tmp_path)
+    template = prepare_tokenizer(sources["gpt-2"], "alpaca", tmp_path)
     tokenizer = load_transformers_tokenizer(tmp_path)
     with pytest.raises(InputError, match="test:1: the tokenizer joins an answer to the"):
         encode(conversations("写代码", "    return 1")[0], tokenizer, template)
@@ -246,7 +248,7 @@ def test_what_a_tokenizer_joins_is_refused(sources: dict[str, Path], tmp_path: P
     raw["model"]["vocab"]["ĊĊ"] = 900
     raw["model"]["merges"].insert(0, ["Ċ", "Ċ"])
     (tmp_path / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
-    equip(tmp_path, "llama3", tmp_path / "llama3")
+    prepare_tokenizer(tmp_path, "llama3", tmp_path / "llama3")
     tokenizer = load_transformers_tokenizer(tmp_path / "llama3")
     encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
     with pytest.raises(InputError, match="the tokenizer cuts the whole otherwise than its pieces"):

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from zhllama.conversation.read_comparisons import read_comparisons
-from zhllama.conversation.read_conversations import Bad, answered, asked, kept, read_conversations, refuse
+from zhllama.conversation.read_conversations import (
+    BadRow,
+    accepted_rows,
+    prompt_fault,
+    read_conversations,
+    refuse_bad_rows,
+    training_fault,
+)
 from zhllama.conversation.records import Comparison, Conversation, Turn
 from zhllama.errors import InputError
 from zhllama.io.rows import read_rows
@@ -23,7 +30,7 @@ def write(path: Path, *rows: Any) -> Path:
 
 
 def only(path: Path) -> Conversation:
-    (found,) = read_conversations(path, answered)
+    (found,) = read_conversations(path, training_fault)
     assert isinstance(found, Conversation), found
     return found
 
@@ -77,8 +84,8 @@ def test_forms(tmp_path: Path, row: dict[str, Any], turns: tuple[Turn, ...]) -> 
 )
 def test_bad_rows_tell_line_and_reason(tmp_path: Path, row: Any, reason: str) -> None:
     path = write(tmp_path / "a.jsonl", {"instruction": "问？", "output": "答。"}, row)
-    good, bad = read_conversations(path, answered)
-    assert isinstance(good, Conversation) and isinstance(bad, Bad)
+    good, bad = read_conversations(path, training_fault)
+    assert isinstance(good, Conversation) and isinstance(bad, BadRow)
     assert bad.where == f"{path}:2" and bad.reason.startswith(reason)
 
 
@@ -87,7 +94,7 @@ def test_lists_tell_the_line_of_each_member(tmp_path: Path) -> None:
     path.write_text(
         '[\n{"instruction": "一",\n "output": "1"},\n\n{"instruction": "二"} ]\n', encoding="utf-8"
     )
-    good, bad = read_conversations(path, answered)
+    good, bad = read_conversations(path, training_fault)
     assert good.where == f"{path}:2" and bad.where == f"{path}:5"
     path.write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match="holds no row"):
@@ -116,21 +123,21 @@ def test_packed_files_and_broken_lines(tmp_path: Path) -> None:
     line = json.dumps({"instruction": "问？", "output": "答。"}) + "\n"
     (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress((line + "\nno\n" + line).encode()))
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(f"\ufeff[{line},{line}]".encode()))
-    found = list(read_conversations(tmp_path / "a.jsonl.xz", answered))
-    assert [type(row) for row in found] == [Conversation, Bad, Conversation]
+    found = list(read_conversations(tmp_path / "a.jsonl.xz", training_fault))
+    assert [type(row) for row in found] == [Conversation, BadRow, Conversation]
     assert found[1].where.endswith(":3") and found[2].where.endswith(":4")
-    assert len(list(read_conversations(tmp_path / "a.json.gz", answered))) == 2
+    assert len(list(read_conversations(tmp_path / "a.json.gz", training_fault))) == 2
     with pytest.raises(InputError, match="no such file"):
         list(read_conversations(tmp_path / "none.json"))
 
 
 def test_bad_rows_are_refused_or_kept_apart(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"a": 1}, {"instruction": "问？", "output": "答。"}, {"b": 1})
-    bad: list[Bad] = []
-    assert len(list(kept(read_conversations(path, answered), bad))) == 1 and len(bad) == 2
+    bad: list[BadRow] = []
+    assert len(list(accepted_rows(read_conversations(path, training_fault), bad))) == 1 and len(bad) == 2
     with pytest.raises(InputError, match=r"a.jsonl:1: has none.*, and 1 more rows are bad.*--skip-bad"):
-        refuse(bad)
-    refuse([])
+        refuse_bad_rows(bad)
+    refuse_bad_rows([])
 
 
 QUESTION = Conversation((ASKED,), "")
@@ -158,7 +165,7 @@ def test_forms_of_ranked_answers(tmp_path: Path, row: dict[str, Any]) -> None:
     (found,) = read_comparisons(write(tmp_path / "a.jsonl", row))
     assert isinstance(found, Comparison), found
     assert (found.prompt.turns, found.chosen, found.rejected) == ((ASKED,), "好", "坏")
-    assert asked(found.prompt) is None
+    assert prompt_fault(found.prompt) is None
 
 
 def test_every_better_answer_stands_before_every_worse_one(tmp_path: Path) -> None:
@@ -185,7 +192,7 @@ def test_every_better_answer_stands_before_every_worse_one(tmp_path: Path) -> No
 )
 def test_bad_ranked_rows(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     (bad,) = read_comparisons(write(tmp_path / "a.jsonl", row))
-    assert isinstance(bad, Bad) and bad.reason.startswith(reason)
+    assert isinstance(bad, BadRow) and bad.reason.startswith(reason)
 
 
 def test_real_files(data: Path) -> None:
@@ -194,7 +201,7 @@ def test_real_files(data: Path) -> None:
             pairs = list(read_comparisons(path))
             assert sum(isinstance(pair, Comparison) for pair in pairs) > 0.99 * len(pairs), path
         else:
-            rows = list(read_conversations(path, answered))
-            bad = [row for row in rows if isinstance(row, Bad)]
+            rows = list(read_conversations(path, training_fault))
+            bad = [row for row in rows if isinstance(row, BadRow)]
             tools = "toolcall" in path.name
             assert len(rows) >= 33 and all(tools and b.reason.startswith("unknown role") for b in bad), path

@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn")
 from tests.serve_toys import ASKED, Toy, ask, port_of, raw, read_reply, request, toy_server
 from zhllama.inference import http_guard as guard
 from zhllama.inference import http_server as listening
-from zhllama.inference.http_guard import names_of
+from zhllama.inference.http_guard import host_names
 
 
 @pytest.fixture(scope="module")
@@ -258,13 +258,13 @@ def test_headers(url: str, headers: dict[str, str], status: int, param: str | No
 
 def test_names_of_a_server() -> None:
     """On all interfaces an address in numbers is right, which no rebound name is; on one, that one and the machine's name."""
-    everywhere = names_of("0.0.0.0", "0.0.0.0", [])
+    everywhere = host_names("0.0.0.0", "0.0.0.0", [])
     assert all(map(everywhere.holds, ("10.1.2.3:8000", "[fe80::1]:80", "localhost", socket.gethostname())))
     assert not everywhere.holds("evil.example") and not everywhere.holds("10.1.2.3.evil.example")
-    one = names_of("192.168.7.7", "192.168.7.7", ["gpu.lan"])
+    one = host_names("192.168.7.7", "192.168.7.7", ["gpu.lan"])
     assert one.holds("192.168.7.7:1") and one.holds("GPU.lan") and not one.holds("192.168.7.8")
     assert not one.holds("localhost")
-    assert names_of("::1", "::1", []).holds("[::1]:9") and names_of("::", "::", []).holds("[2001:db8::1]")
+    assert host_names("::1", "::1", []).holds("[::1]:9") and host_names("::", "::", []).holds("[2001:db8::1]")
 
 
 @pytest.mark.parametrize(

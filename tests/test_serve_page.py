@@ -14,9 +14,9 @@ pytest.importorskip("gradio")
 from tests.serve_toys import Toy, port_of, raw, request
 from tests.test_serve import browser  # noqa: F401  # a fixture
 from zhllama.inference.chat import Sampling
-from zhllama.inference.generation_queue import Engine, EngineSpeaker
-from zhllama.inference.http_guard import MOST_BYTES, Guard, names_of
-from zhllama.inference.http_server import bound, listening
+from zhllama.inference.generation_queue import Engine, EngineChatModel
+from zhllama.inference.http_guard import MOST_BYTES, Guard, host_names
+from zhllama.inference.http_server import bind_socket, serve_app
 from zhllama.inference.web import chat_page, gradio_home, page_app, page_needs
 
 
@@ -30,10 +30,10 @@ def page(toy: Toy) -> Iterator[str]:
     with ExitStack() as opened:
         opened.enter_context(gradio_home())
         engine = opened.enter_context(closing(Engine(toy)))
-        app = page_app(chat_page(EngineSpeaker(engine), "toy", Sampling(max_tokens=4000)))
-        taken = opened.enter_context(bound("--web-port", "127.0.0.1", 0))
-        named = names_of("127.0.0.1", "127.0.0.1", [])
-        yield opened.enter_context(listening(Guard(app, named, page_needs), taken))
+        app = page_app(chat_page(EngineChatModel(engine), "toy", Sampling(max_tokens=4000)))
+        taken = opened.enter_context(bind_socket("--web-port", "127.0.0.1", 0))
+        named = host_names("127.0.0.1", "127.0.0.1", [])
+        yield opened.enter_context(serve_app(Guard(app, named, page_needs), taken))
 
 
 @pytest.mark.parametrize(

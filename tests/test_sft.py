@@ -15,8 +15,8 @@ from tests.llamacpp import Llama
 from tests.model_toys import WORDS, larger_vocabulary, line, write_model, write_tokenizer
 from tests.test_training_run import killed_at, losses
 from zhllama.conversation.encode_conversation import ConversationEncoder
-from zhllama.conversation.prepare_tokenizer import equip
-from zhllama.conversation.read_conversations import answered, kept, read_conversations
+from zhllama.conversation.prepare_tokenizer import prepare_tokenizer
+from zhllama.conversation.read_conversations import accepted_rows, read_conversations, training_fault
 from zhllama.conversation.template import template_for
 from zhllama.manifest import read_manifest
 from zhllama.model.chain import resolve_chain
@@ -108,7 +108,7 @@ def test_from_a_pretrained_run_to_an_exported_model(ground: Path) -> None:
         "utf-8"
     )
     encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
-    for row in kept(read_conversations(ground / "rows.jsonl", answered), []):
+    for row in accepted_rows(read_conversations(ground / "rows.jsonl", training_fault), []):
         encoder.prove(row)
     told = line(ground, "eval", "two", "out", "--text", "zh.txt", "--limit", 300, "--json")
     first, second = json.loads(told.out)["texts"]
@@ -139,11 +139,11 @@ def test_only_answers_and_their_ends_are_labels(ground: Path, monkeypatch: pytes
 def test_packed_gradients_are_those_of_single_samples(ground: Path, tied: bool) -> None:
     """In one batch of full blocks, and one sample after another: the same loss, the same gradients."""
     base = write_model(ground / "other", tied=tied, rows=700)
-    equip(ground / "base", "alpaca", ground / "tokenizer")
+    prepare_tokenizer(ground / "base", "alpaca", ground / "tokenizer")
     tokenizer = load_transformers_tokenizer(ground / "tokenizer")
     encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
     samples = []
-    for row in list(kept(read_conversations(ground / "rows.jsonl", answered), []))[:12]:
+    for row in list(accepted_rows(read_conversations(ground / "rows.jsonl", training_fault), []))[:12]:
         made = encoder.encode(row)
         samples.append(TokenizedSample(np.array(made.ids, np.int32), np.array(made.mask), 1, 1))
 
@@ -344,7 +344,7 @@ def test_errors_are_one_line_and_leave_nothing(
 
 
 def test_an_adapter_on_another_base_is_refused(ground: Path) -> None:
-    equip(ground / "base", "alpaca", ground / "base")
+    prepare_tokenizer(ground / "base", "alpaca", ground / "base")
     write_model(ground / "base", rows=601, tokenizer=False)
     done(ground, *sft("base", "run", "--rows", "none", "--steps", 1))
     assert resolve_chain(ground / "run").base == ground / "base"

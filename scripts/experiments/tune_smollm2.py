@@ -25,7 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import torch  # noqa: E402
 from initialisations import continue_vocabulary, smollm2  # noqa: E402
 
-from zhllama.conversation.read_conversations import answered, kept, read_conversations  # noqa: E402
+from zhllama.conversation.read_conversations import accepted_rows, read_conversations, training_fault  # noqa: E402
 from zhllama.conversation.records import Conversation  # noqa: E402
 from zhllama.io.text import read_lines  # noqa: E402
 from zhllama.manifest import read_manifest  # noqa: E402
@@ -42,7 +42,7 @@ QUESTIONS = (
 
 def rows(path: Path) -> list[Conversation]:
     """The conversations of a file of the test data."""
-    return list(kept(read_conversations(path, answered), []))
+    return list(accepted_rows(read_conversations(path, training_fault), []))
 
 
 def write(path: Path, some: list[Conversation]) -> Path:

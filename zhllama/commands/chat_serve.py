@@ -120,31 +120,31 @@ def serve(
     once all is up. Ctrl-C ends it.
     """
     try:
-        from zhllama.inference.http_server import bound, listening
+        from zhllama.inference.http_server import bind_socket, serve_app
         from zhllama.inference.serve import api, served_name
     except ModuleNotFoundError as error:
         raise MissingPackage("serve", str(error.name), "serve") from None
     from zhllama.inference.generation_queue import Engine
-    from zhllama.inference.http_guard import Guard, names_of
+    from zhllama.inference.http_guard import Guard, host_names
 
     with ExitStack() as opened:
-        taken = opened.enter_context(bound("--port", host, port))
-        page_taken = opened.enter_context(bound("--web-port", host, web_port)) if web else None
+        taken = opened.enter_context(bind_socket("--port", host, port))
+        page_taken = opened.enter_context(bind_socket("--web-port", host, web_port)) if web else None
         if web:
             _check_gradio()
         with notes.status("loading"):
             engine = opened.enter_context(closing(Engine(_speaker(model, template, "serve"))))
-        name, named = served_name(model), names_of(host, taken.getsockname()[0], allow_host or [])
-        url = opened.enter_context(listening(Guard(api(name, engine), named), taken))
+        name, named = served_name(model), host_names(host, taken.getsockname()[0], allow_host or [])
+        url = opened.enter_context(serve_app(Guard(api(name, engine), named), taken))
         told = {"model": name, "api": f"{url}/v1"}
         if page_taken is not None:
             from zhllama.inference.chat import Sampling
-            from zhllama.inference.generation_queue import EngineSpeaker
+            from zhllama.inference.generation_queue import EngineChatModel
             from zhllama.inference.web import chat_page, gradio_home, page_app, page_needs
 
             opened.enter_context(gradio_home())
-            page = chat_page(EngineSpeaker(engine), name, Sampling())
-            at = opened.enter_context(listening(Guard(page_app(page), named, page_needs), page_taken))
+            page = chat_page(EngineChatModel(engine), name, Sampling())
+            at = opened.enter_context(serve_app(Guard(page_app(page), named, page_needs), page_taken))
             told["page"] = f"{at}/"
         if as_json:
             print_json(told)

@@ -155,7 +155,7 @@ def split(
     Each part keeps the id and the system prompt, and tells `part` and `parts`. A pair that alone is too long is cut, and
     its part has `cut`.
     """
-    from zhllama.conversation.read_conversations import Bad, disorder, read_conversations
+    from zhllama.conversation.read_conversations import BadRow, order_fault, read_conversations
     from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.conversation.split import split as parts_of
     from zhllama.io.text import find_files
@@ -173,12 +173,12 @@ def split(
         progress("Splitting", sum(path.stat().st_size for path in paths)) as bar,
     ):
         for path in paths:
-            for read in read_conversations(path, lambda found: disorder(found.turns), bar):
-                made = None if isinstance(read, Bad) else parts_of(read, length, max_length)
-                if isinstance(read, Bad) or made is None:
-                    reason = read.reason if isinstance(read, Bad) else "system prompt too long"
-                    reasons["bad row" if isinstance(read, Bad) else reason] += 1
-                    turns = {} if isinstance(read, Bad) else sharegpt_row(read)
+            for read in read_conversations(path, lambda found: order_fault(found.turns), bar):
+                made = None if isinstance(read, BadRow) else parts_of(read, length, max_length)
+                if isinstance(read, BadRow) or made is None:
+                    reason = read.reason if isinstance(read, BadRow) else "system prompt too long"
+                    reasons["bad row" if isinstance(read, BadRow) else reason] += 1
+                    turns = {} if isinstance(read, BadRow) else sharegpt_row(read)
                     bad.write({"reason": reason, "where": read.where, **turns})
                     continue
                 kept, parts, long = kept + 1, parts + len(made), long + (len(made) > 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from zhllama.conversation.duplicates import NearDuplicates
 from zhllama.conversation.markdown import is_page, is_page_question, to_markdown, to_plain, without_buttons
-from zhllama.conversation.read_conversations import disorder, id_of, turns_of
+from zhllama.conversation.read_conversations import order_fault, row_id, turns_of
 from zhllama.conversation.records import Conversation, Role, Turn
 from zhllama.corpus.edits import unicode_form
 from zhllama.corpus.filters import InLanguages, Language, WithoutWords, broken_text
@@ -80,7 +80,7 @@ class ConversationCleaner:
             return Rejected("unknown role" if known else "no conversation", error.what)
         except RecursionError:
             return Rejected("HTML too deep")
-        made = Conversation(tuple(turns), where, id_of(whole))
+        made = Conversation(tuple(turns), where, row_id(whole))
         reason = self._own_reason(made) or self._seen_before(made)
         if reason is None:
             self.edits.update(edits)
@@ -95,7 +95,7 @@ class ConversationCleaner:
                 return Rejected("broken characters", f"turn {number}")
         if not any(turn.role == "assistant" for turn in made.turns):
             return Rejected("no answer")
-        if (told := disorder(made.turns)) is not None:
+        if (told := order_fault(made.turns)) is not None:
             return Rejected("roles out of order", told)
         text = _spoken(made)
         if len(text) < self.how.min_characters:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from zhllama.conversation.records import Conversation
-from zhllama.conversation.template import ChatTemplate, specials
+from zhllama.conversation.template import ChatTemplate, special_token_texts
 from zhllama.errors import InputError
 
 SHORT = 64  # characters of a text whose ids are worth remembering
@@ -33,7 +33,7 @@ class ConversationEncoder:
 
     def __init__(self, tokenizer: Any, template: ChatTemplate) -> None:
         self.tokenizer, self.template = tokenizer, template
-        self._specials = specials(tokenizer)
+        self._specials = special_token_texts(tokenizer)
         self._stop = tokenizer.convert_tokens_to_ids(template.stop)
         # What stands before an answer, and the end of the whole, are the same few texts again and again.
         self._short = lru_cache(1024)(self._ids)

@@ -21,7 +21,7 @@ from zhllama.vocab.vocabulary import PAD
 JSON = "tokenizer.json"
 
 
-def equip(source: Path, name: str, out: Path) -> ChatTemplate:
+def prepare_tokenizer(source: Path, name: str, out: Path) -> ChatTemplate:
     """Write the tokenizer of the folder `source` to the folder `out`, with what the template of that name needs.
 
     A tokenizer that names no pad token gets `[PAD]`, as the published one did; ids that it has stay. The template is its

@@ -7,15 +7,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from zhllama.conversation.read_conversations import (
-    Bad,
+    BadRow,
     Message,
     Said,
     Text,
-    asked,
-    id_of,
+    prompt_fault,
     read_each,
+    row_id,
+    turns_from_messages,
     turns_of,
-    turns_said,
 )
 from zhllama.conversation.records import Comparison, Conversation, Turn
 from zhllama.errors import InputError
@@ -23,7 +23,7 @@ from zhllama.io.rows import MEND, checked
 from zhllama.io.text import Advance
 
 
-def read_comparisons(path: Path, advance: Advance | None = None) -> Iterator[Comparison | Bad]:
+def read_comparisons(path: Path, advance: Advance | None = None) -> Iterator[Comparison | BadRow]:
     """Pairs of answers from ranked ones, every better one before every worse one of its row.
 
     Forms: `user_input` with `completion_a` (the better one) and `completion_b`, or with `responses_and_scores`
@@ -90,8 +90,8 @@ def _comparisons(row: Any, where: str) -> list[Comparison]:
     else:
         raise InputError(where, "has none of the fields user_input, ranked_outputs, chosen", MEND)
     pairs = [(better, worse) for better, worse in pairs if better != worse]
-    told = Conversation(tuple(prompt), where, id_of(row))
-    reason = asked(told)
+    told = Conversation(tuple(prompt), where, row_id(row))
+    reason = prompt_fault(told)
     if reason is None and not pairs:
         reason = "has no answer that is better than another"
     if reason is None and not all(better and worse for better, worse in pairs):
@@ -105,7 +105,7 @@ def _chosen(row: dict[str, Any], given: _Chosen, where: str) -> tuple[list[Turn]
     """Texts or one turn each, beside their prompt; or two whole conversations that differ in their last turn."""
     sides = (given.chosen, given.rejected)
     if isinstance(given.chosen, list) and isinstance(given.rejected, list):
-        better, worse = turns_said(given.chosen), turns_said(given.rejected)
+        better, worse = turns_from_messages(given.chosen), turns_from_messages(given.rejected)
         if not better or not worse or {better[-1].role, worse[-1].role} != {"assistant"}:
             raise InputError(where, "chosen and rejected do not both end with an answer")
         if better[:-1] != worse[:-1]:

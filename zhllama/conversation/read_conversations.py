@@ -21,7 +21,7 @@ Check = Callable[[Conversation], str | None]
 
 
 @dataclass(frozen=True)
-class Bad:
+class BadRow:
     """A row that is not what it should be; `where` is FILE:LINE."""
 
     where: str
@@ -62,7 +62,10 @@ class _ShareGpt(BaseModel):
     system: Text | None = None
 
     def turns(self) -> list[Turn]:
-        return [*_system(self.system), *(Turn(role_of(said.who), said.value) for said in self.conversations)]
+        return [
+            *_system(self.system),
+            *(Turn(parse_role(said.who), said.value) for said in self.conversations),
+        ]
 
 
 class Message(BaseModel):
@@ -74,7 +77,7 @@ class _Messages(BaseModel):
     messages: list[Message]
 
     def turns(self) -> list[Turn]:
-        return turns_said(self.messages)
+        return turns_from_messages(self.messages)
 
 
 class _Exchange(BaseModel):
@@ -104,12 +107,12 @@ def _system(text: str | None) -> list[Turn]:
     return [Turn("system", text)] if text else []
 
 
-def turns_said(messages: Sequence[Message]) -> list[Turn]:
+def turns_from_messages(messages: Sequence[Message]) -> list[Turn]:
     """The turns of OpenAI's messages."""
-    return [Turn(role_of(message.role), message.content) for message in messages]
+    return [Turn(parse_role(message.role), message.content) for message in messages]
 
 
-def role_of(given: str) -> Role:
+def parse_role(given: str) -> Role:
     """Who speaks; InputError for a name that is not known."""
     if given not in ROLES:
         raise InputError("", f"unknown role {given!r}; known are {', '.join(ROLES)}")
@@ -118,7 +121,7 @@ def role_of(given: str) -> Role:
 
 def read_conversations(
     path: Path, check: Check | None = None, advance: Advance | None = None
-) -> Iterator[Conversation | Bad]:
+) -> Iterator[Conversation | BadRow]:
     """Conversations of a file: Alpaca's, BELLE's, ShareGPT's or Firefly's rows, `messages`, or seed tasks; a list, or one a line.
 
     Texts are stripped. `check` says what is wrong with a conversation (`answered`, `asked`); without one the order of
@@ -126,7 +129,7 @@ def read_conversations(
     """
 
     def parse(row: Any, where: str) -> list[Conversation]:
-        found = [Conversation(tuple(turns_of(one, where)), where, id_of(one)) for one in _unfolded(row)]
+        found = [Conversation(tuple(turns_of(one, where)), where, row_id(one)) for one in _unfolded(row)]
         reasons = [check(conversation) for conversation in found] if check else []
         for reason in filter(None, reasons):
             raise InputError(where, reason, MEND)
@@ -143,35 +146,35 @@ def _unfolded(row: Any) -> list[Any]:
     return [{**row, **one} for one in instances] or [row]
 
 
-def kept(rows: Iterable[Read | Bad], bad: list[Bad]) -> Iterator[Read]:
+def accepted_rows(rows: Iterable[Read | BadRow], bad: list[BadRow]) -> Iterator[Read]:
     """The good rows; the bad ones go to `bad`."""
     for row in rows:
-        if isinstance(row, Bad):
+        if isinstance(row, BadRow):
             bad.append(row)
         else:
             yield row
 
 
-def refuse(bad: Sequence[Bad]) -> None:
+def refuse_bad_rows(bad: Sequence[BadRow]) -> None:
     """InputError with the first bad row, where there is one, and how many there are."""
     if bad:
         others = f", and {len(bad) - 1:,} more rows are bad" if len(bad) > 1 else ""
         raise InputError(bad[0].where, bad[0].reason + others, "Mend them, or give --skip-bad")
 
 
-def answered(conversation: Conversation) -> str | None:
+def training_fault(conversation: Conversation) -> str | None:
     """What keeps a conversation from being learnt from."""
     turns = conversation.turns
-    return disorder(turns) or ("has no answer at its end" if turns[-1].role != "assistant" else None)
+    return order_fault(turns) or ("has no answer at its end" if turns[-1].role != "assistant" else None)
 
 
-def asked(conversation: Conversation) -> str | None:
+def prompt_fault(conversation: Conversation) -> str | None:
     """What keeps a conversation from being answered."""
     turns = conversation.turns
-    return disorder(turns) or ("does not end with a user's turn" if turns[-1].role != "user" else None)
+    return order_fault(turns) or ("does not end with a user's turn" if turns[-1].role != "user" else None)
 
 
-def disorder(turns: Sequence[Turn]) -> str | None:
+def order_fault(turns: Sequence[Turn]) -> str | None:
     """What is wrong with the order: perhaps a system's turn, then user and assistant by turns, none of them empty."""
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
     if not spoken:
@@ -189,18 +192,18 @@ def disorder(turns: Sequence[Turn]) -> str | None:
 
 def read_each(
     path: Path, parse: Callable[[Any, str], list[Read]], advance: Advance | None
-) -> Iterator[Read | Bad]:
+) -> Iterator[Read | BadRow]:
     """What `parse` makes of each row and its FILE:LINE, or the row as a bad one where it raises InputError."""
     empty = True
     for number, row in read_rows_or_faults(path, advance):
         empty, where = False, f"{path}:{number}"
         if isinstance(row, NotJson):
-            yield Bad(where, row.reason)
+            yield BadRow(where, row.reason)
             continue
         try:
             yield from parse(row, where)
         except InputError as error:
-            yield Bad(where, error.what)
+            yield BadRow(where, error.what)
     if empty:
         raise InputError(path, "holds no row", "Give a JSON list, or one JSON object a line")
 
@@ -215,7 +218,7 @@ def turns_of(row: Any, where: str) -> list[Turn]:
     raise InputError(where, f"has none of the fields {', '.join(FORMS)}", MEND)
 
 
-def id_of(row: dict[str, Any]) -> str:
+def row_id(row: dict[str, Any]) -> str:
     """The row's own name, where it has one."""
     found = row.get("id", row.get("conversation_id"))
     return str(found) if isinstance(found, str | int) else ""

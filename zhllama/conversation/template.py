@@ -158,14 +158,14 @@ def _own(tokenizer: Any) -> ChatTemplate:
     asked = (Turn("user", "zhllama-user"), Turn("assistant", "zhllama-answer"))
     text = own.render(tokenizer, asked)
     _, answer, rest = text.partition("zhllama-answer")
-    stops = [t for t in specials(tokenizer) if rest.lstrip().startswith(t)]
+    stops = [t for t in special_token_texts(tokenizer) if rest.lstrip().startswith(t)]
     if not answer or not stops:
         told = "writes no special token after an answer, so a model could not learn to end"
         raise InputError("template own", told, "Give --template alpaca, or add one to the chat_template")
     return ChatTemplate("own", jinja, max(stops, key=len))
 
 
-def specials(tokenizer: Any) -> list[str]:
+def special_token_texts(tokenizer: Any) -> list[str]:
     """The texts that the tokenizer reads as special tokens."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     return list(dict.fromkeys([*added, *tokenizer.all_special_tokens]))

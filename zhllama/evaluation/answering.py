@@ -120,14 +120,14 @@ def generate(
     """Generate one batch, padded on the left; a prompt that leaves no room for an answer is refused."""
     import torch
 
-    from zhllama.inference.transformers_chat_model import ends_of_answer
+    from zhllama.inference.transformers_chat_model import end_ids_of_answer
 
     fitting = [ids for ids in prompts if len(ids) < chat_model.context]
     if not fitting:
         return [_too_long(ids, chat_model.context) for ids in prompts]
     longest = max(map(len, fitting))
     model, tokenizer = chat_model.model, chat_model.tokenizer
-    ends = ends_of_answer(model.generation_config.eos_token_id, tokenizer, chat_model.template)
+    ends = end_ids_of_answer(model.generation_config.eos_token_id, tokenizer, chat_model.template)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     input_ids = torch.tensor(
         [[pad] * (longest - len(prompt)) + list(prompt) for prompt in fitting], device=model.device

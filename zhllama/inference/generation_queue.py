@@ -9,15 +9,15 @@ from typing import Literal, NamedTuple, Protocol
 from zhllama.conversation.records import Turn
 from zhllama.errors import ZhllamaError
 from zhllama.inference.chat import Sampling
-from zhllama.inference.token_stream import Until
+from zhllama.inference.token_stream import StopStrings
 
 WAITING = 64  # generations that wait at most
 
 Prompt = list[Turn] | str  # a conversation, or a text to continue
-Say = Callable[[str], None]
+EmitText = Callable[[str], None]
 
 
-class Ended(NamedTuple):
+class GenerationResult(NamedTuple):
     """Why a generation ended, and its tokens; `stop` for an end of text, a stop string or a client that left."""
 
     reason: Literal["stop", "length"]
@@ -46,7 +46,7 @@ class Model(Protocol):
     def count(self, prompt: Prompt) -> int:
         """Tokens of a prompt, conversations under the model's template with the answer opened."""
 
-    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: Say) -> Ended:
+    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: EmitText) -> GenerationResult:
         """Say an answer piece by piece, each of whole characters; end soon after `stop` is set."""
 
 
@@ -65,20 +65,20 @@ class Engine:
         self._stops: set[Event] = set()
 
     def submit(
-        self, prompt: Prompt, sampling: Sampling, stop: Event, say: Say, until: tuple[str, ...] = ()
-    ) -> "Future[Ended]":
+        self, prompt: Prompt, sampling: Sampling, stop: Event, say: EmitText, until: tuple[str, ...] = ()
+    ) -> "Future[GenerationResult]":
         """Queue a generation that ends before the first of the strings `until`, and return at once.
 
         Who no longer listens sets `stop` and cancels the future. Errors: Busy; the future has the generation's own.
         """
 
-        def run() -> Ended:
+        def run() -> GenerationResult:
             if stop.is_set():
-                return Ended("stop", 0)
-            kept = Until(until, say, stop)
+                return GenerationResult("stop", 0)
+            kept = StopStrings(until, say, stop)
             ended = self.model.generate(prompt, sampling, stop, kept.put)
             kept.end()
-            return Ended("stop", ended.tokens) if kept.found else ended
+            return GenerationResult("stop", ended.tokens) if kept.found else ended
 
         with self._lock:
             if len(self._stops) > self._limit:
@@ -96,7 +96,7 @@ class Engine:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-class EngineSpeaker:
+class EngineChatModel:
     """An engine as a speaker, for the chat page."""
 
     def __init__(self, engine: Engine) -> None:
@@ -108,7 +108,7 @@ class EngineSpeaker:
         return self._engine.model.count(turns)
 
     def answer(self, turns: list[Turn], sampling: Sampling, stop: Event) -> Iterator[str]:
-        said: Queue[str | Future[Ended]] = Queue()
+        said: Queue[str | Future[GenerationResult]] = Queue()
         future = self._engine.submit(turns, sampling, stop, said.put)
         future.add_done_callback(said.put)
         try:

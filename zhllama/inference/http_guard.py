@@ -41,7 +41,7 @@ class Refusal(Exception):
         return JSONResponse(self.body(), self.status, headers)
 
 
-class Named(NamedTuple):
+class HostNames(NamedTuple):
     """The names by which clients may call a server: those given, and any address in numbers where `numbers`."""
 
     names: frozenset[str]
@@ -53,7 +53,7 @@ class Named(NamedTuple):
         return name in self.names or (self.numbers and _is_address(name))
 
 
-def names_of(host: str, address: str, more: list[str]) -> Named:
+def host_names(host: str, address: str, more: list[str]) -> HostNames:
     """The names of a server that listens on `host`, which is `address`: those, `more`, and what else is the same machine.
 
     On all interfaces any address in numbers is one: a name that an attacker's DNS rebinds never is.
@@ -62,7 +62,7 @@ def names_of(host: str, address: str, more: list[str]) -> Named:
     own = LOCAL if local else (socket.gethostname(),)
     everywhere = ipaddress.ip_address(address).is_unspecified
     names = {host, address, *own, *more, *(LOCAL if everywhere else ())}
-    return Named(frozenset(map(str.lower, names)), everywhere)
+    return HostNames(frozenset(map(str.lower, names)), everywhere)
 
 
 def _name_of(host: str) -> str:
@@ -85,7 +85,7 @@ class Guard:
     `wanted` tells whether the app needs a route (its method and path); without it every route passes.
     """
 
-    def __init__(self, app: Any, named: Named, wanted: Callable[[str, str], bool] | None = None) -> None:
+    def __init__(self, app: Any, named: HostNames, wanted: Callable[[str, str], bool] | None = None) -> None:
         self._app, self._named, self._wanted = app, named, wanted
         self._held = 0
 

@@ -19,7 +19,7 @@ HEAD_BYTES = 32 * 1024  # of a request's line and headers
 CONNECTIONS = 512  # open at once
 
 
-def bound(option: str, host: str, port: int) -> socket.socket:
+def bind_socket(option: str, host: str, port: int) -> socket.socket:
     """A socket on the port, or on any free one for 0. Errors: OptionError for one that is taken, or a host that is not here."""
     taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -39,7 +39,7 @@ def url_of(taken: socket.socket) -> str:
 
 
 @contextmanager
-def listening(app: Any, taken: socket.socket) -> Iterator[str]:
+def serve_app(app: Any, taken: socket.socket) -> Iterator[str]:
     """Serve an ASGI app on a bound socket while the body runs, and give its address.
 
     Errors: InputError where the server does not start.

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from zhllama.conversation.records import Turn
 from zhllama.errors import InputError
 from zhllama.inference.chat import Sampling
-from zhllama.inference.generation_queue import Ended, Prompt, Say
-from zhllama.inference.token_stream import spoken
+from zhllama.inference.generation_queue import EmitText, GenerationResult, Prompt
+from zhllama.inference.token_stream import stream_from_thread
 from zhllama.io.json import parse_json
 
 QUIET = -1  # of llama.cpp's verbosity
@@ -74,9 +74,9 @@ class LlamaCppChatModel:
         return len(self._call("/tokenize", asked)["tokens"])
 
     def answer(self, turns: list[Turn], sampling: Sampling, stop: Event) -> Iterator[str]:
-        return spoken(lambda say: self.generate(turns, sampling, stop, say), stop)
+        return stream_from_thread(lambda say: self.generate(turns, sampling, stop, say), stop)
 
-    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: Say) -> Ended:
+    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: EmitText) -> GenerationResult:
         """Say an answer piece by piece; end with the token after which `stop` is set."""
         asked = {
             "max_tokens": sampling.max_tokens,
@@ -116,7 +116,7 @@ class LlamaCppChatModel:
             refused = " ".join(str(error).split())[:200]
         if refused:
             raise InputError("llama.cpp", f"does not answer ({refused})", "Try /reset")
-        return Ended(reason, tokens)
+        return GenerationResult(reason, tokens)
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -20,10 +20,10 @@ from starlette.routing import Route
 
 from zhllama.errors import InputError, ZhllamaError
 from zhllama.inference.api_requests import ChatRequest, CompletionRequest, read_request
-from zhllama.inference.generation_queue import Busy, Ended, Engine
+from zhllama.inference.generation_queue import Busy, Engine, GenerationResult
 from zhllama.inference.http_guard import Refusal
 
-Said = str | Ended
+Said = str | GenerationResult
 
 
 def served_name(model: str) -> str:
@@ -114,10 +114,10 @@ class _Running:
     """One generation, heard from the event loop."""
 
     def __init__(self, engine: Engine, asked: ChatRequest | CompletionRequest, sampling: Any) -> None:
-        self._stop, self._heard = Event(), asyncio.Queue[str | Future[Ended]]()
+        self._stop, self._heard = Event(), asyncio.Queue[str | Future[GenerationResult]]()
         loop = asyncio.get_running_loop()
 
-        def hear(said: str | Future[Ended]) -> None:
+        def hear(said: str | Future[GenerationResult]) -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody listens
                 loop.call_soon_threadsafe(self._heard.put_nowait, said)
 
@@ -154,9 +154,9 @@ class _Reply:
 
     async def whole(self, said: AsyncIterator[Said]) -> Response:
         pieces: list[str] = []
-        ended = Ended("stop", 0)
+        ended = GenerationResult("stop", 0)
         async for piece in said:
-            if isinstance(piece, Ended):
+            if isinstance(piece, GenerationResult):
                 ended = piece
             else:
                 pieces.append(piece)
@@ -192,7 +192,7 @@ class _Reply:
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         return _sse({**self._frame, "object": kind, **told})
 
-    def _usage(self, ended: Ended) -> dict[str, int]:
+    def _usage(self, ended: GenerationResult) -> dict[str, int]:
         return {
             "prompt_tokens": self._taken,
             "completion_tokens": ended.tokens,

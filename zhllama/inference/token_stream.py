@@ -47,7 +47,7 @@ class TokenStream:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-class Until:
+class StopStrings:
     """Passes pieces on up to the first of some strings, which is not passed on, and then sets `stop`.
 
     The end of a piece that could begin such a string waits for the next one.
@@ -82,7 +82,7 @@ class Until:
         return tuple(string[:length] for string in self._strings if len(string) > length)
 
 
-def spoken(work: Callable[[Callable[[str], None]], object], stop: Event) -> Iterator[str]:
+def stream_from_thread(work: Callable[[Callable[[str], None]], object], stop: Event) -> Iterator[str]:
     """What `work` says to the function that it is given, as it says it; it runs in a thread of its own.
 
     So whoever listens can be interrupted at any moment. When the listening ends, `stop` is set and the end awaited.

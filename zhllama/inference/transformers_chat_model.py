@@ -16,8 +16,8 @@ from zhllama.conversation.records import Turn
 from zhllama.conversation.template import ChatTemplate, refuse_lacking, template_for
 from zhllama.errors import InputError
 from zhllama.inference.chat import Sampling
-from zhllama.inference.generation_queue import Ended, Prompt, Say
-from zhllama.inference.token_stream import TokenStream, spoken
+from zhllama.inference.generation_queue import EmitText, GenerationResult, Prompt
+from zhllama.inference.token_stream import TokenStream, stream_from_thread
 from zhllama.model.load import open_model
 from zhllama.pretrained import refuse_generation_code
 from zhllama.training.hardware import has_amx
@@ -54,12 +54,12 @@ class TransformersChatModel:
         return len(self._ids(prompt))
 
     def answer(self, turns: list[Turn], sampling: Sampling, stop: Event) -> Iterator[str]:
-        return spoken(lambda say: self.generate(turns, sampling, stop, say), stop)
+        return stream_from_thread(lambda say: self.generate(turns, sampling, stop, say), stop)
 
-    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: Say) -> Ended:
+    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: EmitText) -> GenerationResult:
         """Say an answer piece by piece; once `stop` is set, end before the next layer is computed."""
         ids = torch.tensor([self._ids(prompt)], device=self.model.device)
-        ends = ends_of_answer(self.model.generation_config.eos_token_id, self.tokenizer, self.template)
+        ends = end_ids_of_answer(self.model.generation_config.eos_token_id, self.tokenizer, self.template)
         pad = self.tokenizer.pad_token_id
         sample = not sampling.greedy and sampling.temperature > 0
         chosen = (
@@ -81,11 +81,11 @@ class TransformersChatModel:
                 eos_token_id=ends,
                 pad_token_id=pad if pad is not None else ends[0],
                 streamer=saying,
-                logits_processor=LogitsProcessorList(penalties(sampling, ids.shape[1])),
+                logits_processor=LogitsProcessorList(penalty_processors(sampling, ids.shape[1])),
                 **chosen,
             )
         ended = stop.is_set() or saying.last in ends
-        return Ended("stop" if ended else "length", saying.tokens)
+        return GenerationResult("stop" if ended else "length", saying.tokens)
 
     def _ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -94,7 +94,7 @@ class TransformersChatModel:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def ends_of_answer(named: int | list[int] | None, tokenizer: Any, template: ChatTemplate) -> list[int]:
+def end_ids_of_answer(named: int | list[int] | None, tokenizer: Any, template: ChatTemplate) -> list[int]:
     """Ids that end an answer: those that the model names, the tokenizer's end of text, the template's end of turn."""
     ends = set(named) if isinstance(named, list) else {named}
     stop = tokenizer.convert_tokens_to_ids(template.stop) if template.stop else None
@@ -144,7 +144,7 @@ def context_of(config: Any) -> int:
     return int(getattr(text, "max_position_embeddings", None) or getattr(text, "seq_length", None) or CONTEXT)
 
 
-def penalties(sampling: Sampling, prompt: int) -> list[LogitsProcessor]:
+def penalty_processors(sampling: Sampling, prompt: int) -> list[LogitsProcessor]:
     """OpenAI's presence and frequency penalty and logit bias, where there are any; `prompt` tokens are not counted."""
     asked = sampling.presence_penalty or sampling.frequency_penalty or sampling.bias
     return [_Penalties(sampling, prompt)] if asked else []
@@ -189,7 +189,7 @@ def _interrupted_by(stop: Event, model: Any) -> Iterator[None]:
 class _Saying(BaseStreamer):
     """Says text as it becomes whole; the prompt, which comes first, is left out."""
 
-    def __init__(self, pieces: TokenStream, say: Say) -> None:
+    def __init__(self, pieces: TokenStream, say: EmitText) -> None:
         self._pieces, self._say, self._begun = pieces, say, False
         self.tokens, self.last = 0, -1
 

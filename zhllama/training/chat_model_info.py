@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.conversation.encode_conversation import ConversationEncoder
-from zhllama.conversation.prepare_tokenizer import equip
+from zhllama.conversation.prepare_tokenizer import prepare_tokenizer
 from zhllama.conversation.template import ChatTemplate
 from zhllama.errors import InputError, OptionError
 from zhllama.model.chain import resolve_chain
@@ -45,7 +45,7 @@ def inspect_chat_model(model: str, template: str, options: TrainingOptions, fold
     if n_ids > rows:
         message = f"has {rows:,} rows and its tokenizer {n_ids:,} ids"
         raise InputError(chain.base, message, "Put the right tokenizer there")
-    chat_template = equip(chain.tokenizer, template, folder)
+    chat_template = prepare_tokenizer(chain.tokenizer, template, folder)
     document_tokenizer = DocumentTokenizer.open(folder)
     tokenizer = load_transformers_tokenizer(folder)
     _check_new_tokens(chat_template, tokenizer, n_ids, options)

@@ -8,7 +8,7 @@ from typing import Any
 
 from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.read_comparisons import read_comparisons
-from zhllama.conversation.read_conversations import Bad, refuse
+from zhllama.conversation.read_conversations import BadRow, refuse_bad_rows
 from zhllama.conversation.records import Comparison, Conversation, Turn
 from zhllama.errors import InputError, OptionError
 from zhllama.io.text import Advance
@@ -34,7 +34,7 @@ class TokenizedPairs:
 
     training: list[TokenizedPair]
     validation: list[TokenizedPair]
-    rejected: list[Bad] = field(default_factory=list)
+    rejected: list[BadRow] = field(default_factory=list)
 
     def figures(self) -> dict[str, int]:
         """Return the counts."""
@@ -69,7 +69,7 @@ def read_pairs(
     pairs = [pair for path in files for pair in reader.read(path, advance)]
     extra = [pair for path in validation_files for _, pair in reader.read(path, advance)]
     if not skip_bad:
-        refuse(reader.bad)
+        refuse_bad_rows(reader.bad)
     chosen = set() if validation_files else _choose({key for key, _ in pairs}, validation_share, seed)
     training = [pair for key, pair in pairs if key not in chosen]
     if not training:
@@ -95,34 +95,34 @@ class _PairReader:
 
     encoder: ConversationEncoder
     length: int
-    bad: list[Bad] = field(default_factory=list)
-    rejected: list[Bad] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+    rejected: list[BadRow] = field(default_factory=list)
 
     def read(self, path: Path, advance: Advance | None) -> list[tuple[str, TokenizedPair]]:
         """Return the pairs of a file, each with its prompt as text."""
         pairs = []
         for row in read_comparisons(path, advance):
-            pair = row if isinstance(row, Bad) else self._encoded(row)
-            if isinstance(pair, Bad):
+            pair = row if isinstance(row, BadRow) else self._encoded(row)
+            if isinstance(pair, BadRow):
                 self.rejected.append(pair)
             elif isinstance(row, Comparison):
                 pairs.append(("\n".join(f"{t.role}: {t.text}" for t in row.prompt.turns), pair))
-            if isinstance(row, Bad):
+            if isinstance(row, BadRow):
                 self.bad.append(row)
         return pairs
 
-    def _encoded(self, row: Comparison) -> TokenizedPair | Bad:
+    def _encoded(self, row: Comparison) -> TokenizedPair | BadRow:
         where = row.prompt.where
         try:
             prompt, chosen = self._ids(row.prompt, row.chosen)
             other, rejected = self._ids(row.prompt, row.rejected)
         except InputError as error:
-            self.bad.append(Bad(where, error.what))
+            self.bad.append(BadRow(where, error.what))
             return self.bad[-1]
         assert prompt == other
         longest = len(prompt) + max(len(chosen), len(rejected))
         if longest > self.length:
-            return Bad(where, f"too long: {longest:,} tokens, of {self.length:,}")
+            return BadRow(where, f"too long: {longest:,} tokens, of {self.length:,}")
         return TokenizedPair(prompt, chosen, rejected)
 
     def _ids(self, prompt: Conversation, answer: str) -> tuple[list[int], list[int]]:

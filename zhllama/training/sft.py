@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from zhllama.conversation.encode_conversation import ConversationEncoder, Encoded
-from zhllama.conversation.read_conversations import Bad, answered, read_conversations, refuse
+from zhllama.conversation.read_conversations import (
+    BadRow,
+    read_conversations,
+    refuse_bad_rows,
+    training_fault,
+)
 from zhllama.conversation.records import Conversation, Turn
 from zhllama.errors import InputError
 from zhllama.io.files import json_lines
@@ -108,28 +113,28 @@ class ChatTuningJob:
             yield sample
         if not self.skip_bad:
             self._report_rejected(excluded.bad)
-            refuse(excluded.bad)
+            refuse_bad_rows(excluded.bad)
 
     def _encoded(
         self, files: Iterable[Path], excluded: "_ExcludedRows", advance: Callable[[int], None]
     ) -> Iterator[tuple[Conversation, Encoded]]:
         verified = 0
         for path in files:
-            for row in read_conversations(path, answered, advance):
-                if isinstance(row, Bad):
+            for row in read_conversations(path, training_fault, advance):
+                if isinstance(row, BadRow):
                     excluded.bad.append(row)
                     continue
                 try:
                     encoded = self.encoder.encode(row)
                 except InputError as error:
-                    excluded.bad.append(Bad(row.where, error.what))
+                    excluded.bad.append(BadRow(row.where, error.what))
                     continue
                 if verified < VERIFIED:
                     self.encoder.prove(row)
                     verified += 1
                 yield row, encoded
 
-    def _report_rejected(self, rows: Sequence[Bad]) -> None:
+    def _report_rejected(self, rows: Sequence[BadRow]) -> None:
         for row in rows[:SHOWN]:
             self.note(f"{row.where}: {row.reason}")
         if len(rows) > SHOWN:
@@ -199,8 +204,8 @@ class ChatTuningJob:
 class _ExcludedRows:
     """Rows that are not trained on: bad or too long ones with their reason, and the validation split; also shortened rows."""
 
-    bad: list[Bad] = field(default_factory=list)
-    long: list[Bad] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+    long: list[BadRow] = field(default_factory=list)
     shortened: list[Any] = field(default_factory=list)
     validation: list[Any] = field(default_factory=list)
 
@@ -221,7 +226,7 @@ def _sample(
     cut = encoded.cut(size)
     if cut is None:
         reason = f"too long: {encoded.ends[0]:,} tokens up to its first answer, of {size:,}"
-        excluded.long.append(Bad(conversation.where, reason))
+        excluded.long.append(BadRow(conversation.where, reason))
         return None
     if cut is not encoded:
         excluded.shortened.append(
