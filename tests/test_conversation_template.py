@@ -212,7 +212,7 @@ def test_own_templates_without_an_end(
             "the template changes an answer",
         ),
         ("{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}{% if add_generation_prompt %}A{% endif %}",
-         "the template writes another text before an answer than after"),
+         "the template writes the text before an answer differently"),
     ],
 )  # fmt: skip
 def test_own_templates_that_cannot_be_taken_apart(
@@ -232,7 +232,7 @@ def test_unknown_templates_and_spelled_out_specials(sources: dict[str, Path], tm
         template_for("llama", tokenizer)
     for token in ("</s>", "[PAD]", "<s>"):
         with pytest.raises(
-            InputError, match="test:1: a turn of the assistant spells out the special token"
+            InputError, match="test:1: a turn of the assistant contains the special token"
         ) as error:
             encode(conversations("问", f"答{token}")[0], tokenizer, template)
         assert token in str(error.value)
@@ -251,7 +251,7 @@ def test_what_a_tokenizer_joins_is_refused(sources: dict[str, Path], tmp_path: P
     prepare_tokenizer(tmp_path, "llama3", tmp_path / "llama3")
     tokenizer = load_transformers_tokenizer(tmp_path / "llama3")
     encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
-    with pytest.raises(InputError, match="the tokenizer cuts the whole otherwise than its pieces"):
+    with pytest.raises(InputError, match="the tokenizer splits the whole text differently than its pieces"):
         encoder.prove(HARD[1])
 
 

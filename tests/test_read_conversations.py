@@ -62,10 +62,10 @@ def test_forms(tmp_path: Path, row: dict[str, Any], turns: tuple[Turn, ...]) -> 
         ({"instruction": "问？", "output": ""}, "has no answer at its end"),
         ({"instruction": 7, "output": "答。"}, "instruction: input should be a valid string"),
         ({"instruction": "\ud800", "output": "答。"}, "instruction: contains a lone surrogate"),
-        ({"conversations": []}, "holds no turn of a user"),
+        ({"conversations": []}, "contains no user turn"),
         (
             {"conversations": [{"from": "gpt", "value": "答。"}]},
-            "turn 1 is assistant's where a user's is due",
+            "turn 1 is assistant's where a user's is expected",
         ),
         ({"conversations": [{"from": "human"}]}, "conversations.0.value: field required"),
         (
@@ -79,7 +79,7 @@ def test_forms(tmp_path: Path, row: dict[str, Any], turns: tuple[Turn, ...]) -> 
             "turn 2 is sys",
         ),
         ({"text": "x"}, "has none of the fields conversations, messages, conversation, instruction, input"),
-        (["问？"], "is no JSON object"),
+        (["问？"], "is not a JSON object"),
     ],
 )
 def test_bad_rows_tell_line_and_reason(tmp_path: Path, row: Any, reason: str) -> None:
@@ -97,7 +97,7 @@ def test_lists_tell_the_line_of_each_member(tmp_path: Path) -> None:
     good, bad = read_conversations(path, training_fault)
     assert good.where == f"{path}:2" and bad.where == f"{path}:5"
     path.write_text("[]", encoding="utf-8")
-    with pytest.raises(InputError, match="holds no row"):
+    with pytest.raises(InputError, match="contains no rows"):
         list(read_conversations(path))
 
 

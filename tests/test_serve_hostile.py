@@ -374,7 +374,7 @@ def test_a_body_without_end_is_a_413_or_408(url: str, monkeypatch: pytest.Monkey
 
 
 def test_many_large_bodies_at_once_are_a_503(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MOST_HELD", 1 << 20)
+    monkeypatch.setattr(guard, "MAX_OPEN_BYTES", 1 << 20)
     held = []
     for _ in range(3):
         sender = socket.create_connection(("127.0.0.1", port_of(url)), timeout=20)

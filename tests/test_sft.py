@@ -276,7 +276,7 @@ def test_rows_that_are_left_out_are_counted_and_written(ground: Path) -> None:
     told = line(ground, *sft("base", "run", "--data", "mixed.jsonl", "--steps", 1))
     assert told.code == 1, told.err
     assert (
-        "mixed.jsonl:31: has no answer at its end, and 1 more rows are bad. Mend them, or give --skip-bad."
+        "mixed.jsonl:31: has no answer at its end, and 1 more rows are bad. Correct them, or give --skip-bad."
         in told.err
     )
     assert "zhllama: mixed.jsonl:34: input: input should be a valid string" in told.err
@@ -316,9 +316,9 @@ def test_sources_by_weight_and_one_percent_kept_aside(ground: Path) -> None:
     ("content", "arguments", "wanted"),
     [
         ("", (), "data.json: is empty"),
-        ("[]", (), "data.json: holds no row"),
+        ("[]", (), "data.json: contains no rows"),
         ('{"text": "x"}\n', (), "data.json:1: has none of the fields conversations"),
-        ('{"instruction": "x", "output": "</s>"}', (), "data.json:1: a turn of the assistant spells out the special token </s>"),
+        ('{"instruction": "x", "output": "</s>"}', (), "data.json:1: a turn of the assistant contains the special token </s>"),
         ('{"conversations": [{"from": "robot", "value": "x"}]}', (), "data.json:1: unknown role 'robot'; known are"),
         ('{"instruction": "x", "output": ""}', ("--skip-bad",), "leaves no sample to train on: data.json:1: has no answer"),
         (None, (), "data.json: no such file"),

@@ -1,4 +1,4 @@
-"""Cleans conversations one at a time: each is repaired, or rejected with a reason."""
+"""Cleans conversations one at a time: repairs each one, or rejects it with a reason."""
 
 import re
 from collections import Counter
@@ -19,14 +19,16 @@ from zhllama.io.rows import NotJson
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.S)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-MIN_LETTERS = 0.2  # of the signs: arithmetic and tables are conversation too, which a corpus would drop
-ANSWER_SHARE = 0.05  # of Han in an answer to a Chinese question that is mostly code without a fence, or names
+MIN_LETTERS = 0.2  # share of characters: unlike a corpus, conversations may be arithmetic and tables
+ANSWER_SHARE = (
+    0.05  # Han share of an answer to a Chinese question; such answers can be unfenced code or names
+)
 Words = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """Why a row goes, and what showed it."""
+    """The reason for rejecting a row, and its evidence."""
 
     reason: str
     detail: str = ""
@@ -34,9 +36,10 @@ class Rejected:
 
 @dataclass(frozen=True)
 class ConversationCleaning:
-    """What stays: `min_share` is of Han in the letters outside of code, `near` the estimated Jaccard of near duplicates.
+    """Cleaning options: `min_share` is the required share of Han among the letters outside code.
 
-    `min_characters` is of all turns together; `hits` words of one list drop a conversation.
+    `min_characters` applies to all turns together; `hits` words of one list reject a conversation; `exact` and `near`
+    reject duplicates and near duplicates.
     """
 
     languages: tuple[Language, ...] = ("zh", "en")
@@ -51,131 +54,139 @@ class ConversationCleaning:
 
 @dataclass
 class ConversationCleaner:
-    """Takes rows in order and remembers what it has seen: 100 bytes a conversation kept, 5 KB more with `near`.
+    """Cleans rows in order; remembers about 100 bytes per accepted conversation, and 5 KB more with `near`.
 
-    `edits` counts the conversations that each mending touched.
+    `edits` counts the conversations that each repair changed.
     """
 
-    how: ConversationCleaning
+    options: ConversationCleaning
     edits: Counter[str] = field(default_factory=Counter)
     _seen: dict[bytes, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._language = InLanguages(self.how.languages, self.how.min_share, MIN_LETTERS)
-        self._answer_language = InLanguages(("zh",), min(ANSWER_SHARE, self.how.min_share), MIN_LETTERS)
-        self._words = WithoutWords(self.how.words, self.how.hits)
-        self._near = NearDuplicates() if self.how.near else None
+        self._language = InLanguages(self.options.languages, self.options.min_share, MIN_LETTERS)
+        self._answer_language = InLanguages(("zh",), min(ANSWER_SHARE, self.options.min_share), MIN_LETTERS)
+        self._words = WithoutWords(self.options.words, self.options.hits)
+        self._near = NearDuplicates() if self.options.near else None
 
     def __call__(self, row: Any, where: str) -> Conversation | Rejected:
-        """The conversation of a row, mended, or why it goes. `row` is what `read_rows_or_faults` gives."""
+        """The repaired conversation of a row from `read_rows_or_faults`, or why it is rejected."""
         if isinstance(row, NotJson):
             return Rejected("not JSON", row.reason)
-        whole, edits = _whole(row), set[str]()
-        if whole != row:
+        clean, edits = _without_surrogates(row), set[str]()
+        if clean != row:
             edits.add("half characters")
         try:
-            turns = mended(turns_of(whole, where), edits)
+            turns = repaired(turns_of(clean, where), edits)
         except InputError as error:
-            known = error.what.startswith("unknown role")
-            return Rejected("unknown role" if known else "no conversation", error.what)
+            unknown_role = error.what.startswith("unknown role")
+            return Rejected("unknown role" if unknown_role else "no conversation", error.what)
         except RecursionError:
             return Rejected("HTML too deep")
-        made = Conversation(tuple(turns), where, row_id(whole))
-        reason = self._own_reason(made) or self._seen_before(made)
+        conversation = Conversation(tuple(turns), where, row_id(clean))
+        reason = self._fault(conversation) or self._duplicate(conversation)
         if reason is None:
             self.edits.update(edits)
-        return reason or made
+        return reason or conversation
 
-    def _own_reason(self, made: Conversation) -> Rejected | None:
-        """Why a conversation goes by its own account."""
-        for number, turn in enumerate(made.turns, 1):
+    def _fault(self, conversation: Conversation) -> Rejected | None:
+        """Why a conversation is rejected by itself, without regard to earlier ones."""
+        for number, turn in enumerate(conversation.turns, 1):
             if not turn.text:
                 return Rejected("empty turn", f"turn {number}")
             if broken_text(turn.text):
                 return Rejected("broken characters", f"turn {number}")
-        if not any(turn.role == "assistant" for turn in made.turns):
+        if not any(turn.role == "assistant" for turn in conversation.turns):
             return Rejected("no answer")
-        if (told := order_fault(made.turns)) is not None:
-            return Rejected("roles out of order", told)
-        text = _spoken(made)
-        if len(text) < self.how.min_characters:
+        if (fault := order_fault(conversation.turns)) is not None:
+            return Rejected("roles out of order", fault)
+        text = _text_of(conversation)
+        if len(text) < self.options.min_characters:
             return Rejected("too short", f"{len(text)} characters")
-        if self.how.languages and (reason := self._other_language(made)) is not None:
+        if self.options.languages and (reason := self._other_language(conversation)) is not None:
             return Rejected(reason)
-        if self.how.words and (listed := self._listed(text)):
-            return Rejected("black list", listed)
-        if self.how.drop_ai:
-            for turn in made.turns:
+        if self.options.words and (word := self._listed_word(text)):
+            return Rejected("black list", word)
+        if self.options.drop_ai:
+            for turn in conversation.turns:
                 if turn.role == "assistant" and (
-                    found := says_it_is_an_ai(Task("", "", turn.text), FilterOptions())
+                    phrase := says_it_is_an_ai(Task("", "", turn.text), FilterOptions())
                 ):
-                    return Rejected("says it is an AI", found)
+                    return Rejected("says it is an AI", phrase)
         return None
 
-    def _listed(self, text: str) -> str | None:
+    def _listed_word(self, text: str) -> str | None:
         try:
             return self._words(text)
         except ImportError:
             raise MissingPackage("--word-list", "pyahocorasick", "corpus") from None
 
-    def _other_language(self, made: Conversation) -> str | None:
-        """Why a conversation is not in the languages wanted: by all that was said, or by the questions alone where
-        the answers are code or names and hold at least a little Chinese."""
-        reason = self._language(_prose(made, "user", "assistant"))
-        if reason is None or "zh" not in self.how.languages:
-            return reason
-        asked = self._language(_prose(made, "user"))
-        return reason if asked or self._answer_language(_prose(made, "assistant")) else None
+    def _other_language(self, conversation: Conversation) -> str | None:
+        """Why a conversation is in another language.
 
-    def _seen_before(self, made: Conversation) -> Rejected | None:
-        name = made.id or made.where
-        if self.how.exact:
-            said = "\0".join(part for turn in made.turns for part in (turn.role, turn.text))
-            key = blake2b(said.encode("utf-8"), digest_size=16).digest()
+        All turns are checked; where they fail, Chinese questions suffice if the answers contain some Chinese.
+        """
+        reason = self._language(_prose(conversation, "user", "assistant"))
+        if reason is None or "zh" not in self.options.languages:
+            return reason
+        question_fault = self._language(_prose(conversation, "user"))
+        return reason if question_fault or self._answer_language(_prose(conversation, "assistant")) else None
+
+    def _duplicate(self, conversation: Conversation) -> Rejected | None:
+        name = conversation.id or conversation.where
+        if self.options.exact:
+            key_text = "\0".join(part for turn in conversation.turns for part in (turn.role, turn.text))
+            key = blake2b(key_text.encode("utf-8"), digest_size=16).digest()
             if (other := self._seen.setdefault(key, name)) is not name:
                 return Rejected("duplicate", f"of {other}")
-        if self._near is not None and (near := self._near.other(_spoken(made), name)) is not None:
+        if self._near is not None and (near := self._near.other(_text_of(conversation), name)) is not None:
             return Rejected("near duplicate", f"of {near}")
         return None
 
 
-def _whole(row: Any) -> Any:
-    """A row without the halves of surrogate pairs, which are no text and which no file could hold."""
+def _without_surrogates(row: Any) -> Any:
+    """A row without lone surrogates, which UTF-8 cannot encode."""
     if isinstance(row, str):
         return _SURROGATE.sub("", row)
     if isinstance(row, list):
-        return [_whole(part) for part in row]
-    return {_whole(key): _whole(part) for key, part in row.items()} if isinstance(row, dict) else row
+        return [_without_surrogates(part) for part in row]
+    return (
+        {_without_surrogates(key): _without_surrogates(part) for key, part in row.items()}
+        if isinstance(row, dict)
+        else row
+    )
 
 
-def _spoken(made: Conversation, *roles: Role) -> str:
-    return "\n".join(turn.text for turn in made.turns if turn.role in (roles or ("user", "assistant")))
+def _text_of(conversation: Conversation, *roles: Role) -> str:
+    return "\n".join(
+        turn.text for turn in conversation.turns if turn.role in (roles or ("user", "assistant"))
+    )
 
 
-def _prose(made: Conversation, *roles: Role) -> str:
-    """What was said outside of code; all of it where there is nothing but code."""
-    text = _spoken(made, *roles)
+def _prose(conversation: Conversation, *roles: Role) -> str:
+    """The text outside code, or all of it where there is only code."""
+    text = _text_of(conversation, *roles)
     prose = _CODE.sub("", text)
     return prose if prose.strip() else text
 
 
-def mended(turns: list[Turn], edits: set[str]) -> list[Turn]:
-    """The turns with all that can be put right put right; the names of what was are added to `edits`.
+def repaired(turns: list[Turn], edits: set[str]) -> list[Turn]:
+    """The repaired turns; the name of each repair is added to `edits`.
 
-    Errors: RecursionError for HTML that nests too deep to be read.
+    Errors: RecursionError for HTML that is nested too deep.
     """
-    made = [replace(turn, text=_mended(turn, edits)) for turn in turns]
-    first = 1 if made and made[0].role == "system" else 0
-    while len(made) > first and made[first].role == "assistant":
-        del made[first]
+    result = [replace(turn, text=_repaired_text(turn, edits)) for turn in turns]
+    first = 1 if result and result[0].role == "system" else 0
+    while len(result) > first and result[first].role == "assistant":
+        del result[first]
         edits.add("answer without a question before it")
-    while len(made) > first and made[-1].role != "assistant":
-        del made[-1]
+    while len(result) > first and result[-1].role != "assistant":
+        del result[-1]
         edits.add("question without an answer at the end")
-    return made
+    return result
 
 
-def _mended(turn: Turn, edits: set[str]) -> str:
+def _repaired_text(turn: Turn, edits: set[str]) -> str:
     text = turn.text
     if turn.role == "assistant" and is_page(text):
         text = to_markdown(text)

@@ -1,4 +1,4 @@
-"""Rejects conversations that are near duplicates of accepted ones, by the signatures of the corpus pipeline."""
+"""Finds near duplicates in a stream of texts, by the MinHash signatures of the corpus pipeline."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,9 +7,9 @@ from zhllama.errors import MissingPackage
 
 
 class NearDuplicates:
-    """Remembers texts by MinHash over runs of 5 characters and knows one that is nearly the same (Jaccard about .7 up).
+    """Finds texts that are similar to an earlier one (Jaccard from about 0.7) by MinHash over runs of 5 characters.
 
-    About 5 KB a text, whatever its length. Errors: MissingPackage without datatrove.
+    Takes about 5 KB per text of any length. Errors: MissingPackage without datatrove.
     """
 
     def __init__(self) -> None:
@@ -18,23 +18,22 @@ class NearDuplicates:
         except ImportError:
             raise MissingPackage("near duplicates", "datatrove", "corpus") from None
         self._same = SAME
-        self._signature = CharacterSignature(
-            "."
-        )  # of datatrove's step only the signing is used: no file is written
+        # Only the signatures of datatrove's step are used; it writes no file to this folder.
+        self._signature = CharacterSignature(".")
         self._names: list[str] = []
         self._signatures: list[NDArray[np.uint32]] = []
         self._buckets: dict[int, list[int]] = {}
 
     def other(self, text: str, name: str) -> str | None:
-        """The name of an earlier text that this one is nearly; None, and this one remembered, where there is none."""
+        """The name of an earlier similar text; without one, remember this text and return None."""
         shingles = self._signature.get_shingles(text)
         if not len(shingles):
             return None
         parts = self._signature.get_signature(shingles)
         signature = np.array(parts, dtype=np.uint32)
         keys = [hash((bucket, *part)) for bucket, part in enumerate(parts)]
-        met = sorted({number for key in keys for number in self._buckets.get(key, ())})
-        for number in met:
+        candidates = sorted({number for key in keys for number in self._buckets.get(key, ())})
+        for number in candidates:
             if np.mean(self._signatures[number] == signature) >= self._same:
                 return self._names[number]
         for key in keys:

@@ -1,4 +1,4 @@
-"""Adds `[PAD]`, a chat template and its special tokens to a tokenizer, after its last id."""
+"""Prepares a tokenizer for chat: appends `[PAD]` and a template's special tokens after its last id, and stores the template."""
 
 import json
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ JSON = "tokenizer.json"
 
 
 def prepare_tokenizer(source: Path, name: str, out: Path) -> ChatTemplate:
-    """Write the tokenizer of the folder `source` to the folder `out`, with what the template of that name needs.
+    """Write the tokenizer of the folder `source` to the folder `out` with the tokens of the named template.
 
-    A tokenizer that names no pad token gets `[PAD]`, as the published one did; ids that it has stay. The template is its
-    `chat_template` and, where the template ends answers with a token of its own, that is its end of text.
-    Errors: InputError for a tokenizer that cannot be extended, or whose own template lacks an end.
+    A tokenizer without a pad token gets `[PAD]`, like the published one; existing ids stay. The template becomes its
+    `chat_template`, and the token that ends answers becomes its end token.
+    Errors: InputError for a tokenizer that cannot be extended, or whose own template writes no end token.
     """
     out.mkdir(parents=True, exist_ok=True)
     inner = load_vocabulary(source)
@@ -35,7 +35,7 @@ def prepare_tokenizer(source: Path, name: str, out: Path) -> ChatTemplate:
     elif isinstance(inner, JsonTokenizer) and (source / JSON).is_file():
         _json(inner, source, special_tokens(name), out)
     else:
-        raise InputError(source, "holds neither tokenizer.model nor tokenizer.json", "Give another model")
+        raise InputError(source, "contains neither tokenizer.model nor tokenizer.json", "Give another model")
     tokenizer = load_transformers_tokenizer(out)
     template = template_for(name, tokenizer)
     write_whole(out / TEMPLATE, template.jinja)
@@ -47,7 +47,7 @@ def prepare_tokenizer(source: Path, name: str, out: Path) -> ChatTemplate:
 
 
 def _sentencepiece(model: SentencePieceVocabulary, source: Path, tokens: Sequence[str], out: Path) -> None:
-    """The .model goes on: where scores tie, as in the published one, `[PAD]` is the ordinary piece it was there."""
+    """Extend a .model; where scores tie, as in the published one, `[PAD]` becomes a normal piece, as it was there."""
     settings = read_settings(source)
     _refuse_added(model, settings, source)
     pad = named_token(settings, "pad_token") or (PAD if PAD in model.ids else None)
@@ -72,30 +72,32 @@ def _sentencepiece(model: SentencePieceVocabulary, source: Path, tokens: Sequenc
 
 
 def _refuse_added(model: SentencePieceVocabulary, settings: dict[str, Any], source: Path) -> None:
-    held = settings.get("added_tokens_decoder", {})
-    beyond = [id for id in held if int(id) >= len(model.pieces)]
+    added = settings.get("added_tokens_decoder", {})
+    beyond = [id for id in added if int(id) >= len(model.pieces)]
     if beyond:
-        told = f"adds {len(beyond)} tokens to its tokenizer.model in {CONFIG}"
-        raise InputError(source, told, "Save it with a tokenizer.json that holds them, and remove the .model")
+        reason = f"adds {len(beyond)} tokens to its tokenizer.model in {CONFIG}"
+        raise InputError(
+            source, reason, "Save it with a tokenizer.json that contains them, and remove the .model"
+        )
 
 
 def _json(inner: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) -> None:
-    """tokenizer.json goes on by special tokens of its own kind."""
+    """Extend a tokenizer.json with special tokens."""
     settings = read_settings(source)
     raw = read_object(source / JSON)
-    known = inner.inner.get_vocab(with_added_tokens=True)
+    vocabulary = inner.inner.get_vocab(with_added_tokens=True)
     pad = named_token(settings, "pad_token")
-    lacking = [PAD] if pad not in known and PAD not in known else []
-    lacking += [token for token in tokens if token not in known]
-    added = [special_token(inner.size + number, token) for number, token in enumerate(lacking)]
+    missing = [PAD] if pad not in vocabulary and PAD not in vocabulary else []
+    missing += [token for token in tokens if token not in vocabulary]
+    added = [special_token(inner.size + number, token) for number, token in enumerate(missing)]
     raw["added_tokens"] += added
-    if pad not in known:
+    if pad not in vocabulary:
         settings["pad_token"] = PAD
     if "added_tokens_decoder" in settings:
         settings["added_tokens_decoder"] |= {
             str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added
         }
-    # Other classes rebuild the splitting of text by themselves (transformers 5.23), and cut it otherwise.
+    # Other classes rebuild the pre-tokenizer (transformers 5.23), and tokenize differently.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if (source / TEMPLATE).is_file():
         write_whole(out / TEMPLATE, read_whole(source / TEMPLATE))

@@ -1,4 +1,4 @@
-"""Reads ranked answers in all common formats, as pairs of a better and a worse answer."""
+"""Reads ranked answers in every common format, as pairs of a better and a worse one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +28,8 @@ def read_comparisons(path: Path, advance: Advance | None = None) -> Iterator[Com
 
     Forms: `user_input` with `completion_a` (the better one) and `completion_b`, or with `responses_and_scores`
     (GPT-4-LLM's), gen-zh's comparisons.json, `ranked_outputs` best first, and `chosen` and `rejected` as texts or
-    messages beside an instruction, a prompt or a conversation. Errors: InputError for a file that cannot be read or holds
-    no row.
+    messages with an instruction, a prompt or a conversation. Errors: InputError for a file that cannot be read or has
+    no rows.
     """
     return read_each(path, _comparisons, advance)
 
@@ -76,7 +76,7 @@ class _Chosen(BaseModel):
 
 def _comparisons(row: Any, where: str) -> list[Comparison]:
     if not isinstance(row, dict):
-        raise InputError(where, "is no JSON object", MEND)
+        raise InputError(where, "is not a JSON object", MEND)
     if "user_input" in row:
         ranked = checked(_Ranked, row, where)
         prompt, pairs = [Turn("user", ranked.user_input)], ranked.ranked()
@@ -90,36 +90,36 @@ def _comparisons(row: Any, where: str) -> list[Comparison]:
     else:
         raise InputError(where, "has none of the fields user_input, ranked_outputs, chosen", MEND)
     pairs = [(better, worse) for better, worse in pairs if better != worse]
-    told = Conversation(tuple(prompt), where, row_id(row))
-    reason = prompt_fault(told)
+    question = Conversation(tuple(prompt), where, row_id(row))
+    reason = prompt_fault(question)
     if reason is None and not pairs:
         reason = "has no answer that is better than another"
     if reason is None and not all(better and worse for better, worse in pairs):
         reason = "has an empty answer"
     if reason is not None:
         raise InputError(where, reason, MEND)
-    return [Comparison(told, better, worse) for better, worse in pairs]
+    return [Comparison(question, better, worse) for better, worse in pairs]
 
 
-def _chosen(row: dict[str, Any], given: _Chosen, where: str) -> tuple[list[Turn], list[tuple[str, str]]]:
-    """Texts or one turn each, beside their prompt; or two whole conversations that differ in their last turn."""
-    sides = (given.chosen, given.rejected)
-    if isinstance(given.chosen, list) and isinstance(given.rejected, list):
-        better, worse = turns_from_messages(given.chosen), turns_from_messages(given.rejected)
+def _chosen(row: dict[str, Any], answers: _Chosen, where: str) -> tuple[list[Turn], list[tuple[str, str]]]:
+    """The prompt and the pair, from texts or single turns, or from two conversations that differ in their last turn."""
+    sides = (answers.chosen, answers.rejected)
+    if isinstance(answers.chosen, list) and isinstance(answers.rejected, list):
+        better, worse = turns_from_messages(answers.chosen), turns_from_messages(answers.rejected)
         if not better or not worse or {better[-1].role, worse[-1].role} != {"assistant"}:
             raise InputError(where, "chosen and rejected do not both end with an answer")
         if better[:-1] != worse[:-1]:
             raise InputError(where, "chosen and rejected differ before their last turn")
-        prompt = better[:-1] or _prompt(row, where, given.prompt)
+        prompt = better[:-1] or _prompt(row, where, answers.prompt)
         return prompt, [(better[-1].text, worse[-1].text)]
     texts = [side if isinstance(side, str) else side.value for side in sides if not isinstance(side, list)]
     if len(texts) != 2:
         raise InputError(where, "chosen and rejected are of different forms")
-    return _prompt(row, where, given.prompt), [(texts[0], texts[1])]
+    return _prompt(row, where, answers.prompt), [(texts[0], texts[1])]
 
 
 def _prompt(row: dict[str, Any], where: str, prompt: str | None = None) -> list[Turn]:
     if prompt is not None:
         return [Turn("user", prompt)]
-    # What is to be answered: an output beside it would be an answer.
+    # The outputs are left out: they would be an answer, not part of the prompt.
     return turns_of({key: value for key, value in row.items() if key not in ("output", "target")}, where)

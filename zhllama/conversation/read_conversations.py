@@ -1,4 +1,4 @@
-"""Reads conversations in all common formats; a row that is none is reported with its line and reason."""
+"""Reads conversations in every common format; a bad row is reported with its line and reason."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Check = Callable[[Conversation], str | None]
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that is not what it should be; `where` is FILE:LINE."""
+    """An invalid row; `where` is FILE:LINE."""
 
     where: str
     reason: str
@@ -39,9 +39,9 @@ class _Alpaca(BaseModel):
     system: Text | None = None
 
     def turns(self) -> list[Turn]:
-        asked = self.instruction if not self.input else f"{self.instruction}\n{self.input}"
-        before = [turn for user, told in self.history or [] for turn in _pair(user, told)]
-        return [*_system(self.system), *before, *_pair(asked, self.output)]
+        question = self.instruction if not self.input else f"{self.instruction}\n{self.input}"
+        before = [turn for user, assistant in self.history or [] for turn in _pair(user, assistant)]
+        return [*_system(self.system), *before, *_pair(question, self.output)]
 
 
 class _Belle(BaseModel):
@@ -92,15 +92,15 @@ class _Firefly(BaseModel):
         return [turn for said in self.conversation for turn in _pair(said.human, said.assistant)]
 
 
-# By the field that tells a form apart, the telling ones first: an Alpaca row has an `input` too.
+# Formats by their distinctive field, in this order: an Alpaca row has an `input` too.
 FORMS: dict[str, type[_ShareGpt | _Messages | _Firefly | _Alpaca | _Belle]] = {
     "conversations": _ShareGpt, "messages": _Messages, "conversation": _Firefly, "instruction": _Alpaca,
     "input": _Belle,
 }  # fmt: skip
 
 
-def _pair(asked: str, told: str | None) -> list[Turn]:
-    return [Turn("user", asked), *([Turn("assistant", told)] if told else [])]
+def _pair(question: str, answer: str | None) -> list[Turn]:
+    return [Turn("user", question), *([Turn("assistant", answer)] if answer else [])]
 
 
 def _system(text: str | None) -> list[Turn]:
@@ -108,38 +108,40 @@ def _system(text: str | None) -> list[Turn]:
 
 
 def turns_from_messages(messages: Sequence[Message]) -> list[Turn]:
-    """The turns of OpenAI's messages."""
+    """The turns of messages in OpenAI's format."""
     return [Turn(parse_role(message.role), message.content) for message in messages]
 
 
-def parse_role(given: str) -> Role:
-    """Who speaks; InputError for a name that is not known."""
-    if given not in ROLES:
-        raise InputError("", f"unknown role {given!r}; known are {', '.join(ROLES)}")
-    return ROLES[given]
+def parse_role(name: str) -> Role:
+    """The role of a speaker's name; InputError for an unknown one."""
+    if name not in ROLES:
+        raise InputError("", f"unknown role {name!r}; known are {', '.join(ROLES)}")
+    return ROLES[name]
 
 
 def read_conversations(
     path: Path, check: Check | None = None, advance: Advance | None = None
 ) -> Iterator[Conversation | BadRow]:
-    """Conversations of a file: Alpaca's, BELLE's, ShareGPT's or Firefly's rows, `messages`, or seed tasks; a list, or one a line.
+    """Read Alpaca, BELLE, ShareGPT, Firefly, `messages` or seed-task rows from a JSON list or JSON lines.
 
-    Texts are stripped. `check` says what is wrong with a conversation (`answered`, `asked`); without one the order of
-    turns is left to the caller. Errors: InputError for a file that cannot be read or holds no row.
+    Texts are stripped. `check` returns a conversation's fault (`training_fault`, `prompt_fault`); without it the order of
+    turns is not checked. Errors: InputError for a file that cannot be read or has no rows.
     """
 
     def parse(row: Any, where: str) -> list[Conversation]:
-        found = [Conversation(tuple(turns_of(one, where)), where, row_id(one)) for one in _unfolded(row)]
-        reasons = [check(conversation) for conversation in found] if check else []
+        conversations = [
+            Conversation(tuple(turns_of(one, where)), where, row_id(one)) for one in _expand_instances(row)
+        ]
+        reasons = [check(conversation) for conversation in conversations] if check else []
         for reason in filter(None, reasons):
             raise InputError(where, reason, MEND)
-        return found
+        return conversations
 
     return read_each(path, parse, advance)
 
 
-def _unfolded(row: Any) -> list[Any]:
-    """A seed task (Self-Instruct's and BELLE's form) as one Alpaca row an instance; any other row as it is."""
+def _expand_instances(row: Any) -> list[Any]:
+    """A seed task in Self-Instruct's format as one Alpaca row per instance; any other row unchanged."""
     instances = row.get("instances") if isinstance(row, dict) else None
     if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
         return [row]
@@ -147,7 +149,7 @@ def _unfolded(row: Any) -> list[Any]:
 
 
 def accepted_rows(rows: Iterable[Read | BadRow], bad: list[BadRow]) -> Iterator[Read]:
-    """The good rows; the bad ones go to `bad`."""
+    """The valid rows; bad rows are appended to `bad`."""
     for row in rows:
         if isinstance(row, BadRow):
             bad.append(row)
@@ -156,44 +158,44 @@ def accepted_rows(rows: Iterable[Read | BadRow], bad: list[BadRow]) -> Iterator[
 
 
 def refuse_bad_rows(bad: Sequence[BadRow]) -> None:
-    """InputError with the first bad row, where there is one, and how many there are."""
+    """Raise InputError with the first bad row and the number of bad rows, if there are any."""
     if bad:
         others = f", and {len(bad) - 1:,} more rows are bad" if len(bad) > 1 else ""
-        raise InputError(bad[0].where, bad[0].reason + others, "Mend them, or give --skip-bad")
+        raise InputError(bad[0].where, bad[0].reason + others, "Correct them, or give --skip-bad")
 
 
 def training_fault(conversation: Conversation) -> str | None:
-    """What keeps a conversation from being learnt from."""
+    """Why a conversation cannot be trained on, or None."""
     turns = conversation.turns
     return order_fault(turns) or ("has no answer at its end" if turns[-1].role != "assistant" else None)
 
 
 def prompt_fault(conversation: Conversation) -> str | None:
-    """What keeps a conversation from being answered."""
+    """Why a conversation cannot be answered, or None."""
     turns = conversation.turns
     return order_fault(turns) or ("does not end with a user's turn" if turns[-1].role != "user" else None)
 
 
 def order_fault(turns: Sequence[Turn]) -> str | None:
-    """What is wrong with the order: perhaps a system's turn, then user and assistant by turns, none of them empty."""
-    spoken = turns[1:] if turns and turns[0].role == "system" else turns
-    if not spoken:
-        return "holds no turn of a user"
+    """The fault in the turns, which must be an optional system turn, then user and assistant alternately, none empty."""
+    dialogue = turns[1:] if turns and turns[0].role == "system" else turns
+    if not dialogue:
+        return "contains no user turn"
     for number, turn in enumerate(turns, 1):
         if not turn.text.strip():
             return f"turn {number} ({turn.role}) is empty"
-    first = len(turns) - len(spoken) + 1
-    for number, turn in enumerate(spoken):
+    first = len(turns) - len(dialogue) + 1
+    for number, turn in enumerate(dialogue):
         if turn.role != ("user", "assistant")[number % 2]:
-            due = ("a user's", "an assistant's")[number % 2]
-            return f"turn {first + number} is {turn.role}'s where {due} is due"
+            expected = ("a user's", "an assistant's")[number % 2]
+            return f"turn {first + number} is {turn.role}'s where {expected} is expected"
     return None
 
 
 def read_each(
     path: Path, parse: Callable[[Any, str], list[Read]], advance: Advance | None
 ) -> Iterator[Read | BadRow]:
-    """What `parse` makes of each row and its FILE:LINE, or the row as a bad one where it raises InputError."""
+    """The results of `parse` on each row and its FILE:LINE; a BadRow where it raises InputError."""
     empty = True
     for number, row in read_rows_or_faults(path, advance):
         empty, where = False, f"{path}:{number}"
@@ -205,13 +207,13 @@ def read_each(
         except InputError as error:
             yield BadRow(where, error.what)
     if empty:
-        raise InputError(path, "holds no row", "Give a JSON list, or one JSON object a line")
+        raise InputError(path, "contains no rows", "Give a JSON list, or one JSON object per line")
 
 
 def turns_of(row: Any, where: str) -> list[Turn]:
-    """The turns of a row of any form; InputError where it is of none."""
+    """The turns of a row in any format; InputError for an unknown format."""
     if not isinstance(row, dict):
-        raise InputError(where, "is no JSON object", MEND)
+        raise InputError(where, "is not a JSON object", MEND)
     for field, form in FORMS.items():
         if field in row:
             return checked(form, row, where).turns()
@@ -219,6 +221,6 @@ def turns_of(row: Any, where: str) -> list[Turn]:
 
 
 def row_id(row: dict[str, Any]) -> str:
-    """The row's own name, where it has one."""
-    found = row.get("id", row.get("conversation_id"))
-    return str(found) if isinstance(found, str | int) else ""
+    """The row's id, or an empty string."""
+    id = row.get("id", row.get("conversation_id"))
+    return str(id) if isinstance(id, str | int) else ""

@@ -1,4 +1,4 @@
-"""The records of this package: a turn, a conversation, a comparison of two answers."""
+"""The records of this package: turns, conversations, and pairs of ranked answers."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side said."""
+    """One message of a conversation."""
 
     role: Role
     text: str
@@ -16,7 +16,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in order: perhaps a system's, then user and assistant by turns. `where` is FILE:LINE, for messages."""
+    """Turns in order: an optional system turn, then user and assistant alternately. `where` is FILE:LINE, for errors."""
 
     turns: tuple[Turn, ...]
     where: str

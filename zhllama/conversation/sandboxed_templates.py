@@ -1,4 +1,4 @@
-"""Renders foreign chat templates in a child process with limits on time and memory."""
+"""Renders foreign chat templates in a worker process with limits on time and memory."""
 
 import atexit
 import json
@@ -17,7 +17,7 @@ from zhllama.conversation.template_worker import SECONDS
 
 CHILD = Path(__file__).parent / "template_worker.py"
 WORDS = "我们 said: 3 + 4 = 7, <b>\n"
-# What a template is tried on: the forms that conversations have, a long turn, many turns, content that reads as a large number.
+# Test conversations: the usual forms, a long turn, many turns, and content that parses as a large number.
 TRIALS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("user", WORDS),),
     (("user", WORDS), ("assistant", WORDS)),
@@ -34,11 +34,11 @@ class Fails(Exception):
 
 
 class Exceeds(Exception):
-    """The template took more time, memory or text than a conversation may take."""
+    """The template exceeded the limit on time, memory or text."""
 
 
 class Renderer:
-    """One child process, started when it is first needed and again after it was ended; safe among threads and after a fork."""
+    """One worker process, started on demand and restarted after it ended; safe across threads and forks."""
 
     def __init__(self) -> None:
         self._lock, self._child, self._owner = Lock(), cast("subprocess.Popen[str] | None", None), 0
@@ -47,13 +47,13 @@ class Renderer:
         self, jinja: str, messages: Sequence[Message], specials: Mapping[str, Any], opened: bool
     ) -> str:
         """The text of a conversation, as transformers renders it. Errors: Fails, Exceeds."""
-        asked = {"template": jinja, "messages": messages, "specials": specials, "opened": opened}
-        if self._owner != os.getpid():  # a lock that was taken at a fork is never freed
+        request = {"template": jinja, "messages": messages, "specials": specials, "opened": opened}
+        if self._owner != os.getpid():  # a lock that was locked during a fork is never released
             self._lock, self._child, self._owner = Lock(), None, os.getpid()
         with self._lock:
             child = self._started()
             try:
-                print(json.dumps(asked, default=str), file=child.stdin, flush=True)
+                print(json.dumps(request, default=str), file=child.stdin, flush=True)
                 line = cast("IO[str]", child.stdout).readline()
             except BrokenPipeError:
                 line = ""
@@ -79,7 +79,7 @@ class Renderer:
             self._child = subprocess.Popen(
                 [sys.executable, "-I", str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, encoding="utf-8", env={**os.environ, **one},
-                start_new_session=True,  # Ctrl-C is for this process to answer
+                start_new_session=True,  # so that Ctrl-C reaches only this process
             )  # fmt: skip
             print(json.dumps([p for p in sys.path if p]), file=self._child.stdin, flush=True)
         return self._child
@@ -89,7 +89,7 @@ def _ended(child: "subprocess.Popen[str]") -> int:
     child.kill()
     code = child.wait()
     for pipe in (child.stdin, child.stdout):
-        with suppress(BrokenPipeError):  # what it was to read last
+        with suppress(BrokenPipeError):  # the request that it did not read
             cast("IO[str]", pipe).close()
     return code
 
@@ -107,7 +107,7 @@ atexit.register(renderer.close)
 
 
 def try_out(jinja: str, specials: Mapping[str, Any]) -> None:
-    """Render a few conversations once for each template. Errors: Exceeds; one that a template refuses is not of interest here."""
+    """Render test conversations, once for each template. Errors: Exceeds; a conversation that the template refuses is ignored."""
     fault = _fault(jinja, json.dumps(specials, default=str, sort_keys=True))
     if fault is not None:
         raise Exceeds(fault)

@@ -1,4 +1,4 @@
-"""Splits long conversations by tokens before a user's turn, without losing a turn."""
+"""Splits long conversations by tokens before user turns, so that no turn is lost."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ from zhllama.conversation.records import Conversation, Turn
 from zhllama.conversation.template import ChatTemplate
 from zhllama.vocab.any_tokenizer import AnyTokenizer
 
-Length = Callable[[Sequence[Turn]], int]  # tokens of turns as training will have them
+Length = Callable[[Sequence[Turn]], int]  # tokens of turns as in training
 
 
 @dataclass(frozen=True)
 class ConversationPart:
-    """One part of a conversation, counted from 1; `cut` tells that a turn in it is only the beginning of what was said."""
+    """One part of a conversation, numbered from 1; `cut` marks a part with a truncated turn."""
 
     conversation: Conversation
     number: int
@@ -25,76 +25,76 @@ class ConversationPart:
 def split(conversation: Conversation, length: Length, most: int) -> list[ConversationPart] | None:
     """The parts of a conversation, each of at most `most` tokens; None where its system prompt alone leaves no room.
 
-    A system's turn opens every part, since every part was said under it. Without these, and where no part is `cut`,
-    the turns of the parts in order are the conversation's.
+    Every part begins with the system turn. Apart from these, and unless a part is `cut`, the parts' turns in order are the
+    turns of the conversation.
     """
-    system, said = _opening(conversation.turns)
+    system, rest = _split_system(conversation.turns)
     parts: list[tuple[list[Turn], bool]] = []
-    open_: list[Turn] = []
-    for exchange in _exchanges(said):
-        if length([*system, *open_, *exchange]) <= most:
-            open_ += exchange
+    current: list[Turn] = []
+    for exchange in _exchanges(rest):
+        if length([*system, *current, *exchange]) <= most:
+            current += exchange
             continue
-        if open_:
-            parts.append((open_, False))
-        open_ = exchange
+        if current:
+            parts.append((current, False))
+        current = exchange
         if length([*system, *exchange]) > most:
-            fitting = _cut(system, exchange, length, most)
-            if fitting is None:
+            truncated = _truncate(system, exchange, length, most)
+            if truncated is None:
                 return None
-            parts.append((fitting, True))
-            open_ = []
-    if not said and length(system) > most:
+            parts.append((truncated, True))
+            current = []
+    if not rest and length(system) > most:
         return None
-    if open_ or not parts:
-        parts.append((open_, False))
+    if current or not parts:
+        parts.append((current, False))
     return [
         ConversationPart(replace(conversation, turns=(*system, *turns)), number, len(parts), cut)
         for number, (turns, cut) in enumerate(parts, 1)
     ]
 
 
-def _opening(turns: Sequence[Turn]) -> tuple[list[Turn], Sequence[Turn]]:
+def _split_system(turns: Sequence[Turn]) -> tuple[list[Turn], Sequence[Turn]]:
     return ([turns[0]], turns[1:]) if turns and turns[0].role == "system" else ([], turns)
 
 
 def _exchanges(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
-    """What belongs together: a user's turn and all that follows it up to the next one's."""
-    open_: list[Turn] = []
+    """Groups of turns: a user turn and all turns up to the next user turn."""
+    current: list[Turn] = []
     for turn in turns:
-        if turn.role == "user" and open_:
-            yield open_
-            open_ = []
-        open_.append(turn)
-    if open_:
-        yield open_
+        if turn.role == "user" and current:
+            yield current
+            current = []
+        current.append(turn)
+    if current:
+        yield current
 
 
-def _cut(system: list[Turn], exchange: list[Turn], length: Length, most: int) -> list[Turn] | None:
-    """The beginning of an exchange that fits: of a long question and a long answer each gets about half.
+def _truncate(system: list[Turn], exchange: list[Turn], length: Length, most: int) -> list[Turn] | None:
+    """The longest beginning of an exchange that fits; a long question and a long answer get about half each.
 
-    None where not even one character of each turn fits.
+    None where one character of each turn does not fit.
     """
     question, *answers = exchange
-    asked = replace(question, text=question.text[:1])
-    least = [replace(turn, text=turn.text[:1]) for turn in answers]
-    alone = length([*system, asked, *least])
+    first_character = replace(question, text=question.text[:1])
+    shortest = [replace(turn, text=turn.text[:1]) for turn in answers]
+    alone = length([*system, first_character, *shortest])
     if alone > most:
         return None
     half = (alone + most) // 2
-    short = length([*system, asked, *answers]) <= half
-    room, kept = (most, answers) if short else (half, least)
-    fitted = [_beginning(question, lambda turn: length([*system, turn, *kept]) <= room)]
+    short = length([*system, first_character, *answers]) <= half
+    room, following = (most, answers) if short else (half, shortest)
+    result = [_beginning(question, lambda turn: length([*system, turn, *following]) <= room)]
     for number, answer in enumerate(answers, 1):
-        rest = least[number:]
-        fitted.append(_beginning(answer, lambda turn: length([*system, *fitted, turn, *rest]) <= most))  # noqa: B023
-    return fitted
+        rest = shortest[number:]
+        result.append(_beginning(answer, lambda turn: length([*system, *result, turn, *rest]) <= most))  # noqa: B023
+    return result
 
 
 def _beginning(turn: Turn, fits: Callable[[Turn], bool]) -> Turn:
-    """The longest beginning of a turn, of at least a character, that fits.
+    """The longest beginning of a turn, at least one character, that fits.
 
-    A longer text may have fewer tokens by a merge at its end, so what a bisection finds is only nearly the longest.
+    A longer text can have fewer tokens by a merge at its end, so bisection finds only nearly the longest.
     """
     if fits(turn):
         return turn
@@ -106,7 +106,7 @@ def _beginning(turn: Turn, fits: Callable[[Turn], bool]) -> Turn:
 
 
 def template_length(tokenizer: Any, template: ChatTemplate) -> Length:
-    """Tokens of turns as `sft` trains on them: of the text that the template makes of them all."""
+    """The token count of turns as `sft` trains on them: of the text that the template renders."""
 
     def length(turns: Sequence[Turn]) -> int:
         return len(tokenizer(template.render(tokenizer, turns), add_special_tokens=False).input_ids)
@@ -115,7 +115,7 @@ def template_length(tokenizer: Any, template: ChatTemplate) -> Length:
 
 
 def text_length(tokenizer: AnyTokenizer) -> Length:
-    """Tokens of the texts alone, and one for the end of each answer."""
+    """The token count of the texts without a template, plus one for the end of each answer."""
 
     @lru_cache(maxsize=1024)
     def tokens(text: str) -> int:

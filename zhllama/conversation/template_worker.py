@@ -1,7 +1,7 @@
-"""The child process that renders foreign chat templates with transformers' own function: one request and one reply a line.
+"""The worker process that renders foreign chat templates with transformers' function: one JSON request and reply per line.
 
-Started by its path, without the package: it costs one import of jinja2 and numpy. The system ends it where a rendering takes
-more processor time or memory than its limits, whatever code a template keeps busy.
+It is started by its path without importing zhllama, and imports only jinja2 and numpy. The operating system ends it when a
+template exceeds the limits on CPU time or memory.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-SECONDS = 2.0  # of processor time for one conversation; public templates take milliseconds
-PATIENCE = 60.0  # seconds by the clock, for a machine that is very busy
-MEMORY = 768 << 20  # bytes beyond what the process takes when it begins
-REPLY = 1 << 16  # characters of text that a template may write by itself
-TIMES = 16  # and so many for each character of the conversation
+SECONDS = 2.0  # of CPU time per conversation; public templates take milliseconds
+PATIENCE = 60.0  # wall-clock seconds, for a very busy machine
+MEMORY = 768 << 20  # bytes in addition to the process's size at its start
+REPLY = 1 << 16  # characters that a template may write in addition to the conversation
+TIMES = 16  # times the length of the conversation
 
 
 def load() -> Any:
-    """transformers' function that renders, without the rest of its package, which takes seconds to import."""
+    """transformers' rendering function, imported without the rest of the package, which takes seconds."""
     spec = find_spec("transformers")
     assert spec is not None and spec.origin is not None
     home = Path(spec.origin).parent
@@ -40,24 +40,24 @@ def load() -> Any:
 
 
 def bound_memory() -> None:
-    """Let this process take no more memory than it has now and MEMORY."""
-    taken = 1 << 30
+    """Limit this process to MEMORY in addition to its current size."""
+    size = 1 << 30
     with contextlib.suppress(OSError):  # no such file where there is no Linux
-        taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
 
 
-def answer(render: Any, asked: dict[str, Any]) -> dict[str, str]:
-    """`text`, or `fails` with what the template raised, or `exceeds` with the bound that it crossed."""
+def answer(render: Any, request: dict[str, Any]) -> dict[str, str]:
+    """The reply: `text`, or `fails` with the template's error, or `exceeds` with the limit that it broke."""
     signal.setitimer(signal.ITIMER_PROF, SECONDS)  # the default action of both signals ends the process
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
         (text,), _ = render(
-            conversations=[asked["messages"]], chat_template=asked["template"],
-            add_generation_prompt=asked["opened"], **asked["specials"],
+            conversations=[request["messages"]], chat_template=request["template"],
+            add_generation_prompt=request["opened"], **request["specials"],
         )  # fmt: skip
-        most = REPLY + TIMES * sum(len(m["content"]) for m in asked["messages"])
+        most = REPLY + TIMES * sum(len(m["content"]) for m in request["messages"])
         if len(text) > most:
             return {"exceeds": f"writes {len(text):,} characters, and {most:,} are the most"}
     except MemoryError:
@@ -74,9 +74,9 @@ def answer(render: Any, asked: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Answer until the other side closes its end."""
+    """Answer requests until the input is closed."""
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)  # whatever a library prints is no reply
+    os.dup2(2, 1)  # keep a library's prints out of the replies
     sys.path.extend(json.loads(sys.stdin.readline()))
     render = load()
     bound_memory()

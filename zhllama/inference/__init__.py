@@ -1,1 +1,1 @@
-"""Inference: a conversation in the terminal, an OpenAI-compatible server, a page in the browser."""
+"""Inference: chat, streaming, and the HTTP server with OpenAI's API and a chat page."""

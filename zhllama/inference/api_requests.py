@@ -1,4 +1,4 @@
-"""The request bodies of OpenAI's API: each field is honored, or named in the refusal."""
+"""OpenAI's request bodies: every field is honored, or named in the refusal."""
 
 import json
 from collections.abc import Collection
@@ -20,14 +20,14 @@ from zhllama.conversation.records import Turn
 from zhllama.inference.chat import Sampling
 from zhllama.inference.http_guard import Refusal
 
-TOKENS = 1024  # of an answer, where the client names no number
+TOKENS = 1024  # of an answer, unless the client sets a number
 STOPS = 16  # strings that end an answer
 SCHEMA = 8192  # characters of a response_format: a list of 100,000 values keeps llama.cpp busy for minutes
 BIASES = 300  # tokens of a logit_bias, as with OpenAI
 
 
 class _Known(BaseModel):
-    """An object that a client sends: null is absent, an unknown field is refused, numbers are no strings."""
+    """An object from a client: null means absent, unknown fields are refused, and strings are not converted to numbers."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -43,7 +43,7 @@ class _Known(BaseModel):
 
 
 def _text_of(given: Any) -> Any:
-    """A message's text, given as a string or as parts of type text."""
+    """A message's text, from a string or from parts of type text."""
     if not isinstance(given, list):
         return given
     texts = []
@@ -59,7 +59,7 @@ def _listed(given: Any) -> Any:
 
 
 def _only(*allowed: Any) -> BeforeValidator:
-    """Refuses all but some values: what is not supported may be sent as if it were not there."""
+    """Refuse all but some values: an unsupported field may be sent with its neutral value."""
 
     def check(given: Any) -> Any:
         if not any(given == value and type(given) is type(value) for value in allowed):
@@ -120,7 +120,7 @@ class _Request(_Known):
     logit_bias: Annotated[dict[str, float], AfterValidator(_checked_bias)] = {}
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-    user: str | None = None  # who asks, for a provider's own records: nothing here depends on it
+    user: str | None = None  # accepted and ignored
     n: Annotated[Any, _only(1)] = None
 
     @model_validator(mode="after")
@@ -130,26 +130,26 @@ class _Request(_Known):
         return self
 
     def sampling(self, own: Sampling, room: int) -> Sampling:
-        """How to sample: what the client names, the model's `own` for the rest, at most `room` tokens."""
+        """The client's sampling options, with the model's defaults `own`, and at most `room` tokens."""
         return Sampling(
             temperature=own.temperature if self.temperature is None else self.temperature,
             top_p=own.top_p if self.top_p is None else self.top_p,
-            max_tokens=min(self.most(), room),
+            max_tokens=min(self.max_answer_tokens(), room),
             seed=self.seed,
             greedy=self.temperature == 0,
             top_k=own.top_k,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             bias={int(id): bias for id, bias in self.logit_bias.items()},
-            response_format=self.followed(),
+            response_format=self.schema_to_follow(),
         )
 
-    def most(self) -> int:
-        """Tokens of the answer, at most."""
+    def max_answer_tokens(self) -> int:
+        """The maximum number of answer tokens."""
         return self.max_tokens or TOKENS
 
-    def followed(self) -> dict[str, Any] | None:
-        """What the answer must follow, if anything."""
+    def schema_to_follow(self) -> dict[str, Any] | None:
+        """The schema that the answer must follow, if any."""
         return None
 
 
@@ -179,14 +179,14 @@ class ChatRequest(_Request):
             for message in self.messages
         ]
 
-    def most(self) -> int:
+    def max_answer_tokens(self) -> int:
         return self.max_completion_tokens or self.max_tokens or TOKENS
 
-    def followed(self) -> dict[str, Any] | None:
+    def schema_to_follow(self) -> dict[str, Any] | None:
         return None if (self.response_format or {}).get("type") in (None, "text") else self.response_format
 
     def size(self) -> int:
-        """Characters of the prompt."""
+        """The number of characters of the prompt."""
         return sum(len(message.content) for message in self.messages)
 
 
@@ -203,7 +203,7 @@ class CompletionRequest(_Request):
     suffix: Annotated[Any, _only("")] = None
 
     def size(self) -> int:
-        """Characters of the prompt."""
+        """The number of characters of the prompt."""
         return len(self.prompt)
 
 
@@ -219,20 +219,20 @@ def read_request(kind: type[AnyRequest], body: bytes, names: Collection[str]) ->
     if not isinstance(given, dict):
         raise Refusal(400, "The body is not a JSON object.")
     try:
-        asked = kind.model_validate(given)
+        request = kind.model_validate(given)
     except ValidationError as error:
         raise _refusal(error) from None
-    if asked.model not in names:
-        told = f"There is no model {asked.model[:100]!r}; this server has {', '.join(names)}."
-        raise Refusal(404, told, "model", "model_not_found")
-    return asked
+    if request.model not in names:
+        message = f"There is no model {request.model[:100]!r}; this server has {', '.join(names)}."
+        raise Refusal(404, message, "model", "model_not_found")
+    return request
 
 
 def _refusal(error: ValidationError) -> Refusal:
-    """The first fault; its place is the path of names and numbers to it."""
+    """The refusal of the first fault, with the path to its field."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"]))
-    said = first["msg"].removeprefix("Value error, ")
-    unknown = said.partition("unknown field ")[2].strip("'")
+    message = first["msg"].removeprefix("Value error, ")
+    unknown = message.partition("unknown field ")[2].strip("'")
     param = ".".join(filter(None, (where, unknown))) or None
-    return Refusal(400, f"{where or 'The body'}: {said}.", param)
+    return Refusal(400, f"{where or 'The body'}: {message}.", param)

@@ -1,4 +1,4 @@
-"""A conversation with a model: its history, and which turns still fit the context."""
+"""A chat with a model: its history, and the turns that fit the context."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,10 +11,10 @@ from zhllama.errors import InputError, OptionError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; `greedy` takes the likeliest and ignores the rest. The seed is that of each answer.
+    """Sampling options; `greedy` takes the most probable token and ignores the others. `seed` applies to each answer.
 
-    `top_k` 0 keeps every token. Penalties and `bias` (by token id) are those of OpenAI's API, taken from the logits;
-    `response_format` is a JSON schema as that API has it, for models that can follow one.
+    `top_k` 0 allows every token. Penalties and `bias` (by token id) change the logits as in OpenAI's API;
+    `response_format` is a JSON schema as in that API, for models that support one.
     """
 
     temperature: float = 0.7
@@ -38,38 +38,38 @@ class Sampling:
 
 
 class ChatModel(Protocol):
-    """A model that answers; `context` is the most tokens that question and answer may have together."""
+    """A model that answers turns."""
 
     @property
     def context(self) -> int:
-        """See above."""
+        """The largest number of tokens of prompt and answer together."""
 
     @property
     def longest(self) -> int:
-        """The most characters of a token, so that a text's length bounds its tokens from below."""
+        """The number of characters of the longest token, which bounds a text's token count from below."""
 
     def count(self, turns: list[Turn]) -> int:
-        """Tokens of the turns under the model's template, with the opening of the answer."""
+        """The number of tokens of the turns under the model's template, with the answer's prompt."""
 
     def answer(self, turns: list[Turn], sampling: Sampling, stop: Event) -> Iterator[str]:
-        """The answer piece by piece, each of whole characters; ends early once `stop` is set."""
+        """Stream the answer in pieces of whole characters; ends early once `stop` is set."""
 
 
 @dataclass
 class Chat:
-    """Everything said, in order; `forgotten` of the turns no longer fit and the model does not see them."""
+    """The turns of a chat in order; the first `forgotten` of them no longer fit the context."""
 
-    speaker: ChatModel
+    chat_model: ChatModel
     sampling: Sampling
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
     forgotten: int = 0
 
     def say(self, text: str, stop: Event) -> Iterator[str]:
-        """Say something and get the answer piece by piece; an answer that was stopped stays as far as it came.
+        """Send a message and stream the answer; a stopped answer is retained as far as it was generated.
 
-        What is too old is forgotten first, so that `forgotten` tells it before the first piece comes.
-        Errors: InputError for a message that does not fit even alone; then, and after any other error, it is unsaid.
+        `forgotten` is updated before the first piece. Errors: InputError for a message that does not fit by itself; after
+        an error the message is removed.
         """
         self.turns.append(Turn("user", text))
         try:
@@ -83,49 +83,49 @@ class Chat:
         pieces: list[str] = []
         sampling = replace(self.sampling, max_tokens=room)
         try:
-            for piece in self.speaker.answer(self.seen(), sampling, stop):
+            for piece in self.chat_model.answer(self.seen(), sampling, stop):
                 pieces.append(piece)
                 yield piece
         finally:
-            said = "".join(pieces)
-            if said:
-                self.turns.append(Turn("assistant", said))
+            answer = "".join(pieces)
+            if answer:
+                self.turns.append(Turn("assistant", answer))
             else:
                 self.turns.pop()
 
     def seen(self) -> list[Turn]:
-        """What the model sees: the system's turn, and all that is not forgotten."""
+        """The turns that the model sees: the system turn, and all that are not forgotten."""
         first = [Turn("system", self.system)] if self.system else []
         return [*first, *self.turns[self.forgotten :]]
 
     def _make_room(self) -> int:
-        """Forget oldest pairs until the answer has the tokens it may want, or a quarter of all; how many it gets."""
-        wanted = min(self.sampling.max_tokens, self.speaker.context // 4)
-        # What cannot fit by its length alone is not counted: the time for it would be that of all of it.
-        most = self.speaker.context * self.speaker.longest
+        """Forget the oldest pairs until the answer has its `max_tokens` or a quarter of the context; return its tokens."""
+        reserved = min(self.sampling.max_tokens, self.chat_model.context // 4)
+        # Turns that cannot fit by their length alone are not tokenized, which would take long.
+        limit = self.chat_model.context * self.chat_model.longest
         size = sum(len(turn.text) for turn in self.seen())
-        while size > most and len(self.turns) - self.forgotten > 1:
+        while size > limit and len(self.turns) - self.forgotten > 1:
             size -= sum(len(turn.text) for turn in self.turns[self.forgotten : self.forgotten + 2])
             self.forgotten += 2
-        if size > most:
-            told = f"has {size:,} characters, and the model can look at {self.speaker.context:,} tokens"
-            raise InputError("this message", told, "Say it in fewer words")
-        while (taken := self.speaker.count(self.seen())) + wanted > self.speaker.context:
+        if size > limit:
+            reason = f"has {size:,} characters, and the model's context is {self.chat_model.context:,} tokens"
+            raise InputError("this message", reason, "Shorten it")
+        while (used := self.chat_model.count(self.seen())) + reserved > self.chat_model.context:
             if len(self.turns) - self.forgotten <= 1:
                 break
             self.forgotten += 2
-        room = self.speaker.context - taken
+        room = self.chat_model.context - used
         if room < 1:
-            told = f"takes {taken:,} tokens, and the model can look at {self.speaker.context:,}"
-            raise InputError("this message", told, "Say it in fewer words")
+            reason = f"takes {used:,} tokens, and the model's context is {self.chat_model.context:,}"
+            raise InputError("this message", reason, "Shorten it")
         return min(room, self.sampling.max_tokens)
 
     def reset(self) -> None:
-        """Begin anew under the same system prompt."""
+        """Start over with the same system prompt."""
         self.turns.clear()
         self.forgotten = 0
 
     def conversation(self) -> Conversation:
-        """All of it as a record, what was forgotten included."""
+        """The whole chat as a record, forgotten turns included."""
         first = (Turn("system", self.system),) if self.system else ()
         return Conversation((*first, *self.turns), "chat")

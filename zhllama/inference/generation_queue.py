@@ -1,4 +1,4 @@
-"""Serves one model to many clients: one generation at a time, in the order of the requests."""
+"""Runs one model for many clients: one generation at a time, in the order of the requests."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,51 +11,51 @@ from zhllama.errors import ZhllamaError
 from zhllama.inference.chat import Sampling
 from zhllama.inference.token_stream import StopStrings
 
-WAITING = 64  # generations that wait at most
+WAITING = 64  # maximum number of queued generations
 
 Prompt = list[Turn] | str  # a conversation, or a text to continue
 EmitText = Callable[[str], None]
 
 
 class GenerationResult(NamedTuple):
-    """Why a generation ended, and its tokens; `stop` for an end of text, a stop string or a client that left."""
+    """Why a generation ended, and its number of tokens; `stop` means an end token, a stop string or a client that left."""
 
     reason: Literal["stop", "length"]
     tokens: int
 
 
 class Model(Protocol):
-    """What an engine runs."""
+    """A model that an engine runs."""
 
     @property
     def context(self) -> int:
-        """Tokens that prompt and answer may have together."""
+        """The largest number of tokens of prompt and answer together."""
 
     @property
     def longest(self) -> int:
-        """The most characters of a token, so that a text's length bounds its tokens from below."""
+        """The number of characters of the longest token, which bounds a text's token count from below."""
 
     @property
     def own(self) -> Sampling:
-        """The sampling that the model itself names."""
+        """The model's default sampling."""
 
     @property
     def schemas(self) -> bool:
-        """Whether it can follow a `response_format`."""
+        """Whether the model supports `response_format`."""
 
     def count(self, prompt: Prompt) -> int:
-        """Tokens of a prompt, conversations under the model's template with the answer opened."""
+        """The number of tokens of a prompt; conversations under the model's template, with the answer's prompt."""
 
-    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: EmitText) -> GenerationResult:
-        """Say an answer piece by piece, each of whole characters; end soon after `stop` is set."""
+    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, emit: EmitText) -> GenerationResult:
+        """Generate an answer and emit it in pieces of whole characters; end soon after `stop` is set."""
 
 
 class Busy(ZhllamaError):
-    """Too many generations wait already."""
+    """The queue is full."""
 
 
 class Engine:
-    """A model that one thread runs, for the API and the page alike."""
+    """A model in one thread, shared by the API and the chat page."""
 
     def __init__(self, model: Model, waiting: int = WAITING) -> None:
         self.model = model
@@ -65,20 +65,20 @@ class Engine:
         self._stops: set[Event] = set()
 
     def submit(
-        self, prompt: Prompt, sampling: Sampling, stop: Event, say: EmitText, until: tuple[str, ...] = ()
+        self, prompt: Prompt, sampling: Sampling, stop: Event, emit: EmitText, until: tuple[str, ...] = ()
     ) -> "Future[GenerationResult]":
         """Queue a generation that ends before the first of the strings `until`, and return at once.
 
-        Who no longer listens sets `stop` and cancels the future. Errors: Busy; the future has the generation's own.
+        A client that leaves sets `stop` and cancels the future. Errors: Busy; the future raises the generation's errors.
         """
 
         def run() -> GenerationResult:
             if stop.is_set():
                 return GenerationResult("stop", 0)
-            kept = StopStrings(until, say, stop)
-            ended = self.model.generate(prompt, sampling, stop, kept.put)
-            kept.end()
-            return GenerationResult("stop", ended.tokens) if kept.found else ended
+            filtered = StopStrings(until, emit, stop)
+            result = self.model.generate(prompt, sampling, stop, filtered.put)
+            filtered.end()
+            return GenerationResult("stop", result.tokens) if filtered.found else result
 
         with self._lock:
             if len(self._stops) > self._limit:
@@ -89,7 +89,7 @@ class Engine:
         return future
 
     def close(self) -> None:
-        """Stop what runs and drop what waits."""
+        """Stop the running generation and drop the queued ones."""
         with self._lock:
             for stop in list(self._stops):
                 stop.set()
@@ -97,7 +97,7 @@ class Engine:
 
 
 class EngineChatModel:
-    """An engine as a speaker, for the chat page."""
+    """An engine as a chat model, for the chat page."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -108,11 +108,11 @@ class EngineChatModel:
         return self._engine.model.count(turns)
 
     def answer(self, turns: list[Turn], sampling: Sampling, stop: Event) -> Iterator[str]:
-        said: Queue[str | Future[GenerationResult]] = Queue()
-        future = self._engine.submit(turns, sampling, stop, said.put)
-        future.add_done_callback(said.put)
+        pieces: Queue[str | Future[GenerationResult]] = Queue()
+        future = self._engine.submit(turns, sampling, stop, pieces.put)
+        future.add_done_callback(pieces.put)
         try:
-            while not isinstance(piece := said.get(), Future):
+            while not isinstance(piece := pieces.get(), Future):
                 if piece:
                     yield piece
             piece.result()

@@ -1,7 +1,7 @@
-"""Guards an HTTP application: Host, Origin and route, and limits on the size and duration of a body.
+"""Guards an HTTP app: checks Host, Origin and route, and limits the size and duration of request bodies.
 
-A page of any origin can have its visitor's browser send requests to 127.0.0.1, and by DNS rebinding it can read the
-answers too: then `Host` is the attacker's name, and `Origin` is the page's.
+Any web page can make its visitor's browser send requests to 127.0.0.1, and with DNS rebinding it can read the answers:
+then `Host` is the attacker's name and `Origin` the page's.
 """
 
 import asyncio
@@ -16,16 +16,15 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 MOST_BYTES = 8 << 20  # of a body
-MOST_HELD = 64 << 20  # of all bodies that are being read or answered
+MAX_OPEN_BYTES = 64 << 20  # of all bodies of open requests
 BODY_SECONDS = 30.0  # for a whole body
-DRAIN_SECONDS = (
-    5.0  # that the rest of a refused body is read and dropped, so that its sender comes to read the refusal
-)
+# The rest of a refused body is read and dropped for this long, so that its sender reads the refusal.
+DRAIN_SECONDS = 5.0
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class Refusal(Exception):
-    """A request that is answered with an error of OpenAI's shape; `param` names the field at fault."""
+    """A refused request, answered with an error in OpenAI's format; `param` names the field at fault."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -42,24 +41,24 @@ class Refusal(Exception):
 
 
 class HostNames(NamedTuple):
-    """The names by which clients may call a server: those given, and any address in numbers where `numbers`."""
+    """The host names by which clients may address a server; with `numbers` also any numeric address."""
 
     names: frozenset[str]
     numbers: bool
 
     def holds(self, host: str) -> bool:
-        """Whether a Host header (name, or name and port) is one of ours; the port is not looked at."""
+        """Whether a Host header (name, or name and port) is allowed; the port is ignored."""
         name = _name_of(host)
         return name in self.names or (self.numbers and _is_address(name))
 
 
 def host_names(host: str, address: str, more: list[str]) -> HostNames:
-    """The names of a server that listens on `host`, which is `address`: those, `more`, and what else is the same machine.
+    """The allowed names of a server on `host`, whose address is `address`: these, `more`, and other names of this machine.
 
-    On all interfaces any address in numbers is one: a name that an attacker's DNS rebinds never is.
+    On all interfaces every numeric address is allowed, because DNS rebinding needs a name.
     """
-    local = ipaddress.ip_address(address).is_loopback
-    own = LOCAL if local else (socket.gethostname(),)
+    loopback = ipaddress.ip_address(address).is_loopback
+    own = LOCAL if loopback else (socket.gethostname(),)
     everywhere = ipaddress.ip_address(address).is_unspecified
     names = {host, address, *own, *more, *(LOCAL if everywhere else ())}
     return HostNames(frozenset(map(str.lower, names)), everywhere)
@@ -67,8 +66,8 @@ def host_names(host: str, address: str, more: list[str]) -> HostNames:
 
 def _name_of(host: str) -> str:
     """A Host header without its port and brackets, in lower case; empty for one that is malformed."""
-    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]*)?", host)
-    return (found[1] or found[2]).lower() if found else ""
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]*)?", host)
+    return (match[1] or match[2]).lower() if match else ""
 
 
 def _is_address(name: str) -> bool:
@@ -80,20 +79,20 @@ def _is_address(name: str) -> bool:
 
 
 class Guard:
-    """An ASGI app that checks each request, reads its body within bounds, and hands it to the app behind.
+    """An ASGI app that checks each request, reads its body within limits, and passes it to the app.
 
-    `wanted` tells whether the app needs a route (its method and path); without it every route passes.
+    `allowed` decides on a route by its method and path; without it every route is allowed.
     """
 
-    def __init__(self, app: Any, named: HostNames, wanted: Callable[[str, str], bool] | None = None) -> None:
-        self._app, self._named, self._wanted = app, named, wanted
-        self._held = 0
+    def __init__(self, app: Any, named: HostNames, allowed: Callable[[str, str], bool] | None = None) -> None:
+        self._app, self._named, self._allowed = app, named, allowed
+        self._open_bytes = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        held = 0
+        size = 0
         try:
             headers = Headers(scope=scope)
             self._check(scope, headers)
@@ -101,7 +100,7 @@ class Guard:
             deadline = time.monotonic() + BODY_SECONDS
             async for part in _parts(receive, deadline):
                 body += part
-                held, self._held = held + len(part), self._held + len(part)
+                size, self._open_bytes = size + len(part), self._open_bytes + len(part)
                 self._check_size(len(body))
             await self._app(scope, _replay(bytes(body), receive), send)
         except Refusal as refusal:
@@ -113,7 +112,7 @@ class Guard:
         except _Left:
             pass
         finally:
-            self._held -= held
+            self._open_bytes -= size
 
     def _check(self, scope: Any, headers: Headers) -> None:
         host = headers.get("host", "")
@@ -122,10 +121,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
             raise Refusal(403, f"Pages of {origin[:100]!r} may not ask this server.", "Origin")
-        if self._wanted is not None and not self._wanted(scope["method"], scope["path"]):
+        if self._allowed is not None and not self._allowed(scope["method"], scope["path"]):
             raise Refusal(404, f"There is no {scope['method']} {scope['path'][:100]}.")
         if headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refusal(415, "Compressed bodies are not taken.", "Content-Encoding")
+            raise Refusal(415, "Compressed bodies are not supported.", "Content-Encoding")
         length = headers.get("content-length", "0")
         if length.isascii() and length.isdigit():
             self._check_size(int(length[:20]))
@@ -133,12 +132,12 @@ class Guard:
     def _check_size(self, size: int) -> None:
         if size > MOST_BYTES:
             raise Refusal(413, f"The body is larger than {MOST_BYTES >> 20} MiB.")
-        if self._held > MOST_HELD:
+        if self._open_bytes > MAX_OPEN_BYTES:
             raise Refusal(503, "Too many large requests at once. Try again later.")
 
 
 class _Left(Exception):
-    """The client is gone."""
+    """The client left."""
 
 
 async def _parts(receive: Any, deadline: float) -> Any:
@@ -165,7 +164,7 @@ async def _drain(receive: Any) -> None:
 
 
 def _replay(body: bytes, receive: Any) -> Any:
-    """A `receive` that gives the body once, and then waits for the client to leave."""
+    """A `receive` that returns the body once, and then waits for the client to leave."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Any:

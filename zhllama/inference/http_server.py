@@ -1,4 +1,4 @@
-"""Runs uvicorn in a thread with deadlines, so that slow clients delay nobody."""
+"""Runs uvicorn in a thread, with deadlines and a connection limit against slow or too many clients."""
 
 import asyncio
 import socket
@@ -14,33 +14,33 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from zhllama.errors import InputError, OptionError
 
 HEAD_SECONDS = 10.0  # for a request's line and headers
-READ_SECONDS = 30.0  # that a client may leave an answer unread
+READ_SECONDS = 30.0  # for which a client may leave an answer unread
 HEAD_BYTES = 32 * 1024  # of a request's line and headers
 CONNECTIONS = 512  # open at once
 
 
 def bind_socket(option: str, host: str, port: int) -> socket.socket:
-    """A socket on the port, or on any free one for 0. Errors: OptionError for one that is taken, or a host that is not here."""
-    taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A socket on the port, or on any free port for 0. Errors: OptionError for a port in use, or a host of another machine."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        taken.bind((host, port))
+        listener.bind((host, port))
     except OSError as error:
-        taken.close()
-        told = f"cannot be had on {host} ({error.strerror or error})"
-        raise OptionError(f"{option} {port}", told, f"Give another with {option}, or 0 for any") from None
-    return taken
+        listener.close()
+        reason = f"cannot be used on {host} ({error.strerror or error})"
+        raise OptionError(f"{option} {port}", reason, f"Give another with {option}, or 0 for any") from None
+    return listener
 
 
-def url_of(taken: socket.socket) -> str:
-    """Where clients find a bound socket, without a slash at the end."""
-    host, port = taken.getsockname()[:2]
+def url_of(listener: socket.socket) -> str:
+    """The URL of a bound socket, without a final slash."""
+    host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @contextmanager
-def serve_app(app: Any, taken: socket.socket) -> Iterator[str]:
-    """Serve an ASGI app on a bound socket while the body runs, and give its address.
+def serve_app(app: Any, listener: socket.socket) -> Iterator[str]:
+    """Serve an ASGI app on a bound socket while the `with` body runs; yields its URL.
 
     Errors: InputError where the server does not start.
     """
@@ -58,22 +58,22 @@ def serve_app(app: Any, taken: socket.socket) -> Iterator[str]:
         timeout_graceful_shutdown=1,
     )
     server = Server(settings)
-    thread = Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+    thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
         time.sleep(0.02)
     try:
         if not server.started:
-            raise InputError(url_of(taken), "cannot be served", "Give another port")
-        yield url_of(taken)
+            raise InputError(url_of(listener), "cannot be served", "Give another port")
+        yield url_of(listener)
     finally:
         server.should_exit = True
         thread.join()
-        taken.close()
+        listener.close()
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's protocol, which by itself waits forever for headers and for clients that do not read."""
+    """uvicorn's protocol with deadlines for headers and for clients that do not read, for which uvicorn waits forever."""
 
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None

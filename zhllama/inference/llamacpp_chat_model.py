@@ -1,4 +1,4 @@
-"""A GGUF file as a chat model: llama.cpp in this process, through xllamacpp."""
+"""A chat model from a GGUF file: llama.cpp in this process, by the xllamacpp package."""
 
 import json
 import secrets
@@ -15,18 +15,18 @@ from zhllama.inference.generation_queue import EmitText, GenerationResult, Promp
 from zhllama.inference.token_stream import stream_from_thread
 from zhllama.io.json import parse_json
 
-QUIET = -1  # of llama.cpp's verbosity
+QUIET = -1  # llama.cpp's verbosity
 
 
 def is_gguf(model: str) -> bool:
-    """Whether a model is named by a GGUF file."""
+    """Whether a model name is a GGUF file."""
     return model.lower().endswith(".gguf")
 
 
 class LlamaCppChatModel:
-    """llama.cpp with one file."""
+    """llama.cpp with one model file."""
 
-    longest = 128  # characters of a token; those that are longer are runs of one sign
+    longest = 128  # characters of a token; longer tokens repeat one character
     schemas = True
 
     def __init__(self, path: Path, template: str | None = None) -> None:
@@ -40,45 +40,44 @@ class LlamaCppChatModel:
             import xllamacpp
         except ImportError:
             raise InputError(path, "needs the package xllamacpp", "pip install xllamacpp") from None
-        wanted = xllamacpp.CommonParams()
-        wanted.model.path, wanted.n_parallel, wanted.n_ctx = (
-            str(path),
-            1,
-            0,
-        )  # 0: as many tokens as the model has
-        # Its own server counts tokens for this process, and answers nobody without a key that nobody knows.
+        params = xllamacpp.CommonParams()
+        params.model.path, params.n_parallel = str(path), 1
+        params.n_ctx = 0  # the model's own context length
+        # llama.cpp's HTTP server counts tokens for this process; a random key keeps out other clients.
         self._key = secrets.token_hex(32)
-        wanted.hostnames, wanted.port, wanted.api_keys = ["127.0.0.1"], 0, [self._key]
-        wanted.verbosity, wanted.ui = QUIET, False
+        params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [self._key]
+        params.verbosity, params.ui = QUIET, False
         if template is not None:
-            wanted.chat_template, wanted.use_jinja = template, True
+            params.chat_template, params.use_jinja = template, True
         try:
-            self._server = xllamacpp.Server(wanted)
-        except Exception as error:  # it raises plain RuntimeErrors
-            told = " ".join(str(error).split())[:200]
+            self._server = xllamacpp.Server(params)
+        except Exception as error:  # xllamacpp raises plain RuntimeErrors
+            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                path, f"cannot be loaded by llama.cpp ({told})", "Export it again with --gguf"
+                path, f"cannot be loaded by llama.cpp ({reason})", "Export it again with --gguf"
             ) from error
         self._address = str(self._server.listening_address)
         settings = self._call("/props")["default_generation_settings"]
         self.context = int(settings["n_ctx"])
-        named = settings.get("params", settings)
+        defaults = settings.get("params", settings)
         self.own = Sampling(
-            temperature=float(named["temperature"]), top_p=float(named["top_p"]), top_k=int(named["top_k"])
+            temperature=float(defaults["temperature"]),
+            top_p=float(defaults["top_p"]),
+            top_k=int(defaults["top_k"]),
         )
 
     def count(self, prompt: Prompt) -> int:
         if not isinstance(prompt, str):
             prompt = self._call("/apply-template", {"messages": _messages(prompt)})["prompt"]
-        asked = {"content": prompt, "add_special": True, "parse_special": True}
-        return len(self._call("/tokenize", asked)["tokens"])
+        request_body = {"content": prompt, "add_special": True, "parse_special": True}
+        return len(self._call("/tokenize", request_body)["tokens"])
 
     def answer(self, turns: list[Turn], sampling: Sampling, stop: Event) -> Iterator[str]:
-        return stream_from_thread(lambda say: self.generate(turns, sampling, stop, say), stop)
+        return stream_from_thread(lambda emit: self.generate(turns, sampling, stop, emit), stop)
 
-    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, say: EmitText) -> GenerationResult:
-        """Say an answer piece by piece; end with the token after which `stop` is set."""
-        asked = {
+    def generate(self, prompt: Prompt, sampling: Sampling, stop: Event, emit: EmitText) -> GenerationResult:
+        """Generate an answer and emit it in pieces; end after the token during which `stop` is set."""
+        request_body = {
             "max_tokens": sampling.max_tokens,
             "temperature": 0 if sampling.greedy else sampling.temperature,
             "top_p": sampling.top_p,
@@ -102,17 +101,17 @@ class LlamaCppChatModel:
                 return True
             for choice in chunk["choices"]:
                 delta = choice.get("delta") or {}
-                say(delta.get("content") or choice.get("text") or "")
+                emit(delta.get("content") or choice.get("text") or "")
                 reason = "length" if choice.get("finish_reason") == "length" else reason
             tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
             return stop.is_set()
 
         try:
             if isinstance(prompt, str):
-                self._server.handle_completions({**asked, "prompt": prompt}, take)
+                self._server.handle_completions({**request_body, "prompt": prompt}, take)
             else:
-                self._server.handle_chat_completions({**asked, "messages": _messages(prompt)}, take)
-        except Exception as error:  # what it raises for a schema is of no class of its own
+                self._server.handle_chat_completions({**request_body, "messages": _messages(prompt)}, take)
+        except Exception as error:  # xllamacpp raises no specific class for a bad schema
             refused = " ".join(str(error).split())[:200]
         if refused:
             raise InputError("llama.cpp", f"does not answer ({refused})", "Try /reset")
@@ -123,14 +122,14 @@ class LlamaCppChatModel:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         request = urllib.request.Request(self._address + path, data, headers)
         try:
-            # No proxy stands between this process and itself.
+            # A proxy from the environment must not be used for this process's own server.
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
                 request, timeout=60
             ) as reply:
                 return parse_json(reply.read(), "llama.cpp", "Start it again", any_number=True)
         except OSError as error:
-            told = error.read().decode()[:200] if hasattr(error, "read") else str(error)
-            raise InputError("llama.cpp", f"refuses this conversation ({told})", "Try /reset") from error
+            reason = error.read().decode()[:200] if hasattr(error, "read") else str(error)
+            raise InputError("llama.cpp", f"refuses this conversation ({reason})", "Try /reset") from error
 
 
 def _messages(turns: list[Turn]) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible server: /v1/models, /v1/chat/completions, /v1/completions, /health, and nothing else."""
+"""Serves a model with OpenAI's API: /v1/models, /v1/chat/completions, /v1/completions and /health."""
 
 import asyncio
 import json
@@ -23,11 +23,11 @@ from zhllama.inference.api_requests import ChatRequest, CompletionRequest, read_
 from zhllama.inference.generation_queue import Busy, Engine, GenerationResult
 from zhllama.inference.http_guard import Refusal
 
-Said = str | GenerationResult
+Output = str | GenerationResult
 
 
 def served_name(model: str) -> str:
-    """A name for clients out of a path or hub name: what a hub name may hold, nothing else."""
+    """The name that clients use, from a path or hub name, with only the characters of a hub name."""
     last = (
         Path(model).expanduser().resolve().name
         if Path(model).expanduser().exists()
@@ -37,7 +37,7 @@ def served_name(model: str) -> str:
 
 
 def api(name: str, engine: Engine) -> Starlette:
-    """The app; `name` is how clients call the model. Without a Guard before it, it checks neither Host nor size."""
+    """The API as an app; clients call the model `name`. Serve it behind a Guard, which checks Host and size."""
     service = _Service(name, engine)
     app = Starlette(
         routes=[
@@ -61,7 +61,7 @@ def api(name: str, engine: Engine) -> Starlette:
 class _Service:
     def __init__(self, name: str, engine: Engine) -> None:
         self._engine = engine
-        # One thread: the memory that counting a long prompt takes is taken once.
+        # One thread, so that only one long prompt at a time takes memory for counting.
         self._counting = ThreadPoolExecutor(1, "counting")
         self.card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "zhllama"}
 
@@ -78,130 +78,130 @@ class _Service:
 
     async def _answer(self, request: Request, kind: Any) -> Response:
         _check_type(request.headers.get("content-type", ""))
-        asked = read_request(kind, await request.body(), [str(self.card["id"])])
+        query = read_request(kind, await request.body(), [str(self.card["id"])])
         model = self._engine.model
-        if asked.kind == ChatRequest.kind and asked.followed() is not None and not model.schemas:
+        if query.kind == ChatRequest.kind and query.schema_to_follow() is not None and not model.schemas:
             raise Refusal(400, "response_format: this model cannot be held to one.", "response_format")
-        taken = await self._count(asked)
-        room = model.context - taken
+        prompt_tokens = await self._count(query)
+        room = model.context - prompt_tokens
         if room < 1:
-            raise _too_long(asked, f"{taken:,} tokens", model.context)
-        running = _Running(self._engine, asked, asked.sampling(model.own, room))
-        reply = _Reply(asked, str(self.card["id"]), taken)
-        if asked.stream:
-            return _Stream(reply.stream(running.said()), running.leave)
-        return await _unless_left(request, reply.whole(running.said()), running.leave)
+            raise _too_long(query, f"{prompt_tokens:,} tokens", model.context)
+        running = _Running(self._engine, query, query.sampling(model.own, room))
+        reply = _Reply(query, str(self.card["id"]), prompt_tokens)
+        if query.stream:
+            return _Stream(reply.stream(running.output()), running.leave)
+        return await _unless_left(request, reply.whole(running.output()), running.leave)
 
-    async def _count(self, asked: ChatRequest | CompletionRequest) -> int:
-        """Tokens of the prompt, at least one. Errors: Refusal for what is too long, told at once by its length."""
+    async def _count(self, query: ChatRequest | CompletionRequest) -> int:
+        """The number of prompt tokens, at least one. Errors: Refusal, without counting where the length alone is too large."""
         model = self._engine.model
-        if asked.size() > model.context * model.longest:
-            raise _too_long(asked, f"{asked.size():,} characters", model.context)
-        if isinstance(asked, ChatRequest) and len(asked.messages) > model.context:
-            raise _too_long(asked, f"{len(asked.messages):,} messages", model.context)
+        if query.size() > model.context * model.longest:
+            raise _too_long(query, f"{query.size():,} characters", model.context)
+        if isinstance(query, ChatRequest) and len(query.messages) > model.context:
+            raise _too_long(query, f"{len(query.messages):,} messages", model.context)
         loop = asyncio.get_running_loop()
         try:
-            taken = await loop.run_in_executor(self._counting, model.count, asked.prompt)
+            prompt_tokens = await loop.run_in_executor(self._counting, model.count, query.prompt)
         except ZhllamaError as error:  # the template refuses such a conversation
-            told = f"{asked.prompt_field}: {' '.join(str(error).split())}"
-            raise Refusal(400, told, asked.prompt_field) from error
-        if not taken:
-            raise Refusal(400, f"{asked.prompt_field}: holds no tokens.", asked.prompt_field)
-        return taken
+            content = f"{query.prompt_field}: {' '.join(str(error).split())}"
+            raise Refusal(400, content, query.prompt_field) from error
+        if not prompt_tokens:
+            raise Refusal(400, f"{query.prompt_field}: contains no tokens.", query.prompt_field)
+        return prompt_tokens
 
 
 class _Running:
-    """One generation, heard from the event loop."""
+    """One generation, consumed in the event loop."""
 
-    def __init__(self, engine: Engine, asked: ChatRequest | CompletionRequest, sampling: Any) -> None:
-        self._stop, self._heard = Event(), asyncio.Queue[str | Future[GenerationResult]]()
+    def __init__(self, engine: Engine, query: ChatRequest | CompletionRequest, sampling: Any) -> None:
+        self._stop, self._outputs = Event(), asyncio.Queue[str | Future[GenerationResult]]()
         loop = asyncio.get_running_loop()
 
-        def hear(said: str | Future[GenerationResult]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody listens
-                loop.call_soon_threadsafe(self._heard.put_nowait, said)
+        def hear(output: str | Future[GenerationResult]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the client left
+                loop.call_soon_threadsafe(self._outputs.put_nowait, output)
 
         try:
-            self._future = engine.submit(asked.prompt, sampling, self._stop, hear, tuple(asked.stop))
+            self._future = engine.submit(query.prompt, sampling, self._stop, hear, tuple(query.stop))
         except Busy as error:
             raise Refusal(503, str(error), code="busy") from error
         self._future.add_done_callback(hear)
 
-    async def said(self) -> AsyncIterator[Said]:
-        """The pieces, then how it ended. Errors: whatever the model raises."""
-        while not isinstance(said := await self._heard.get(), Future):
-            if said:
-                yield said
-        yield said.result()
+    async def output(self) -> AsyncIterator[Output]:
+        """The pieces, then the result. Errors: whatever the model raises."""
+        while not isinstance(output := await self._outputs.get(), Future):
+            if output:
+                yield output
+        yield output.result()
 
     def leave(self) -> None:
-        """Nobody listens any more: end it, or take it out of the queue."""
+        """Stop the generation, or remove it from the queue, after its client left."""
         self._stop.set()
         self._future.cancel()
 
 
 class _Reply:
-    """What is sent back, in OpenAI's shapes."""
+    """Builds replies in OpenAI's format."""
 
-    def __init__(self, asked: ChatRequest | CompletionRequest, model: str, taken: int) -> None:
-        self._asked, self._taken = asked, taken
-        self._chat = isinstance(asked, ChatRequest)
+    def __init__(self, query: ChatRequest | CompletionRequest, model: str, prompt_tokens: int) -> None:
+        self._query, self._prompt_tokens = query, prompt_tokens
+        self._chat = isinstance(query, ChatRequest)
         self._frame = {
             "id": f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
         }
 
-    async def whole(self, said: AsyncIterator[Said]) -> Response:
+    async def whole(self, output: AsyncIterator[Output]) -> Response:
         pieces: list[str] = []
-        ended = GenerationResult("stop", 0)
-        async for piece in said:
+        result = GenerationResult("stop", 0)
+        async for piece in output:
             if isinstance(piece, GenerationResult):
-                ended = piece
+                result = piece
             else:
                 pieces.append(piece)
         text = "".join(pieces)
-        told = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
-        choice = {"index": 0, **told, "logprobs": None, "finish_reason": ended.reason}
-        frame = {**self._frame, "object": self._asked.kind, "choices": [choice]}
-        return JSONResponse({**frame, "usage": self._usage(ended)})
+        content = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": result.reason}
+        frame = {**self._frame, "object": self._query.kind, "choices": [choice]}
+        return JSONResponse({**frame, "usage": self._usage(result)})
 
-    async def stream(self, said: AsyncIterator[Said]) -> AsyncIterator[str]:
+    async def stream(self, output: AsyncIterator[Output]) -> AsyncIterator[str]:
         if self._chat:
             yield self._chunk({"role": "assistant", "content": ""})
         try:
-            async for piece in said:
+            async for piece in output:
                 if isinstance(piece, str):
                     yield self._chunk({"content": piece} if self._chat else piece)
                     continue
                 yield self._chunk({} if self._chat else "", piece.reason)
-                if self._asked.stream_options.include_usage:
+                if self._query.stream_options.include_usage:
                     yield self._event({"choices": [], "usage": self._usage(piece)})
         except Exception as error:
             refusal = _refused(error) if isinstance(error, InputError) else Refusal(500, "The model failed.")
             yield _sse(refusal.body())
         yield "data: [DONE]\n\n"
 
-    def _chunk(self, told: Any, reason: str | None = None) -> str:
+    def _chunk(self, content: Any, reason: str | None = None) -> str:
         field = "delta" if self._chat else "text"
         return self._event(
-            {"choices": [{"index": 0, field: told, "logprobs": None, "finish_reason": reason}]}
+            {"choices": [{"index": 0, field: content, "logprobs": None, "finish_reason": reason}]}
         )
 
-    def _event(self, told: dict[str, Any]) -> str:
+    def _event(self, content: dict[str, Any]) -> str:
         kind = "chat.completion.chunk" if self._chat else "text_completion"
-        return _sse({**self._frame, "object": kind, **told})
+        return _sse({**self._frame, "object": kind, **content})
 
-    def _usage(self, ended: GenerationResult) -> dict[str, int]:
+    def _usage(self, result: GenerationResult) -> dict[str, int]:
         return {
-            "prompt_tokens": self._taken,
-            "completion_tokens": ended.tokens,
-            "total_tokens": self._taken + ended.tokens,
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": result.tokens,
+            "total_tokens": self._prompt_tokens + result.tokens,
         }
 
 
 class _Stream(StreamingResponse):
-    """Server-sent events; `leave` is called at their end, also when the client breaks them off."""
+    """Server-sent events; `leave` is called at the end, also when the client disconnects."""
 
     def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
@@ -215,7 +215,7 @@ class _Stream(StreamingResponse):
 
 
 async def _unless_left(request: Request, answer: Any, leave: Callable[[], None]) -> Response:
-    """The answer, or nothing for a client that is gone, whose generation is then ended."""
+    """The answer; for a client that left, stop its generation and return an empty response."""
     answering = asyncio.ensure_future(answer)
     leaving = asyncio.ensure_future(_gone(request))
     try:
@@ -232,15 +232,15 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _too_long(asked: ChatRequest | CompletionRequest, size: str, context: int) -> Refusal:
-    told = (
-        f"{asked.prompt_field}: {size} do not fit the model's context of {context:,} tokens with an answer."
+def _too_long(query: ChatRequest | CompletionRequest, size: str, context: int) -> Refusal:
+    content = (
+        f"{query.prompt_field}: {size} do not fit the model's context of {context:,} tokens with an answer."
     )
-    return Refusal(400, told, asked.prompt_field, "context_length_exceeded")
+    return Refusal(400, content, query.prompt_field, "context_length_exceeded")
 
 
 def _refused(error: Exception) -> Refusal:
-    """What the model itself refuses, such as a schema that llama.cpp cannot follow."""
+    """A refusal by the model itself, such as of a schema that llama.cpp does not support."""
     return Refusal(400, " ".join(str(error).split())[:300])
 
 
@@ -252,12 +252,12 @@ def _check_type(given: str) -> None:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """404 and 405 of the router, in OpenAI's shape."""
+    """The router's 404 and 405 in OpenAI's format."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     response = Refusal(status, f"There is no {request.method} {request.url.path[:100]}.").response()
     response.headers.update(getattr(error, "headers", None) or {})
     return response
 
 
-def _sse(told: Any) -> str:
-    return f"data: {json.dumps(told, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _sse(content: Any) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,4 +1,8 @@
-"""Turns tokens into displayable text as they arrive, never half a character."""
+"""Streams tokens as text that never contains half a character.
+
+transformers.TextIteratorStreamer is not used: it holds text back until the next space, which Chinese does not have, and its
+queue cannot pass on stop strings and errors.
+"""
 
 from collections.abc import Callable, Iterator
 from queue import Queue
@@ -7,21 +11,20 @@ from typing import Any
 
 
 class TokenStream:
-    """Turns ids one by one into pieces of text whose join is the text of all ids.
+    """Decodes ids one by one into pieces of text that join to the text of all ids.
 
-    A Chinese character without a token of its own comes as three bytes, an emoji as four: nothing is given out until
-    it is whole. Only the ids since the last piece but one are decoded again, so a long answer costs no more a token.
+    A Chinese character without its own token is three byte tokens, an emoji four: a piece is returned only when it is
+    whole. Only the ids of the last two pieces are decoded again, so the cost per token does not grow.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._shown = (
-            0  # of the ids, how many have been given out; those before them are there for the space between
-        )
+        # The number of ids whose text was returned; they stay for the space between them and the next.
+        self._shown = 0
 
     def put(self, id: int) -> str:
-        """The text that this id completes; often one token's, empty while a character is not whole."""
+        """The text that this id completes; empty while a character is incomplete."""
         self._ids.append(id)
         text = self._rest()
         if not text or text.endswith("\ufffd"):
@@ -30,7 +33,7 @@ class TokenStream:
         return text
 
     def end(self) -> str:
-        """What is left at the end, broken or not."""
+        """The remaining text, complete or not."""
         text = self._rest()
         self._ids, self._shown = [], 0
         return text
@@ -39,43 +42,42 @@ class TokenStream:
         shown, whole = self._decode(self._ids[: self._shown]), self._decode(self._ids)
         if whole.startswith(shown):
             return whole[len(shown) :]
-        return self._decode(
-            self._ids[self._shown :]
-        )  # half a character makes the whole ones before it look broken too
+        # Half a character can change the decoding of the whole ones before it.
+        return self._decode(self._ids[self._shown :])
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 class StopStrings:
-    """Passes pieces on up to the first of some strings, which is not passed on, and then sets `stop`.
+    """Emits text up to the first stop string, which is not emitted, and then sets `stop`.
 
-    The end of a piece that could begin such a string waits for the next one.
+    The end of a piece that could begin a stop string waits for the next piece.
     """
 
-    def __init__(self, strings: tuple[str, ...], say: Callable[[str], None], stop: Event) -> None:
-        self._strings, self._say, self._stop = strings, say, stop
+    def __init__(self, strings: tuple[str, ...], emit: Callable[[str], None], stop: Event) -> None:
+        self._strings, self._emit, self._stop = strings, emit, stop
         self._waiting, self.found = "", False
 
     def put(self, piece: str) -> None:
-        """Pass on what of this piece is certain."""
+        """Emit the part of this piece that cannot belong to a stop string."""
         if self.found:
             return
         text = self._waiting + piece
-        places = [place for string in self._strings if (place := text.find(string)) >= 0]
-        if places:
+        positions = [at for string in self._strings if (at := text.find(string)) >= 0]
+        if positions:
             self.found, self._waiting = True, ""
-            self._say(text[: min(places)])
+            self._emit(text[: min(positions)])
             self._stop.set()
             return
         longest = max(map(len, self._strings), default=1) - 1
-        held = next((n for n in range(min(longest, len(text)), 0, -1) if text.endswith(self._starts(n))), 0)
-        self._waiting = text[len(text) - held :]
-        self._say(text[: len(text) - held])
+        length = next((n for n in range(min(longest, len(text)), 0, -1) if text.endswith(self._starts(n))), 0)
+        self._waiting = text[len(text) - length :]
+        self._emit(text[: len(text) - length])
 
     def end(self) -> None:
-        """Pass on what waited: no more comes."""
-        self._say(self._waiting)
+        """Emit the waiting text at the end."""
+        self._emit(self._waiting)
         self._waiting = ""
 
     def _starts(self, length: int) -> tuple[str, ...]:
@@ -83,25 +85,25 @@ class StopStrings:
 
 
 def stream_from_thread(work: Callable[[Callable[[str], None]], object], stop: Event) -> Iterator[str]:
-    """What `work` says to the function that it is given, as it says it; it runs in a thread of its own.
+    """Run `work` in a thread and yield the text that it passes to its argument.
 
-    So whoever listens can be interrupted at any moment. When the listening ends, `stop` is set and the end awaited.
+    So the consumer can be interrupted at any time. When it ends, `stop` is set and the thread is joined.
     Errors: whatever `work` raises.
     """
-    said: Queue[str | Exception | None] = Queue()
+    pieces: Queue[str | Exception | None] = Queue()
 
     def run() -> None:
         try:
-            work(said.put)
+            work(pieces.put)
         except Exception as error:
-            said.put(error)
+            pieces.put(error)
         finally:
-            said.put(None)
+            pieces.put(None)
 
     thread = Thread(target=run, daemon=True)
     thread.start()
     try:
-        while (piece := said.get()) is not None:
+        while (piece := pieces.get()) is not None:
             if isinstance(piece, Exception):
                 raise piece
             if piece:

@@ -1,4 +1,4 @@
-"""The chat page in the browser, by gradio, in the browser's language; nothing is loaded from or sent elsewhere."""
+"""A chat page in the browser's language, by gradio, without external resources or telemetry."""
 
 import os
 import re
@@ -37,11 +37,11 @@ FORGOTTEN = "对话太长，最早的 {n} 轮模型已看不到。 The conversat
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _READ = r"/|/theme\.css|/favicon\.ico|/(?:assets|static)/.+|/gradio_api/(?:queue/data|heartbeat/\w+)"
 NEEDED = {"GET": _READ, "HEAD": _READ, "POST": r"/gradio_api/(?:queue/join|run/predict|cancel)"}
-# System fonts alone, those for Chinese among them.
+# System fonts only, including Chinese ones.
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 
 
-def chat_page(speaker: ChatModel, title: str, sampling: Sampling) -> Any:
+def chat_page(chat_model: ChatModel, title: str, sampling: Sampling) -> Any:
     """The page as gradio blocks: streaming, stop, retry, earlier conversations, system prompt, sampling.
 
     Errors: MissingPackage.
@@ -55,10 +55,10 @@ def chat_page(speaker: ChatModel, title: str, sampling: Sampling) -> Any:
         system: str,
         temperature: float,
         top_p: float,
-        most: float,
+        max_tokens: float,
     ) -> Iterator[str]:
-        chosen = Sampling(temperature, top_p, int(most), sampling.seed)
-        chat = Chat(speaker, chosen, (system or "").strip(), [_turn(entry) for entry in history])
+        options = Sampling(temperature, top_p, int(max_tokens), sampling.seed)
+        chat = Chat(chat_model, options, (system or "").strip(), [_turn(entry) for entry in history])
         text = ""
         try:
             pieces = chat.say(message, Event())
@@ -96,7 +96,7 @@ def chat_page(speaker: ChatModel, title: str, sampling: Sampling) -> Any:
         api_visibility="private",
     )
     page.new_chat_button.value = words("new_chat")
-    page.new_chat_button.icon = None  # a file of gradio's: no route to files is open
+    page.new_chat_button.icon = None  # gradio's icon is a file, and no route to files is open
     page.zhllama_words = words
     page.queue(max_size=WAITING)
     return page
@@ -104,7 +104,7 @@ def chat_page(speaker: ChatModel, title: str, sampling: Sampling) -> Any:
 
 @contextmanager
 def gradio_home() -> Iterator[None]:
-    """A temporary folder of ours as gradio's, gone at the end with whatever was put there.
+    """Make a temporary folder gradio's, and remove it with its content at the end.
 
     It must be open before gradio is imported.
     """
@@ -114,12 +114,12 @@ def gradio_home() -> Iterator[None]:
 
 
 def page_needs(method: str, path: str) -> bool:
-    """Whether the page needs a route: of gradio's others some take files, fetch addresses or end other visitors' work."""
+    """Whether the page needs a route; some of gradio's other routes upload files, fetch addresses or stop other visitors' work."""
     return re.fullmatch(NEEDED.get(method, ""), path) is not None
 
 
 def page_app(page: Any) -> Any:
-    """The page as an ASGI app. It is to be served behind a Guard that passes on `page_needs` and nothing else."""
+    """The page as an ASGI app; serve it behind a Guard that allows only `page_needs`."""
     gr = _gradio()
     from fastapi import FastAPI
 
@@ -132,11 +132,11 @@ def page_app(page: Any) -> Any:
         i18n=page.zhllama_words,
         theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
     )
-    return _closed_in(app)
+    return _with_content_policy(app)
 
 
-def _closed_in(app: Any) -> Any:
-    """The app, its pages told to load nothing from elsewhere: not even a picture that a model's answer names."""
+def _with_content_policy(app: Any) -> Any:
+    """The app with a content security policy that blocks external resources, such as images in a model's answer."""
 
     async def closed(scope: Any, receive: Any, send: Any) -> None:
         async def sent(message: Any) -> None:
@@ -150,15 +150,15 @@ def _closed_in(app: Any) -> Any:
 
 
 def _turn(entry: dict[str, Any]) -> Turn:
-    """What gradio remembers of a turn: its text, alone or as parts."""
-    said = entry["content"]
+    """A turn from gradio's history, whose text may be in parts."""
+    content = entry["content"]
     role: Role = "assistant" if entry["role"] == "assistant" else "user"
-    parts = [said] if isinstance(said, str) else [part.get("text", "") for part in said]
+    parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
     return Turn(role, "".join(parts))
 
 
 def _gradio() -> Any:
-    # Read when gradio is imported or first used: no telemetry, and no look for newer versions.
+    # gradio reads this at import: no telemetry, and no check for new versions.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio
