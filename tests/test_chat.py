@@ -114,7 +114,7 @@ def test_until_a_string(strings: tuple[str, ...], pieces: list[str], said: str, 
     for piece in pieces:
         until.put(piece)
     until.end()
-    assert ("".join(heard), until.found, stop.is_set()) == (said, found, found)
+    assert ("".join(heard), until.matched, stop.is_set()) == (said, found, found)
 
 
 # ---- the conversation

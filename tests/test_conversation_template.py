@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.model_toys import base_vocabulary, larger_vocabulary, write_tokenizer
-from zhllama.conversation.encode_conversation import ConversationEncoder, Encoded, encode
+from zhllama.conversation.encode_conversation import ConversationEncoder, Encoded
 from zhllama.conversation.prepare_tokenizer import prepare_tokenizer
 from zhllama.conversation.read_conversations import accepted_rows, read_conversations, training_fault
 from zhllama.conversation.records import Conversation, Turn
@@ -212,7 +212,7 @@ def test_own_templates_without_an_end(
             "the template changes an answer",
         ),
         ("{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}{% if add_generation_prompt %}A{% endif %}",
-         "the template writes the text before an answer differently"),
+         "the template renders the text before an answer differently"),
     ],
 )  # fmt: skip
 def test_own_templates_that_cannot_be_taken_apart(
@@ -222,7 +222,7 @@ def test_own_templates_that_cannot_be_taken_apart(
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
     template = template_for("own", tokenizer)
     with pytest.raises(InputError, match=told):
-        encode(HARD[0], tokenizer, type(template)("own", jinja, template.stop))
+        ConversationEncoder(tokenizer, type(template)("own", jinja, template.stop)).encode(HARD[0])
 
 
 def test_unknown_templates_and_spelled_out_specials(sources: dict[str, Path], tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_unknown_templates_and_spelled_out_specials(sources: dict[str, Path], tm
         with pytest.raises(
             InputError, match="test:1: a turn of the assistant contains the special token"
         ) as error:
-            encode(conversations("问", f"答{token}")[0], tokenizer, template)
+            ConversationEncoder(tokenizer, template).encode(conversations("问", f"答{token}")[0])
         assert token in str(error.value)
 
 
@@ -242,8 +242,8 @@ def test_what_a_tokenizer_joins_is_refused(sources: dict[str, Path], tmp_path: P
     """GPT-2's split takes line ends and spaces together: an answer that begins with spaces, a prompt that ends in two lines."""
     template = prepare_tokenizer(sources["gpt-2"], "alpaca", tmp_path)
     tokenizer = load_transformers_tokenizer(tmp_path)
-    with pytest.raises(InputError, match="test:1: the tokenizer joins an answer to the"):
-        encode(conversations("写代码", "    return 1")[0], tokenizer, template)
+    with pytest.raises(InputError, match="test:1: the tokenizer merges an answer with the"):
+        ConversationEncoder(tokenizer, template).encode(conversations("写代码", "    return 1")[0])
     raw = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
     raw["model"]["vocab"]["ĊĊ"] = 900
     raw["model"]["merges"].insert(0, ["Ċ", "Ċ"])
@@ -251,7 +251,7 @@ def test_what_a_tokenizer_joins_is_refused(sources: dict[str, Path], tmp_path: P
     prepare_tokenizer(tmp_path, "llama3", tmp_path / "llama3")
     tokenizer = load_transformers_tokenizer(tmp_path / "llama3")
     encoder = ConversationEncoder(tokenizer, template_for("own", tokenizer))
-    with pytest.raises(InputError, match="the tokenizer splits the whole text differently than its pieces"):
+    with pytest.raises(InputError, match="the tokenizer splits the whole text differently from its segments"):
         encoder.prove(HARD[1])
 
 

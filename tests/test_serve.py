@@ -174,7 +174,7 @@ def test_one_line_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         port = taken.getsockname()[1]
         for words, told in (
             ((".", "--port", port), f"--port {port}: cannot be used on 127.0.0.1 (Address already in use)"),
-            ((".", "--port", 0, "--web", "--web-port", port), f"--web-port {port}: cannot be had"),
+            ((".", "--port", 0, "--web", "--web-port", port), f"--web-port {port}: cannot be used"),
             ((".", "--port", 0, "--host", "203.0.113.1"), "--port 0: cannot be used on 203.0.113.1"),
             (("none", "--port", 0), "none: is not a model folder"),
             (("none.gguf", "--port", 0), "none.gguf: no such file"),

@@ -15,7 +15,7 @@ from tests.serve_toys import Toy, port_of, raw, request
 from tests.test_serve import browser  # noqa: F401  # a fixture
 from zhllama.inference.chat import Sampling
 from zhllama.inference.generation_queue import Engine, EngineChatModel
-from zhllama.inference.http_guard import MOST_BYTES, Guard, host_names
+from zhllama.inference.http_guard import MAX_BODY_BYTES, Guard, host_names
 from zhllama.inference.http_server import bind_socket, serve_app
 from zhllama.inference.web import chat_page, gradio_home, page_app, page_needs
 
@@ -114,7 +114,7 @@ def test_nothing_is_kept_of_a_large_body(page: str) -> None:
     import os
 
     home = Path(os.environ["GRADIO_TEMP_DIR"])
-    size = MOST_BYTES + 1
+    size = MAX_BODY_BYTES + 1
     for path in ("/gradio_api/upload", "/gradio_api/queue/join"):
         reply = raw(page, request(path=path, content_length=str(size)), *[bytes(1 << 20)] * 8, b"x")
         assert reply.status in (404, 413)

@@ -24,7 +24,7 @@ IMPLEMENTATIONS = {
 ADAPTER_CODE = ("megatron_config", "arrow_config")
 # Generation settings for which transformers downloads code from a hub.
 GENERATION_CODE = ("penalty_alpha", "dola_layers", "constraints", "force_words_ids")
-
+# Generation settings that transformers takes as token ids without checking their type.
 GENERATION_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
@@ -44,8 +44,8 @@ def open_config(folder: Path) -> Any:
     if kind not in CONFIG_MAPPING:
         if settings.get("auto_map"):
             reason = f"needs remote code for its model type {kind!r}, which is never run here"
-            raise InputError(folder / CONFIG, reason, "Use a model type that transformers itself has")
-        reason = f"names no model type that transformers knows ({kind!r})"
+            raise InputError(folder / CONFIG, reason, "Use a model type that transformers implements")
+        reason = f"has the model type {kind!r}, which transformers does not know"
         raise InputError(folder / CONFIG, reason, "Update transformers")
     _refuse_kernels(settings, folder / CONFIG)
     return AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -94,7 +94,7 @@ def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
     _never_ask()
     if (folder / ADAPTER_CONFIG).is_file():
         # transformers would load it into the model silently, with everything that its config names.
-        reason = "is an adapter beside a whole model, which would change the model unseen"
+        reason = "is an adapter beside a whole model, which transformers would silently load into it"
         raise InputError(folder / ADAPTER_CONFIG, reason, "Merge it into the model, or remove it")
     return AutoModelForCausalLM.from_pretrained(folder, config=config, trust_remote_code=False, **loading)
 
@@ -154,7 +154,7 @@ def refuse_generation_code(model: Any, where: object) -> None:
     if (getattr(settings, "num_beam_groups", None) or 1) > 1:
         refused.append("num_beam_groups")
     if refused:
-        reason = f"sets {refused[0]} in its generation config, for which transformers would download code from a hub; zhllama never runs it"
+        reason = f"sets {refused[0]} in its generation config, for which transformers would download code from a hub; it is never run here"
         raise InputError(where, reason, f"Remove {refused[0]} from generation_config.json")
 
 
@@ -176,7 +176,7 @@ def _settings(path: Path) -> Mapping[str, Any]:
 
 def _refuse_kernels(settings: Mapping[str, Any], where: object) -> None:
     for key, value in _foreign_implementations(settings):
-        reason = f"names {value!r} as its {key}, which would be code fetched from a hub and is never run here"
+        reason = f"names {value!r} as its {key}, code on a hub, which is never run here"
         raise InputError(where, reason, f"Remove {key} from the file")
 
 

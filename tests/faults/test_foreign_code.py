@@ -236,7 +236,7 @@ def test_an_adapter_beside_a_model_is_refused(tmp_path: Path) -> None:
 def test_generation_that_fetches_code_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
     folder = write_model(tmp_path / "base")
     change(folder / "generation_config.json", **settings)
-    with pytest.raises(InputError, match="for which code would be fetched from a hub"):
+    with pytest.raises(InputError, match="for which transformers would download code from a hub"):
         open_chat_model(folder)
 
 

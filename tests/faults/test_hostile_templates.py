@@ -108,7 +108,7 @@ def test_a_verdict_is_kept(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_child_does_not_outlive_us() -> None:
-    code = "from zhllama.conversation.sandboxed_templates import renderer as r\nprint(r.render('x', [], {}, False), r._child.pid)"
+    code = "from zhllama.conversation.sandboxed_templates import renderer as r\nprint(r.render('x', [], {}, False), r._worker.pid)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True)  # fmt: skip
     text, child = ended.stdout.split()
     assert text == "x" and not Path(f"/proc/{child}").exists()
@@ -223,7 +223,7 @@ def test_a_crash_is_not_called_the_template_s(monkeypatch: pytest.MonkeyPatch, t
     from zhllama.conversation import sandboxed_templates as bounded
 
     (tmp_path / "broken.py").write_text("raise SystemExit(3)", encoding="utf-8")
-    monkeypatch.setattr(bounded, "CHILD", tmp_path / "broken.py")
+    monkeypatch.setattr(bounded, "WORKER", tmp_path / "broken.py")
     with pytest.raises(bounded.Fails, match="the process that renders it ended with"):
         Renderer().render("a", [], {}, False)
     with pytest.raises(Exceeds):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
+from zhllama.ai_statements import ai_statement
 from zhllama.conversation.duplicates import NearDuplicates
 from zhllama.conversation.markdown import is_page, is_page_question, to_markdown, to_plain, without_buttons
 from zhllama.conversation.read_conversations import order_fault, row_id, turns_of
@@ -13,16 +14,13 @@ from zhllama.conversation.records import Conversation, Role, Turn
 from zhllama.corpus.edits import unicode_form
 from zhllama.corpus.filters import InLanguages, Language, WithoutWords, broken_text
 from zhllama.errors import InputError, MissingPackage
-from zhllama.generation.filters import FilterOptions, says_it_is_an_ai
-from zhllama.generation.tasks import Task
 from zhllama.io.rows import NotJson
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.S)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 MIN_LETTERS = 0.2  # share of characters: unlike a corpus, conversations may be arithmetic and tables
-ANSWER_SHARE = (
-    0.05  # Han share of an answer to a Chinese question; such answers can be unfenced code or names
-)
+# Required share of Han in the answers to a Chinese question, which can be unfenced code or names.
+ANSWER_SHARE = 0.05
 Words = tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -109,10 +107,8 @@ class ConversationCleaner:
             return Rejected("black list", word)
         if self.options.drop_ai:
             for turn in conversation.turns:
-                if turn.role == "assistant" and (
-                    phrase := says_it_is_an_ai(Task("", "", turn.text), FilterOptions())
-                ):
-                    return Rejected("says it is an AI", phrase)
+                if turn.role == "assistant" and (statement := ai_statement(turn.text)):
+                    return Rejected("says it is an AI", statement)
         return None
 
     def _listed_word(self, text: str) -> str | None:
@@ -150,11 +146,9 @@ def _without_surrogates(row: Any) -> Any:
         return _SURROGATE.sub("", row)
     if isinstance(row, list):
         return [_without_surrogates(part) for part in row]
-    return (
-        {_without_surrogates(key): _without_surrogates(part) for key, part in row.items()}
-        if isinstance(row, dict)
-        else row
-    )
+    if isinstance(row, dict):
+        return {_without_surrogates(key): _without_surrogates(part) for key, part in row.items()}
+    return row
 
 
 def _text_of(conversation: Conversation, *roles: Role) -> str:

@@ -95,11 +95,6 @@ class ConversationEncoder:
                     raise InputError(conversation.where, reason, "Remove the row, or give --skip-bad")
 
 
-def encode(conversation: Conversation, tokenizer: Any, template: ChatTemplate) -> Encoded:
-    """One conversation alone; for many, keep a ConversationEncoder."""
-    return ConversationEncoder(tokenizer, template).encode(conversation)
-
-
 def segments(conversation: Conversation, tokenizer: Any, template: ChatTemplate) -> list[tuple[str, str]]:
     """The text of a conversation as alternating prompts and answers, each with the character before it.
 

@@ -10,8 +10,7 @@ from zhllama.errors import InputError
 from zhllama.io.files import read_whole, to_json, write_whole
 from zhllama.io.json import as_object, parse_json, read_object
 from zhllama.model.load import load_transformers_tokenizer
-from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
-from zhllama.vocab.any_tokenizer import load_any_tokenizer as load_vocabulary
+from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer, load_any_tokenizer
 from zhllama.vocab.byte_level_vocabulary import special_token
 from zhllama.vocab.fast_tokenizer import Specials, transformers_files, why_no_fast_tokenizer
 from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
@@ -29,11 +28,11 @@ def prepare_tokenizer(source: Path, name: str, out: Path) -> ChatTemplate:
     Errors: InputError for a tokenizer that cannot be extended, or whose own template writes no end token.
     """
     out.mkdir(parents=True, exist_ok=True)
-    inner = load_vocabulary(source)
-    if isinstance(inner, SentencePieceTokenizer):
-        _sentencepiece(inner.model, source, special_tokens(name), out)
-    elif isinstance(inner, JsonTokenizer) and (source / JSON).is_file():
-        _json(inner, source, special_tokens(name), out)
+    existing = load_any_tokenizer(source)
+    if isinstance(existing, SentencePieceTokenizer):
+        _sentencepiece(existing.model, source, special_tokens(name), out)
+    elif isinstance(existing, JsonTokenizer) and (source / JSON).is_file():
+        _json(existing, source, special_tokens(name), out)
     else:
         raise InputError(source, "contains neither tokenizer.model nor tokenizer.json", "Give another model")
     tokenizer = load_transformers_tokenizer(out)
@@ -81,15 +80,15 @@ def _refuse_added(model: SentencePieceVocabulary, settings: dict[str, Any], sour
         )
 
 
-def _json(inner: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) -> None:
+def _json(existing: JsonTokenizer, source: Path, tokens: Sequence[str], out: Path) -> None:
     """Extend a tokenizer.json with special tokens."""
     settings = read_settings(source)
     raw = read_object(source / JSON)
-    vocabulary = inner.inner.get_vocab(with_added_tokens=True)
+    vocabulary = existing.inner.get_vocab(with_added_tokens=True)
     pad = named_token(settings, "pad_token")
     missing = [PAD] if pad not in vocabulary and PAD not in vocabulary else []
     missing += [token for token in tokens if token not in vocabulary]
-    added = [special_token(inner.size + number, token) for number, token in enumerate(missing)]
+    added = [special_token(existing.size + number, token) for number, token in enumerate(missing)]
     raw["added_tokens"] += added
     if pad not in vocabulary:
         settings["pad_token"] = PAD

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from zhllama.conversation.read_conversations import (
     BadRow,
     Message,
-    Said,
+    ShareGptTurn,
     Text,
     prompt_fault,
     read_each,
@@ -69,8 +69,8 @@ class _Outputs(BaseModel):
 
 
 class _Chosen(BaseModel):
-    chosen: Text | Said | list[Message]
-    rejected: Text | Said | list[Message]
+    chosen: Text | ShareGptTurn | list[Message]
+    rejected: Text | ShareGptTurn | list[Message]
     prompt: Text | None = None
 
 

@@ -52,19 +52,19 @@ class _Belle(BaseModel):
         return _pair(self.input, self.target)
 
 
-class Said(BaseModel):
-    who: str = Field(alias="from")
+class ShareGptTurn(BaseModel):
+    sender: str = Field(alias="from")
     value: Text
 
 
 class _ShareGpt(BaseModel):
-    conversations: list[Said]
+    conversations: list[ShareGptTurn]
     system: Text | None = None
 
     def turns(self) -> list[Turn]:
         return [
             *_system(self.system),
-            *(Turn(parse_role(said.who), said.value) for said in self.conversations),
+            *(Turn(parse_role(turn.sender), turn.value) for turn in self.conversations),
         ]
 
 
@@ -89,7 +89,7 @@ class _Firefly(BaseModel):
     conversation: list[_Exchange]
 
     def turns(self) -> list[Turn]:
-        return [turn for said in self.conversation for turn in _pair(said.human, said.assistant)]
+        return [turn for pair in self.conversation for turn in _pair(pair.human, pair.assistant)]
 
 
 # Formats by their distinctive field, in this order: an Alpaca row has an `input` too.
@@ -113,7 +113,7 @@ def turns_from_messages(messages: Sequence[Message]) -> list[Turn]:
 
 
 def parse_role(name: str) -> Role:
-    """The role of a speaker's name; InputError for an unknown one."""
+    """The role of a sender's name; InputError for an unknown one."""
     if name not in ROLES:
         raise InputError("", f"unknown role {name!r}; known are {', '.join(ROLES)}")
     return ROLES[name]

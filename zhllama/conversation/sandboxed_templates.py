@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 from zhllama.conversation.template_worker import SECONDS
 
-CHILD = Path(__file__).parent / "template_worker.py"
+WORKER = Path(__file__).parent / "template_worker.py"
 WORDS = "我们 said: 3 + 4 = 7, <b>\n"
 # Test conversations: the usual forms, a long turn, many turns, and content that parses as a large number.
 TRIALS: tuple[tuple[tuple[str, str], ...], ...] = (
@@ -41,25 +41,27 @@ class Renderer:
     """One worker process, started on demand and restarted after it ended; safe across threads and forks."""
 
     def __init__(self) -> None:
-        self._lock, self._child, self._owner = Lock(), cast("subprocess.Popen[str] | None", None), 0
+        self._lock, self._worker, self._owner = Lock(), cast("subprocess.Popen[str] | None", None), 0
 
     def render(
         self, jinja: str, messages: Sequence[Message], specials: Mapping[str, Any], opened: bool
     ) -> str:
         """The text of a conversation, as transformers renders it. Errors: Fails, Exceeds."""
         request = {"template": jinja, "messages": messages, "specials": specials, "opened": opened}
-        if self._owner != os.getpid():  # a lock that was locked during a fork is never released
-            self._lock, self._child, self._owner = Lock(), None, os.getpid()
+        if (
+            self._owner != os.getpid()
+        ):  # after a fork: a lock that another thread had acquired is never released
+            self._lock, self._worker, self._owner = Lock(), None, os.getpid()
         with self._lock:
-            child = self._started()
+            worker = self._running_worker()
             try:
-                print(json.dumps(request, default=str), file=child.stdin, flush=True)
-                line = cast("IO[str]", child.stdout).readline()
+                print(json.dumps(request, default=str), file=worker.stdin, flush=True)
+                line = cast("IO[str]", worker.stdout).readline()
             except BrokenPipeError:
                 line = ""
             if not line.endswith("\n"):
-                self._child = None
-                raise _fault_of(_ended(child))
+                self._worker = None
+                raise _fault_of(_end(worker))
         reply = json.loads(line)
         if "exceeds" in reply:
             raise Exceeds(reply["exceeds"])
@@ -68,27 +70,27 @@ class Renderer:
         return cast(str, reply["text"])
 
     def close(self) -> None:
-        """End the child."""
-        if self._child is not None and self._owner == os.getpid():
-            _ended(self._child)
-            self._child = None
+        """End the worker process."""
+        if self._worker is not None and self._owner == os.getpid():
+            _end(self._worker)
+            self._worker = None
 
-    def _started(self) -> "subprocess.Popen[str]":
-        if self._child is None:
-            one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, encoding="utf-8", env={**os.environ, **one},
+    def _running_worker(self) -> "subprocess.Popen[str]":
+        if self._worker is None:
+            single_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            self._worker = subprocess.Popen(
+                [sys.executable, "-I", str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, encoding="utf-8", env={**os.environ, **single_thread},
                 start_new_session=True,  # so that Ctrl-C reaches only this process
             )  # fmt: skip
-            print(json.dumps([p for p in sys.path if p]), file=self._child.stdin, flush=True)
-        return self._child
+            print(json.dumps([p for p in sys.path if p]), file=self._worker.stdin, flush=True)
+        return self._worker
 
 
-def _ended(child: "subprocess.Popen[str]") -> int:
-    child.kill()
-    code = child.wait()
-    for pipe in (child.stdin, child.stdout):
+def _end(worker: "subprocess.Popen[str]") -> int:
+    worker.kill()
+    code = worker.wait()
+    for pipe in (worker.stdin, worker.stdout):
         with suppress(BrokenPipeError):  # the request that it did not read
             cast("IO[str]", pipe).close()
     return code

@@ -32,7 +32,7 @@ def load() -> Any:
         module.__path__ = [str(folder)]
     try:
         from transformers.utils.chat_template_utils import render_jinja_template
-    except (ImportError, AttributeError):  # another layout of another version
+    except (ImportError, AttributeError):  # another version may have another layout
         for name in [m for m in sys.modules if m.partition(".")[0] == "transformers"]:
             del sys.modules[name]
         from transformers.utils.chat_template_utils import render_jinja_template
@@ -42,7 +42,7 @@ def load() -> Any:
 def bound_memory() -> None:
     """Limit this process to MEMORY in addition to its current size."""
     size = 1 << 30
-    with contextlib.suppress(OSError):  # no such file where there is no Linux
+    with contextlib.suppress(OSError):  # there is no such file on other systems than Linux
         size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from zhllama.ai_statements import ai_statement
 from zhllama.characters import han
 from zhllama.corpus.edits import EMAIL, ID, PHONE, masked
 from zhllama.errors import OptionError
@@ -17,11 +18,6 @@ _NON_CHINESE_TASK = re.compile(
     re.IGNORECASE,
 )
 _CHARACTER_FORM_TASK = re.compile(r"繁[体體]|简[体體]字|正[体體]字|异体字|[简繁]转[简繁]")
-_IS_AI = re.compile(
-    r"\A.{0,12}?(?:作为|身为|我(?:只|仅仅|仅)?是)(?:一个|一名|一位|一款|一种|由)?.{0,14}?(?:AI|人工智能|语言模型|大模型|智能助手|聊天机器人)"
-    r"(?!专家|工程师|研究|领域|技术|产品|行业|公司|专业|课程|爱好者|从业|老师|教师|学)",
-    re.IGNORECASE | re.DOTALL,
-)
 _ATTACHMENT = (
     r"(?:图片|图像|照片|插图|截图|图表|图形|音频|录音|视频|影片|附件|文件|文档|链接|网页|网址|表情包)"
 )
@@ -109,8 +105,7 @@ def matches_blacklist(task: Task, options: FilterOptions) -> str | None:
 
 
 def says_it_is_an_ai(task: Task, options: FilterOptions) -> str | None:
-    match = _IS_AI.match(task.output[:60])
-    return match.group() if match else None
+    return ai_statement(task.output)
 
 
 def needs_missing_attachment(task: Task, options: FilterOptions) -> str | None:

@@ -26,84 +26,84 @@ SCHEMA = 8192  # characters of a response_format: a list of 100,000 values keeps
 BIASES = 300  # tokens of a logit_bias, as with OpenAI
 
 
-class _Known(BaseModel):
+class _StrictModel(BaseModel):
     """An object from a client: null means absent, unknown fields are refused, and strings are not converted to numbers."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
+    def _known(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
             raise ValueError("is not an object")
-        for name in given:
-            if name not in cls.model_fields and given[name] is not None:
+        for name in value:
+            if name not in cls.model_fields and value[name] is not None:
                 raise ValueError(f"has the unknown field {name[:60]!r}")
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: field for name, field in value.items() if field is not None}
 
 
-def _text_of(given: Any) -> Any:
+def _text_of(value: Any) -> Any:
     """A message's text, from a string or from parts of type text."""
-    if not isinstance(given, list):
-        return given
+    if not isinstance(value, list):
+        return value
     texts = []
-    for part in given:
+    for part in value:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise ValueError("has a part that is not of type text: this model reads text only")
         texts.append(part["text"])
     return "\n".join(texts)
 
 
-def _listed(given: Any) -> Any:
-    return [given] if isinstance(given, str) else given
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 def _only(*allowed: Any) -> BeforeValidator:
     """Refuse all but some values: an unsupported field may be sent with its neutral value."""
 
-    def check(given: Any) -> Any:
-        if not any(given == value and type(given) is type(value) for value in allowed):
+    def check(value: Any) -> Any:
+        if not any(value == choice and type(value) is type(choice) for choice in allowed):
             raise ValueError("is not supported by this server")
-        return given
+        return value
 
     return BeforeValidator(check)
 
 
-def _checked_bias(given: dict[str, float]) -> dict[str, float]:
-    if len(given) > BIASES:
+def _checked_bias(value: dict[str, float]) -> dict[str, float]:
+    if len(value) > BIASES:
         raise ValueError(f"has more than {BIASES} tokens")
-    for id, bias in given.items():
+    for id, bias in value.items():
         if not (id.isascii() and id.isdigit() and len(id) < 10) or not -100 <= bias <= 100:
             raise ValueError("is not an object of token ids with numbers from -100 to 100")
-    return given
+    return value
 
 
-def _checked_format(given: dict[str, Any]) -> dict[str, Any]:
-    if given.get("type") not in ("text", "json_object", "json_schema"):
+def _checked_format(value: dict[str, Any]) -> dict[str, Any]:
+    if value.get("type") not in ("text", "json_object", "json_schema"):
         raise ValueError("has no type of text, json_object or json_schema")
-    named = given.get("json_schema")
-    if given["type"] == "json_schema" and not (
-        isinstance(named, dict) and isinstance(named.get("schema"), dict)
+    schema = value.get("json_schema")
+    if value["type"] == "json_schema" and not (
+        isinstance(schema, dict) and isinstance(schema.get("schema"), dict)
     ):
         raise ValueError("has no json_schema with a schema")
-    if len(json.dumps(given)) > SCHEMA:
+    if len(json.dumps(value)) > SCHEMA:
         raise ValueError(f"has a schema of more than {SCHEMA:,} characters")
-    return given
+    return value
 
 
-class RequestMessage(_Known):
+class RequestMessage(_StrictModel):
     """One turn; `developer` is the newer name of `system`."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_text_of)]
 
 
-class StreamOptions(_Known):
+class StreamOptions(_StrictModel):
     include_usage: bool = False
     include_obfuscation: Annotated[Any, _only(False)] = None
 
 
-class _Request(_Known):
+class _Request(_StrictModel):
     model: str
     max_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -113,7 +113,7 @@ class _Request(_Known):
         list[Annotated[str, Field(min_length=1, max_length=256)]],
         FailFast(),
         Field(max_length=STOPS),
-        BeforeValidator(_listed),
+        BeforeValidator(_as_list),
     ] = []
     presence_penalty: float = Field(0, ge=-2, le=2)
     frequency_penalty: float = Field(0, ge=-2, le=2)
@@ -213,13 +213,13 @@ AnyRequest = TypeVar("AnyRequest", ChatRequest, CompletionRequest)
 def read_request(kind: type[AnyRequest], body: bytes, names: Collection[str]) -> AnyRequest:
     """A body as a request to one of the models `names`. Errors: Refusal, which names the field."""
     try:
-        given = from_json(body, allow_inf_nan=False)
+        fields = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Refusal(400, f"The body is not JSON: {error}.") from None
-    if not isinstance(given, dict):
+    if not isinstance(fields, dict):
         raise Refusal(400, "The body is not a JSON object.")
     try:
-        request = kind.model_validate(given)
+        request = kind.model_validate(fields)
     except ValidationError as error:
         raise _refusal(error) from None
     if request.model not in names:

@@ -78,7 +78,7 @@ class Engine:
             filtered = StopStrings(until, emit, stop)
             result = self.model.generate(prompt, sampling, stop, filtered.put)
             filtered.end()
-            return GenerationResult("stop", result.tokens) if filtered.found else result
+            return GenerationResult("stop", result.tokens) if filtered.matched else result
 
         with self._lock:
             if len(self._stops) > self._limit:

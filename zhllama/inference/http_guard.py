@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
-MOST_BYTES = 8 << 20  # of a body
+MAX_BODY_BYTES = 8 << 20  # of one body
 MAX_OPEN_BYTES = 64 << 20  # of all bodies of open requests
 BODY_SECONDS = 30.0  # for a whole body
 # The rest of a refused body is read and dropped for this long, so that its sender reads the refusal.
@@ -46,7 +46,7 @@ class HostNames(NamedTuple):
     names: frozenset[str]
     numbers: bool
 
-    def holds(self, host: str) -> bool:
+    def allows(self, host: str) -> bool:
         """Whether a Host header (name, or name and port) is allowed; the port is ignored."""
         name = _name_of(host)
         return name in self.names or (self.numbers and _is_address(name))
@@ -84,8 +84,10 @@ class Guard:
     `allowed` decides on a route by its method and path; without it every route is allowed.
     """
 
-    def __init__(self, app: Any, named: HostNames, allowed: Callable[[str, str], bool] | None = None) -> None:
-        self._app, self._named, self._allowed = app, named, allowed
+    def __init__(
+        self, app: Any, host_names: HostNames, allowed: Callable[[str, str], bool] | None = None
+    ) -> None:
+        self._app, self._host_names, self._allowed = app, host_names, allowed
         self._open_bytes = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -109,18 +111,18 @@ class Guard:
             response = refusal.response()
             response.headers["connection"] = "close"
             await response(scope, receive, send)
-        except _Left:
+        except _ClientLeft:
             pass
         finally:
             self._open_bytes -= size
 
     def _check(self, scope: Any, headers: Headers) -> None:
         host = headers.get("host", "")
-        if not self._named.holds(host):
-            raise Refusal(403, f"Host {host[:100]!r} is not the address that is served.", "Host")
+        if not self._host_names.allows(host):
+            raise Refusal(403, f"Host {host[:100]!r} is not an address of this server.", "Host")
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
-            raise Refusal(403, f"Pages of {origin[:100]!r} may not ask this server.", "Origin")
+            raise Refusal(403, f"Pages of {origin[:100]!r} may not call this server.", "Origin")
         if self._allowed is not None and not self._allowed(scope["method"], scope["path"]):
             raise Refusal(404, f"There is no {scope['method']} {scope['path'][:100]}.")
         if headers.get("content-encoding", "identity").lower() != "identity":
@@ -130,27 +132,27 @@ class Guard:
             self._check_size(int(length[:20]))
 
     def _check_size(self, size: int) -> None:
-        if size > MOST_BYTES:
-            raise Refusal(413, f"The body is larger than {MOST_BYTES >> 20} MiB.")
+        if size > MAX_BODY_BYTES:
+            raise Refusal(413, f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.")
         if self._open_bytes > MAX_OPEN_BYTES:
             raise Refusal(503, "Too many large requests at once. Try again later.")
 
 
-class _Left(Exception):
+class _ClientLeft(Exception):
     """The client left."""
 
 
 async def _parts(receive: Any, deadline: float) -> Any:
-    """The body piece by piece. Errors: _Left, Refusal after the deadline."""
+    """The body piece by piece. Errors: _ClientLeft, Refusal after the deadline."""
     more = True
     while more:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 message = await receive()
         except TimeoutError:
-            raise Refusal(408, f"The body did not come within {BODY_SECONDS:.0f} s.") from None
+            raise Refusal(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
         if message["type"] != "http.request":
-            raise _Left
+            raise _ClientLeft
         yield message.get("body", b"")
         more = message.get("more_body", False)
 
@@ -159,7 +161,7 @@ async def _drain(receive: Any) -> None:
     try:
         async for _ in _parts(receive, time.monotonic() + DRAIN_SECONDS):
             pass
-    except (Refusal, _Left):
+    except (Refusal, _ClientLeft):
         pass
 
 

@@ -81,7 +81,7 @@ class _Service:
         query = read_request(kind, await request.body(), [str(self.card["id"])])
         model = self._engine.model
         if query.kind == ChatRequest.kind and query.schema_to_follow() is not None and not model.schemas:
-            raise Refusal(400, "response_format: this model cannot be held to one.", "response_format")
+            raise Refusal(400, "response_format: this model does not support it.", "response_format")
         prompt_tokens = await self._count(query)
         room = model.context - prompt_tokens
         if room < 1:
@@ -103,8 +103,8 @@ class _Service:
         try:
             prompt_tokens = await loop.run_in_executor(self._counting, model.count, query.prompt)
         except ZhllamaError as error:  # the template refuses such a conversation
-            content = f"{query.prompt_field}: {' '.join(str(error).split())}"
-            raise Refusal(400, content, query.prompt_field) from error
+            message = f"{query.prompt_field}: {' '.join(str(error).split())}"
+            raise Refusal(400, message, query.prompt_field) from error
         if not prompt_tokens:
             raise Refusal(400, f"{query.prompt_field}: contains no tokens.", query.prompt_field)
         return prompt_tokens
@@ -117,15 +117,15 @@ class _Running:
         self._stop, self._outputs = Event(), asyncio.Queue[str | Future[GenerationResult]]()
         loop = asyncio.get_running_loop()
 
-        def hear(output: str | Future[GenerationResult]) -> None:
+        def receive(output: str | Future[GenerationResult]) -> None:
             with suppress(RuntimeError):  # the loop is closed: the client left
                 loop.call_soon_threadsafe(self._outputs.put_nowait, output)
 
         try:
-            self._future = engine.submit(query.prompt, sampling, self._stop, hear, tuple(query.stop))
+            self._future = engine.submit(query.prompt, sampling, self._stop, receive, tuple(query.stop))
         except Busy as error:
             raise Refusal(503, str(error), code="busy") from error
-        self._future.add_done_callback(hear)
+        self._future.add_done_callback(receive)
 
     async def output(self) -> AsyncIterator[Output]:
         """The pieces, then the result. Errors: whatever the model raises."""
@@ -233,10 +233,10 @@ async def _gone(request: Request) -> None:
 
 
 def _too_long(query: ChatRequest | CompletionRequest, size: str, context: int) -> Refusal:
-    content = (
+    message = (
         f"{query.prompt_field}: {size} do not fit the model's context of {context:,} tokens with an answer."
     )
-    return Refusal(400, content, query.prompt_field, "context_length_exceeded")
+    return Refusal(400, message, query.prompt_field, "context_length_exceeded")
 
 
 def _refused(error: Exception) -> Refusal:
@@ -244,8 +244,8 @@ def _refused(error: Exception) -> Refusal:
     return Refusal(400, " ".join(str(error).split())[:300])
 
 
-def _check_type(given: str) -> None:
-    kind, _, rest = given.partition(";")
+def _check_type(content_type: str) -> None:
+    kind, _, rest = content_type.partition(";")
     charset = rest.strip().lower().removeprefix("charset=").strip('"') if rest else "utf-8"
     if kind.strip().lower() != "application/json" or charset not in ("utf-8", "utf8"):
         raise Refusal(415, "Content-Type is not application/json in UTF-8.", "Content-Type")

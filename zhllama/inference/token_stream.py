@@ -20,7 +20,7 @@ class TokenStream:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        # The number of ids whose text was returned; they stay for the space between them and the next.
+        # The number of ids whose text was returned; decoding the next ids without them would lose a space.
         self._shown = 0
 
     def put(self, id: int) -> str:
@@ -57,16 +57,16 @@ class StopStrings:
 
     def __init__(self, strings: tuple[str, ...], emit: Callable[[str], None], stop: Event) -> None:
         self._strings, self._emit, self._stop = strings, emit, stop
-        self._waiting, self.found = "", False
+        self._waiting, self.matched = "", False
 
     def put(self, piece: str) -> None:
         """Emit the part of this piece that cannot belong to a stop string."""
-        if self.found:
+        if self.matched:
             return
         text = self._waiting + piece
         positions = [at for string in self._strings if (at := text.find(string)) >= 0]
         if positions:
-            self.found, self._waiting = True, ""
+            self.matched, self._waiting = True, ""
             self._emit(text[: min(positions)])
             self._stop.set()
             return
@@ -87,7 +87,7 @@ class StopStrings:
 def stream_from_thread(work: Callable[[Callable[[str], None]], object], stop: Event) -> Iterator[str]:
     """Run `work` in a thread and yield the text that it passes to its argument.
 
-    So the consumer can be interrupted at any time. When it ends, `stop` is set and the thread is joined.
+    The consumer can therefore be interrupted at any time. When it ends, `stop` is set and the thread is joined.
     Errors: whatever `work` raises.
     """
     pieces: Queue[str | Exception | None] = Queue()

@@ -22,7 +22,8 @@ from zhllama.model.load import open_model
 from zhllama.pretrained import refuse_generation_code
 from zhllama.training.hardware import has_amx
 
-CONTEXT = 2048  # tokens, for a model without a limit in its config: BLOOM, which was trained on as many
+# Tokens, for a model without a limit in its config, such as BLOOM, which was trained on this length.
+CONTEXT = 2048
 PLAIN = "alpaca"  # the template for a model without one
 
 

@@ -15,11 +15,11 @@ from zhllama.inference.generation_queue import WAITING
 
 ENGLISH = {
     "system": "System prompt",
-    "system_hint": "Who the model is to be, e.g. a patient teacher of Chinese",
+    "system_hint": "The role of the model, e.g. a patient teacher of Chinese",
     "settings": "Settings",
-    "temperature": "Temperature (0: always the likeliest)",
+    "temperature": "Temperature (0: always the most probable token)",
     "top_p": "Top-p",
-    "max_tokens": "Tokens of an answer, at most",
+    "max_tokens": "Maximum tokens of an answer",
     "message": "Say something",
     "new_chat": "New chat",
 }
