@@ -73,7 +73,7 @@ class ConversationCleaner:
             return Rejected("not JSON", row.reason)
         clean, edits = _without_surrogates(row), set[str]()
         if clean != row:
-            edits.add("half characters")
+            edits.add("lone surrogates")
         try:
             turns = repaired(turns_of(clean, where), edits)
         except InputError as error:
@@ -190,8 +190,8 @@ def _repaired_text(turn: Turn, edits: set[str]) -> str:
         edits.add("HTML to Markdown")
     plain = without_buttons(text)
     if plain != text:
-        edits.add("buttons of the page")
+        edits.add("button labels")
     formed = unicode_form(plain)
     if formed != plain.strip():
-        edits.add("spaces and unseen characters")
+        edits.add("whitespace and invisible characters")
     return formed
