@@ -33,4 +33,4 @@ class MissingPackage(ZhllamaError):
 
 
 class BrokenPromise(ZhllamaError):
-    """A proof failed: the output does not fulfil what its recipe promises."""
+    """A proof failed: the output does not fulfill what its recipe promises."""

@@ -72,7 +72,7 @@ def read_pipeline(
     whole, node = read_with_lines(path, "a pipeline")
     unknown = sorted(whole.keys() - {"out", "values", "steps", "about"})
     if unknown:
-        raise InputError(path, f"has an unknown part {unknown[0]!r}", "Known are about, out, values, steps")
+        raise InputError(path, f"has an unknown key {unknown[0]!r}", "Its keys are about, out, values, steps")
     lines = _lines_of(node)
     values, steps = whole.get("values") or {}, whole.get("steps")
     if not isinstance(values, dict) or not isinstance(steps, dict) or not steps:
@@ -169,7 +169,7 @@ class _StepReader:
                 return str(steps[name].out)
             known = [*self.values, *(f"{step}.out" for step in steps)]
             remedy = (
-                f"Known here are: {', '.join(known) or 'none'}" if name not in self.values else "Give --set"
+                f"Defined here are: {', '.join(known) or 'none'}" if name not in self.values else "Give --set"
             )
             raise InputError(self.where, f"{match[0]} is not defined", remedy)
 

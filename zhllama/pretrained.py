@@ -31,7 +31,7 @@ GENERATION_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start
 def open_config(folder: Path) -> Any:
     """The transformers config of a folder.
 
-    Errors: InputError for an unknown model type and one that needs its own code, MissingPackage, and whatever transformers raises.
+    Errors: InputError for an unknown model type and one that needs its own code, MissingPackage, and any error of transformers.
     """
     try:
         from transformers import AutoConfig
@@ -54,7 +54,7 @@ def open_config(folder: Path) -> Any:
 def config_of(settings: Mapping[str, Any], where: object) -> Any:
     """The transformers config from the contents of a config.json.
 
-    Errors: InputError for one that names code on a hub, KeyError without a model type; whatever transformers raises.
+    Errors: InputError for one that names code on a hub, KeyError without a model type; any error of transformers.
     """
     from transformers import AutoConfig
 
@@ -67,7 +67,7 @@ def config_of(settings: Mapping[str, Any], where: object) -> Any:
 def open_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder as transformers loads it.
 
-    Errors: InputError for one that needs its own code, and whatever transformers raises.
+    Errors: InputError for one that needs its own code, and any error of transformers.
     """
     from transformers import AutoTokenizer
 
@@ -87,7 +87,7 @@ def open_tokenizer(folder: Path) -> Any:
 def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
     """The causal language model of a folder; with `output_loading_info` a pair of the model and the loading info.
 
-    Errors: InputError for a folder with an adapter beside its weights; whatever transformers raises.
+    Errors: InputError for a folder with an adapter beside its weights; any error of transformers.
     """
     from transformers import AutoModelForCausalLM
 
@@ -100,7 +100,7 @@ def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
 
 
 def build_causal(config: Any) -> Any:
-    """A causal language model of a config with new weights; whatever transformers raises."""
+    """A causal language model of a config with new weights; any error of transformers."""
     from transformers import AutoModelForCausalLM
 
     return _build(AutoModelForCausalLM, config)
@@ -121,7 +121,7 @@ def _build(auto: Any, config: Any) -> Any:
 def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """A PEFT model of `model` and the LoRA adapter in a folder; if `model` is a PEFT model already, the adapter is added.
 
-    Errors: InputError for an adapter of another type and one that names code, MissingPackage; whatever PEFT raises.
+    Errors: InputError for an adapter of another type and one that names code, MissingPackage; any error of PEFT.
     """
     try:
         from peft import PeftModel

@@ -22,8 +22,8 @@ class ConversationPart:
     cut: bool = False
 
 
-def split(conversation: Conversation, length: Length, most: int) -> list[ConversationPart] | None:
-    """The parts of a conversation, each of at most `most` tokens; None where its system prompt alone leaves no room.
+def split(conversation: Conversation, length: Length, max_tokens: int) -> list[ConversationPart] | None:
+    """The parts of a conversation, each of at most `max_tokens` tokens; None where its system prompt leaves no room.
 
     Every part begins with the system turn. Apart from these, and unless a part is `cut`, the parts' turns in order are the
     turns of the conversation.
@@ -32,19 +32,19 @@ def split(conversation: Conversation, length: Length, most: int) -> list[Convers
     parts: list[tuple[list[Turn], bool]] = []
     current: list[Turn] = []
     for exchange in _exchanges(rest):
-        if length([*system, *current, *exchange]) <= most:
+        if length([*system, *current, *exchange]) <= max_tokens:
             current += exchange
             continue
         if current:
             parts.append((current, False))
         current = exchange
-        if length([*system, *exchange]) > most:
-            truncated = _truncate(system, exchange, length, most)
+        if length([*system, *exchange]) > max_tokens:
+            truncated = _truncate(system, exchange, length, max_tokens)
             if truncated is None:
                 return None
             parts.append((truncated, True))
             current = []
-    if not rest and length(system) > most:
+    if not rest and length(system) > max_tokens:
         return None
     if current or not parts:
         parts.append((current, False))
@@ -70,7 +70,7 @@ def _exchanges(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
         yield current
 
 
-def _truncate(system: list[Turn], exchange: list[Turn], length: Length, most: int) -> list[Turn] | None:
+def _truncate(system: list[Turn], exchange: list[Turn], length: Length, max_tokens: int) -> list[Turn] | None:
     """The longest beginning of an exchange that fits; a long question and a long answer get about half each.
 
     None where one character of each turn does not fit.
@@ -78,16 +78,16 @@ def _truncate(system: list[Turn], exchange: list[Turn], length: Length, most: in
     question, *answers = exchange
     first_character = replace(question, text=question.text[:1])
     shortest = [replace(turn, text=turn.text[:1]) for turn in answers]
-    alone = length([*system, first_character, *shortest])
-    if alone > most:
+    least = length([*system, first_character, *shortest])
+    if least > max_tokens:
         return None
-    half = (alone + most) // 2
+    half = (least + max_tokens) // 2
     short = length([*system, first_character, *answers]) <= half
-    room, following = (most, answers) if short else (half, shortest)
+    room, following = (max_tokens, answers) if short else (half, shortest)
     result = [_beginning(question, lambda turn: length([*system, turn, *following]) <= room)]
     for number, answer in enumerate(answers, 1):
         rest = shortest[number:]
-        result.append(_beginning(answer, lambda turn: length([*system, *result, turn, *rest]) <= most))  # noqa: B023
+        result.append(_beginning(answer, lambda turn: length([*system, *result, turn, *rest]) <= max_tokens))  # noqa: B023
     return result
 
 

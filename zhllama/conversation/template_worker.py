@@ -42,7 +42,7 @@ def load() -> Any:
 def bound_memory() -> None:
     """Limit this process to MEMORY in addition to its current size."""
     size = 1 << 30
-    with contextlib.suppress(OSError):  # there is no such file on other systems than Linux
+    with contextlib.suppress(OSError):  # the file exists only on Linux
         size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))

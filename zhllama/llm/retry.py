@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
 FIRST_TRIES, TRIES = 3, 8  # attempts per request: before the first success of the run, and after it
 FAILURES = 3  # consecutive failures of one server before the others are preferred
-PATIENCE = (
-    900.0  # seconds: the longest `retry-after` that is honored, and the longest time without any success
-)
+# Seconds: the longest `retry-after` that is honored, and the longest time without any success.
+PATIENCE = 900.0
 QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "Arrearage"}
 FILTERED = {"content_filter", "content_policy_violation", "data_inspection_failed", "DataInspectionFailed"}
 
