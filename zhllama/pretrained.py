@@ -100,7 +100,7 @@ def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
 
 
 def build_causal(config: Any) -> Any:
-    """A causal language model of a config with new weights; any error of transformers."""
+    """A causal language model of a config with new weights. Errors: any error of transformers."""
     from transformers import AutoModelForCausalLM
 
     return _build(AutoModelForCausalLM, config)

@@ -80,7 +80,7 @@ class ConversationEncoder:
         return ids
 
     def _continued(self, text: str, before: str, where: str) -> list[int]:
-        """The ids of a text that follows `before`; SentencePiece would add a space to the text by itself."""
+        """The ids of a text after `before`; tokenized without it, SentencePiece would add a space."""
         left, both = self._short(before), self._ids(before + text)
         if both[: len(left)] != left:
             raise _unfit(where, f"the tokenizer merges an answer with the {before!r} before it")

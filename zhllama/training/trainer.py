@@ -154,9 +154,8 @@ class TrainingLog(TrainerCallback):
 
     def __init__(self, path: Path, tokens_per_step: int, report: Report) -> None:
         self.path, self.tokens_per_step, self.report = path, tokens_per_step, report
-        self._started = self._spent = (
-            0.0  # seconds in steps since the last line, without validation and saving
-        )
+        # `_spent`: seconds in steps since the last line, without validation and saving.
+        self._started = self._spent = 0.0
         self._steps = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
