@@ -20,9 +20,8 @@ from zhllama.conversation.read_conversations import accepted_rows, read_conversa
 from zhllama.conversation.template import template_for
 from zhllama.manifest import read_manifest
 from zhllama.model.chain import resolve_chain
-from zhllama.model.load import load_transformers_tokenizer, open_model, read_model_config
+from zhllama.model.load import load_transformers_tokenizer, open_model
 from zhllama.resources import shipped
-from zhllama.training.chat_model_info import keeps_samples_apart
 from zhllama.training.lora import add_adapters
 from zhllama.training.options import Lora
 from zhllama.training.packed_blocks import examples
@@ -185,13 +184,10 @@ def test_killed_anywhere_a_run_ends_with_the_same_bytes(ground: Path) -> None:
 
 
 def test_bloom_takes_each_sample_alone(ground: Path) -> None:
-    """BELLE's kind: no position_ids, and a batch is only as long as its longest sample."""
+    """BELLE's kind: it separates no documents, and a batch is only as long as its longest sample."""
     write_model(ground / "bloom", kind="bloom", tied=True)
-    assert not keeps_samples_apart(read_model_config(ground / "bloom")) and keeps_samples_apart(
-        read_model_config(ground / "base")
-    )
     told = line(ground, *sft("bloom", "run", "--steps", 6, "--lora-rank", 4))
-    assert told.code == 0 and "bloom takes no position_ids: each sample has a block of its own" in told.err
+    assert told.code == 0 and "bloom: documents of one block would see each other, so each has a block of its own" in told.err
     bits = read_manifest(ground / "run")["figures"]["answers_bits_per_character"]
     assert bits["after"] < bits["before"]
     layers = {n.split(".")[-3] for n in load_file(ground / "run" / "adapter" / "adapter_model.safetensors")}

@@ -176,7 +176,7 @@ def sft(
         files = [path for source in sources for path in source.files]
         run = Run(out, "sft", recorded, [*files, *validation, *found.info.inputs()], force, resume, seed)
         job = ChatTuningJob(
-            sources, validation, found.encoder, cache or default_cache(), skip_bad=skip_bad, one_per_block=found.one_per_block, note=warn
+            sources, validation, found.encoder, cache or default_cache(), skip_bad=skip_bad, note=warn
         )  # fmt: skip
         manifest = train(job, options, found.info, run, hooks_for(bar, "encoding", as_json))
     if manifest is None:

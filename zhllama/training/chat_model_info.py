@@ -14,20 +14,15 @@ from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.model_info import ModelInfo, check_length, check_old_rows, old_rows_from_manifests
 from zhllama.training.options import TrainingOptions
 from zhllama.training.plan import shape_of
-from zhllama.training.prepare_model import takes_position_ids
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 
 @dataclass(frozen=True)
 class ChatModelInfo:
-    """A model and its conversation encoder.
-
-    `one_per_block`: the model takes no position_ids, so that two samples in one block would attend to each other.
-    """
+    """A model and its conversation encoder."""
 
     info: ModelInfo
     encoder: ConversationEncoder
-    one_per_block: bool
 
 
 def inspect_chat_model(model: str, template: str, options: TrainingOptions, folder: Path) -> ChatModelInfo:
@@ -54,8 +49,7 @@ def inspect_chat_model(model: str, template: str, options: TrainingOptions, fold
     if grows and not n_old:
         n_old = rows
     info = ModelInfo(chain, config, document_tokenizer, max(rows, document_tokenizer.size), n_old, grows)
-    encoder = ConversationEncoder(tokenizer, chat_template)
-    return ChatModelInfo(info, encoder, not keeps_samples_apart(config))
+    return ChatModelInfo(info, ConversationEncoder(tokenizer, chat_template))
 
 
 def _check_new_tokens(template: ChatTemplate, tokenizer: Any, n_ids: int, options: TrainingOptions) -> None:
@@ -64,10 +58,3 @@ def _check_new_tokens(template: ChatTemplate, tokenizer: Any, n_ids: int, option
     if new and options.rows == "none" and not options.full:
         message = f"leaves the new rows of {', '.join(new)} untrained"
         raise OptionError("--rows none", message, "Give --rows new or all, or --template alpaca")
-
-
-def keeps_samples_apart(config: Any) -> bool:
-    """Return whether a model of this config separates the samples of a block, by position_ids that restart."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    return takes_position_ids(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])

@@ -16,6 +16,7 @@ from zhllama.errors import InputError, OptionError
 from zhllama.io.files import sha256
 from zhllama.io.text import Advance, find_files, read_documents
 from zhllama.training.document_tokenizer import DocumentTokenizer
+from zhllama.training.options import Fit
 from zhllama.training.packed_blocks import (
     META,
     VALIDATION,
@@ -26,7 +27,7 @@ from zhllama.training.packed_blocks import (
     examples,
     write_blocks,
 )
-from zhllama.training.packing import concatenate, pack
+from zhllama.training.packing import pack
 
 SHUFFLE_BUFFER = 2048  # blocks of a stream to draw the next one from: 25 MB at 512 tokens
 # Every hundredth document goes to the validation split, up to so many characters.
@@ -87,6 +88,7 @@ def cached_blocks(
     size: int,
     cache: Path,
     *,
+    fit: Fit = "concatenate",
     field: str = "text",
     advance: Advance | None = None,
 ) -> PackedBlocks:
@@ -95,7 +97,7 @@ def cached_blocks(
     Errors: InputError if the text does not fill one block.
     """
     text = source.hash() if field == "text" else f"{source.hash()} {field}"
-    origin = BlocksOrigin(text, tokenizer.hash, size, "concatenate", validation_split=True)
+    origin = BlocksOrigin(text, tokenizer.hash, size, fit, validation_split=True)
     folder = cache / origin.key()
     if (folder / META).is_file():
         return PackedBlocks.open(folder)
@@ -180,6 +182,7 @@ def stream(
     seed: int,
     *,
     field: str = "text",
+    fit: Fit = "concatenate",
     window: int = 200_000,
     buffer: int = SHUFFLE_BUFFER,
 ) -> Iterator[Example]:
@@ -189,7 +192,7 @@ def stream(
     these and `window` tokens per source. Errors: InputError if a source does not fill one block.
     """
     streams = [
-        _endless(source, tokenizer, size, field, window, buffer, (seed, 2, number))
+        _endless(source, tokenizer, size, field, fit, window, buffer, (seed, 2, number))
         for number, source in enumerate(sources)
     ]
     shares = np.array([source.weight for source in sources])
@@ -208,9 +211,10 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     size: int
     seed: int
     field: str
+    fit: Fit = "concatenate"
 
     def __iter__(self) -> Iterator[Example]:
-        return stream(self.sources, self.tokenizer, self.size, self.seed, field=self.field)
+        return stream(self.sources, self.tokenizer, self.size, self.seed, field=self.field, fit=self.fit)
 
 
 def _endless(
@@ -218,6 +222,7 @@ def _endless(
     tokenizer: DocumentTokenizer,
     size: int,
     field: str,
+    fit: Fit,
     window: int,
     buffer: int,
     seed: tuple[int, ...],
@@ -225,7 +230,7 @@ def _endless(
     for epoch in itertools.count():
         rng = np.random.default_rng([*seed, epoch])
         files = [source.files[number] for number in rng.permutation(len(source.files))]
-        packed = concatenate(tokenizer.documents(read_documents(files, field)), size, window)
+        packed = pack(tokenizer.documents(read_documents(files, field)), size, fit, tokenizer.end, window)
         empty = True
         for block in _shuffled(itertools.chain.from_iterable(map(examples, packed)), buffer, rng):
             empty = False

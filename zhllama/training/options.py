@@ -8,7 +8,7 @@ from zhllama.errors import OptionError
 Precision = Literal["fp32", "bf16", "fp16"]
 WhichMatrices = Literal["input", "both"]
 WhichRows = Literal["new", "used", "all", "none"]
-Fit = Literal["concatenate", "best-fit"]
+Fit = Literal["concatenate", "best-fit", "one-per-block"]
 Schedule = Literal["cosine", "linear", "constant"]
 Checkpointing = Literal["auto", "on", "off"]
 

@@ -1,4 +1,4 @@
-"""Packing of documents into blocks of one length: concatenated and cut, or whole documents by best fit."""
+"""Packing of documents into blocks of one length: concatenated and cut, by best fit, or one document per block."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,9 +32,13 @@ class TokenizedSample:
     bytes: int
 
 
-def pack(documents: Iterable[TokenizedDocument], size: int, fit: Fit, filler: int) -> Iterator[Packed]:
+def pack(
+    documents: Iterable[TokenizedDocument], size: int, fit: Fit, filler: int, window: int = WINDOW
+) -> Iterator[Packed]:
     """Pack documents, each with its end of text, into blocks of `size`, in bounded memory, a window at a time."""
-    return concatenate(documents, size) if fit == "concatenate" else best_fit(documents, size, filler)
+    if fit == "concatenate":
+        return concatenate(documents, size, window)
+    return best_fit(documents, size, filler, window, one_per_block=fit == "one-per-block")
 
 
 def concatenate(documents: Iterable[TokenizedDocument], size: int, window: int = WINDOW) -> Iterator[Packed]:
@@ -75,9 +79,17 @@ def _cut(
 
 
 def best_fit(
-    documents: Iterable[TokenizedDocument], size: int, filler: int, window: int = WINDOW
+    documents: Iterable[TokenizedDocument],
+    size: int,
+    filler: int,
+    window: int = WINDOW,
+    *,
+    one_per_block: bool = False,
 ) -> Iterator[Packed]:
-    """Pack whole documents, longest first, each into the fullest block with room; documents above `size` are cut first."""
+    """Pack whole documents, longest first, each into the fullest block with room; documents above `size` are cut first.
+
+    With `one_per_block` every document, or part of one, has a block of its own, in the order of the documents.
+    """
     pending: list[NDArray[np.int32]] = []
     count = 0
     for document in documents:
@@ -85,10 +97,10 @@ def best_fit(
         pending += [ids[at : at + size] for at in range(0, len(ids), size)]
         count += len(ids)
         if count >= window:
-            yield _fill(pending, size, filler)
+            yield _fill(pending, size, filler, one_per_block)
             pending, count = [], 0
     if pending:
-        yield _fill(pending, size, filler)
+        yield _fill(pending, size, filler, one_per_block)
 
 
 def pack_samples(
@@ -113,11 +125,8 @@ def pack_samples(
 
 
 def _fill_samples(samples: list[TokenizedSample], size: int, filler: int, one_per_block: bool) -> Packed:
-    if one_per_block:
-        bins = [[number] for number in range(len(samples))]
-    else:
-        bins = best_fit_decreasing([len(sample.ids) for sample in samples], size)
-    packed = _fill([sample.ids for sample in samples], size, filler, bins)
+    bins = _bins([len(sample.ids) for sample in samples], size, one_per_block)
+    packed = _fill([sample.ids for sample in samples], size, filler, one_per_block)
     answers = np.zeros(packed.ids.shape, np.bool_)
     for block, members in enumerate(bins):
         mask = np.concatenate([samples[member].answers for member in members])
@@ -125,10 +134,14 @@ def _fill_samples(samples: list[TokenizedSample], size: int, filler: int, one_pe
     return replace(packed, answers=answers)
 
 
-def _fill(
-    parts: list[NDArray[np.int32]], size: int, filler: int, bins: list[list[int]] | None = None
-) -> Packed:
-    bins = best_fit_decreasing([len(part) for part in parts], size) if bins is None else bins
+def _bins(lengths: list[int], size: int, one_per_block: bool) -> list[list[int]]:
+    if one_per_block:
+        return [[number] for number in range(len(lengths))]
+    return best_fit_decreasing(lengths, size)
+
+
+def _fill(parts: list[NDArray[np.int32]], size: int, filler: int, one_per_block: bool) -> Packed:
+    bins = _bins([len(part) for part in parts], size, one_per_block)
     ids = np.full((len(bins), size), filler, np.int32)
     used = np.zeros(len(bins), np.int32)
     starts: list[tuple[int, int]] = []

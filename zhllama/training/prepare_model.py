@@ -1,6 +1,5 @@
 """A model prepared for training: opened with the results of earlier runs, with adapters and trainable rows in place."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from zhllama.errors import InputError
 from zhllama.model.chain import Chain
 from zhllama.model.load import open_model
 from zhllama.model.trained_rows import apply_trained_rows
@@ -16,49 +16,76 @@ from zhllama.training.four_bit import loading_options
 from zhllama.training.hardware import DTYPES
 from zhllama.training.lora import add_adapters
 from zhllama.training.options import Lora, Precision, WhichMatrices
-from zhllama.training.trainable_rows import RowLayout, TrainableRows, check_head, make_rows_trainable
+from zhllama.training.probe import Probe, probe_model, scales_loss_by_count, separates_documents
+from zhllama.training.trainable_rows import PlainRows, RowLayout, TrainableRows, rows_by_probe
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model with its earlier runs merged in, and what was found out about it with a few tokens."""
+
+    model: Any
+    probe: Probe
+    separates_documents: bool
 
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A model in training: `model` is what the Trainer gets, a PEFT model in stage 2."""
+    """A model in training: `model` is what the Trainer gets, a PEFT model in stage 2.
+
+    `plain_reason`: why the model keeps its own embedding, head and loss; None if it has ours.
+    """
 
     model: Any
-    rows: TrainableRows
-    keeps_documents_apart: bool
+    rows: TrainableRows | PlainRows
+    plain_reason: str | None
 
 
-def prepare_model(
-    chain: Chain, layout: RowLayout, matrices: WhichMatrices, lora: Lora | None, precision: Precision, device: torch.device,
-    *, full: bool = False, four_bit: bool = False, checkpointing: bool = False, sharded: bool = False,
-) -> PreparedModel:  # fmt: skip
-    """Open the chain with its earlier runs merged in, and make rows and adapters trainable, or with `full` everything.
+def open_for_training(
+    chain: Chain, matrices: WhichMatrices | None, precision: Precision, device: torch.device,
+    *, full: bool = False, four_bit: bool = False, sharded: bool = False,
+) -> OpenedModel:  # fmt: skip
+    """Open the chain with its earlier runs merged in, and run a few tokens through it as transformers does.
 
-    Frozen parameters are in `precision`, or with `four_bit` the linear layers in 4 bits; trainable ones are in fp32.
-    torch's seed decides the initial values of the adapters.
+    `matrices`: which of them will have trainable rows, None for no rows. Frozen parameters are in `precision`, or with
+    `four_bit` the linear layers in 4 bits; trainable matrices are in fp32.
     """
     dtype = torch.float32 if full else DTYPES[precision]
     loading = loading_options(dtype, device) if four_bit else None
     model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype, loading=loading).model
-    check_head(model)
     norms_to_fp32(model)
-    if layout.first < model.get_input_embeddings().num_embeddings:
+    if matrices is not None:
         _matrices_to_fp32(model, chain.runs, matrices)
     if not (four_bit or sharded):  # a sharded model is moved part by part, for it may not fit as a whole
         model.to(device)
-    model.requires_grad_(full)
+    autocast = None if precision == "fp32" else DTYPES[precision]
+    probe = probe_model(model, autocast)
     if device.type == "cpu":
         use_document_attention(model)
+    return OpenedModel(model, probe, separates_documents(model, autocast))
+
+
+def prepare_model(
+    opened: OpenedModel, layout: RowLayout, matrices: WhichMatrices, lora: Lora | None,
+    *, full: bool = False, checkpointing: bool = False, sharded: bool = False,
+) -> PreparedModel:  # fmt: skip
+    """Make rows and adapters of an opened model trainable, or with `full` everything.
+
+    torch's seed decides the initial values of the adapters. Errors: InputError for a sharded model that cannot take our
+    modules and has frozen rows, since sharding loses the masks of gradients.
+    """
+    model = opened.model
+    model.requires_grad_(full)
     trained = add_adapters(model, lora) if lora is not None else model
-    rows = make_rows_trainable(model, layout.on(device), matrices)
+    rows, plain_reason = rows_by_probe(model, layout, matrices, opened.probe)
+    if plain_reason is not None and sharded and rows.masked:
+        message = f"cannot train some of its rows while it is sharded: {plain_reason}"
+        raise InputError(model.config.model_type, message, "Give --rows all, or do without FSDP and ZeRO")
+    if not scales_loss_by_count(model, opened.probe):
+        model.accepts_loss_kwargs = False  # the Trainer then averages the micro-batches of a step
     if checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    return PreparedModel(trained, rows, takes_position_ids(type(model)))
-
-
-def takes_position_ids(model_class: Any) -> bool:
-    """Return whether models of this class separate the documents of a block, by position_ids that restart."""
-    return "position_ids" in inspect.signature(model_class.forward).parameters
+    return PreparedModel(trained, rows, plain_reason)
 
 
 def norms_to_fp32(model: Any) -> None:

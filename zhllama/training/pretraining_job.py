@@ -11,7 +11,7 @@ from zhllama.run import Run
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.mixture import Mixture, Stream, WeightedSource, cached_blocks
 from zhllama.training.model_info import ModelInfo
-from zhllama.training.options import TrainingOptions
+from zhllama.training.options import Fit, TrainingOptions
 from zhllama.training.packed_blocks import PackedBlocks
 from zhllama.training.validation import ValidationSet, sample_texts
 
@@ -30,16 +30,23 @@ class PretrainingJob:
     cache: Path
     streamed: bool = False
     field: str = "text"
-    one_per_block: bool = False
 
     def blocks(
-        self, tokenizer: DocumentTokenizer, size: int, advance: Callable[[int], None]
+        self, tokenizer: DocumentTokenizer, size: int, one_per_block: bool, advance: Callable[[int], None]
     ) -> list[PackedBlocks]:
         """Return the text of each source, packed; none if it is streamed."""
         if self.streamed:
             return []
         return [
-            cached_blocks(source, tokenizer, size, self.cache, field=self.field, advance=advance)
+            cached_blocks(
+                source,
+                tokenizer,
+                size,
+                self.cache,
+                fit=_fit(one_per_block),
+                field=self.field,
+                advance=advance,
+            )
             for source in self.sources
         ]
 
@@ -49,14 +56,17 @@ class PretrainingJob:
         options: TrainingOptions,
         blocks: Sequence[PackedBlocks],
         count: int,
+        one_per_block: bool,
     ) -> Any:
         """Return the data set: `count` blocks drawn by weight, or an endless stream."""
         if self.streamed:
-            return Stream(self.sources, tokenizer, options.block_size, options.seed, self.field)
+            return Stream(
+                self.sources, tokenizer, options.block_size, options.seed, self.field, _fit(one_per_block)
+            )
         return Mixture(blocks, [source.weight for source in self.sources], count, options.seed)
 
     def validation_sets(
-        self, tokenizer: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks]
+        self, tokenizer: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks], one_per_block: bool
     ) -> list[ValidationSet]:
         """Return the given text by label; else the validation splits, with the shipped samples if zh or en has none."""
         texts: dict[str, list[str]] = {}
@@ -70,7 +80,7 @@ class PretrainingJob:
                 if not texts.get(label):
                     texts[label] = sample_texts(label)
         return [
-            ValidationSet.of(label, documents, tokenizer, size)
+            ValidationSet.of(label, documents, tokenizer, size, one_per_block)
             for label, documents in texts.items()
             if documents
         ]
@@ -82,3 +92,7 @@ class PretrainingJob:
     def report(self, run: Run, blocks: Sequence[PackedBlocks]) -> dict[str, Any]:
         """Return no figures: pre-training rejects no text."""
         return {}
+
+
+def _fit(one_per_block: bool) -> Fit:
+    return "one-per-block" if one_per_block else "concatenate"

@@ -46,8 +46,7 @@ SHOWN = 20  # rejected rows that are reported on the screen; --skip-bad writes a
 class ChatTuningJob:
     """Conversations by source, conversations to validate on, and their encoder.
 
-    Without `validation`, every hundredth row goes to the validation split. `one_per_block`: the model cannot separate
-    the samples of a block, so each gets a block of its own.
+    Without `validation`, every hundredth row goes to the validation split.
     """
 
     sources: tuple[WeightedSource, ...]
@@ -55,36 +54,36 @@ class ChatTuningJob:
     encoder: ConversationEncoder
     cache: Path
     skip_bad: bool = False
-    one_per_block: bool = False
     note: Callable[[str], None] = lambda text: None
 
     def blocks(
-        self, tokenizer: DocumentTokenizer, size: int, advance: Callable[[int], None]
+        self, tokenizer: DocumentTokenizer, size: int, one_per_block: bool, advance: Callable[[int], None]
     ) -> list[PackedBlocks]:
         """Return the samples of each source, packed; from the cache if the same rows were packed before.
 
         Errors: InputError for bad rows without `skip_bad`, and for a source without a usable sample.
         """
-        return [self._packed(source, tokenizer, size, advance) for source in self.sources]
+        return [self._packed(source, tokenizer, size, one_per_block, advance) for source in self.sources]
 
     def _packed(
         self,
         source: WeightedSource,
         tokenizer: DocumentTokenizer,
         size: int,
+        one_per_block: bool,
         advance: Callable[[int], None],
     ) -> PackedBlocks:
         template = self.encoder.template
         template_hash = hashlib.sha256(template.jinja.encode()).hexdigest()
         names = " ".join(map(str, source.files))  # rejected rows are cached with the names of their files
-        text = f"{source.hash()} {names} {template_hash} {template.stop} {self.one_per_block} {self.skip_bad}"
+        text = f"{source.hash()} {names} {template_hash} {template.stop} {one_per_block} {self.skip_bad}"
         origin = BlocksOrigin(text, tokenizer.hash, size, "best-fit", validation_split=not self.validation)
         folder = self.cache / origin.key()
         if (folder / META).is_file():
             return PackedBlocks.open(folder)
         counts, excluded = TextCounts(), _ExcludedRows()
         samples = self._samples(source.files, size, excluded, advance, origin.validation_split, counts)
-        packed = pack_samples(samples, size, tokenizer.end, one_per_block=self.one_per_block)
+        packed = pack_samples(samples, size, tokenizer.end, one_per_block=one_per_block)
         blocks = write_blocks(folder, packed, origin, tokenizer.size, counts, excluded.files)
         if not len(blocks):
             rejected = [*excluded.bad, *excluded.long]
@@ -146,12 +145,13 @@ class ChatTuningJob:
         options: TrainingOptions,
         blocks: Sequence[PackedBlocks],
         count: int,
+        one_per_block: bool,
     ) -> Mixture:
         """Return `count` blocks drawn by the weights of their sources."""
         return Mixture(blocks, [source.weight for source in self.sources], count, options.seed)
 
     def validation_sets(
-        self, tokenizer: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks]
+        self, tokenizer: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks], one_per_block: bool
     ) -> list[ValidationSet]:
         """Return one set of answers: those of the given files, else of the validation split."""
         excluded = _ExcludedRows()
@@ -168,7 +168,7 @@ class ChatTuningJob:
             samples = [sample for sample in tokenized if sample is not None]
         if not samples:
             return []
-        return [ValidationSet.of_samples(LABEL, samples, size, tokenizer.end, self.one_per_block)]
+        return [ValidationSet.of_samples(LABEL, samples, size, tokenizer.end, one_per_block)]
 
     def grow(self, info: ModelInfo, folder: Path, seed: int) -> Grown:
         """Write the model with rows for the template's tokens to `folder`; earlier runs are merged into the base first."""

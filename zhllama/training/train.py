@@ -30,7 +30,7 @@ from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import CHECKPOINTS, FIGURES
 from zhllama.training.packed_blocks import PackedBlocks
 from zhllama.training.plan import TrainingPlan, plan_training, shape_of
-from zhllama.training.prepare_model import PreparedModel, prepare_model
+from zhllama.training.prepare_model import PreparedModel, open_for_training, prepare_model
 from zhllama.training.sharding import gather_parameters, is_sharded
 from zhllama.training.trainable_rows import RowLayout, arrange_rows
 from zhllama.training.trainer import LOG, BlockTrainer, TrainingLog
@@ -41,14 +41,13 @@ from zhllama.vocab.any_tokenizer import load_any_tokenizer
 class TrainingJob(Protocol):
     """The data of a run, in which pre-training (PretrainingJob) and fine-tuning (ChatTuningJob) differ."""
 
-    @property
-    def one_per_block(self) -> bool:
-        """Whether each sample has a block of its own."""
-
     def blocks(
-        self, tokenizer: DocumentTokenizer, size: int, advance: Callable[[int], None]
+        self, tokenizer: DocumentTokenizer, size: int, one_per_block: bool, advance: Callable[[int], None]
     ) -> list[PackedBlocks]:
-        """Return the packed blocks of each source; none if the text is streamed."""
+        """Return the packed blocks of each source; none if the text is streamed.
+
+        `one_per_block`: each document or conversation gets a block of its own.
+        """
 
     def examples(
         self,
@@ -56,11 +55,12 @@ class TrainingJob(Protocol):
         options: TrainingOptions,
         blocks: Sequence[PackedBlocks],
         count: int,
+        one_per_block: bool,
     ) -> Any:
         """Return the Trainer's data set of `count` blocks."""
 
     def validation_sets(
-        self, tokenizer: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks]
+        self, tokenizer: DocumentTokenizer, size: int, blocks: Sequence[PackedBlocks], one_per_block: bool
     ) -> list[ValidationSet]:
         """Return the data that is measured and never trained on."""
 
@@ -114,10 +114,21 @@ def train(
     with run if first else nullcontext():
         if only_manifest_missing:
             return outputs.finish_run(run) if first else None
+        precision = options.precision or this_hardware(arguments.world_size).precision
         with arguments.main_process_first(local=False):
-            blocks = job.blocks(info.tokenizer, options.block_size, hooks.read)
-            validation = job.validation_sets(info.tokenizer, options.block_size, blocks)
             info = _grow_model(job, info, run.out, options.seed, hooks) if info.grows else info
+        opened = open_for_training(
+            info.chain, None if options.rows == "none" else options.matrices, precision, arguments.device,
+            full=options.full, four_bit=options.four_bit, sharded=is_sharded(),
+        )  # fmt: skip
+        one_per_block = not opened.separates_documents
+        if one_per_block:
+            hooks.note(
+                f"{info.config.model_type}: documents of one block would see each other, so each has a block of its own"
+            )
+        with arguments.main_process_first(local=False):
+            blocks = job.blocks(info.tokenizer, options.block_size, one_per_block, hooks.read)
+            validation = job.validation_sets(info.tokenizer, options.block_size, blocks, one_per_block)
         layout = _layout(options, info, blocks)
         plan = plan_run(
             options,
@@ -131,15 +142,17 @@ def train(
         hooks.planned(plan)
         set_seed(options.seed)
         prepared = prepare_model(
-            info.chain, layout, options.matrices, options.lora, plan.precision, arguments.device,
-            full=options.full, four_bit=options.four_bit, checkpointing=plan.checkpointing, sharded=is_sharded(),
+            opened, layout, options.matrices, options.lora,
+            full=options.full, checkpointing=plan.checkpointing, sharded=is_sharded(),
         )  # fmt: skip
-        if not prepared.keeps_documents_apart:
-            apart = "each sample has a block of its own"
-            together = "documents in one block see each other"
-            effect = apart if job.one_per_block else together
-            hooks.note(f"{info.config.model_type} takes no position_ids: {effect}")
-        trainer = _trainer(job, options, info, prepared, plan, blocks, validation, arguments, run.out, hooks)
+        if prepared.plain_reason is not None:
+            hooks.note(
+                f"{info.config.model_type}: {prepared.plain_reason}; trained with whole matrices and transformers' own loss"
+            )
+        examples = job.examples(info.tokenizer, options, blocks, plan.steps * options.batch, one_per_block)
+        trainer = _trainer(
+            options, info, prepared, plan, blocks, examples, validation, arguments, run.out, hooks
+        )
         last = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
         arguments.eval_on_start = bool(validation) and last is None
         if is_sharded():  # warns that hidden states are returned as views; nothing writes into them
@@ -234,25 +247,24 @@ def _layout(options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks
 
 
 def _trainer(
-    job: TrainingJob, options: TrainingOptions, info: ModelInfo, prepared: PreparedModel, plan: TrainingPlan,
-    blocks: list[PackedBlocks], validation: list[ValidationSet], arguments: TrainingArguments, out: Path, hooks: Hooks,
+    options: TrainingOptions, info: ModelInfo, prepared: PreparedModel, plan: TrainingPlan, blocks: list[PackedBlocks],
+    examples: Any, validation: list[ValidationSet], arguments: TrainingArguments, out: Path, hooks: Hooks,
 ) -> BlockTrainer:  # fmt: skip
     assert plan.steps is not None
     arguments.max_steps = plan.steps
     arguments.eval_strategy = "steps" if validation else "no"
-    layout = prepared.rows.embedding.layout
     log = TrainingLog(out / LOG, _tokens_per_step(options, blocks), hooks.step)
     trainer = BlockTrainer(
         model=prepared.model,
         args=arguments,
-        train_dataset=job.examples(info.tokenizer, options, blocks, plan.steps * options.batch),
+        train_dataset=examples,
         out=out,
         validation=validation,
         english_limit=options.english_limit,
         strict=options.strict,
         warn=hooks.note,
         decode=load_any_tokenizer(info.tokenizer.path).decode,
-        masked=layout.start < layout.first,
+        masked=prepared.rows.masked,
         callbacks=[log] if arguments.process_index == 0 else [],
     )
     trainer.remove_callback(PrinterCallback)

@@ -4,6 +4,8 @@ The trainable rows are the last rows of their matrix, and the Parameter is a vie
 these rows alone and writes straight into the matrix. Rows scattered over the vocabulary are first moved to the end, and
 a table maps ids to rows. Sharding (FSDP, ZeRO) does not preserve views; there the Parameter is the whole matrix, and the
 gradient of every other row is zero.
+
+Models whose embedding or head does more than this keep their own modules and loss (PlainRows).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from zhllama.errors import InputError, OptionError
 from zhllama.training.loss import head_loss, shifted
 from zhllama.training.options import WhichMatrices
+from zhllama.training.probe import Measured, Probe, embedding_scale, matrices
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,17 @@ class _Matrix(nn.Module):
 
 
 class RowEmbedding(_Matrix):
-    """Replacement of `embed_tokens`."""
+    """Replacement of `embed_tokens`; `scale` multiplies its output (Gemma's square root of the width)."""
+
+    def __init__(
+        self, storage: list[Tensor], rows: nn.Parameter, layout: RowLayout, scale: float = 1.0
+    ) -> None:
+        super().__init__(storage, rows, layout)
+        self.scale = scale
 
     def forward(self, ids: Tensor) -> Tensor:
         embedded: Tensor = _Lookup.apply(self.rows, self.weight, self.layout.rows_of(ids), self.layout)  # type: ignore[no-untyped-call]
-        return embedded
+        return embedded if self.scale == 1 else embedded * torch.tensor(self.scale).to(embedded)
 
 
 class RowHead(_Matrix):
@@ -123,7 +132,12 @@ class RowHead(_Matrix):
         return hidden
 
     def loss(
-        self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, **_: Any
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        vocab_size: int | None = None,  # some models pass it as the third positional argument
+        num_items_in_batch: Tensor | int | None = None,
+        **_: Any,
     ) -> Tensor:
         """Compute transformers' loss, the mean over all tokens of the batch, given hidden states as `logits`."""
         labels = self.layout.rows_of(shifted(labels))
@@ -141,6 +155,12 @@ class TrainableRows:
     head: RowHead
     tied: bool
     names: tuple[str, str]  # paths of the two modules in the model
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """The ends of the names of parameters that have frozen rows."""
+        layout = self.embedding.layout
+        return (".rows",) if layout.start < layout.first else ()
 
     def trained(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return the tensors of rows.safetensors: `input_rows`, `input_ids`, and for an untied head `output_*`.
@@ -168,19 +188,58 @@ def _named_rows(name: str, rows: Tensor, layout: RowLayout) -> dict[str, Tensor]
     }
 
 
+@dataclass(frozen=True)
+class PlainRows:
+    """The matrices of a model that keeps its own modules and loss; frozen rows get a gradient of zero.
+
+    `parameters`: the matrices by `input` and `output`, without `output` if the model is tied or its head is frozen.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    names: Mapping[str, str]  # paths of the parameters in the model
+    layout: RowLayout
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """The ends of the names of parameters that have frozen rows."""
+        return tuple(self.names.values()) if self.layout.first else ()
+
+    def trained(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return the tensors of rows.safetensors, as TrainableRows does."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            matrix = parameter.detach()
+            if state is not None:
+                matrix = next(tensor for key, tensor in state.items() if key.endswith(self.names[name]))
+            ids = self.layout.trained_ids(len(matrix))
+            if len(ids):
+                tensors |= {f"{name}_rows": matrix[ids.to(matrix.device)].cpu(), f"{name}_ids": ids.clone()}
+        return tensors
+
+
 def make_rows_trainable(model: Any, layout: RowLayout, matrices: WhichMatrices = "both") -> TrainableRows:
     """Replace the embedding and head of a transformers model by modules with trainable rows.
 
-    With `input`, an untied head stays frozen. The model then returns losses, no logits.
-    Errors: InputError for a head that is more than a matrix product.
+    With `input`, an untied head stays frozen. The model then returns losses, no logits. The caller compares it with the
+    original (`Probe.difference`). Errors: InputError for a head that is no matrix alone.
     """
-    check_head(model)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None:
+        raise InputError(
+            model.config.model_type, "has an LM head that is more than a matrix", "Use plain_rows"
+        )
+    scale = embedding_scale(
+        embedding, torch.arange(min(8, len(embedding.weight)), device=embedding.weight.device)
+    )
+    if scale is None:
+        raise InputError(
+            model.config.model_type, "has an embedding that is more than a lookup", "Use plain_rows"
+        )
     tied = head.weight is embedding.weight
     inputs = _arranged(embedding.weight.data, layout)
     rows = nn.Parameter(inputs[layout.start :], requires_grad=layout.first < len(inputs))
     storage = [inputs]
-    new_embedding = RowEmbedding(storage, rows, layout)
+    new_embedding = RowEmbedding(storage, rows, layout, scale)
     if tied:
         new_head = RowHead(storage, rows, layout)
     elif matrices == "both" and rows.requires_grad:
@@ -197,17 +256,65 @@ def make_rows_trainable(model: Any, layout: RowLayout, matrices: WhichMatrices =
     return TrainableRows(new_embedding, new_head, tied, (paths[id(new_embedding)], paths[id(new_head)]))
 
 
-def check_head(model: Any) -> None:
-    """Raise InputError unless the head is hidden @ matrix.T, which alone can be fused with its loss."""
-    head = model.get_output_embeddings()
-    if head is None or getattr(head, "bias", None) is not None:
-        raise InputError(
-            model.config.model_type, "has no head that is a plain product", "Train another model"
-        )
-    if getattr(model.config, "final_logit_softcapping", None):
-        raise InputError(
-            model.config.model_type, "caps its logits, which this loss does not", "Train another model"
-        )
+def plain_rows(model: Any, layout: RowLayout, which: WhichMatrices = "both") -> PlainRows:
+    """Make rows of a model trainable without replacing anything: the Parameters are whole matrices."""
+    names = {id(parameter): name for name, parameter in model.named_parameters(remove_duplicate=False)}
+    chosen: dict[str, nn.Parameter] = {}
+    for name, weight in zip(("input", "output"), matrices(model), strict=False):
+        if layout.first < len(weight) and (name == "input" or which == "both"):
+            weight.requires_grad_(True)
+            if layout.first:
+                _mask_gradient(weight, layout)
+            chosen[name] = weight  # type: ignore[assignment]
+    model.config.use_cache = False
+    return PlainRows(chosen, {name: names[id(weight)] for name, weight in chosen.items()}, layout)
+
+
+def rows_by_probe(
+    model: Any, layout: RowLayout, which: WhichMatrices, probe: Probe
+) -> tuple[TrainableRows | PlainRows, str | None]:
+    """Make rows trainable by our modules if the probe finds them equal to the model's own, else without replacing any.
+
+    Returns also why our modules were not taken.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    loss = model.loss_function
+    try:
+        rows = make_rows_trainable(model, layout, which)
+    except InputError as error:
+        return plain_rows(model, layout, which), f"it {error.what}"
+    difference = probe.difference(model, lambda loss, ids: _backward(loss, ids, rows))
+    if difference is None:
+        return rows, None
+    model.set_input_embeddings(embedding)
+    model.set_output_embeddings(head)
+    model.loss_function = loss
+    return plain_rows(model, layout, which), f"with our loss, {difference}"
+
+
+def _backward(loss: Tensor, ids: Tensor, rows: TrainableRows) -> Measured:
+    """Run the backward pass and return the gradients of those rows of `ids` that are trained."""
+    parts = {"input": rows.embedding} if rows.tied else {"input": rows.embedding, "output": rows.head}
+    parts = {name: part for name, part in parts.items() if part.rows.requires_grad}
+    if not parts:
+        return Measured(loss.item(), ids[:0], {})
+    layout = rows.embedding.layout
+    gradients = torch.autograd.grad(loss, [part.rows for part in parts.values()])
+    places = layout.rows_of(ids)
+    trained = places >= layout.first
+    by_name = {
+        name: gradient[places[trained] - layout.start].float()
+        for name, gradient in zip(parts, gradients, strict=True)
+    }
+    return Measured(loss.item(), ids[trained], by_name)
+
+
+def _mask_gradient(matrix: Tensor, layout: RowLayout) -> None:
+    """Set the gradient of the rows that are not trained to zero."""
+    trained = torch.zeros(len(matrix), 1, dtype=torch.bool)
+    trained[layout.trained_ids(len(matrix))] = True
+    trained = trained.to(matrix.device)
+    matrix.register_hook(lambda gradient: gradient * trained)
 
 
 def _arranged(matrix: Tensor, layout: RowLayout) -> Tensor:

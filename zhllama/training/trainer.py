@@ -90,12 +90,12 @@ class BlockTrainer(CheckpointingTrainer):
     """Trains on packed blocks.
 
     `english_limit`: the share by which bits per byte of the label `en` may rise over those before the first step; above
-    it the trainer calls `warn`, or with `strict` raises BrokenPromise. `masked`: the Parameters are whole matrices of
-    which some rows must not change, so that weight decay must not touch them.
+    it the trainer calls `warn`, or with `strict` raises BrokenPromise. `masked`: the ends of the names of parameters with
+    rows that must not change, so that weight decay must not touch them.
     """
 
     def __init__(
-        self, *, out: Path, validation: Sequence[ValidationSet], english_limit: float, strict: bool, masked: bool,
+        self, *, out: Path, validation: Sequence[ValidationSet], english_limit: float, strict: bool, masked: tuple[str, ...],
         warn: Callable[[str], None], decode: Callable[[Sequence[int]], str], **trainer: Any,
     ) -> None:  # fmt: skip
         super().__init__(
@@ -107,7 +107,7 @@ class BlockTrainer(CheckpointingTrainer):
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Return the Trainer's choice of decayed parameters, without matrices that have masked rows."""
         names: list[str] = super().get_decay_parameter_names(model)
-        return [name for name in names if not (self.masked and name.endswith(".rows"))]
+        return [name for name in names if not name.endswith(self.masked)]
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure and log bits per character and per byte of every label."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,10 +30,18 @@ class ValidationSet:
     bytes: int
 
     @classmethod
-    def of(cls, label: str, texts: Iterable[str], tokenizer: DocumentTokenizer, size: int) -> "ValidationSet":
+    def of(
+        cls,
+        label: str,
+        texts: Iterable[str],
+        tokenizer: DocumentTokenizer,
+        size: int,
+        one_per_block: bool = False,
+    ) -> "ValidationSet":
         """Pack texts, up to LIMIT characters, into blocks of `size`."""
         chosen = list(_truncated(texts, LIMIT))
-        packed = best_fit(_parts(chosen, tokenizer, size), size, tokenizer.end)
+        parts = _parts(chosen, tokenizer, size)
+        packed = best_fit(parts, size, tokenizer.end, one_per_block=one_per_block)
         blocks = tuple(block for window in packed for block in examples(window))
         return cls(label, blocks, sum(map(len, chosen)), sum(len(text.encode()) for text in chosen))
 
@@ -78,15 +87,31 @@ def sample_texts(label: str) -> list[str]:
 
 
 def measure_bits(model: Any, validation: ValidationSet, micro_batch: int, device: torch.device) -> BitsSpent:
-    """Measure the bits of a validation set under a model whose loss is ours; leave the model in evaluation mode."""
+    """Measure the bits of a validation set by the model's own mean loss; leave the model in evaluation mode."""
     model.eval()
     nats = 0.0
-    with torch.no_grad():
+    with torch.no_grad(), without_router_loss(model):
         for at in range(0, len(validation.blocks), micro_batch):
             batch = collate(validation.blocks[at : at + micro_batch])
-            nats += float(model(**{k: v.to(device) for k, v in batch.items()}, num_items_in_batch=1).loss)
+            if count := int((batch["labels"][:, 1:] >= 0).sum()):
+                loss = model(**{k: v.to(device) for k, v in batch.items()}, use_cache=False).loss
+                nats += count * float(loss)
     bits = nats / math.log(2)
     return BitsSpent(bits / max(validation.characters, 1), bits / max(validation.bytes, 1))
+
+
+@contextmanager
+def without_router_loss(model: Any) -> Iterator[None]:
+    """Leave out the load-balancing loss that a mixture of experts may add to the loss of its tokens."""
+    config = model.config.get_text_config()
+    adds = getattr(config, "output_router_logits", False)
+    if adds:
+        config.output_router_logits = False
+    try:
+        yield
+    finally:
+        if adds:
+            config.output_router_logits = adds
 
 
 def collate(rows: Sequence[Example]) -> dict[str, torch.Tensor]:
