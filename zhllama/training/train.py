@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PrinterCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
 
@@ -31,6 +31,7 @@ from zhllama.training.outputs import CHECKPOINTS, FIGURES
 from zhllama.training.packed_blocks import PackedBlocks
 from zhllama.training.plan import TrainingPlan, plan_training, shape_of
 from zhllama.training.prepare_model import PreparedModel, open_for_training, prepare_model
+from zhllama.training.probe import takes_position_ids
 from zhllama.training.sharding import gather_parameters, is_sharded
 from zhllama.training.trainable_rows import RowLayout, arrange_rows
 from zhllama.training.trainer import LOG, BlockTrainer, TrainingLog
@@ -114,21 +115,25 @@ def train(
     with run if first else nullcontext():
         if only_manifest_missing:
             return outputs.finish_run(run) if first else None
-        precision = options.precision or this_hardware(arguments.world_size).precision
-        with arguments.main_process_first(local=False):
-            info = _grow_model(job, info, run.out, options.seed, hooks) if info.grows else info
-        opened = open_for_training(
-            info.chain, None if options.rows == "none" else options.matrices, precision, arguments.device,
-            full=options.full, four_bit=options.four_bit, sharded=is_sharded(),
-        )  # fmt: skip
-        one_per_block = not opened.separates_documents
-        if one_per_block:
-            hooks.note(
-                f"{info.config.model_type}: documents of one block would see each other, so each has a block of its own"
-            )
+        one_per_block = not takes_position_ids(MODEL_FOR_CAUSAL_LM_MAPPING[type(info.config)])
         with arguments.main_process_first(local=False):
             blocks = job.blocks(info.tokenizer, options.block_size, one_per_block, hooks.read)
             validation = job.validation_sets(info.tokenizer, options.block_size, blocks, one_per_block)
+            info = _grow_model(job, info, run.out, options.seed, hooks) if info.grows else info
+        opened = open_for_training(
+            info.chain, None if options.rows == "none" else options.matrices,
+            options.precision or this_hardware(arguments.world_size).precision, arguments.device,
+            full=options.full, four_bit=options.four_bit, sharded=is_sharded(),
+        )  # fmt: skip
+        if not opened.separates_documents:
+            hooks.note(
+                f"{info.config.model_type}: documents of one block would see each other, so each has a block of its own"
+            )
+            if not one_per_block:
+                one_per_block = True
+                with arguments.main_process_first(local=False):
+                    blocks = job.blocks(info.tokenizer, options.block_size, True, hooks.read)
+                    validation = job.validation_sets(info.tokenizer, options.block_size, blocks, True)
         layout = _layout(options, info, blocks)
         plan = plan_run(
             options,
