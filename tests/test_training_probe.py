@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from zhllama.training.probe import (
     embedding_scale,
+    predicts_from_earlier_tokens,
     probe_model,
     random_ids,
     scales_loss_by_count,
@@ -149,6 +150,12 @@ def test_documents_of_a_block_are_separated(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["bloom", "opt", "xglm", "recurrent_gemma", "mamba", "rwkv", "gpt_oss"])
 def test_documents_of_a_block_see_each_other(kind: str) -> None:
     assert not separates_documents(tiny(kind))
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra", "xlm-roberta"])
+def test_encoders_read_what_they_are_to_predict(kind: str) -> None:
+    assert not predicts_from_earlier_tokens(tiny(kind))
+    assert predicts_from_earlier_tokens(tiny(kind, is_decoder=True))
 
 
 def test_embedding_scales() -> None:

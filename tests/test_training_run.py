@@ -124,6 +124,24 @@ def test_tied_bloom_trains_used_rows_and_notes_that_documents_see_each_other(wor
     )
 
 
+@pytest.mark.parametrize(("kind", "plain"), [("gemma", False), ("gemma2", True), ("mixtral", False)])
+def test_models_that_scale_cap_or_route(workspace: Path, kind: str, plain: bool) -> None:
+    """The loss before the first step is transformers' own; old rows stay equal to the byte; export proves the result."""
+    more = {"num_local_experts": 4} if kind == "mixtral" else {"head_dim": 16}
+    write_model(workspace / kind, kind=kind, **more)
+    result = line(workspace, *stage(2, kind, "run", "--tokenizer", "tok", "--rows", "new", "--steps", 2))
+    assert result.code == 0, result.err
+    assert ("trained with whole matrices and transformers' own loss" in result.err) is plain
+    done = line(workspace, "export", "run", "--out", "plain")
+    assert done.code == 0, done.err
+    base, trained = open_model(workspace / kind).model, open_model(workspace / "plain").model
+    for module in ("get_input_embeddings", "get_output_embeddings"):
+        before, after = getattr(base, module)().weight, getattr(trained, module)().weight
+        assert torch.equal(after[:600], before) and len(after) == 667
+    measured = line(workspace, "eval", "plain", "--text", "zh.txt", "--json")
+    assert measured.code == 0, measured.err
+
+
 def test_adapters_alone(workspace: Path) -> None:
     result = line(workspace, *stage(2, "base", "run", "--rows", "none", "--steps", 2))
     assert result.code == 0, result.err

@@ -16,7 +16,13 @@ from zhllama.training.four_bit import loading_options
 from zhllama.training.hardware import DTYPES
 from zhllama.training.lora import add_adapters
 from zhllama.training.options import Lora, Precision, WhichMatrices
-from zhllama.training.probe import Probe, probe_model, scales_loss_by_count, separates_documents
+from zhllama.training.probe import (
+    Probe,
+    predicts_from_earlier_tokens,
+    probe_model,
+    scales_loss_by_count,
+    separates_documents,
+)
 from zhllama.training.trainable_rows import PlainRows, RowLayout, TrainableRows, rows_by_probe
 
 
@@ -59,7 +65,7 @@ def open_for_training(
     if not (four_bit or sharded):  # a sharded model is moved part by part, for it may not fit as a whole
         model.to(device)
     autocast = None if precision == "fp32" else DTYPES[precision]
-    probe = probe_model(model, autocast)
+    probe = _probe(model, autocast)
     if device.type == "cpu":
         use_document_attention(model)
     return OpenedModel(model, probe, separates_documents(model, autocast))
@@ -86,6 +92,22 @@ def prepare_model(
     if checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return PreparedModel(trained, rows, plain_reason)
+
+
+def _probe(model: Any, autocast: torch.dtype | None) -> Probe:
+    """Run the probe; InputError for a model without a loss over the next token."""
+    kind = model.config.model_type
+    try:
+        probe = probe_model(model, autocast)
+        causal = predicts_from_earlier_tokens(model, autocast)
+    except Exception as error:  # whatever fails here in the model's own code would fail in the first step
+        reason = " ".join(str(error).split())[:200]
+        message = f"cannot be trained: its own forward or backward pass fails with {type(error).__name__} ({reason})"
+        raise InputError(kind, message, "Train a causal language model") from error
+    if not causal:
+        message = "is no causal language model: its logits depend on the tokens that they are to predict"
+        raise InputError(kind, message, "Train another model")
+    return probe
 
 
 def norms_to_fp32(model: Any) -> None:

@@ -106,6 +106,16 @@ def matrices(model: Any) -> list[Tensor]:
     return [embedding.weight, head.weight]
 
 
+def predicts_from_earlier_tokens(model: Any, autocast: torch.dtype | None = None) -> bool:
+    """Return whether logits stay the same when later tokens change: an encoder such as BERT would read its own labels."""
+    ids = random_ids(model, LENGTH)[None]
+    changed = ids.clone()
+    changed[:, LENGTH // 2 :] = ids[:, LENGTH // 2 :].flip(1)
+    with torch.no_grad(), _autocast(ids.device, autocast):
+        before, after = (model(input_ids=i, use_cache=False).logits[:, : LENGTH // 2] for i in (ids, changed))
+    return _agree(after, before, _tolerance(model, autocast))
+
+
 def scales_loss_by_count(model: Any, probe: Probe) -> bool:
     """Return whether a loss is divided by the `num_items_in_batch` that the Trainer passes.
 
