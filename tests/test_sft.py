@@ -187,7 +187,10 @@ def test_bloom_takes_each_sample_alone(ground: Path) -> None:
     """BELLE's kind: it separates no documents, and a batch is only as long as its longest sample."""
     write_model(ground / "bloom", kind="bloom", tied=True)
     told = line(ground, *sft("bloom", "run", "--steps", 6, "--lora-rank", 4))
-    assert told.code == 0 and "bloom: documents of one block would see each other, so each has a block of its own" in told.err
+    assert (
+        told.code == 0
+        and "bloom: documents of one block would see each other, so each has a block of its own" in told.err
+    )
     bits = read_manifest(ground / "run")["figures"]["answers_bits_per_character"]
     assert bits["after"] < bits["before"]
     layers = {n.split(".")[-3] for n in load_file(ground / "run" / "adapter" / "adapter_model.safetensors")}

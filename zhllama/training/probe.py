@@ -89,7 +89,7 @@ def probe_model(model: Any, autocast: torch.dtype | None = None) -> Probe:
             hook.remove()
         for weight, flag in zip(weights, trainable, strict=True):
             weight.requires_grad_(flag)
-    rows = ids.unique()
+    rows = ids.unique()  # type: ignore[no-untyped-call]
     by_name = {
         name: gradient[rows].float() for name, gradient in zip(("input", "output"), gradients, strict=False)
     }

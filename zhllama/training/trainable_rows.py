@@ -314,7 +314,7 @@ def _mask_gradient(matrix: Tensor, layout: RowLayout) -> None:
     trained = torch.zeros(len(matrix), 1, dtype=torch.bool)
     trained[layout.trained_ids(len(matrix))] = True
     trained = trained.to(matrix.device)
-    matrix.register_hook(lambda gradient: gradient * trained)
+    matrix.register_hook(lambda gradient: gradient * trained)  # type: ignore[no-untyped-call]
 
 
 def _arranged(matrix: Tensor, layout: RowLayout) -> Tensor:
