@@ -27,7 +27,7 @@ from zhllama.training.trainable_rows import PlainRows, RowLayout, TrainableRows,
 
 
 @dataclass(frozen=True)
-class OpenedModel:
+class ProbedModel:
     """A model with its earlier runs merged in, and what was found out about it with a few tokens."""
 
     model: Any
@@ -50,7 +50,7 @@ class PreparedModel:
 def open_for_training(
     chain: Chain, matrices: WhichMatrices | None, precision: Precision, device: torch.device,
     *, full: bool = False, four_bit: bool = False, sharded: bool = False,
-) -> OpenedModel:  # fmt: skip
+) -> ProbedModel:  # fmt: skip
     """Open the chain with its earlier runs merged in, and run a few tokens through it as transformers does.
 
     `matrices`: which of them will have trainable rows, None for no rows. Frozen parameters are in `precision`, or with
@@ -68,11 +68,11 @@ def open_for_training(
     probe = _probe(model, autocast)
     if device.type == "cpu":
         use_document_attention(model)
-    return OpenedModel(model, probe, separates_documents(model, autocast))
+    return ProbedModel(model, probe, separates_documents(model, autocast))
 
 
 def prepare_model(
-    opened: OpenedModel, layout: RowLayout, matrices: WhichMatrices, lora: Lora | None,
+    opened: ProbedModel, layout: RowLayout, matrices: WhichMatrices, lora: Lora | None,
     *, full: bool = False, checkpointing: bool = False, sharded: bool = False,
 ) -> PreparedModel:  # fmt: skip
     """Make rows and adapters of an opened model trainable, or with `full` everything.
