@@ -18,7 +18,7 @@ SEED = 17
 
 
 @dataclass(frozen=True)
-class Measured:
+class LossAndGradients:
     """The mean loss of the probe's tokens, and the gradients of the rows of `ids` [len(ids), width] in fp32.
 
     `gradients` has `input` for the embedding matrix, and `output` for the LM head of an untied model.
@@ -38,12 +38,12 @@ class Probe:
     """
 
     ids: Tensor
-    expected: Measured
+    expected: LossAndGradients
     scales_logits: bool
     tolerance: float
     autocast: torch.dtype | None
 
-    def difference(self, model: Any, backward: Callable[[Tensor, Tensor], Measured]) -> str | None:
+    def difference(self, model: Any, backward: Callable[[Tensor, Tensor], LossAndGradients]) -> str | None:
         """Return how a changed model differs from transformers' own, None if it agrees within the tolerance.
 
         `backward(loss, ids)` runs the backward pass and returns the gradients of those rows of `ids` that are trained.
@@ -93,7 +93,7 @@ def probe_model(model: Any, autocast: torch.dtype | None = None) -> Probe:
     by_name = {
         name: gradient[rows].float() for name, gradient in zip(("input", "output"), gradients, strict=False)
     }
-    expected = Measured(loss.item(), rows, by_name)
+    expected = LossAndGradients(loss.item(), rows, by_name)
     scales = len(products) == 1 and _is_multiple(output.logits, products[0])
     return Probe(ids, expected, scales, _tolerance(model, autocast), autocast)
 

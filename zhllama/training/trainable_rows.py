@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zhllama.errors import InputError, OptionError
 from zhllama.training.loss import head_loss, shifted
 from zhllama.training.options import WhichMatrices
-from zhllama.training.probe import Measured, Probe, embedding_scale, matrices
+from zhllama.training.probe import LossAndGradients, Probe, embedding_scale, matrices
 
 
 @dataclass(frozen=True)
@@ -292,12 +292,12 @@ def rows_by_probe(
     return plain_rows(model, layout, which), f"with our loss, {difference}"
 
 
-def _backward(loss: Tensor, ids: Tensor, rows: TrainableRows) -> Measured:
+def _backward(loss: Tensor, ids: Tensor, rows: TrainableRows) -> LossAndGradients:
     """Run the backward pass and return the gradients of those rows of `ids` that are trained."""
     parts = {"input": rows.embedding} if rows.tied else {"input": rows.embedding, "output": rows.head}
     parts = {name: part for name, part in parts.items() if part.rows.requires_grad}
     if not parts:
-        return Measured(loss.item(), ids[:0], {})
+        return LossAndGradients(loss.item(), ids[:0], {})
     layout = rows.embedding.layout
     gradients = torch.autograd.grad(loss, [part.rows for part in parts.values()])
     places = layout.rows_of(ids)
@@ -306,7 +306,7 @@ def _backward(loss: Tensor, ids: Tensor, rows: TrainableRows) -> Measured:
         name: gradient[places[trained] - layout.start].float()
         for name, gradient in zip(parts, gradients, strict=True)
     }
-    return Measured(loss.item(), ids[trained], by_name)
+    return LossAndGradients(loss.item(), ids[trained], by_name)
 
 
 def _mask_gradient(matrix: Tensor, layout: RowLayout) -> None:
