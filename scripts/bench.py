@@ -1,7 +1,7 @@
-"""Measures ours beside its peers: `python scripts/bench.py [SUITE...] [--rounds N] [--json]`.
+"""Benchmarks zhllama against peers: `python scripts/bench.py [SUITE...] [--rounds N] [--json]`.
 
 A suite is a module of scripts/benches/ with `run(rounds) -> list[Row]`. The table, or with --json the
-rows as JSON, goes to stdout, progress to stderr.
+rows as JSON, goes to stdout, and progress to stderr.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# Before any peer is imported: one core each, or the ratios say nothing.
+# Before any peer is imported: each uses one core, otherwise the ratios mean nothing.
 for name in ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -30,7 +30,7 @@ PACKAGES = ("numpy", "numba", "sentencepiece", "tokenizers", "gigatoken", "tokie
 
 
 def machine() -> dict[str, object]:
-    """What the figures were taken on."""
+    """The machine and the package versions."""
     lines = (
         Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         if Path("/proc/cpuinfo").exists()
@@ -38,11 +38,11 @@ def machine() -> dict[str, object]:
     )
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: installed for name in PACKAGES if (installed := _version(name))},
     }
 
 
@@ -80,14 +80,14 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7, help="paired rounds; the ratio is their median")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    unknown = sorted(set(given.suites) - set(SUITES))
-    if unknown or given.rounds < 1:
+    args = parser.parse_args()
+    unknown = sorted(set(args.suites) - set(SUITES))
+    if unknown or args.rounds < 1:
         parser.error(f"no suite {', '.join(unknown)}" if unknown else "--rounds must be 1 or more")
     rows: list[Row] = []
-    for suite in given.suites or SUITES:
-        rows += importlib.import_module(f"benches.{suite}").run(given.rounds)
-    if given.json:
+    for suite in args.suites or SUITES:
+        rows += importlib.import_module(f"benches.{suite}").run(args.rounds)
+    if args.json:
         print(
             json.dumps(
                 {"machine": machine(), "results": [row.as_json() for row in rows]},

@@ -1,8 +1,8 @@
-"""Write docs/cli.md from every command's own --help.
+"""Writes docs/cli.md from the --help of every command.
 
     python scripts/cli_docs.py
 
-The suite holds docs/cli.md to what this makes.
+A test checks that docs/cli.md is up to date.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ HEAD = "# Command line\n\nMade from `--help` by `python scripts/cli_docs.py`; do
 
 
 def commands(group: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The path of every command, groups before what they hold."""
-    found = [path]
+    """The path of every command, groups before their commands."""
+    paths = [path]
     for name, command in getattr(group, "commands", {}).items():
-        found += commands(command, (*path, name))
-    return found
+        paths += commands(command, (*path, name))
+    return paths
 
 
 def cli_docs() -> str:

@@ -12,12 +12,12 @@ import pytest
 
 from zhllama.cli import main
 from zhllama.efficiency.advise import (
-    CAUGHT_UP,
+    MEASURED_BREAK_EVEN,
     AdviceStep,
     AdvisedModel,
-    Measured,
+    MeasuredText,
     advise,
-    catching_up,
+    break_even_characters,
     recommended,
     savings,
     seen_shares,
@@ -97,7 +97,7 @@ def test_a_base_that_cuts_chinese_well_is_told_no() -> None:
     # 4,000 pieces that join two tokens each, all of them rare beside the base's own.
     parts = [(i, i + 1) for i in range(4000)]
     counts = np.concatenate([np.full(5000, 100.0), np.full(4000, 1.0)])
-    advice = advise(5000, parts, {"a": Measured(800_000, counts)}, counts, AdvisedModel(), 1e12)
+    advice = advise(5000, parts, {"a": MeasuredText(800_000, counts)}, counts, AdvisedModel(), 1e12)
     assert (
         advice.verdict == "no" and "does not pay" in advice.sentence and advice.repaid == advice.caution == ""
     )
@@ -128,10 +128,10 @@ def test_where_to_stop(steps: list[tuple[float, float, float]], expected: int) -
 
 
 def test_a_base_that_reads_better_takes_more_text() -> None:
-    (low, many), (high, few) = CAUGHT_UP
-    assert catching_up(low) == catching_up(low - 1) == pytest.approx(many)
-    assert catching_up(high) == catching_up(high + 3) == pytest.approx(few)
-    assert catching_up((low + high) / 2) == pytest.approx((many * few) ** 0.5)
+    (low, many), (high, few) = MEASURED_BREAK_EVEN
+    assert break_even_characters(low) == break_even_characters(low - 1) == pytest.approx(many)
+    assert break_even_characters(high) == break_even_characters(high + 3) == pytest.approx(few)
+    assert break_even_characters((low + high) / 2) == pytest.approx((many * few) ** 0.5)
 
 
 def test_costs_of_a_model() -> None:
@@ -202,7 +202,7 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
     manifest = json.loads((tmp_path / "o" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["figures"] == {"recommended": 1000, "verdict": "yes"}
     told = zhllama(*line, "--bits", 7.9)
-    assert "caught up after about 16,500 characters" in told.stdout and "Extending pays" in told.stdout
+    assert "needs at least about 16,500 characters of text" in told.stdout and "Extending pays" in told.stdout
     beyond = zhllama(*line, "--bits", 5, "--train-tokens", 900_000)
     assert "outside of what was measured" in beyond.stdout and "ends before the larger" in beyond.stdout
 

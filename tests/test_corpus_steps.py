@@ -123,8 +123,8 @@ def test_identity_number_by_its_check_digit() -> None:
         ("今日はとてもいい天気なので、公園へ散歩に行きました。", "Japanese"),
         ("오늘은 날씨가 좋아서 공원에 산책하러 갔습니다.", "Korean"),
         ("Сегодня хорошая погода, и мы пошли гулять в парк.", "too little Chinese"),
-        ("1234567890 === *** 99.5% $$$ 中", "mostly signs and digits"),
-        ("。。。", "mostly signs and digits"),
+        ("1234567890 === *** 99.5% $$$ 中", "mostly symbols and digits"),
+        ("。。。", "mostly symbols and digits"),
     ],
 )
 def test_languages(text: str, reason: str | None) -> None:
@@ -163,7 +163,7 @@ def test_word_and_address_lists(tmp_path: Path) -> None:
     words = WithoutWords(read_words([tmp_path / "ads.txt"]), hits=2)
     assert words("全场包邮，buy now") == "words of ads.txt"
     assert words("全场包邮") is None
-    with pytest.raises(InputError, match="holds no word"):
+    with pytest.raises(InputError, match="contains no word"):
         (tmp_path / "none.txt").write_text("# 空\n", encoding="utf-8")
         read_words([tmp_path / "none.txt"])
     listed = NotListed(frozenset({"spam.cn", "good.cn/bad/page"}))

@@ -26,7 +26,7 @@ from extending.variants import Base, Learn, Variant, most_useful
 CHINESE = [line for f in sorted(shipped("corpora", "sample").glob("zh_*.txt")) for line in read_lines([f])]
 ENGLISH = [line for f in sorted(shipped("corpora", "sample").glob("en_*.txt")) for line in read_lines([f])]
 TEXTS = Texts([], CHINESE[:-4], ENGLISH[:-2], CHINESE[-4:], ENGLISH[-2:])
-SETTINGS = Settings(batch=2, size=32, aside_zh=60, aside_en=60)
+SETTINGS = Settings(batch=2, size=32, validation_zh=60, validation_en=60)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +63,13 @@ def test_what_is_aside_is_never_trained_on(tmp_path: Path) -> None:
     (folder / "en_gutenberg.txt.xz").write_bytes(_packed(novels))
     texts = draw(tmp_path, tmp_path / "texts.json")
     read = {line for p in (*texts.base_zh, *texts.zh, *texts.en) for line in p.splitlines()}
-    assert len(texts.aside_zh) == 4 and texts.aside_en and texts.base_zh and texts.zh
-    assert read.isdisjoint(line for p in (*texts.aside_zh, *texts.aside_en) for line in p.splitlines())
+    assert len(texts.validation_zh) == 4 and texts.validation_en and texts.base_zh and texts.zh
+    assert read.isdisjoint(
+        line for p in (*texts.validation_zh, *texts.validation_en) for line in p.splitlines()
+    )
     # whole documents are kept aside, not the measured passage alone
     of = {line.split("第")[0] + line.split("第")[1] for line in read if "第" in line}
-    assert of.isdisjoint(p.split("第")[0] + p.split("第")[1] for p in texts.aside_zh)
+    assert of.isdisjoint(p.split("第")[0] + p.split("第")[1] for p in texts.validation_zh)
     assert set(texts.base_zh).isdisjoint(texts.zh)
     assert draw(Path("/nowhere"), tmp_path / "texts.json") == texts
 
@@ -91,7 +93,7 @@ def test_the_most_useful_pieces() -> None:
 
 def _curve(base: Base, folder: Path, marks: list[tuple[int, float]]) -> list[Point]:
     tokens = DocumentTokenizer.open(base.tokenizer(40, TEXTS))
-    return train(folder, lambda: base.begin(Variant(40), TEXTS, 1e-3), tokens, 600, TEXTS.zh, TEXTS, marks)
+    return train(folder, lambda: base.start(Variant(40), TEXTS, 1e-3), tokens, 600, TEXTS.zh, TEXTS, marks)
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +117,7 @@ def test_a_curve_goes_on_as_if_it_had_never_stopped(base: Base, tmp_path: Path) 
 @pytest.mark.parametrize("learn", ["new", "faster"])
 def test_old_rows_stay_where_new_ones_alone_learn(base: Base, learn: Learn) -> None:
     variant = Variant(40, learn=learn)
-    trained = base.begin(variant, TEXTS, 1e-2)
+    trained = base.start(variant, TEXTS, 1e-2)
     before = {n: p.clone() for n, p in trained.model.named_parameters()}
     rows = trained.model.get_input_embeddings().weight.clone()
     read = next(batches(TEXTS.zh, TEXTS.en, DocumentTokenizer.open(base.tokenizer(40, TEXTS)), SETTINGS))
@@ -123,7 +125,7 @@ def test_old_rows_stay_where_new_ones_alone_learn(base: Base, learn: Learn) -> N
     trained.step(30, read.blocks)
     moved = {n for n, p in trained.model.named_parameters() if not torch.equal(p, before[n])}
     assert (moved == {"model.embed_tokens.rows", "lm_head.rows"}) == (learn == "new")
-    rates = {id(p): group["lr"] for group in trained.optimiser.param_groups for p in group["params"]}
+    rates = {id(p): group["lr"] for group in trained.optimizer.param_groups for p in group["params"]}
     named = dict(trained.model.named_parameters())
     assert rates[id(named["lm_head.rows"])] == pytest.approx(1e-2 * (10 if learn == "faster" else 1))
     assert rates.get(id(named["model.norm.weight"]), 1e-2) == pytest.approx(1e-2)
@@ -133,7 +135,7 @@ def test_old_rows_stay_where_new_ones_alone_learn(base: Base, learn: Learn) -> N
 def test_untied_begins_as_the_tied_one_did(tmp_path: Path) -> None:
     write_model(tmp_path / "base", tied=True)
     tied = Base("small", tmp_path, SETTINGS, Distillation(steps=2, batch=2))
-    parts = [tied.begin(Variant(0, untied=untied), TEXTS, 1e-3) for untied in (False, True)]
+    parts = [tied.start(Variant(0, untied=untied), TEXTS, 1e-3) for untied in (False, True)]
     read = next(batches(TEXTS.zh, TEXTS.en, DocumentTokenizer.open(tied.folder / "base"), SETTINGS))
     assert len({p.step(0, read.blocks) for p in parts}) == 1
     assert len(parts[1].parameters) == len(parts[0].parameters) + 1

@@ -195,7 +195,7 @@ def test_user_errors_are_one_line_and_leave_no_folder(served: Served, tmp_path: 
         ("http://127.0.0.1:9/v1", (), "URL: gives no reply ("),
         (unknown, (), "URL: knows no model 'fake', or is not the right URL (The model `fake` does not exist). Check --model, and that --base-url ends as the server's does, mostly in /v1."),
         (broke, (), "URL: has no quota left for this key (You exceeded your current quota). Top it up."),
-        (url, ("--seeds", bad_seeds), f"{bad_seeds}:2: instances.0.output: field required. Mend this row."),
+        (url, ("--seeds", bad_seeds), f"{bad_seeds}:2: instances.0.output: field required. Correct this row."),
         (url, ("--prompts", prompts), f"{prompts}/tasks.jinja:2: unknown variable 'shot'. Known are: api, count, shots, structured."),
         (url, ("--method", "rank"), "--method rank: needs --given. Give a file in Alpaca format."),
         (url, ("--extra-body", "[1]"), "--extra-body: is not a JSON object. Give one such as '{\"enable_thinking\": false}'."),

@@ -241,7 +241,7 @@ def _run(base: Path, larger: Path) -> None:
         (_beyond_the_rows, "and only 600 rows"),
         (_remote_code, "needs remote code"),
         (_broken_map, "repeats an id"),
-        (_garbage, "is cut off or no safetensors file"),
+        (_garbage, "is cut off or not a safetensors file"),
         (_run, "is a run"),
         (_a_file, "is not a tokenizer folder"),
     ],

@@ -44,9 +44,9 @@ TEXT = "人工智能 people 123\n".encode() * 20_000
         ('{"a":' * 100_000, "nested too deeply"),
         ("[" * 65 + "]" * 65, "nested too deeply"),
         ('{"a": 1, "a": 2}', "names 'a' twice"),
-        ("[NaN]", "holds NaN"),
-        ("[-Infinity]", "holds -Infinity"),
-        ("[1e400]", "holds the number 1e400"),
+        ("[NaN]", "contains NaN"),
+        ("[-Infinity]", "contains -Infinity"),
+        ("[1e400]", "contains the number 1e400"),
         ("9" * 5000, "thousands of digits"),
         (r'["\ud800"]', "lone surrogate"),
         (b"\xff\xfe{}", "is not UTF-8"),
@@ -98,10 +98,10 @@ def tensor(first: Any, last: Any, shape: Any = (1,), dtype: Any = "F32") -> dict
         (stored([1, 2]), "not a JSON object"),
         (stored({"a": [1]}), "is not described"),
         (stored(b'{"a":{"dtype":"F32","shape":[1e400],"data_offsets":[0,4]}}'), "1e400"),
-        (stored({"a": tensor(0, 4, [1.5])}), "where whole numbers belong"),
-        (stored({"a": tensor(0, 4.0)}), "where whole numbers belong"),
-        (stored({"a": tensor(0, 4, [True])}), "where whole numbers belong"),
-        (stored({"a": tensor(0, 4, [-1])}), "where whole numbers belong"),
+        (stored({"a": tensor(0, 4, [1.5])}), "where integers are expected"),
+        (stored({"a": tensor(0, 4.0)}), "where integers are expected"),
+        (stored({"a": tensor(0, 4, [True])}), "where integers are expected"),
+        (stored({"a": tensor(0, 4, [-1])}), "where integers are expected"),
         (stored({"a": tensor(0, 4), "b": tensor(0, 8, [2])}), "overlaps"),
         (stored({"a": tensor(0, 4), "b": tensor(2, 6)}), "overlaps"),
         (stored({"a": tensor(4, 8)}), "leaves a gap"),
@@ -222,7 +222,7 @@ def test_bombs_end_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("zhllama.io.packed.FREE", 1 << 22)
     path = tmp_path / "a.txt.zst"
     path.write_bytes(zstandard.compress(b"\n" * (1 << 27)))
-    with pytest.raises(DamagedFile, match="unpacks to more than 1,000 times its size"):
+    with pytest.raises(DamagedFile, match="decompresses to more than 1,000 times its size"):
         list(read_lines([path]))
 
 
@@ -321,7 +321,7 @@ def test_only_regular_files_are_opened(tmp_path: Path, reader: str) -> None:
 
 
 def test_a_file_that_is_missing_or_cannot_be_named(tmp_path: Path) -> None:
-    for path, told in ((tmp_path / "no", "no such file"), (Path("a\0b"), "is no name of a file")):
+    for path, told in ((tmp_path / "no", "no such file"), (Path("a\0b"), "is not a file name")):
         with pytest.raises(InputError, match=told):
             open_regular(path)
 

@@ -105,7 +105,7 @@ def test_a_leading_answer_and_a_trailing_question_go_and_the_rest_stays() -> Non
         (row("¿Cuál es la capital de España, por favor?", "La capital de España es Madrid."), None),
         (row("日本の首都はどこですか。", "日本の首都は東京です。おおきなまちです。"), "Japanese"),
         (row("대한민국의 수도는 어디입니까?", "대한민국의 수도는 서울입니다."), "Korean"),
-        (row("3.14159 * 2.71828 = ?", "8.5397342226735671"), "mostly signs and digits"),
+        (row("3.14159 * 2.71828 = ?", "8.5397342226735671"), "mostly symbols and digits"),
     ],
 )  # fmt: skip
 def test_reasons(given: Any, why: str | None) -> None:

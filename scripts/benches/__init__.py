@@ -1,4 +1,4 @@
-"""What every suite gives back, and how two things are timed fairly."""
+"""The result rows of benchmark suites, and paired timing of two functions."""
 
 import os
 import statistics
@@ -12,9 +12,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One case against one peer. `ratios` are the median, the lowest and the highest of all rounds; above 1 we lead.
+    """One case against one peer. `ratios` are median, minimum and maximum of all rounds; above 1, zhllama is faster.
 
-    `equal`: both gave the same answer; None where that is no question. `skipped`: why nothing was measured.
+    equal: both gave the same result; None if results are not comparable. skipped: why nothing was measured.
     """
 
     suite: str
@@ -29,30 +29,30 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """One row of the JSON that bench.py prints."""
-        named: dict[str, Any] = {"suite": self.suite, "case": self.case, "peer": self.peer}
+        labels: dict[str, Any] = {"suite": self.suite, "case": self.case, "peer": self.peer}
         if self.skipped is not None:
-            return named | {"skipped": self.skipped}
+            return labels | {"skipped": self.skipped}
         figures = {"ours": round(self.ours, 4), "theirs": round(self.theirs, 4), "unit": self.unit}
         ratios = dict(zip(("ratio", "low", "high"), (round(ratio, 3) for ratio in self.ratios), strict=True))
-        return named | figures | ratios | {"equal": self.equal}
+        return labels | figures | ratios | {"equal": self.equal}
 
 
 def paired(
     ours: Callable[[], object], theirs: Callable[[], object], rounds: int
 ) -> tuple[float, float, tuple[float, float, float]]:
-    """CPU seconds of ours and of theirs (medians), and how many times theirs takes ours: median, lowest, highest.
+    """Median CPU seconds of ours and of theirs, and the ratio theirs / ours: median, minimum, maximum.
 
-    A B A B, in one process, after one round unmeasured: what slows the machine slows both. CPU time of all threads,
-    so that neighbours on a shared machine count less, and a peer that takes several cores gains nothing.
+    Both alternate in one process after an unmeasured round, so a slower machine slows both. CPU time of all threads is
+    measured, so that other processes matter less and a peer on several cores has no advantage.
     """
     a, b = [], []
-    for measured in range(-1, rounds):
+    for number in range(-1, rounds):
         times = []
         for work in (ours, theirs):
             start = time.process_time()
             work()
             times.append(time.process_time() - start)
-        if measured >= 0:
+        if number >= 0:
             a.append(times[0])
             b.append(times[1])
     ratios = [theirs / ours for ours, theirs in zip(a, b, strict=True)]
@@ -60,10 +60,10 @@ def paired(
 
 
 def test_data() -> Path:
-    """The folder of real models and texts, as the tests find it; it may be absent."""
+    """The folder of real models and texts that the tests use; it may not exist."""
     return Path(os.environ.get("ZHLLAMA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
-def tell(*words: object) -> None:
-    """Progress, to stderr."""
+def log(*words: object) -> None:
+    """Print progress to stderr."""
     print(*words, file=sys.stderr, flush=True)

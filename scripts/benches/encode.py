@@ -1,7 +1,7 @@
-"""Text to ids on one core: MB of UTF-8 a second, beside SentencePiece, tokenizers, gigatoken and tokie.
+"""Encoding on one core in MB of UTF-8 per second, against SentencePiece, tokenizers, gigatoken and tokie.
 
-Each row is the worst vocabulary of LLaMA's, the published Chinese-LLaMA one, and ours of both recipes; those with ties
-at score 0 have no tokenizer.json, so the peers that read one skip them.
+Each row shows the worst of four vocabularies: LLaMA's, the published Chinese-LLaMA one, and those of both recipes. One with
+tied scores has no tokenizer.json, so peers that need it skip it.
 """
 
 import lzma
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benches import Row, paired, tell, test_data
+from benches import Row, log, paired, test_data
 from zhllama.encoding.encoder import Encoder
 from zhllama.vocab import continued as continuing
 from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer, why_no_fast_tokenizer
@@ -21,7 +21,7 @@ from zhllama.vocab.merge import chinese_llama, safe
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.word_lists import jieba_words, listed_pieces
 
-CASES = {"lines": 65, "5KB": 5_000, "100KB": 100_000}  # bytes a text, at least
+CASES = {"lines": 65, "5KB": 5_000, "100KB": 100_000}  # minimum bytes of a text
 PEERS = ("sentencepiece", "tokenizers", "gigatoken", "tokie")
 MEGABYTE = 1e6
 
@@ -34,27 +34,27 @@ def run(rounds: int) -> list[Row]:
     data = test_data()
     if not (data / "llama" / "llama.model").is_file():
         return [Row("encode", case, peer, skipped=f"no models at {data}") for case in CASES for peer in PEERS]
-    found: dict[tuple[str, str], Row] = {}
+    worst_rows: dict[tuple[str, str], Row] = {}
     reasons: dict[str, str] = {}
     for name, model in vocabularies(data):
         encoder = Encoder.from_model(model.content).warm_up()
         if encoder.engine != "compiled":
-            tell(f"encode: {name} is not compiled: {encoder.reason}")
+            log(f"encode: {name} is not compiled: {encoder.reason}")
         for peer in PEERS:
-            made = engine(peer, model)
-            if isinstance(made, str):
-                reasons[peer] = made
-                tell(f"encode: {name} has no {peer}: {made}")
+            functions = peer_functions(peer, model)
+            if isinstance(functions, str):
+                reasons[peer] = functions
+                log(f"encode: {name} has no {peer}: {functions}")
                 continue
             for case, size in CASES.items():
-                row = compare(encoder, peer, *made, case, texts(data, size), rounds)
-                tell(f"encode: {name} {case} {peer} " + " ".join(f"{x:.2f}" for x in row.ratios), row.equal)
-                worst = found.get((case, peer), row)
+                row = compare(encoder, peer, *functions, case, texts(data, size), rounds)
+                log(f"encode: {name} {case} {peer} " + " ".join(f"{x:.2f}" for x in row.ratios), row.equal)
+                worst = worst_rows.get((case, peer), row)
                 equal = bool(worst.equal and row.equal)
-                kept = min(worst, row, key=lambda r: r.ratios[0])
-                found[case, peer] = Row(**{**vars(kept), "equal": equal})
+                slower = min(worst, row, key=lambda r: r.ratios[0])
+                worst_rows[case, peer] = Row(**{**vars(slower), "equal": equal})
     rows = [(case, peer) for case in CASES for peer in PEERS]
-    return [found.get(r) or Row("encode", *r, skipped=reasons.get(r[1], "no vocabulary")) for r in rows]
+    return [worst_rows.get(r) or Row("encode", *r, skipped=reasons.get(r[1], "no vocabulary")) for r in rows]
 
 
 def compare(
@@ -68,7 +68,7 @@ def compare(
 
 
 def vocabularies(data: Path) -> Iterator[tuple[str, SentencePieceVocabulary]]:
-    """The four that this project is about."""
+    """LLaMA's vocabulary, and three that extend it."""
     base = SentencePieceVocabulary.read(data / "llama" / "llama.model")
     words = listed_pieces(data / "llama" / "chinese_sp.model")
     yield "llama", base
@@ -86,20 +86,20 @@ def small_text(data: Path) -> str:
 
 @cache
 def texts(data: Path, size: int) -> list[str]:
-    """The text in pieces that end with a clause or line and have `size` bytes or a little more."""
-    done: list[str] = []
-    held, room = "", size
+    """The text in parts that end with a clause or line and have at least `size` bytes."""
+    parts: list[str] = []
+    part, room = "", size
     for clause in re.findall(r"[^\n。！？；，]*[\n。！？；，]|[^\n。！？；，]+$", small_text(data)):
-        held += clause
+        part += clause
         room -= len(clause.encode())
         if room <= 0:
-            done.append(held.strip("\n"))
-            held, room = "", size
-    return done
+            parts.append(part.strip("\n"))
+            part, room = "", size
+    return parts
 
 
-def engine(peer: str, model: SentencePieceVocabulary) -> tuple[Encode, Flat] | str:
-    """How a peer encodes, and how its answer becomes one list of ids; or why it cannot."""
+def peer_functions(peer: str, model: SentencePieceVocabulary) -> tuple[Encode, Flat] | str:
+    """A peer's function to encode texts, and one that flattens its result to a list of ids; or why it cannot encode."""
     if peer == "sentencepiece":
         processor = model.processor
         return (lambda some: processor.encode(some, num_threads=1)), _joined
@@ -113,11 +113,11 @@ def engine(peer: str, model: SentencePieceVocabulary) -> tuple[Encode, Flat] | s
     reason = why_no_fast_tokenizer(model)
     if reason:
         return reason
-    twin = fast_tokenizer(model, Specials(bos=False))
+    fast = fast_tokenizer(model, Specials(bos=False))
     if peer == "tokenizers":
-        twin.encode_special_tokens = True
+        fast.encode_special_tokens = True
         return (
-            lambda some: twin.encode_batch_fast(some, add_special_tokens=False),
+            lambda some: fast.encode_batch_fast(some, add_special_tokens=False),
             lambda encodings: _joined([e.ids for e in encodings]),
         )
     try:
@@ -125,7 +125,7 @@ def engine(peer: str, model: SentencePieceVocabulary) -> tuple[Encode, Flat] | s
     except ImportError as error:
         return f"not installed ({error})"
     with tempfile.TemporaryDirectory() as folder:
-        twin.save(str(Path(folder) / "tokenizer.json"))
+        fast.save(str(Path(folder) / "tokenizer.json"))
         toke = tokie.Tokenizer.from_json(str(Path(folder) / "tokenizer.json"))
     return (
         lambda some: toke.encode_batch_flat(some, add_special_tokens=False),

@@ -1,4 +1,4 @@
-"""Merging the published list into LLaMA's vocabulary, from two files to one, beside the published script's way."""
+"""Merging the published list into LLaMA's vocabulary, from two files to one, against the published script's method."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +7,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as proto
 
-from benches import Row, paired, tell, test_data
+from benches import Row, log, paired, test_data
 from zhllama.vocab.merge import chinese_llama
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.word_lists import listed_pieces
@@ -28,13 +28,13 @@ def _compare(case: str, base: Path, chinese: Path, rounds: int) -> Row:
     theirs: Callable[[], bytes] = partial(_published, base, chinese)
     equal = ours() == theirs()
     a, b, ratios = paired(ours, theirs, rounds)
-    tell(f"merge: {case} " + " ".join(f"{ratio:.2f}" for ratio in ratios), equal)
+    log(f"merge: {case} " + " ".join(f"{ratio:.2f}" for ratio in ratios), equal)
     return Row("merge", case, "published", 1000 * a, 1000 * b, "ms", ratios, equal)
 
 
 def _published(base: Path, chinese: Path) -> bytes:
-    """What the published merge script does, written anew and without its prints: both models are loaded by SentencePiece,
-    taken apart, and the unseen pieces appended at score 0 (there by way of LlamaTokenizer, which costs more)."""
+    """The method of the published merge script, without its prints: load both models with SentencePiece, and append the
+    missing pieces with score 0 (the script uses LlamaTokenizer, which is slower)."""
     merged, added = proto.ModelProto(), proto.ModelProto()
     for message, path in ((merged, base), (added, chinese)):
         processor = SentencePieceProcessor()

@@ -1,6 +1,6 @@
-"""Counting for the report on one core: MB of UTF-8 a second, beside `tokenizers` that does nothing but count tokens.
+"""Counting for the report on one core in MB of UTF-8 per second, against `tokenizers`, which only counts tokens.
 
-Ours is all that the report needs of a text: kinds of lines, words, characters, how often each id occurs.
+Ours counts all that the report needs: kinds of lines, words, characters, and the occurrences of each id.
 """
 
 import lzma
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from benches import Row, paired, tell, test_data
+from benches import Row, log, paired, test_data
 from zhllama.efficiency.count import Chunk, chunks, count_chunk
 from zhllama.encoding.encoder import Encoder
 from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
@@ -19,7 +19,9 @@ from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.word_lists import listed_pieces
 
 MEGABYTE = 1e6
-LIKE = 100_000_000  # bytes: words are counted as thinly as in a text of this size
+TEXT_SIZE = (
+    100_000_000  # bytes of the simulated text, which decides the share of lines whose words are counted
+)
 
 
 def run(rounds: int) -> list[Row]:
@@ -54,18 +56,18 @@ def _deepseek(lines: list[str], rounds: int) -> Row:
 def _compare(case: str, encoder: Encoder, peer: Tokenizer, lines: list[str], rounds: int) -> Row:
     peer.encode_special_tokens = True
     size = sum(len(line.encode()) for line in lines)
-    parts = list(chunks(0, lines, LIKE))
+    parts = list(chunks(0, lines, TEXT_SIZE))
 
     def theirs() -> int:
         return sum(_count(peer, chunk) for chunk in parts)
 
     def ours() -> int:
-        found = (part for chunk in parts for part in count_chunk([encoder], chunk))
-        return sum(int(counts.sum()) for part in found for _, counts in part.tokens)
+        tallies = (tally for chunk in parts for tally in count_chunk([encoder], chunk))
+        return sum(int(counts.sum()) for tally in tallies for _, counts in tally.tokens)
 
     equal = ours() == theirs()
     a, b, ratios = paired(ours, theirs, rounds)
-    tell(f"report: {case} " + " ".join(f"{ratio:.2f}" for ratio in ratios), equal)
+    log(f"report: {case} " + " ".join(f"{ratio:.2f}" for ratio in ratios), equal)
     return Row("report", case, "tokenizers", size / MEGABYTE / a, size / MEGABYTE / b, "MB/s", ratios, equal)
 
 

@@ -1,11 +1,11 @@
-"""Tuning on one core, real tokens a second, beside the published way and trl's packed SFTTrainer.
+"""SFT on one core in real tokens per second, against the published method and trl's packed SFTTrainer.
 
-The published way is that of Chinese-LLaMA-Alpaca's run_clm_sft_with_peft.py, written out below: samples padded to the longest of
-their batch, both matrices whole beside LoRA on all seven projections, full logits, gradient checkpointing, AdamW. trl's packs by best fit
-into blocks of 512 and keeps samples apart, with the same LoRA and whole matrices. Ours is what `zhllama sft` does: packed blocks,
-learning rows as views (here `--rows new`, since the rows that the vocabulary got are what it must learn; `-all` is `--rows all`), no logits but
-those of answers. All take the same samples, prompts of 20-120 ids and answers of 20-300 ids drawn by chance as Alpaca's
-are long, fp32, on the random LLaMA of the training suite; a real token is one of a sample, none of padding.
+The published method is that of Chinese-LLaMA-Alpaca's run_clm_sft_with_peft.py, reimplemented below: samples padded to the
+longest of their batch, both matrices fully trained, LoRA on all seven projections, full logits, gradient checkpointing, AdamW.
+trl packs by best fit into blocks of 512 and separates samples, with the same LoRA and matrices. Ours is `zhllama sft`:
+packed blocks, trainable rows as views (`--rows new`; case `-all` is `--rows all`), and logits for answers only. All use the
+same samples with random prompts of 20-120 ids and answers of 20-300 ids, about as long as Alpaca's, in fp32, on the random
+LLaMA of the training suite. Real tokens exclude padding.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches import Row, paired, tell
+from benches import Row, log, paired
 from benches.training import OLD, ROWS, model
 from zhllama.training.attention import use_document_attention
 from zhllama.training.lora import add_adapters
@@ -32,39 +32,39 @@ Work = Callable[[], object]
 
 
 def run(rounds: int) -> list[Row]:
-    """Each of our ways against each peer."""
+    """Each case against each peer."""
     torch.set_num_threads(1)
     some = samples()
     tokens = sum(len(sample.ids) for sample in some)
-    found = []
+    rows = []
     for case, first, peer, theirs in (
         ("alpaca", OLD, PUBLISHED, published), ("alpaca", OLD, TRL, packed_by_trl), ("alpaca-all", 0, PUBLISHED, published),
     ):  # fmt: skip
         try:
             other = theirs(some)
         except ImportError as error:
-            found.append(Row("sft", case, peer, skipped=str(error)))
+            rows.append(Row("sft", case, peer, skipped=str(error)))
             continue
         mine, their, ratios = paired(ours(some, first), other, rounds)
         equal = same(some) if peer == PUBLISHED else None
         row = Row("sft", case, peer, tokens / mine, tokens / their, "real tokens/s", ratios, equal)
-        tell(f"sft: {case} {peer} {row.ours:,.1f} {row.theirs:,.1f}", *(f"{x:.2f}" for x in ratios), equal)
-        found.append(row)
-    return found
+        log(f"sft: {case} {peer} {row.ours:,.1f} {row.theirs:,.1f}", *(f"{x:.2f}" for x in ratios), equal)
+        rows.append(row)
+    return rows
 
 
 def samples() -> list[TokenizedSample]:
-    """Prompts and answers of chance, three tokens of four from the new ids."""
-    dice = np.random.default_rng(0)
-    made = []
+    """Random prompts and answers; three of four tokens have new ids."""
+    rng = np.random.default_rng(0)
+    result = []
     for _ in range(SAMPLES):
-        prompt = 20 + int(dice.exponential(35))
-        answer = 20 + int(dice.exponential(90))
+        prompt = 20 + int(rng.exponential(35))
+        answer = 20 + int(rng.exponential(90))
         length = min(prompt + answer, SIZE)
-        new, old = dice.integers(OLD, ROWS, length), dice.integers(3, OLD, length)
-        ids = np.where(dice.random(length) < 0.75, new, old).astype(np.int32)
-        made.append(TokenizedSample(ids, np.arange(length) >= prompt, answer, answer))
-    return made
+        new, old = rng.integers(OLD, ROWS, length), rng.integers(3, OLD, length)
+        ids = np.where(rng.random(length) < 0.75, new, old).astype(np.int32)
+        result.append(TokenizedSample(ids, np.arange(length) >= prompt, answer, answer))
+    return result
 
 
 def ours(some: list[TokenizedSample], first: int, dropout: float = 0.05) -> Work:
@@ -79,7 +79,7 @@ def ours(some: list[TokenizedSample], first: int, dropout: float = 0.05) -> Work
 
 
 def published(some: list[TokenizedSample], dropout: float = 0.05) -> Work:
-    """Steps over samples as they come, padded."""
+    """Steps over padded samples in their order."""
     from peft import LoraConfig, get_peft_model
 
     inner = model().train()
@@ -94,7 +94,7 @@ def published(some: list[TokenizedSample], dropout: float = 0.05) -> Work:
 
 
 def padded(some: list[TokenizedSample]) -> dict[str, torch.Tensor]:
-    """As the published collator pads: ids, labels, attention mask."""
+    """Padded ids, labels and attention mask, as in the published collator."""
     length = max(len(sample.ids) for sample in some)
     ids = torch.full((len(some), length), 2)
     labels = torch.full((len(some), length), -100)
@@ -109,9 +109,9 @@ def padded(some: list[TokenizedSample]) -> dict[str, torch.Tensor]:
 
 
 def steps(trained: Any, batches: list[dict[str, torch.Tensor]], fused: bool) -> Work:
-    """An optimiser step on each batch; the mean of their losses."""
+    """An optimizer step on each batch; the mean of their losses."""
     learning = [p for p in trained.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(learning, lr=1e-4, weight_decay=0.0, fused=fused or None)
+    optimizer = torch.optim.AdamW(learning, lr=1e-4, weight_decay=0.0, fused=fused or None)
 
     def work() -> float:
         total = 0.0
@@ -119,8 +119,8 @@ def steps(trained: Any, batches: list[dict[str, torch.Tensor]], fused: bool) -> 
             loss = trained(**batch).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
             total += float(loss.detach())
         return total / len(batches)
 

@@ -1,10 +1,10 @@
-"""Steps of pre-training on one core, tokens a second and peak memory, beside the published scripts' way.
+"""Pre-training steps on one core, in tokens per second and peak memory, against the published scripts' method.
 
-The published way is that of Chinese-LLaMA-Alpaca's run_clm_pt_with_peft.py, written out below: both matrices whole
-(`modules_to_save`, in stage 1 with the body frozen), full logits, gradient checkpointing, AdamW. `stage1-input` is the stage 1 of
-its paper, which trained the embedding alone. Ours trains the new rows as views of their matrices, never
-holds logits, keeps the documents of a block apart, and has a fused AdamW. Both take the same step on the same
-blocks: a random LLaMA of hidden size 512, 8 layers and 49,953 untied rows, 4 blocks of 512 tokens, fp32.
+The published method is that of Chinese-LLaMA-Alpaca's run_clm_pt_with_peft.py, reimplemented below: both matrices fully
+trained (`modules_to_save`, in stage 1 with frozen layers), full logits, gradient checkpointing, AdamW. `stage1-input` is the
+stage 1 of its paper, which trained only the embedding. Ours trains the new rows as views of their matrices, does not store
+logits, separates the documents of a block, and uses a fused AdamW. Both take the same step on the same blocks: a random LLaMA
+of hidden size 512, 8 layers and 49,953 untied rows, 4 blocks of 512 tokens, fp32.
 """
 
 import os
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from benches import Row, paired, tell
+from benches import Row, log, paired
 from zhllama.training.attention import attend, use_document_attention
 from zhllama.training.lora import add_adapters
 from zhllama.training.options import Lora
@@ -28,19 +28,19 @@ from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 from zhllama.training.validation import collate
 
 OLD, ROWS, BLOCKS, SIZE = 32_000, 49_953, 4, 512
-PEER = "published scripts' way"
+PEER = "published scripts' way"  # as the table of bars names it
 Step = Callable[[], float]
 
 
 def run(rounds: int) -> list[Row]:
-    """Both stages, memory before speed: what a process has freed it fills again unseen."""
+    """Both stages; memory before speed, because memory that a process reuses after freeing it does not show."""
     torch.set_num_threads(1)
     measures = [partial(memory, case, 1) for case in ("stage1", "stage2")]
     measures += [partial(speed, case, rounds) for case in ("stage1", "stage1-input", "stage2")]
     rows = []
     for measure in (*measures, partial(attention, rounds)):
         row = measure()
-        tell(
+        log(
             f"training: {row.case} {row.ours:,.1f} {row.theirs:,.1f} {row.unit}",
             *(f"{x:.2f}" for x in row.ratios),
             row.equal,
@@ -50,18 +50,18 @@ def run(rounds: int) -> list[Row]:
 
 
 def attention(rounds: int) -> Row:
-    """Forward and back over one block of 2,048 positions, documents of 128 in it: each within itself, and all under a mask."""
+    """Forward and backward over one block of 2,048 positions with documents of 128: per document, and with a dense mask."""
     size, each, heads, width = 2048, 128, 8, 64
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, size, width, requires_grad=True) for _ in range(3))
     positions, document = torch.arange(size)[None] % each, torch.arange(size) // each
     mask = (document[:, None] == document) & torch.ones(size, size, dtype=torch.bool).tril()
-    layer = torch.nn.Module()  # of as many keys as queries, which is all that is asked of it
+    layer = torch.nn.Module()  # without grouped queries; `attend` reads nothing else
 
-    def step(how: Callable[[], torch.Tensor]) -> torch.Tensor:
-        found = how()
-        found.sum().backward()
-        return found
+    def step(attention: Callable[[], torch.Tensor]) -> torch.Tensor:
+        output = attention()
+        output.sum().backward()
+        return output
 
     def mine() -> torch.Tensor:
         return step(lambda: attend(layer, query, key, value, None, position_ids=positions)[0])
@@ -75,7 +75,7 @@ def attention(rounds: int) -> Row:
 
 
 def speed(case: str, rounds: int) -> Row:
-    """Tokens a second; `equal` says that both begin with the same loss where no document ends inside a block."""
+    """Tokens per second; `equal`: both start with the same loss if no document ends within a block."""
     few = {"documents": 1, "count": 1}
     same = abs(ours(case, blocks(**few))() - published(case, blocks(**few))()) < 1e-5
     mine, theirs, ratios = paired(ours(case, blocks()), published(case, blocks()), rounds)
@@ -84,13 +84,13 @@ def speed(case: str, rounds: int) -> Row:
 
 
 def memory(case: str, rounds: int) -> Row:
-    """Peak over what the imports hold, in MB, model included; ours with gradient checkpointing in stage 2."""
+    """Peak memory in MB without imports, with the model; ours with gradient checkpointing in stage 2."""
     mine = [peak(lambda: ours(case, blocks(), checkpointing=case == "stage2")) for _ in range(rounds)]
     theirs = [peak(lambda: published(case, blocks())) for _ in range(rounds)]
     ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
-    found = (statistics.median(ratios), ratios[0], ratios[-1])
+    spread = (statistics.median(ratios), ratios[0], ratios[-1])
     return Row(
-        "training", f"{case}-memory", PEER, statistics.median(mine), statistics.median(theirs), "MB", found
+        "training", f"{case}-memory", PEER, statistics.median(mine), statistics.median(theirs), "MB", spread
     )
 
 
@@ -108,16 +108,16 @@ def model() -> Any:
 
 
 def blocks(documents: int = 2, count: int = BLOCKS) -> dict[str, torch.Tensor]:
-    """Blocks of as many documents each, three tokens of four from the new ids, as Chinese text has them."""
-    dice = np.random.default_rng(0)
+    """Blocks of equal documents; three of four tokens have new ids, as in Chinese text."""
+    rng = np.random.default_rng(0)
     starts = np.arange(documents) * (SIZE // documents)
-    new, old = dice.integers(OLD, ROWS, (count, SIZE)), dice.integers(3, OLD, (count, SIZE))
-    ids = np.where(dice.random((count, SIZE)) < 0.75, new, old)
+    new, old = rng.integers(OLD, ROWS, (count, SIZE)), rng.integers(3, OLD, (count, SIZE))
+    ids = np.where(rng.random((count, SIZE)) < 0.75, new, old)
     return collate([example(row, starts, SIZE) for row in ids])
 
 
 def ours(case: str, batch: dict[str, torch.Tensor], checkpointing: bool = False) -> Step:
-    """The rows that are new, and in stage 2 LoRA."""
+    """Trains the new rows, and LoRA in stage 2."""
     inner = model().requires_grad_(False).train()
     use_document_attention(inner)
     trained = add_adapters(inner, Lora()) if case == "stage2" else inner
@@ -130,7 +130,7 @@ def ours(case: str, batch: dict[str, torch.Tensor], checkpointing: bool = False)
 
 
 def published(case: str, batch: dict[str, torch.Tensor]) -> Step:
-    """As the published script has it; its blocks are concatenated text, and nothing tells documents apart."""
+    """As in the published script, whose blocks are concatenated text without document boundaries."""
     inner = model().train()
     inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     if case == "stage2":
@@ -151,23 +151,23 @@ def published(case: str, batch: dict[str, torch.Tensor]) -> Step:
 
 
 def stepper(trained: Any, batch: dict[str, torch.Tensor], fused: bool) -> Step:
-    """One optimiser step on the batch, which gives its loss."""
-    learning = [p for p in trained.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(learning, lr=2e-4, weight_decay=0.01, fused=fused or None)
+    """A function that takes one optimizer step on the batch and returns its loss."""
+    trainable = [p for p in trained.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=2e-4, weight_decay=0.01, fused=fused or None)
 
     def step() -> float:
         loss = trained(**batch).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
         return float(loss.detach())
 
     return step
 
 
 def peak(make: Callable[[], Step]) -> float:
-    """MB that making a model and two steps with it take at their highest, in a process of their own."""
+    """Peak MB of creating a model and taking two steps, in a separate process."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -182,15 +182,15 @@ def peak(make: Callable[[], Step]) -> float:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as answer:
-        told = answer.read()
+        peak_mb = answer.read()
     os.waitpid(child, 0)
-    return float(told)
+    return float(peak_mb)
 
 
 def status(name: str) -> float:
-    """A figure of /proc/self/status in MB."""
-    found = re.search(
+    """A value of /proc/self/status in MB."""
+    match = re.search(
         rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE
     )
-    assert found is not None
-    return int(found[1]) / 1024
+    assert match is not None
+    return int(match[1]) / 1024

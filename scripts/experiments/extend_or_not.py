@@ -1,13 +1,13 @@
-"""Does extending the vocabulary pay? Held-out Chinese and English over CPU seconds, old vocabulary against extended.
+"""Trains a base with its old and with extended vocabularies, and compares validation bits at equal CPU seconds.
 
     python scripts/experiments/extend_or_not.py --work /tmp/extend --base small --seconds 600
     python scripts/experiments/extend_or_not.py --work /tmp/extend --base smollm2 --seconds 3600
-    python scripts/experiments/extend_or_not.py --work /tmp/extend --show      # table and picture of what stands
+    python scripts/experiments/extend_or_not.py --work /tmp/extend --show      # table and plot of finished curves
 
-The same base, text in the same order, optimiser, tokens a step and kind of rows' beginning for all; the rate, of the old
-vocabulary and of the extended ones, is the best of a short sweep. Each curve is a folder WORK/BASE/curves/NAME with a checkpoint and curve.jsonl, and the same command goes on
-where a kill or an earlier, shorter run left off. Seconds are steps times the CPU seconds of a step, calibrated for each size of vocabulary
-in turns with the old one, since other work on the machine slows whichever curve happens to run beside it.
+All curves share base, text order, optimizer and tokens per step; the learning rates of the old and of the extended vocabularies
+are the best of a short sweep. Each curve is a folder WORK/BASE/curves/NAME with a checkpoint and curve.jsonl; the same command
+resumes an interrupted or shorter run. Seconds are steps times the CPU seconds per step, which are calibrated for each vocabulary
+size in alternation with the old one, because other work on the machine would slow down single curves.
 """
 
 import argparse
@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import torch  # noqa: E402 - after the path is set
 from extending.curve import Point, batches, read_points, train  # noqa: E402
-from extending.picture import picture  # noqa: E402
+from extending.plot import plot  # noqa: E402
 from extending.report import table  # noqa: E402
 from extending.texts import Texts, draw  # noqa: E402
 from extending.variants import Base, Variant, open_base, texts_of  # noqa: E402
@@ -38,8 +38,8 @@ from zhllama.training.document_tokenizer import DocumentTokenizer  # noqa: E402
 
 MARKS = (15, 30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
 RATES = {"small": (7e-4, 2e-3), "half": (2e-4, 7e-4), "smollm2": (1e-4, 4e-4)}
-SWEPT = {"small": 8000, "half": 8000, "smollm2": 2000}  # the size whose best rate all extended curves take
-SWEEP = 60  # CPU seconds after which the rates are compared; the best run goes on as the curve
+SWEPT = {"small": 8000, "half": 8000, "smollm2": 2000}  # the size whose best rate all extended curves use
+SWEEP = 60  # CPU seconds after which the rates are compared; the best run becomes the curve
 SMALL = [Variant(0), *(Variant(n, init) for init in ("mean", "fitted") for n in (8000, 1000, 18_000, 4000)),
          Variant(8000, "distill"), Variant(8000, learn="faster"), Variant(8000, "fitted", "faster"), Variant(8000, learn="rows")]  # fmt: skip
 FIRST = {
@@ -52,54 +52,56 @@ FIRST = {
 
 
 def calibrate(base: Base, variants: list[Variant], texts: Texts, rounds: int = 4) -> dict[str, float]:
-    """CPU seconds of a step by shape: medians of ratios to the old vocabulary, taken in turns, times its own median.
+    """CPU seconds per step by shape: the median ratio to the old vocabulary, measured in alternation, times its median.
 
-    What was calibrated before stays, and what is new is measured beside the old vocabulary again.
+    Earlier calibrations are reused; a new shape is measured together with the old vocabulary.
     """
     path = base.folder / "seconds.json"
-    known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    missing = list({v.shape: v for v in variants if v.shape not in known and v.shape != "0-all"}.values())
-    if not missing and known:
-        return known
-    turn = {"0-all": Variant(0), **{v.shape: v for v in missing}}
-    begun = {shape: base.begin(v, texts, 1e-9) for shape, v in turn.items()}
+    calibrated: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    missing = list(
+        {v.shape: v for v in variants if v.shape not in calibrated and v.shape != "0-all"}.values()
+    )
+    if not missing and calibrated:
+        return calibrated
+    shapes = {"0-all": Variant(0), **{v.shape: v for v in missing}}
+    models = {shape: base.start(v, texts, 1e-9) for shape, v in shapes.items()}
     text = {
         shape: batches(
             texts.zh, texts.en, DocumentTokenizer.open(base.tokenizer(v.added, texts)), base.settings
         )
-        for shape, v in turn.items()
+        for shape, v in shapes.items()
     }
-    taken: dict[str, list[float]] = {shape: [] for shape in turn}
+    durations: dict[str, list[float]] = {shape: [] for shape in shapes}
     for number in range(rounds + 1):
-        for shape, trained in begun.items():
+        for shape, trained in models.items():
             blocks = next(text[shape]).blocks
-            at = time.process_time()
+            start = time.process_time()
             trained.step(number, blocks)
             if number:  # the first warms up
-                taken[shape].append(time.process_time() - at)
-    known.setdefault("0-all", median(taken["0-all"]))
+                durations[shape].append(time.process_time() - start)
+    calibrated.setdefault("0-all", median(durations["0-all"]))
     for shape in (v.shape for v in missing):
-        ratio = median(a / b for a, b in zip(taken[shape], taken["0-all"], strict=True))
-        known[shape] = known["0-all"] * ratio
-    write_whole(path, to_json(known))
-    print("CPU seconds a step", {k: round(v, 3) for k, v in known.items()}, flush=True)
-    return known
+        ratio = median(a / b for a, b in zip(durations[shape], durations["0-all"], strict=True))
+        calibrated[shape] = calibrated["0-all"] * ratio
+    write_whole(path, to_json(calibrated))
+    print("CPU seconds a step", {k: round(v, 3) for k, v in calibrated.items()}, flush=True)
+    return calibrated
 
 
 def draw_curve(
     base: Base, variant: Variant, texts: Texts, rate: float, step_seconds: float, until: float, under: str
 ) -> list[Point]:
-    """One curve up to `until` seconds, those that taught its first rows counted."""
-    _, taught = base.grown(variant, texts)
-    steps = {round((m - taught) / step_seconds): float(m) for m in marks(until) if m > taught}
+    """One curve up to `until` seconds, including those of its row initialization."""
+    _, init_seconds = base.grown(variant, texts)
+    steps = {round((m - init_seconds) / step_seconds): float(m) for m in marks(until) if m > init_seconds}
     return train(
         base.folder / under / variant.name,
-        lambda: base.begin(variant, texts, rate),
+        lambda: base.start(variant, texts, rate),
         DocumentTokenizer.open(base.tokenizer(variant.added, texts)),
         DocumentTokenizer.open(base.folder / "base").size,
         texts.zh,
         texts,
-        [(0, taught), *((step, m) for step, m in steps.items() if step)],
+        [(0, init_seconds), *((step, m) for step, m in steps.items() if step)],
     )
 
 
@@ -110,7 +112,7 @@ def marks(until: float) -> list[float]:
 
 
 def best_rate(base: Base, added: int, texts: Texts, seconds: dict[str, float]) -> float:
-    """The rate with the fewest Chinese bits after SWEEP seconds; its run becomes the beginning of the curve."""
+    """The rate with the fewest Chinese bits after SWEEP seconds; its run becomes the start of the curve."""
     ends = {}
     for rate in RATES[base.name]:
         variant = Variant(added, rate=rate)
@@ -127,31 +129,31 @@ def best_rate(base: Base, added: int, texts: Texts, seconds: dict[str, float]) -
 
 
 def timed(folder: Path, curve: Path) -> list[Point]:
-    """A curve's points by what is calibrated now: steps times the seconds of one, and those that taught its rows."""
+    """A curve's points with current calibration: steps times seconds per step, plus the seconds of the row initialization."""
     points = read_points(curve)
     path = folder / "seconds.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    calibrated = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     shape = next((v.shape for v in FIRST[folder.name] if v.name == curve.name), None)
-    if shape not in known or not points:
+    if shape not in calibrated or not points:
         return points
-    taught = points[0].seconds  # at step 0
-    return [replace(p, seconds=taught + p.step * known[shape]) for p in points]
+    init_seconds = points[0].seconds  # at step 0
+    return [replace(p, seconds=init_seconds + p.step * calibrated[shape]) for p in points]
 
 
 def show(folder: Path) -> None:
-    """Print the table of the curves in a base's folder, and write them beside as curves.svg and curves.json."""
+    """Print the table of the curves in a base's folder, and write curves.svg and curves.json there."""
     order = [v.name for v in FIRST[folder.name]]
-    found = {
+    measured = {
         f.parent.name: timed(folder, f.parent) for f in sorted((folder / "curves").glob("*/curve.jsonl"))
     }
-    names = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+    names = sorted(measured, key=lambda name: order.index(name) if name in order else len(order))
     curves = {
-        name: (0 if name.startswith("old") else int(name.split("-")[0]), found[name])
+        name: (0 if name.startswith("old") else int(name.split("-")[0]), measured[name])
         for name in names
-        if len(found[name]) > 1
+        if len(measured[name]) > 1
     }
     if "old" not in curves:
-        print("The old vocabulary's curve, which all others are held against, has not begun")
+        print("The curve of the old vocabulary, the reference for all others, has not begun")
         return
     print(table(curves))
     titles = {
@@ -159,9 +161,9 @@ def show(folder: Path) -> None:
         "half": "A small base, half of whose text was Chinese, LLaMA's vocabulary and more",
         "smollm2": "SmolLM2-135M, its vocabulary and more",
     }
-    write_whole(folder / "curves.svg", picture(curves, titles.get(folder.name, folder.name)))
-    told = {n: {"added": a, "points": [asdict(p) for p in points]} for n, (a, points) in curves.items()}
-    write_whole(folder / "curves.json", to_json(told))
+    write_whole(folder / "curves.svg", plot(curves, titles.get(folder.name, folder.name)))
+    values = {n: {"added": a, "points": [asdict(p) for p in points]} for n, (a, points) in curves.items()}
+    write_whole(folder / "curves.json", to_json(values))
 
 
 def main() -> None:
@@ -175,28 +177,30 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="names of curves, e.g. old, 2000-mean")
     parser.add_argument("--rate", type=float, help="one learning rate for all curves, and no sweep")
     parser.add_argument(
-        "--threads", type=int, default=1, help="more end sooner; the seconds stay those of one"
+        "--threads", type=int, default=1, help="more finish sooner; the reported seconds are those of one"
     )
-    parser.add_argument("--only-base", action="store_true", help="make the base and stop")
-    parser.add_argument("--show", action="store_true", help="print what stands and draw it, train nothing")
-    given = parser.parse_args()
-    if given.show:
-        show(given.work / given.base)
+    parser.add_argument("--only-base", action="store_true", help="train the base and stop")
+    parser.add_argument(
+        "--show", action="store_true", help="print and plot finished curves, without training"
+    )
+    args = parser.parse_args()
+    if args.show:
+        show(args.work / args.base)
         return
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    texts = texts_of(given.base, draw(given.data, given.work / "texts.json"))
-    base = open_base(given.base, given.work, given.data, texts)
-    if given.only_base:
+    texts = texts_of(args.base, draw(args.data, args.work / "texts.json"))
+    base = open_base(args.base, args.work, args.data, texts)
+    if args.only_base:
         return
-    variants = [v for v in FIRST[base.name] if not given.only or v.name in given.only]
-    swept = [] if given.rate else [Variant(SWEPT[base.name])]
+    variants = [v for v in FIRST[base.name] if not args.only or v.name in args.only]
+    swept = [] if args.rate else [Variant(SWEPT[base.name])]
     seconds = calibrate(base, [*variants, *swept], texts, 3 if base.name == "smollm2" else 4)
-    rates = {added: given.rate or best_rate(base, added, texts, seconds) for added in (0, SWEPT[base.name])}
+    rates = {added: args.rate or best_rate(base, added, texts, seconds) for added in (0, SWEPT[base.name])}
     print("rates", rates, flush=True)
     for variant in variants:
         rate = variant.rate or rates[SWEPT[base.name] if variant.added else 0]
-        draw_curve(base, variant, texts, rate, seconds[variant.shape], given.seconds, "curves")
+        draw_curve(base, variant, texts, rate, seconds[variant.shape], args.seconds, "curves")
     show(base.folder)
 
 

@@ -1,11 +1,11 @@
-"""Tunes SmolLM2-135M, with and without a larger vocabulary, on Chinese instructions; answers before and after.
+"""Tunes SmolLM2-135M, with and without a larger vocabulary, on Chinese instructions, and writes its answers.
 
     python scripts/experiments/tune_smollm2.py --work /tmp/tune
 
-The model is that of scripts/experiments/initialisations.py, its vocabulary grown by 2,000 tokens whose rows begin as means. `alpaca`:
-2,000 rows of sft_alpaca_zh_carbonz0, 40 others held out. `oasst`: the multi-turn chat_oasst_zh_sharegpt, 8 held out, going on from
-the `alpaca` run with the template chatml. `--old` tunes the model with the vocabulary that it had, too. Each run is `zhllama sft`, resumed
-where it was left. Results: WORK/results.json and WORK/answers.md.
+The model is that of scripts/experiments/row_initializations.py, extended by 2,000 tokens with mean initialization. `alpaca`: 2,000
+rows of sft_alpaca_zh_carbonz0, 40 more for validation. `oasst`: the multi-turn chat_oasst_zh_sharegpt, 8 for validation, starting
+from the `alpaca` run with the template chatml. `--old` also tunes the model with its old vocabulary. Each run is `zhllama sft` and
+is resumed if it was interrupted. Results: WORK/results.json and WORK/answers.md.
 """
 
 import argparse
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import torch  # noqa: E402
-from initialisations import continue_vocabulary, smollm2  # noqa: E402
+from row_initializations import continue_vocabulary, smollm2  # noqa: E402
 
 from zhllama.conversation.read_conversations import accepted_rows, read_conversations, training_fault  # noqa: E402
 from zhllama.conversation.records import Conversation  # noqa: E402
@@ -45,17 +45,17 @@ def rows(path: Path) -> list[Conversation]:
     return list(accepted_rows(read_conversations(path, training_fault), []))
 
 
-def write(path: Path, some: list[Conversation]) -> Path:
-    """Conversations as messages, a line each."""
-    lines = [{"messages": [{"role": t.role, "content": t.text} for t in row.turns]} for row in some]
+def write(path: Path, conversations: list[Conversation]) -> Path:
+    """Write conversations as messages, one per line."""
+    lines = [{"messages": [{"role": t.role, "content": t.text} for t in row.turns]} for row in conversations]
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return path
 
 
-def tune(out: Path, model: Path, data: Path, heldout: Path, steps: int, *more: str) -> dict[str, Any]:
-    """One run of `zhllama sft`, or the one that stands; its figures."""
+def tune(out: Path, model: Path, data: Path, validation: Path, steps: int, *more: str) -> dict[str, Any]:
+    """The figures of one run of `zhllama sft`, which may be finished already."""
     if not (out / MANIFEST).is_file():
-        command = [sys.executable, "-P", "-m", "zhllama", "sft", "--model", str(model), "--data", str(data), "--eval-data", str(heldout),
+        command = [sys.executable, "-P", "-m", "zhllama", "sft", "--model", str(model), "--data", str(data), "--eval-data", str(validation),
                    "--out", str(out), "--steps", str(steps), "--resume", "--skip-bad", "--lora-dropout", "0",
                    "--eval-every", "100", "--save-every", "4", "--log-every", "1", *more]  # fmt: skip
         subprocess.run(command, check=True)
@@ -66,14 +66,16 @@ def tune(out: Path, model: Path, data: Path, heldout: Path, steps: int, *more: s
 def answers(model: Path, questions: tuple[str, ...], length: int = 60) -> list[str]:
     """Greedy answers under the stored template."""
     opened = open_model(model, dtype=torch.float32)
-    told = []
+    replies = []
     for question in questions:
-        asked = [{"role": "user", "content": question}]
-        ids = opened.tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)  # fmt: skip
+        messages = [{"role": "user", "content": question}]
+        ids = opened.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)  # fmt: skip
         with torch.inference_mode():
-            made = opened.model.generate(**ids, max_new_tokens=length, do_sample=False)
-        told.append(opened.tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
-    return told
+            output = opened.model.generate(**ids, max_new_tokens=length, do_sample=False)
+        replies.append(
+            opened.tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        )
+    return replies
 
 
 def main() -> None:
@@ -86,39 +88,39 @@ def main() -> None:
     parser.add_argument("--chat-steps", type=int, default=8, help="of oasst, 2 blocks of 1,024 tokens each")
     parser.add_argument("--lr", default="1e-3")
     parser.add_argument("--old", action="store_true", help="tune with the old vocabulary too")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    work: Path = given.work
+    work: Path = args.work
     work.mkdir(parents=True, exist_ok=True)
     base = smollm2(work / "base")
-    chinese = given.data / "text" / "zh_small.txt.xz"
+    chinese = args.data / "text" / "zh_small.txt.xz"
     larger = continue_vocabulary(base, read_lines([chinese]), ADDED, work / f"tokenizer-{ADDED}")
     grown = work / f"grown-{ADDED}"
     if not (grown / "config.json").is_file():
         grow(base, larger, grown)
-    alpaca = rows(given.data / "instructions" / "sft_alpaca_zh_carbonz0.jsonl.xz")
-    chat = rows(given.data / "instructions" / "chat_oasst_zh_sharegpt.jsonl.xz")
+    alpaca = rows(args.data / "instructions" / "sft_alpaca_zh_carbonz0.jsonl.xz")
+    chat = rows(args.data / "instructions" / "chat_oasst_zh_sharegpt.jsonl.xz")
     files = [write(work / f"{name}.jsonl", list(some)) for name, some in (
-        ("alpaca", islice(alpaca, 2000)), ("alpaca-heldout", islice(alpaca, 2000, 2040)),
-        ("oasst", chat[8:]), ("oasst-heldout", chat[:8]),
+        ("alpaca", islice(alpaca, 2000)), ("alpaca-validation", islice(alpaca, 2000, 2040)),
+        ("oasst", chat[8:]), ("oasst-validation", chat[:8]),
     )]  # fmt: skip
-    short = ("--batch", "4", "--micro-batch", "4", "--lr", given.lr)
+    short = ("--batch", "4", "--micro-batch", "4", "--lr", args.lr)
     long = (
         "--batch",
         "2",
         "--micro-batch",
         "2",
         "--lr",
-        given.lr,
+        args.lr,
         "--max-length",
         "1024",
         "--template",
         "chatml",
     )
-    results = {"alpaca": tune(work / "alpaca", grown, *files[:2], given.steps, *short)}
-    results["oasst"] = tune(work / "oasst", work / "alpaca", *files[2:], given.chat_steps, *long)
-    if given.old:
-        results["alpaca-old"] = tune(work / "alpaca-old", base, *files[:2], given.steps, *short)
+    results = {"alpaca": tune(work / "alpaca", grown, *files[:2], args.steps, *short)}
+    results["oasst"] = tune(work / "oasst", work / "alpaca", *files[2:], args.chat_steps, *long)
+    if args.old:
+        results["alpaca-old"] = tune(work / "alpaca-old", base, *files[:2], args.steps, *short)
     (work / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
     lines = []
     for name in results:

@@ -2,6 +2,5 @@
 
 import os
 
-os.environ.setdefault(
-    "TQDM_DISABLE", "1"
-)  # read when tqdm is imported: the bars of datatrove and datasets are not ours
+# tqdm reads it on import: this hides the progress bars of datatrove and datasets.
+os.environ.setdefault("TQDM_DISABLE", "1")

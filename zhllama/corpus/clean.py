@@ -1,4 +1,4 @@
-"""The cleaning of a corpus as datatrove phases: read, edit and filter; exact duplicates; near duplicates; write."""
+"""Builds the datatrove phases that clean a corpus: read, edit and filter; exact duplicates; near duplicates; write."""
 
 import json
 import shutil
@@ -35,13 +35,13 @@ from zhllama.io.json import read_json
 from zhllama.run import Run
 
 WORK, REJECTED = "work", "rejected"
-MOST_SHARDS = 64
+MAX_SHARDS = 64
 Markup = Literal["keep", "html", "all"]
 
 
 @dataclass(frozen=True)
 class CleaningOptions:
-    """What is done to each document; the steps stand in this order, and each can be left out."""
+    """Options of the cleaning steps, in their order; each step can be disabled."""
 
     markup: Markup = "all"
     width: edits.Width = "letters"
@@ -61,44 +61,42 @@ class CleaningOptions:
     near: bool = True
 
 
-def cleaning_steps(how: CleaningOptions) -> list[tuple[str, Any, bool]]:
-    """Name, function and whether it drops documents, in order."""
+def cleaning_steps(options: CleaningOptions) -> list[tuple[str, Any, bool]]:
+    """Name and function of each step in order, and whether it rejects documents."""
     steps: list[tuple[str, Any, bool]] = [
         ("broken", filters.broken_text, True),
         ("unicode", edits.unicode_form, False),
     ]
-    if how.urls:
-        steps.append(("urls", filters.NotListed(how.urls), True))
-    if how.markup != "keep":
+    if options.urls:
+        steps.append(("urls", filters.NotListed(options.urls), True))
+    if options.markup != "keep":
         steps.append(("html", edits.without_html, False))
-    if how.markup == "all":
+    if options.markup == "all":
         steps.append(("markdown", edits.without_markdown, False))
-    if how.width != "keep":
-        steps.append(("width", edits.EvenWidth(how.width), False))
-    if how.boilerplate:
+    if options.width != "keep":
+        steps.append(("width", edits.EvenWidth(options.width), False))
+    if options.boilerplate:
         steps.append(("boilerplate", edits.without_boilerplate, False))
-    if how.convert is not None:
-        steps.append(("convert", edits.ConvertScript(how.convert), False))
-    if how.mask:
+    if options.convert is not None:
+        steps.append(("convert", edits.ConvertScript(options.convert), False))
+    if options.mask:
         steps.append(("mask", edits.masked, False))
-    steps.append(
-        ("tidy", edits.unicode_form, False)
-    )  # what the edits left behind: empty lines, spaces at line ends
-    steps.append(("length", filters.OfLength(how.min_chars, how.max_chars), True))
-    if how.languages:
-        steps.append(("language", filters.InLanguages(how.languages, how.min_han), True))
-    if how.script != "any":
-        steps.append(("script", filters.InScript(how.script), True))
+    steps.append(("tidy", edits.unicode_form, False))  # removes empty lines and spaces that the edits left
+    steps.append(("length", filters.OfLength(options.min_chars, options.max_chars), True))
+    if options.languages:
+        steps.append(("language", filters.InLanguages(options.languages, options.min_han), True))
+    if options.script != "any":
+        steps.append(("script", filters.InScript(options.script), True))
     steps.append(("links", filters.link_list, True))
-    if how.max_repeated < 1:
-        steps.append(("repetition", filters.NotRepeated(how.max_repeated), True))
-    if how.words:
-        steps.append(("words", filters.WithoutWords(how.words, how.word_hits), True))
+    if options.max_repeated < 1:
+        steps.append(("repetition", filters.NotRepeated(options.max_repeated), True))
+    if options.words:
+        steps.append(("words", filters.WithoutWords(options.words, options.word_hits), True))
     return steps
 
 
-def shard(pieces: Sequence[FilePiece], most: int = MOST_SHARDS) -> list[list[FilePiece]]:
-    """Consecutive pieces in at most `most` shards of about the same bytes. Depends on the files alone, not on the machine."""
+def shard(pieces: Sequence[FilePiece], most: int = MAX_SHARDS) -> list[list[FilePiece]]:
+    """Consecutive pieces in at most `most` shards of about equal bytes; depends only on the files, not on the machine."""
     sizes = [(piece.stop or piece.path.stat().st_size) - piece.start for piece in pieces]
     share, total = max(1.0, sum(sizes) / most), 0
     shards: list[list[FilePiece]] = []
@@ -111,17 +109,17 @@ def shard(pieces: Sequence[FilePiece], most: int = MOST_SHARDS) -> list[list[Fil
 
 
 def phases(
-    shards: Sequence[Sequence[FilePiece]], reading: Reading, how: CleaningOptions, out: Path
+    shards: Sequence[Sequence[FilePiece]], reading: Reading, options: CleaningOptions, out: Path
 ) -> list[Phase]:
-    """The pipelines in order; each leaves its marks, stats and passing products under `out`/work."""
+    """The phases in order; each writes its completion marks, stats and intermediate files to `out`/work."""
     work, rejected, documents = out / WORK, out / REJECTED, out / DOCUMENTS
-    deduplicates = how.exact or how.near
+    deduplicates = options.exact or options.near
     cleaned = work / "cleaned" if deduplicates else documents
     pipeline: list[Any] = [
         ReadPieces(shards, reading),
-        FilterBlock("decode", _broken, rejected, field="broken"),
+        FilterBlock("decode", _reason_as_is, rejected, field="broken"),
     ]
-    for name, step, drops in cleaning_steps(how):
+    for name, step, drops in cleaning_steps(options):
         if not drops:
             pipeline.append(EditBlock(name, step, work / "examples"))
         elif name == "urls":
@@ -134,31 +132,27 @@ def phases(
         return [phase("clean", pipeline, len(shards))]
     unique: list[Any] = [ReadShard(cleaned)]
     last: list[Any] = [ReadShard(cleaned)]
-    if how.exact:
+    if options.exact:
         pipeline.append(ExactDedupSignature(str(work / "exact"), exact_config()))
-        found = str(work / "exact-found")
-        unique.append(ExactDedupFilter(found, exact_config()))
-        last.append(
-            _named(
-                "exact",
-                ExactDedupFilter(found, exact_config(), rejects(rejected, "exact", "exact duplicate")),
-            )
-        )
-    done = [phase("clean", pipeline, len(shards))]
-    if how.exact:
-        done.append(
+        duplicates = str(work / "exact-found")
+        unique.append(ExactDedupFilter(duplicates, exact_config()))
+        writer_of_rejects = rejects(rejected, "exact", "exact duplicate")
+        last.append(_named("exact", ExactDedupFilter(duplicates, exact_config(), writer_of_rejects)))
+    result = [phase("clean", pipeline, len(shards))]
+    if options.exact:
+        result.append(
             phase(
                 "exact",
-                [ExactFindDedups(str(work / "exact"), found, exact_config(), lines_to_buffer=1000)],
+                [ExactFindDedups(str(work / "exact"), duplicates, exact_config(), lines_to_buffer=1000)],
                 1,
             )
         )
-    if how.near:
+    if options.near:
         config = minhash_config()
         signatures, pairs, true, clusters = (
             work / name for name in ("signatures", "pairs", "true-pairs", "clusters")
         )
-        done += [
+        result += [
             phase("signatures", [*unique, CharacterSignature(str(signatures))], len(shards)),
             phase(
                 "buckets",
@@ -174,18 +168,18 @@ def phases(
         last.append(
             _named("near", MinhashDedupFilter(str(clusters), rejects(rejected, "near", "near duplicate")))
         )
-    return [*done, phase("write", [*last, Lengths(), writer(documents)], len(shards))]
+    return [*result, phase("write", [*last, Lengths(), writer(documents)], len(shards))]
 
 
 def check_out(out: Path) -> None:
-    """Refuse a folder whose name means something to fsspec, through which datatrove opens everything."""
-    odd = next((sign for sign in ("*", "?", "[", "::", "://") if sign in str(out.resolve())), None)
-    if odd is not None:
-        raise OutputError(out, f"has {odd} in its path", "Choose a plainer name")
+    """Refuse a path with characters that fsspec interprets, because datatrove opens all files through it."""
+    special = next((text for text in ("*", "?", "[", "::", "://") if text in str(out.resolve())), None)
+    if special is not None:
+        raise OutputError(out, f"has {special} in its path", "Choose a name without it")
 
 
 def keep_plan(run: Run, shards: Sequence[Sequence[FilePiece]]) -> None:
-    """Write down what each task reads; InputError when a run that goes on finds other files than it began with."""
+    """Write which files each task reads. Errors: InputError if a resumed run has other files than before."""
     plan = [
         [[str(p.path.resolve()), p.path.stat().st_size, p.start, p.stop] for p in pieces] for pieces in shards
     ]
@@ -193,18 +187,18 @@ def keep_plan(run: Run, shards: Sequence[Sequence[FilePiece]]) -> None:
     if path.exists():
         if read_json(path, "Start over with --force") != plan:
             raise InputError(
-                run.out, "was begun with other files", "Give back the same ones, or start over with --force"
+                run.out, "was started with other files", "Give the same files, or start over with --force"
             )
     else:
         run.write(f"{WORK}/plan.json", json.dumps(plan))
 
 
 def sweep(out: Path) -> None:
-    """Remove what only the phases needed: first all of it at once, so that no half of it is ever taken for a whole."""
-    gone = out / f".{WORK}"
-    shutil.rmtree(gone, ignore_errors=True)
-    (out / WORK).rename(gone)
-    shutil.rmtree(gone)
+    """Remove the intermediate files; the folder is renamed first, so that a partly deleted one is never used."""
+    deleted = out / f".{WORK}"
+    shutil.rmtree(deleted, ignore_errors=True)
+    (out / WORK).rename(deleted)
+    shutil.rmtree(deleted)
 
 
 def _phase(work: Path, name: str, pipeline: Sequence[Any], tasks: int, small: bool = False) -> Phase:
@@ -212,11 +206,11 @@ def _phase(work: Path, name: str, pipeline: Sequence[Any], tasks: int, small: bo
 
 
 def _named(name: str, block: Any) -> Any:
-    """datatrove's block under the name that the page tells; its stats were named when it was made."""
+    """datatrove's filter under the name that the report shows; its stats got theirs in the constructor."""
     block.type, block.name = "filter", name
     block.stats.name = str(block)
     return block
 
 
-def _broken(reason: str | None) -> str | None:
+def _reason_as_is(reason: str | None) -> str | None:
     return reason

@@ -1,4 +1,4 @@
-"""The edits of cleaning: functions from text to text, in time linear in the text."""
+"""The edits of cleaning: functions from text to text, in linear time."""
 
 import html
 import re
@@ -14,19 +14,19 @@ Edit = Callable[[str], str]
 Width = Literal["keep", "letters", "all"]
 Convert = Literal["t2s", "s2t", "tw2s", "s2tw", "hk2s", "s2hk"]
 
-# Controls but for tab and line feed, marks of direction, zero-width signs, soft hyphen, byte order marks.
-# The joiners U+200C and U+200D stay: emoji and some scripts are spelled with them.
-_UNSEEN = re.compile(
+# Control characters except tab and line feed, direction marks, zero-width characters, soft hyphens, byte order marks.
+# The joiners U+200C and U+200D stay: emoji and some scripts need them.
+_INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufff9-\ufffb]+"
 )
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def unicode_form(text: str) -> str:
-    """NFC, one kind of line end, no unseen characters, no spaces at line ends, at most one blank line together."""
+    """NFC, uniform line ends, no invisible characters, no spaces at line ends, at most one blank line in a row."""
     if "\r" in text or "\u2028" in text or "\u2029" in text or "\x0c" in text:
         text = re.sub("\r\n?|[\u2028\u2029\x0c]", "\n", text)
-    lines = unicodedata.normalize("NFC", _UNSEEN.sub("", text)).split("\n")
+    lines = unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).split("\n")
     return _BLANK_LINES.sub("\n\n", "\n".join(map(str.rstrip, lines))).strip()
 
 
@@ -41,14 +41,14 @@ _TO_FULL = dict(zip(",;:?!", "，；：？！", strict=True))
 
 @dataclass(frozen=True)
 class EvenWidth:
-    """Full-width letters and digits to ASCII, half-width kana to whole ones; `all` also , ; : ? ! after Han to ， ； ： ？ ！."""
+    """Full-width letters and digits to ASCII, half-width kana to full width; `all` also , ; : ? ! after Han to ， ； ： ？ ！."""
 
     width: Width = "letters"
 
     def __call__(self, text: str) -> str:
-        text = _FULL.sub(lambda found: found[0].translate(_TO_HALF), text)
-        text = _HALF_KANA.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
-        return _HALF_MARK.sub(lambda found: _TO_FULL[found[0]], text) if self.width == "all" else text
+        text = _FULL.sub(lambda match: match[0].translate(_TO_HALF), text)
+        text = _HALF_KANA.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+        return _HALF_MARK.sub(lambda match: _TO_FULL[match[0]], text) if self.width == "all" else text
 
 
 _TAGS = (
@@ -58,7 +58,7 @@ _TAGS = (
     "tfoot th thead title tr tt u ul video"
 ).replace(" ", "|")
 _BLOCK = "address|article|blockquote|br|dd|div|dl|dt|figure|footer|form|h[1-6]|header|hr|li|ol|p|pre|section|table|tr|ul"
-_UNREAD = [(re.compile("<!--"), re.compile("-->"))] + [
+_HIDDEN = [(re.compile("<!--"), re.compile("-->"))] + [
     (re.compile(rf"<{name}\b[^<>]{{0,2000}}>", re.I), re.compile(rf"</{name}\s{{0,9}}>", re.I))
     for name in ("script", "style", "noscript")
 ]
@@ -68,24 +68,24 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,20});", re.I
 
 
 def without_html(text: str) -> str:
-    """Text without tags that HTML knows, scripts, styles and comments; entities become what they stand for.
+    """Text without HTML tags, scripts, styles and comments, and with entities decoded.
 
-    `a < b` and `vector<int>` stay. Blocks break the line, so that two paragraphs do not run together.
+    `a < b` and `vector<int>` stay. Block elements become line ends, so that paragraphs stay apart.
     """
     if "<" in text:
-        for first, last in _UNREAD:
+        for first, last in _HIDDEN:
             text = _without(text, first, last)
         text = _TAG.sub("", _BREAK.sub("\n", text))
-    return _ENTITY.sub(lambda found: html.unescape(found[0]), text) if "&" in text else text
+    return _ENTITY.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
 
 
 def _without(text: str, first: re.Pattern[str], last: re.Pattern[str]) -> str:
-    """Text without what stands between two marks. A loop, since one pattern over both is quadratic in hostile text."""
-    kept, at = [], 0
+    """Text without the spans from `first` to `last`. A loop, because one pattern for both is quadratic in hostile text."""
+    parts, at = [], 0
     while (begin := first.search(text, at)) and (end := last.search(text, begin.end())):
-        kept.append(text[at : begin.start()])
+        parts.append(text[at : begin.start()])
         at = end.end()
-    return "".join((*kept, text[at:]))
+    return "".join((*parts, text[at:]))
 
 
 _IMAGE = re.compile(r"!\[([^\[\]\n]{0,300})\]\([^()\s]{0,2000}(?:\s+\"[^\"\n]{0,200}\")?\)")
@@ -98,9 +98,9 @@ _RULE = re.compile(r"^ {0,3}(?:-{3,}|\*{3,}|={3,}|_{3,}) *$\n?", re.M)
 
 
 def without_markdown(text: str) -> str:
-    """Text without images, the addresses of links, bold marks, headings of two # and more, and rules; code is left alone.
+    """Text without images, link targets, bold marks, heading marks of two or more #, and rules; code is not changed.
 
-    A single # also begins a comment in most languages, so it stays.
+    A single # stays, because it starts a comment in many languages.
     """
     if "](" in text:
         text = _LINK.sub(r"\1", _IMAGE.sub("", text))
@@ -111,7 +111,7 @@ def without_markdown(text: str) -> str:
 
 @dataclass(frozen=True)
 class ConvertScript:
-    """Between Traditional and Simplified through OpenCC, phrases before characters."""
+    """Converts between Traditional and Simplified with OpenCC, phrases before characters."""
 
     convert: Convert
 
@@ -119,7 +119,7 @@ class ConvertScript:
         return converter(self.convert)(text)
 
 
-# Lines that pages carry around their text. Only whole, short lines: a sentence that speaks of copyright stays.
+# Navigation and notices around the text of a page. Only whole short lines, so a sentence about copyright stays.
 _BOILERPLATE = re.compile(
     r"^.{0,20}(?:版权所有|版權所有|未经.{0,12}(?:不得|禁止|严禁)转载|转载请注明|轉載請註明|All Rights Reserved|ICP[备證证]\d|公网安备"
     r"|责任编辑[:：]|責任編輯[:：]|上一篇[:：]|下一篇[:：]|点击(?:查看|阅读|进入|下载)(?:更多|全文|原文)?|點擊(?:查看|閱讀)|阅读全文|查看更多"
@@ -133,14 +133,14 @@ _BOILERPLATE = re.compile(
 def without_boilerplate(text: str) -> str:
     """Text without short lines of navigation, copyright, sharing and the like."""
     lines = text.split("\n")
-    kept = [line for line in lines if not (2 < len(line) <= 80 and _BOILERPLATE.match(line.strip()))]
-    return text if len(kept) == len(lines) else "\n".join(kept).strip()
+    remaining = [line for line in lines if not (2 < len(line) <= 80 and _BOILERPLATE.match(line.strip()))]
+    return text if len(remaining) == len(lines) else "\n".join(remaining).strip()
 
 
 _EMAIL = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
 )
-# Each begins with its first sign and only then looks behind it, since a pattern that begins with a look is five times slower.
+# Each pattern matches its first character before the lookbehind; starting with a lookbehind is five times slower.
 _MOBILE = re.compile(r"1(?<![\dA-Za-z.]1)[3-9]\d(?:\d{8}|[ -]\d{4}[ -]\d{4})(?![\dA-Za-z])")
 _MOBILE_ABROAD = re.compile(r"\+86[ -]?1[3-9]\d(?:\d{8}|[ -]\d{4}[ -]\d{4})(?![\dA-Za-z])")
 _LANDLINE = re.compile(
@@ -153,17 +153,17 @@ EMAIL, PHONE, ID = "[邮箱]", "[电话]", "[身份证号]"
 
 
 def masked(text: str) -> str:
-    """Text with e-mail addresses, phone numbers of the mainland and identity numbers replaced by what they were.
+    """Text with e-mail addresses, mainland phone numbers and identity numbers replaced by their kind.
 
-    An identity number must have a true check digit (GB 11643-1999), so an ordinary number of 18 digits stays.
+    An identity number needs a valid check digit (GB 11643-1999), so another number of 18 digits stays.
     """
     if "@" in text:
         text = _EMAIL.sub(EMAIL, text)
-    text = _ID.sub(lambda found: ID if is_identity_number(found[0]) else found[0], text)
+    text = _ID.sub(lambda match: ID if is_identity_number(match[0]) else match[0], text)
     return _LANDLINE.sub(PHONE, _MOBILE.sub(PHONE, _MOBILE_ABROAD.sub(PHONE, text)))
 
 
 def is_identity_number(number: str) -> bool:
-    """Whether the last of 18 signs is the check digit of the others."""
-    total = sum(int(digit) * pow(2, 17 - place, 11) for place, digit in enumerate(number[:17]))
+    """Whether the last of 18 characters is the check digit of the others."""
+    total = sum(int(digit) * pow(2, 17 - position, 11) for position, digit in enumerate(number[:17]))
     return "10X98765432"[total % 11] == number[17].upper()

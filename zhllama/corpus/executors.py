@@ -15,12 +15,12 @@ from zhllama.corpus import workers
 from zhllama.errors import MissingPackage, OptionError, OutputError, ZhllamaError
 
 Where = Literal["local", "ray", "slurm"]
-Advance = Callable[[int], None]  # told how many tasks are done
+Advance = Callable[[int], None]  # called with the number of finished tasks
 
 
 @dataclass(frozen=True)
 class Machines:
-    """Where the tasks run: how many at once, and what Slurm must know."""
+    """Where the tasks run, how many at once, and the options of Slurm."""
 
     where: Where = "local"
     workers: int = 2
@@ -29,12 +29,12 @@ class Machines:
     time: str = "24:00:00"
 
     def check(self) -> None:
-        """Refuse what cannot start, before any work. Errors: OptionError, MissingPackage."""
+        """Check that the executor can start, before any work. Errors: OptionError, MissingPackage."""
         if self.where == "slurm" and not self.partition:
-            raise OptionError("--executor slurm", "needs --partition", "Name a partition; sinfo lists them")
+            raise OptionError("--executor slurm", "needs --partition", "Give a partition; sinfo lists them")
         if self.where == "slurm" and shutil.which("sbatch") is None:
             raise OptionError(
-                "--executor slurm", "finds no sbatch here", "Run it on a login node of the cluster"
+                "--executor slurm", "did not find sbatch", "Run it on a login node of the cluster"
             )
         if self.where == "ray":
             try:
@@ -45,9 +45,9 @@ class Machines:
 
 @dataclass(frozen=True)
 class Phase:
-    """One pipeline that runs as `tasks` independent tasks; a finished task leaves a mark under `logs`/completions.
+    """One pipeline that runs as `tasks` independent tasks; a finished task writes a mark to `logs`/completions.
 
-    `small` tasks go many to a job where a job is dear: a Ray actor costs seconds to start.
+    small: run many tasks in one job where jobs are expensive; a Ray actor takes seconds to start.
     """
 
     name: str
@@ -57,15 +57,15 @@ class Phase:
     small: bool = False
 
     def done(self) -> int:
-        """How many tasks are finished."""
+        """The number of finished tasks."""
         marks = self.logs / "completions"
         return len(list(marks.iterdir())) if marks.is_dir() else 0
 
 
 def run_phases(phases: Sequence[Phase], machines: Machines, advance: Advance) -> bool:
-    """Run what is unfinished of each phase in turn; True when all is done, False when Slurm has it in its queue.
+    """Run the unfinished tasks of each phase in turn; True if all are finished, False if Slurm has queued them.
 
-    Errors: OutputError when a task failed.
+    Errors: OutputError if a task failed.
     """
     workers.quiet()
     if machines.where == "slurm":
@@ -85,8 +85,8 @@ def run_phases(phases: Sequence[Phase], machines: Machines, advance: Advance) ->
                         "Free some room, then give --resume",
                     ) from error
             if phase.done() < phase.tasks:
-                lost = f"{phase.tasks - phase.done()} of {phase.tasks} tasks of {phase.name} failed"
-                raise OutputError(phase.logs / "logs", lost, "Read why there, then give --resume")
+                message = f"{phase.tasks - phase.done()} of {phase.tasks} tasks of {phase.name} failed"
+                raise OutputError(phase.logs / "logs", message, "See the reason there, then give --resume")
             before += phase.tasks
     return True
 
@@ -134,16 +134,16 @@ def _slurm(phases: Sequence[Phase], machines: Machines) -> bool:
             logging_dir=str(phase.logs),
             depends=before,
         )
-        # The first of them is launched before the second depends on it, so that each knows the job that it waits for.
+        # Launched before the next one is built, which needs its job id.
         before.run()
     return all(phase.done() == phase.tasks for phase in phases)
 
 
 @contextmanager
 def _forkserver() -> Iterator[None]:
-    """datatrove's pool and its manager start from a fork server that has the pipeline loaded.
+    """Make datatrove's pool and its manager start from a fork server that has imported the pipeline.
 
-    A plain fork would carry the lock of the run folder into the manager, which lives on when this process is killed.
+    A plain fork would pass the lock of the run folder on to the manager, which survives if this process is killed.
     """
     import multiprocess  # type: ignore[import-untyped]
 
@@ -158,18 +158,18 @@ def _forkserver() -> Iterator[None]:
 
 @contextmanager
 def _ray(machines: Machines) -> Iterator[None]:
-    """The cluster that RAY_ADDRESS names, or one of this machine's own."""
+    """Connect to the cluster of RAY_ADDRESS, or start one on this machine."""
     import ray
 
     started = not ray.is_initialized()
     if started:
         own: dict[str, Any] = {"num_cpus": machines.workers, "include_dashboard": False}
-        given = {} if os.environ.get("RAY_ADDRESS") else own
+        options = {} if os.environ.get("RAY_ADDRESS") else own
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
-        except Exception as error:  # Ray raises plain ones
-            told = f"cannot start or reach Ray ({' '.join(str(error).split())[:200]})"
-            raise OptionError("--executor ray", told, "See `ray status` and RAY_ADDRESS") from error
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:  # Ray raises many kinds
+            message = f"cannot start or reach Ray ({' '.join(str(error).split())[:200]})"
+            raise OptionError("--executor ray", message, "See `ray status` and RAY_ADDRESS") from error
     try:
         yield
     finally:
@@ -179,7 +179,7 @@ def _ray(machines: Machines) -> Iterator[None]:
 
 @contextmanager
 def _counting(phase: Phase, before: int, advance: Advance) -> Iterator[None]:
-    """Tell how many tasks are done while the executor, which does not tell, is at work."""
+    """Report the number of finished tasks while the executor runs, which does not report it."""
     stop = threading.Event()
 
     def count() -> None:

@@ -17,13 +17,13 @@ from zhllama.run import Run
 SHARD_DOCUMENTS, SHARD_CHARACTERS = 10_000, 20_000_000
 STATE = "fetched.json"
 REACH_SECONDS = 5.0
-_TRIED = 100  # rows without a text before the field is taken to be wrong
-Advance = Callable[[int], None]  # told how many documents there are
+_MAX_WITHOUT_TEXT = 100  # first rows that may lack text before the field counts as wrong
+Advance = Callable[[int], None]  # called with the number of documents
 
 
 @dataclass
 class Fetched:
-    """How far it got: shards and documents written, rows read, and rows without a text or not readable."""
+    """Progress of a fetch: shards and documents written, rows read, and rows without readable text."""
 
     shards: int = 0
     documents: int = 0
@@ -33,7 +33,7 @@ class Fetched:
 
 
 class SourceRows(Protocol):
-    """The rows of a source: from where `state` says, telling where they stand."""
+    """The rows of a source, with a state from which reading can resume."""
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
 
@@ -41,7 +41,7 @@ class SourceRows(Protocol):
 
 
 def fetch(source: CorpusSource, run: Run, limit: int | None, advance: Advance) -> Fetched:
-    """Write the documents of a source into `run`/documents, at most `limit`; the same bytes however often it is cut off.
+    """Write at most `limit` documents of a source to `run`/documents; interruptions do not change the bytes.
 
     Errors: InputError for a source that cannot be reached or read, OutputError.
     """
@@ -58,12 +58,12 @@ def fetch(source: CorpusSource, run: Run, limit: int | None, advance: Advance) -
         text = text_of(record, source.fields)
         if text is None or not text.strip():
             done.without_text += 1
-            if done.without_text == done.rows == _TRIED:
+            if done.without_text == done.rows == _MAX_WITHOUT_TEXT:
                 raise InputError(
                     source.place,
                     f"has no text in {' + '.join(source.fields)} but the fields "
                     f"{', '.join(str(key) for key, value in record.items() if value is not None)}",
-                    "Name the right field in the source's .yaml",
+                    "Correct the field in the source's .yaml",
                 )
             continue
         batch.append(_line(source, done, record, text))
@@ -76,24 +76,24 @@ def fetch(source: CorpusSource, run: Run, limit: int | None, advance: Advance) -
         _write(run, done, batch, rows.state())
     advance(done.documents)
     if not done.documents:
-        raise InputError(source.place, "gave no document", "Check its fields, split and --limit")
+        raise InputError(source.place, "contains no document", "Check its fields, split and --limit")
     return done
 
 
 def _line(source: CorpusSource, done: Fetched, record: Mapping[str, Any], text: str) -> str:
-    own, url = record.get("id"), record.get("url")
-    known = {
-        "id": str(own) if isinstance(own, str | int) else f"{source.name}#{done.rows - 1}",
+    id, url = record.get("id"), record.get("url")
+    fields = {
+        "id": str(id) if isinstance(id, str | int) else f"{source.name}#{done.rows - 1}",
         **({"url": url} if isinstance(url, str) else {}),
     }
-    line = json.dumps({**known, "source": source.name, "text": text}, ensure_ascii=False)
+    line = json.dumps({**fields, "source": source.name, "text": text}, ensure_ascii=False)
     return line if line.isascii() else line.encode("utf-8", "replace").decode("utf-8")
 
 
 def _write(run: Run, done: Fetched, batch: list[str], state: Any) -> None:
     run.write(f"{DOCUMENTS}/{done.shards:05d}.jsonl", "\n".join(batch) + "\n")
     done.shards, done.documents, done.state = done.shards + 1, done.documents + len(batch), state
-    run.write(STATE, json.dumps(asdict(done)))  # last: killed between the two, the shard is fetched once more
+    run.write(STATE, json.dumps(asdict(done)))  # last: if killed before this, the shard is fetched again
 
 
 def _read_state(path: Path) -> Fetched:
@@ -110,9 +110,9 @@ def _next(
 ) -> Mapping[str, Any] | None:
     try:
         return next(iterator, None)
-    except Exception as error:  # datasets passes on what aiohttp, httpx, Arrow and the loaders raise
+    except Exception as error:  # datasets passes on errors of aiohttp, httpx, Arrow and the loaders
         raise InputError(
-            source.place, f"broke off after {done.rows} rows ({_told(error)})", "Give --resume to go on"
+            source.place, f"was interrupted after {done.rows} rows ({_detail(error)})", "Give --resume"
         ) from error
 
 
@@ -128,13 +128,13 @@ def _open(source: CorpusSource, done: Fetched) -> SourceRows:
             stream = load_dataset(_builder(source), data_files=source.place, split="train", streaming=True)
     except Exception as error:
         raise InputError(
-            source.place, f"cannot be opened ({_told(error)})", "Check config and split on its page"
+            source.place, f"cannot be opened ({_detail(error)})", "Check config and split on its page"
         ) from error
     return _Stream(stream, done.state)
 
 
 class _Stream:
-    """Rows of `datasets`, which goes on within a file without reading the earlier ones again."""
+    """Rows of `datasets`, which resumes within a file without reading earlier rows again."""
 
     def __init__(self, stream: Any, state: Any) -> None:
         self._stream = stream
@@ -149,7 +149,7 @@ class _Stream:
 
 
 class _Local:
-    """Rows of files on this machine; a document that cannot be read is a row without a text."""
+    """Rows of local files; a document that cannot be read is a row without text."""
 
     def __init__(self, source: CorpusSource, skip: int) -> None:
         self._files = find_inputs([source.place])
@@ -158,17 +158,17 @@ class _Local:
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         reading = Reading(self._fields)
-        found = (one for path in self._files for one in read_piece(FilePiece(path), reading))
-        for one in islice(found, self._skip, None):
-            nested: Any = one.text if one.broken is None else None
-            yield {self._fields[0]: nested, "id": one.id, "url": one.url}
+        documents = (document for path in self._files for document in read_piece(FilePiece(path), reading))
+        for document in islice(documents, self._skip, None):
+            text = document.text if document.broken is None else None
+            yield {self._fields[0]: text, "id": document.id, "url": document.url}
 
     def state(self) -> None:
         return None
 
 
 def reach(source: CorpusSource) -> None:
-    """Find out within seconds whether the source is there, where `datasets` would try for minutes. Errors: InputError."""
+    """Check within seconds that the source exists; `datasets` would retry for minutes. Errors: InputError."""
     if source.kind == "local":
         return
     if source.kind == "hub":
@@ -193,21 +193,21 @@ def _unreachable(error: Exception) -> tuple[str, str]:
     name = type(error).__name__
     if name == "OfflineModeIsEnabled":
         return (
-            "cannot be reached, since HF_HUB_OFFLINE is set",
+            "cannot be reached because HF_HUB_OFFLINE is set",
             "Unset it, or download the data elsewhere and name its folder",
         )
     if name == "GatedRepoError":
-        return "asks for a login", "Accept its terms on huggingface.co, then hf auth login"
+        return "requires a login", "Accept its terms on huggingface.co, then hf auth login"
     if name in ("RepositoryNotFoundError", "HFValidationError"):
-        return "is not on the hub, or is private", "Check the name; for a private one, hf auth login"
+        return "is not on the Hub, or is private", "Check the name; for a private one, hf auth login"
     return (
-        f"cannot be reached ({_told(error)})",
+        f"cannot be reached ({_detail(error)})",
         "Check the network and HF_ENDPOINT, or download the data elsewhere and name its folder",
     )
 
 
 def _builder(source: CorpusSource) -> str:
-    """The loader of `datasets` for a file at an address."""
+    """The loader of `datasets` for a file at a URL."""
     name = source.place.partition("?")[0].lower().removesuffix(".gz").removesuffix(".zst").removesuffix(".xz")
     for ending, builder in (
         (".jsonl", "json"),
@@ -222,10 +222,8 @@ def _builder(source: CorpusSource) -> str:
         raise InputError(
             source.place, "is an archive of several files", "Download and unpack it, then name the folder"
         )
-    raise InputError(
-        source.place, "is a page, not a file", "Get the data by hand there, then name its folder"
-    )
+    raise InputError(source.place, "is a page, not a file", "Download the data there, then name its folder")
 
 
-def _told(error: Exception) -> str:
+def _detail(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -35,17 +35,17 @@ _RANGES = (
 
 
 def broken_text(text: str) -> str | None:
-    """Text that was decoded wrongly before it came here."""
+    """Reject text that was decoded with a wrong encoding earlier."""
     lost = text.count("\ufffd") + 3 * text.count("锟斤拷") + 2 * text.count("烫烫烫")
     return "broken characters" if lost * 200 > len(text) else None
 
 
 @dataclass(frozen=True)
 class InLanguages:
-    """Stays when a language that is wanted makes up enough of the letters, and letters enough of the signs.
+    """Accepts text in one of the languages, judged by its letters.
 
-    Chinese: at least `min_han` of the letters are Han and at most a tenth kana, since Japanese is written in Han
-    too. English: at least 90 % are Latin. `min_letters` of the signs but spaces must be letters.
+    Chinese: at least a share `min_han` of the letters is Han, and at most a tenth is kana, because Japanese contains Han
+    too. English: at least 90 % is Latin. A share `min_letters` of all characters except spaces must be letters.
     """
 
     languages: tuple[Language, ...] = ("zh", "en")
@@ -55,9 +55,9 @@ class InLanguages:
     def __call__(self, text: str) -> str | None:
         counts = np.bincount(_classes()[codes(text)], minlength=7)
         letters = int(counts[HAN : LETTER + 1].sum())
-        signs = len(text) - int(counts[SPACE])
-        if letters < self.min_letters * signs or not letters:
-            return "mostly signs and digits"
+        characters = len(text) - int(counts[SPACE])
+        if letters < self.min_letters * characters or not letters:
+            return "mostly symbols and digits"
         if "zh" in self.languages and counts[HAN] >= self.min_han * letters:
             return None if counts[KANA] <= 0.1 * letters else "Japanese"
         if "en" in self.languages and counts[LATIN] >= 0.9 * letters:
@@ -71,7 +71,7 @@ class InLanguages:
 
 @dataclass(frozen=True)
 class InScript:
-    """Stays when at most a fifth of the signs that tell Simplified from Traditional tell the other one (皇后 in both is 后)."""
+    """Accepts text if at most a fifth of its characters that occur in one script only belong to the other script."""
 
     script: Script
 
@@ -85,7 +85,7 @@ class InScript:
 
 @dataclass(frozen=True)
 class OfLength:
-    """Stays within a range of characters."""
+    """Accepts a range of lengths, in characters."""
 
     shortest: int = 20
     longest: int = 5_000_000
@@ -100,10 +100,10 @@ class OfLength:
 
 @dataclass(frozen=True)
 class NotRepeated:
-    """Stays unless much of it was said before: of the lines .3 (Gopher, arXiv:2112.11446), of runs of 10 characters `most`.
+    """Rejects repetitive text: more than 0.3 repeated lines (Gopher, arXiv:2112.11446) or `most` repeated 10-grams.
 
-    Gopher counts words; 10 characters are about the 5 to 6 words of its strictest counts. Runs in a text of a
-    million characters repeat by nature, and books stay below .1.
+    Gopher counts words; 10 characters correspond to the 5 to 6 words of its strictest rule. Long texts repeat n-grams
+    naturally; books of a million characters stay below 0.1.
     """
 
     most: float = 0.3
@@ -119,7 +119,7 @@ _URL = re.compile(r"https?://[^\s<>\"'，。；、）)】]{1,2000}|www\.[^\s<>\"
 
 
 def link_list(text: str) -> str | None:
-    """Text that is mostly addresses."""
+    """Reject text that consists mostly of URLs."""
     if "://" not in text and "www." not in text:
         return None
     return "mostly links" if sum(len(url) for url in _URL.findall(text)) * 2 > len(text) else None
@@ -127,7 +127,7 @@ def link_list(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class WithoutWords:
-    """Stays with fewer than `hits` of the user's words; `lists` holds (name of the list, its words)."""
+    """Rejects text with at least `hits` of the user's words; `lists` contains (name of the list, its words)."""
 
     lists: tuple[tuple[str, tuple[str, ...]], ...]
     hits: int = 3
@@ -136,14 +136,14 @@ class WithoutWords:
     def _automata(self) -> list[tuple[str, Any]]:
         import ahocorasick  # type: ignore[import-not-found]
 
-        built = []
+        automata = []
         for name, words in self.lists:
             automaton = ahocorasick.Automaton(ahocorasick.STORE_LENGTH)
             for word in words:
                 automaton.add_word(word)
             automaton.make_automaton()
-            built.append((name, automaton))
-        return built
+            automata.append((name, automaton))
+        return automata
 
     def __call__(self, text: str) -> str | None:
         lowered = text.lower()
@@ -158,7 +158,7 @@ class WithoutWords:
 
 @dataclass(frozen=True)
 class NotListed:
-    """Stays unless its address, its host or a domain above the host is on the user's list."""
+    """Rejects a document whose URL, host or parent domain is on the user's list."""
 
     listed: frozenset[str]
 
@@ -169,15 +169,15 @@ class NotListed:
             host = (urlsplit(url).hostname or "").lower().strip(".")
         except ValueError:
             return None
-        whole = url.lower()
-        if whole in self.listed or whole.split("://", 1)[-1].rstrip("/") in self.listed:
+        lowered = url.lower()
+        if lowered in self.listed or lowered.split("://", 1)[-1].rstrip("/") in self.listed:
             return "listed address"
         labels = host.split(".")
         return "listed site" if any(".".join(labels[i:]) in self.listed for i in range(len(labels))) else None
 
 
 def read_words(paths: Iterable[Path]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Word lists by file name: one word a line, in lower case, lines that begin with # left out. Errors: InputError."""
+    """Word lists by file name: one word per line, lowercased, without lines that begin with #. Errors: InputError."""
     lists = []
     for path in paths:
         lines = read_utf8(path).splitlines()
@@ -185,7 +185,7 @@ def read_words(paths: Iterable[Path]) -> tuple[tuple[str, tuple[str, ...]], ...]
             line.strip().lower() for line in lines if line.strip() and not line.startswith("#")
         )
         if not words:
-            raise InputError(path, "holds no word", "Write one word a line")
+            raise InputError(path, "contains no word", "Write one word a line")
         lists.append((path.name, tuple(words)))
     return tuple(lists)
 
@@ -196,23 +196,24 @@ def _classes() -> NDArray[np.int64]:
     table = np.zeros(0x110000, dtype=np.int64)
     for code in range(0x10000):
         if not 0xD800 <= code < 0xE000:
-            sign = chr(code)
-            table[code] = LETTER if sign.isalpha() else SPACE if sign.isspace() else OTHER
+            character = chr(code)
+            table[code] = LETTER if character.isalpha() else SPACE if character.isspace() else OTHER
     for kind, first, last in _RANGES:
         table[first : last + 1] = kind
-    table[[0xD7, 0xF7]] = OTHER  # × and ÷ stand among the Latin letters
+    table[[0xD7, 0xF7]] = OTHER  # × and ÷ lie within the Latin ranges
     return table
 
 
 @cache
 def _script_tables() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which code points are Simplified alone, and which Traditional alone: those that OpenCC changes the other way."""
-    signs = [chr(code) for code in range(0x4E00, 0xA000)]
+    """Masks of the code points that are only Simplified, and only Traditional: those that OpenCC converts."""
+    characters = [chr(code) for code in range(0x4E00, 0xA000)]
     changed = []
     for name in ("s2t", "t2s"):
         table = np.zeros(0x110000, dtype=np.bool_)
-        for sign, other in zip(signs, converter(name)("\n".join(signs)).split("\n"), strict=True):
-            table[ord(sign)] = sign != other
+        converted = converter(name)("\n".join(characters)).split("\n")
+        for before, after in zip(characters, converted, strict=True):
+            table[ord(before)] = before != after
         changed.append(table)
-    # 后 is changed to 後 and yet a Traditional sign too: one that both ways change tells nothing.
+    # 后 becomes 後 but is also a Traditional character: one that changes in both directions decides nothing.
     return changed[0] & ~changed[1], changed[1] & ~changed[0]

@@ -1,13 +1,15 @@
-"""Character n-grams as numbers, for repetition and near duplicates, since Chinese has no spaces."""
+"""Hashes character n-grams, for repetition and near duplicates, because Chinese has no spaces."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Odd 64-bit multipliers, one a place in the run; drawn once by a fixed seed, so every machine hashes alike.
-_PLACES = np.random.RandomState(1).randint(1, 1 << 62, size=64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-_MIX = np.uint64(0xFF51AFD7ED558CCD)  # of MurmurHash3's finaliser
+# Odd 64-bit multipliers, one for each position in the n-gram; drawn with a fixed seed, so hashes are reproducible.
+_MULTIPLIERS = np.random.RandomState(1).randint(1, 1 << 62, size=64, dtype=np.uint64) * np.uint64(
+    2
+) + np.uint64(1)
+_MIX = np.uint64(0xFF51AFD7ED558CCD)  # of MurmurHash3's finalizer
 
 
 def codes(text: str) -> NDArray[np.uint32]:
@@ -16,14 +18,14 @@ def codes(text: str) -> NDArray[np.uint32]:
 
 
 def ngram_hashes(text: str, n: int) -> NDArray[np.uint64]:
-    """A 64-bit hash of each run of n characters, in order: len(text) - n + 1 of them, or none."""
+    """A 64-bit hash of each n-gram in order, [max(0, len(text) - n + 1)]."""
     points = codes(text).astype(np.uint64)
     count = len(points) - n + 1
     if count < 1:
         return np.empty(0, dtype=np.uint64)
     hashes: NDArray[Any] = np.zeros(count, dtype=np.uint64)
-    for place in range(n):
-        hashes += points[place : place + count] * _PLACES[place]
+    for position in range(n):
+        hashes += points[position : position + count] * _MULTIPLIERS[position]
     hashes ^= hashes >> np.uint64(32)
     hashes *= _MIX
     hashes ^= hashes >> np.uint64(29)
@@ -31,7 +33,7 @@ def ngram_hashes(text: str, n: int) -> NDArray[np.uint64]:
 
 
 def repeated_share(text: str, n: int) -> float:
-    """The share of the runs of n characters that stood in the text before: 0 for fresh text, near 1 for 哈哈哈哈哈…."""
+    """The share of n-grams that occurred earlier in the text: 0 if all differ, near 1 for 哈哈哈哈哈…."""
     hashes = ngram_hashes(text, n)
     if not len(hashes):
         return 0.0

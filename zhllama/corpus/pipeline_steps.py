@@ -16,12 +16,12 @@ from zhllama.corpus.documents import HEAD, FilePiece, Reading, read_piece
 from zhllama.corpus.edits import Edit
 from zhllama.corpus.filters import Filter
 
-EXAMPLES = 3  # changes that each task keeps of each edit, for the page
-AROUND = 60  # characters of a change that are shown
+EXAMPLES = 3  # changes of each edit that a task stores for the report
+AROUND = 60  # characters shown of a change
 
 
 class ReadPieces(PipelineStep):  # type: ignore[misc]
-    """The documents of the pieces of one task. What could not be read comes along, marked, for the first filter to drop."""
+    """Reads the documents of one task; an unreadable one is marked, and the first filter rejects it."""
 
     type, name = "reader", "read"
 
@@ -51,7 +51,7 @@ class ReadPieces(PipelineStep):  # type: ignore[misc]
 
 
 class ReadShard(JsonlReader):  # type: ignore[misc]
-    """The documents that the task of the same number wrote, or none: a task that kept nothing wrote no file."""
+    """Reads the documents that the task of the same number wrote, which are none if it accepted none."""
 
     name = "read shard"
 
@@ -65,7 +65,7 @@ class ReadShard(JsonlReader):  # type: ignore[misc]
 
 
 class EditBlock(PipelineStep):  # type: ignore[misc]
-    """Change each document by a function of its text, and keep a few changes as examples in `examples`/NAME."""
+    """Applies a function to the text of each document, and writes a few changes to `examples`/NAME."""
 
     type = "edit"
 
@@ -93,7 +93,7 @@ class EditBlock(PipelineStep):  # type: ignore[misc]
 
 
 class FilterBlock(BaseFilter):  # type: ignore[misc]
-    """Drop documents by a function of their text, or of `field` of what is known about them, into `rejected`/NAME."""
+    """Rejects documents by a function of their text, or of the metadata `field`, and writes them to `rejected`/NAME."""
 
     type = "filter"
 
@@ -115,7 +115,7 @@ class FilterBlock(BaseFilter):  # type: ignore[misc]
 
 
 class Lengths(PipelineStep):  # type: ignore[misc]
-    """Count the documents that go out by length."""
+    """Counts the accepted documents by length."""
 
     type, name = "stats", "lengths"
 
@@ -127,7 +127,7 @@ class Lengths(PipelineStep):  # type: ignore[misc]
 
 
 def length_bin(length: int) -> int:
-    """The lower end of the range that a length falls in: 0, 10, 20, 50, 100, 200, 500 and so on."""
+    """The lower bound of the bin of a length: 0, 10, 20, 50, 100, 200, 500 and so on."""
     if length < 10:
         return 0
     decade: int = 10 ** (len(str(length)) - 1)
@@ -135,36 +135,36 @@ def length_bin(length: int) -> int:
 
 
 def writer(folder: Path) -> Any:
-    """A shard of JSON lines a task: id, source, url where there is one, text."""
-    return JsonlWriter(str(folder), "${rank}.jsonl", compression=None, adapter=_kept)
+    """Writes one shard of JSON lines per task: id, source, url if there is one, text."""
+    return JsonlWriter(str(folder), "${rank}.jsonl", compression=None, adapter=_accepted_row)
 
 
 def rejects(folder: Path, step: str, reason: str | None = None) -> Any:
-    """The same with the reason; datatrove's own blocks give none, so theirs is told here."""
+    """Writes rejects with their reason, which is `reason` for datatrove's own filters."""
     return JsonlWriter(
-        str(folder / step), "${rank}.jsonl", compression=None, adapter=partial(_dropped, reason)
+        str(folder / step), "${rank}.jsonl", compression=None, adapter=partial(_rejected_row, reason)
     )
 
 
-def _kept(writer: Any, document: Document) -> dict[str, Any]:
-    known = {key: document.metadata[key] for key in ("source", "url") if document.metadata.get(key)}
-    return {"id": _writable(document.id), **known, "text": _writable(document.text)}
+def _accepted_row(writer: Any, document: Document) -> dict[str, Any]:
+    fields = {key: document.metadata[key] for key in ("source", "url") if document.metadata.get(key)}
+    return {"id": _writable(document.id), **fields, "text": _writable(document.text)}
 
 
-def _dropped(reason: str | None, writer: Any, document: Document) -> dict[str, Any]:
-    return {"reason": reason or document.metadata["filter_reason"], **_kept(writer, document)}
+def _rejected_row(reason: str | None, writer: Any, document: Document) -> dict[str, Any]:
+    return {"reason": reason or document.metadata["filter_reason"], **_accepted_row(writer, document)}
 
 
 def _writable(text: str) -> str:
-    """Lone surrogates have no UTF-8; they come from Parquet and from HTML entities."""
+    """Replace lone surrogates, which have no UTF-8; they come from Parquet and from HTML entities."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _change(before: str, after: str) -> list[str]:
-    """Both texts around the place where they part."""
-    part = next(
+    """Both texts around their first difference."""
+    difference = next(
         (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b),
         min(len(before), len(after)),
     )
-    begin = max(0, part - AROUND // 3)
-    return [_writable(text[begin : part + AROUND]) for text in (before, after)]
+    begin = max(0, difference - AROUND // 3)
+    return [_writable(text[begin : difference + AROUND]) for text in (before, after)]

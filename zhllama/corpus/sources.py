@@ -1,4 +1,4 @@
-"""Text sources: one YAML file each, shipped in corpora/ or the user's own; a folder is a source too."""
+"""Describes text sources by YAML files, shipped in corpora/ or written by the user; a local folder is a source too."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -12,7 +12,7 @@ from zhllama.resources import shipped
 
 
 class CorpusSource(BaseModel):
-    """One entry of corpora/, as its YAML file says it; `field` names the text, or several fields to be joined."""
+    """One entry of corpora/, as its YAML file describes it; `field` is one field with text, or several to be joined."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,14 +35,14 @@ class CorpusSource(BaseModel):
     notes: str = ""
 
     @model_validator(mode="after")
-    def _has_its_place(self) -> Self:
+    def _has_location(self) -> Self:
         if getattr(self, self.kind if self.kind != "local" else "path") is None:
             raise ValueError(f"kind {self.kind} needs {'path' if self.kind == 'local' else self.kind}")
         return self
 
     @property
     def place(self) -> str:
-        """The hub id, address or path, whichever `kind` calls for."""
+        """The Hub id, URL or path, depending on `kind`."""
         return self.hub or self.url or self.path or ""
 
     @property
@@ -56,29 +56,31 @@ def shipped_sources() -> list[CorpusSource]:
 
 
 def find_source(name: str) -> CorpusSource:
-    """A shipped source by its name, one's own by its YAML file, or a local file or folder by its path."""
+    """A shipped source by name, the user's own by its YAML file, or a local file or folder by path. Errors: InputError."""
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return read_source(path)
     corpora = shipped("corpora")
-    known = sorted(p.stem for p in corpora.glob("*.yaml"))
-    if name in known:
+    names = sorted(p.stem for p in corpora.glob("*.yaml"))
+    if name in names:
         return read_source(corpora / f"{name}.yaml")
     if path.exists():
         return _local(path)
     raise InputError(
-        name, "is neither a known source, nor a .yaml file, nor a folder", f"Known are: {', '.join(known)}"
+        name,
+        "is neither a known source, nor a .yaml file, nor a folder",
+        f"Known sources: {', '.join(names)}",
     )
 
 
 def read_source(path: Path) -> CorpusSource:
-    """A source from its YAML file; a relative `path` in it is taken from where the file lies. Errors: InputError."""
+    """A source from its YAML file; a `path` in it is relative to that file. Errors: InputError."""
     loaded = read_yaml(path, "a mapping of fields (see corpora/README.md)")
     try:
         source = CorpusSource.model_validate(loaded)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
+        where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(path, f"{where}: {first['msg']}", "See corpora/README.md for the fields") from None
     if source.path is not None:
         source = source.model_copy(update={"path": str(path.parent / source.path)})
@@ -97,6 +99,6 @@ def _local(path: Path) -> CorpusSource:
         script="unknown",
         domain="unknown",
         size="unknown",
-        licence="yours to know",
+        licence="unknown",
         checked="a folder on this machine",
     )

@@ -1,4 +1,4 @@
-"""The statistics of a cleaning run, step by step, and the check that every document is accounted for."""
+"""Collects the statistics of a cleaning run by step, and checks that every document is accounted for."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from zhllama.errors import BrokenPromise
 from zhllama.io.files import open_regular
 from zhllama.io.json import as_object, parse_json, read_json
 
-MEND = "Start over with --force"
-
-SHOWN, SHOWN_CHARACTERS = 5, 200  # examples a step, and characters of each
+REMEDY = "Start over with --force"
+REPORT_BUG = "Start over with --force, and report this as a bug"
+SHOWN, SHOWN_CHARACTERS = 5, 200  # examples of each step, and characters of each
 
 
 @dataclass(frozen=True)
 class StepStats:
-    """One step: how many documents reached it, what it dropped and why, what it changed, and the seconds of one core."""
+    """One step: the documents that reached it, those it rejected with reasons, those it changed, and its CPU seconds."""
 
     name: str
     drops: bool
@@ -52,7 +52,7 @@ class CleaningStats:
     splits: int = 0
 
     def figures(self) -> dict[str, Any]:
-        """What goes into the manifest."""
+        """The figures for the manifest."""
         return {
             "documents_in": self.documents_in,
             "documents_out": self.documents_out,
@@ -77,7 +77,7 @@ class CleaningStats:
 
 @dataclass
 class StepTally:
-    """datatrove's stats of one block, summed over the tasks of a phase."""
+    """datatrove's stats of one pipeline step, summed over the tasks of a phase."""
 
     name: str
     totals: Counter[str] = field(default_factory=Counter)
@@ -85,7 +85,7 @@ class StepTally:
 
 
 def collect_stats(phases: Sequence[Phase], out: Path) -> CleaningStats:
-    """Read the stats of all tasks and what lies in `out`. Errors: BrokenPromise when a document is missing or double."""
+    """Read the stats of all tasks and the output in `out`. Errors: BrokenPromise if a document is missing or duplicated."""
     steps, read, written = [], StepTally("reader: read"), StepTally("stats: lengths")
     for phase in phases:
         for tally in _tallies(phase):
@@ -94,15 +94,14 @@ def collect_stats(phases: Sequence[Phase], out: Path) -> CleaningStats:
                 read = tally
             elif tally.name == written.name:
                 written = tally
-            elif (
-                kind in ("edit", "filter") and phase.name != "signatures"
-            ):  # which drops the exact duplicates once more
+            # The phase "signatures" drops the exact duplicates a second time.
+            elif kind in ("edit", "filter") and phase.name != "signatures":
                 steps.append(_step(kind, name, tally, out))
     lengths = {
         int(key.split()[1]): count for key, count in written.totals.items() if key.startswith("length ")
     }
     documents_out = sum(_lines(path) for path in sorted((out / DOCUMENTS).glob("*.jsonl")))
-    books = CleaningStats(
+    stats = CleaningStats(
         read.totals["documents"],
         documents_out,
         read.totals["characters"],
@@ -112,25 +111,25 @@ def collect_stats(phases: Sequence[Phase], out: Path) -> CleaningStats:
         steps,
         read.totals["splits"],
     )
-    _balance(books, out)
-    return books
+    _balance(stats, out)
+    return stats
 
 
-def _balance(books: CleaningStats, out: Path) -> None:
-    for step in books.steps:
+def _balance(stats: CleaningStats, out: Path) -> None:
+    for step in stats.steps:
         written = sum(step.reasons.values())
         if step.drops and step.dropped != written:
             raise BrokenPromise(
                 out / REJECTED / step.name,
-                f"{step.dropped} documents were dropped and {written} written",
-                "Make the run again with --force and report it",
+                f"{step.dropped} documents were dropped, but {written} rejects were written",
+                REPORT_BUG,
             )
-    if books.documents_in != books.documents_out + books.rejected:
+    if stats.documents_in != stats.documents_out + stats.rejected:
         raise BrokenPromise(
             out,
-            f"{books.documents_in} documents came in, {books.documents_out} went out and "
-            f"{books.rejected} were rejected",
-            "Make the run again with --force and report it",
+            f"{stats.documents_in} documents came in, {stats.documents_out} went out and "
+            f"{stats.rejected} were rejected",
+            REPORT_BUG,
         )
 
 
@@ -147,7 +146,7 @@ def _step(kind: str, name: str, tally: StepTally, out: Path) -> StepStats:
                     examples.append([record["reason"], record["id"], record["text"][:SHOWN_CHARACTERS]])
     else:
         for path in sorted((out / WORK / "examples" / name).glob("*.json")):
-            examples += read_json(path, MEND)[: SHOWN - len(examples)]
+            examples += read_json(path, REMEDY)[: SHOWN - len(examples)]
     totals = tally.totals
     return StepStats(
         name,
@@ -164,10 +163,13 @@ def _step(kind: str, name: str, tally: StepTally, out: Path) -> StepStats:
 
 
 def _tallies(phase: Phase) -> list[StepTally]:
-    """One tally a block. Only totals are read: datatrove writes a bare number where all that was counted is ones."""
+    """One tally for each pipeline step.
+
+    Only totals are read, because datatrove writes a plain number instead of an object if every count is one.
+    """
     summed: list[StepTally] = []
     for rank in range(phase.tasks):
-        blocks = read_json(phase.logs / "stats" / f"{rank:05d}.json", MEND, any_number=True)
+        blocks = read_json(phase.logs / "stats" / f"{rank:05d}.json", REMEDY, any_number=True)
         summed = summed or [StepTally(block["name"]) for block in blocks]
         for tally, block in zip(summed, blocks, strict=True):
             tally.seconds += _total(block["time_stats"])
@@ -182,7 +184,7 @@ def _total(value: Any) -> float:
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     with open_regular(path) as file:
         for number, line in enumerate(file, 1):
-            yield as_object(parse_json(line, f"{path}:{number}", MEND), f"{path}:{number}", MEND)
+            yield as_object(parse_json(line, f"{path}:{number}", REMEDY), f"{path}:{number}", REMEDY)
 
 
 def _lines(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Worker processes of the local executor: quiet, and ended with their parent."""
+"""Worker processes of the local executor: without log output, and ended together with their parent."""
 
 import os
 import threading
@@ -8,15 +8,18 @@ from loguru import logger
 
 
 def quiet() -> None:
-    """Keep datatrove's log off the screen, in this process and those forked from it: what matters stands in its stats,
-    and errors come back to the command. Ray and Slurm have no way back, so there the log is left on."""
+    """Disable datatrove's log in this process and those forked from it.
+
+    Its stats contain the same information, and errors reach the command. Under Ray and Slurm they do not, so the log
+    stays enabled there.
+    """
     logger.disable("datatrove")
 
 
 def follow(command: int) -> None:
-    """Make each process forked from here on end when the process `command` is gone.
+    """Make each process that is forked from now on exit when the process with id `command` has ended.
 
-    After SIGKILL nobody tells the workers, and one that goes on would write the files that a resumed run writes.
+    SIGKILL cannot be passed on to workers, and a surviving worker would write the same files as a resumed run.
     """
     os.register_at_fork(
         after_in_child=lambda: threading.Thread(target=_watch, args=(command,), daemon=True).start()

@@ -1,1 +1,1 @@
-"""Tokenization efficiency: counting, figures, the report's page, and advice on extending."""
+"""Tokenization efficiency: token counts, figures, the report, and advice on extending a vocabulary."""

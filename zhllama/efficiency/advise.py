@@ -1,7 +1,7 @@
-"""How far to extend a vocabulary, and whether at all, from one run of continued BPE.
+"""Computes whether and by how many pieces to extend a vocabulary, from one run of continued BPE.
 
-Each use of a merge makes tokens fewer by one, and merges are used in the order of their rank. So one cut with all
-pieces holds the cut with the first n of them: what stands in it, taken apart where it was joined later.
+Each use of a merge reduces the number of tokens by one, and merges are applied in order of rank. The tokenization with the
+first n pieces therefore follows from that with all pieces, by splitting the later pieces into their parts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,24 @@ import numpy as np
 from zhllama.vocab.token_counts import Counts, merge_uses
 
 STEP = 1000  # pieces between two points of the curve
-WORTH = 0.005  # share of tokens that the next thousand pieces must save; at LLaMA's size it stops near 20,000
-SEEN = 100  # times a new piece must stand in the training text: a rule of thumb, see docs/advise.md
+WORTH = 0.005  # share of tokens that the next thousand pieces must save; for LLaMA this stops near 20,000
+SEEN = 100  # minimum occurrences of a new piece in the training text, a rule of thumb (docs/advise.md)
 NINE_IN_TEN = 0.9
 PAYS, HARDLY = 0.25, 0.15  # share of tokens saved
-# What a character of Chinese cost two bases in bits, and how many characters had been read when the extended vocabulary had caught up:
-# seen for the second; the first had not by then, so that the law is a lower bound (docs/extending.md).
-CAUGHT_UP = ((6.1, 2.15e6), (7.9, 1.65e4))
-LATE = "Extending does not pay: this text ends before the larger vocabulary has caught up with the old one."
-BYTES = 2  # of a parameter in 16 bits
+# For two bases: bits per Chinese character, and training characters after which the extended vocabulary matched the old one.
+# The first one had not matched it by then, so the interpolation is a lower bound (docs/extending.md).
+MEASURED_BREAK_EVEN = ((6.1, 2.15e6), (7.9, 1.65e4))
+TOO_LITTLE_TEXT = (
+    "Extending does not pay: this text is too short for the larger vocabulary to match the old one."
+)
+BYTES = 2  # per 16-bit parameter
 
 Verdict = Literal["yes", "hardly", "no"]
 
 
 @dataclass(frozen=True)
 class AdvisedModel:
-    """What the vocabulary belongs to: width and number of its layers, and whether both matrices are one."""
+    """The shape of the model: hidden size, number of layers, and whether embedding and LM head are tied."""
 
     hidden: int = 4096
     layers: int = 32
@@ -37,17 +39,17 @@ class AdvisedModel:
 
     @property
     def body(self) -> int:
-        """Parameters of the layers: 12 hidden squared each (attention 4, feed-forward 8)."""
+        """Parameters of the layers: 12 hidden² each (attention 4, feed-forward 8)."""
         return 12 * self.layers * self.hidden**2
 
     def head_share(self, rows: int) -> float:
-        """Share of the operations of one token that the output matrix has."""
+        """The LM head's share of the operations for one token."""
         return rows * self.hidden / (rows * self.hidden + self.body)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One text cut with all pieces: its characters, and how often each id stands in it, [base + added]."""
+class MeasuredText:
+    """One text tokenized with all pieces: its characters, and the count of each id, [base + added]."""
 
     characters: int
     counts: Counts
@@ -55,23 +57,23 @@ class Measured:
 
 @dataclass(frozen=True)
 class AdviceStep:
-    """The vocabulary with some pieces added: what it gains and what it costs."""
+    """Gain and cost of the vocabulary with a number of added pieces."""
 
     added: int
     characters_per_token: float
     domains: Mapping[str, float]
     saved: float  # share of the base's tokens
-    next_saves: float  # share of the tokens that the next thousand save; 0 after the last
+    next_saves: float  # share of tokens that the next thousand pieces save; 0 after the last
     parameters: int
     memory_mb: float
     head_share: float
-    compute: float  # operations for the same text, against the base
-    seen: float  # share of the new pieces that stand SEEN times in the training text
+    compute: float  # operations for the same text, relative to the base
+    seen: float  # share of the new pieces that occur SEEN times in the training text
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The curve, how many pieces to add, and a plain word on whether to add any."""
+    """The curve, the recommended number of pieces, and a verdict on whether to add any."""
 
     base_size: int
     model: AdvisedModel
@@ -81,11 +83,11 @@ class Advice:
     verdict: Verdict
     sentence: str
     caution: str
-    repaid_after: float | None  # characters served until training has paid for itself in operations
+    repaid_after: float | None  # characters processed until the saved operations equal those of the training
 
     @property
     def repaid(self) -> str:
-        """When the training has paid for itself, in words; empty where extending is advised against."""
+        """When the training is repaid, as a sentence; empty if the advice is not to extend."""
         if self.repaid_after is None or self.verdict == "no":
             return ""
         return (
@@ -94,24 +96,24 @@ class Advice:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in advice.json."""
+        """Plain values for advice.json."""
         return asdict(self)
 
 
 def savings(counts: Counts, parts: Sequence[Sequence[int]], first: int) -> Counts:
-    """Tokens that each new piece saves in a text cut with all of them; shape [len(parts)]."""
+    """Tokens that each new piece saves in a text tokenized with all of them, [len(parts)]."""
     return merge_uses(counts, parts, first) * np.array([len(joined) - 1 for joined in parts], np.float64)
 
 
 def seen_shares(
     training: Counts, parts: Sequence[Sequence[int]], first: int, tokens: float
 ) -> dict[int, float]:
-    """For each point of the curve the share of its new pieces that stand SEEN times in `tokens` of training text."""
+    """For each point of the curve, the share of new pieces that occur SEEN times in `tokens` tokens of training text."""
     counts, shares = training.copy(), {0: 1.0}
     for added in range(len(parts), 0, -1):
         if added % STEP == 0 or added == len(parts):
-            often = counts[first : first + added] * (tokens / max(1.0, counts.sum()))
-            shares[added] = float((often >= SEEN).mean())
+            occurrences = counts[first : first + added] * (tokens / max(1.0, counts.sum()))
+            shares[added] = float((occurrences >= SEEN).mean())
         id = first + added - 1
         for part in parts[added - 1]:
             counts[part] += counts[id]
@@ -119,12 +121,12 @@ def seen_shares(
     return shares
 
 
-def catching_up(bits: float) -> float:
-    """Characters of training text that extending needs at least to catch up, for a base that needs so many bits a character of Chinese.
+def break_even_characters(bits: float) -> float:
+    """Minimum characters of training text after which extending pays, for a base with these bits per Chinese character.
 
-    Evenly in the logarithm between the two bases measured, and no further: beyond them it is the nearer one's.
+    Log-linear between the two measured bases; outside of them the value of the nearer one.
     """
-    (low, many), (high, few) = CAUGHT_UP
+    (low, many), (high, few) = MEASURED_BREAK_EVEN
     share = (min(max(bits, low), high) - low) / (high - low)
     return float(many ** (1 - share) * few**share)
 
@@ -132,19 +134,21 @@ def catching_up(bits: float) -> float:
 def advise(
     base_size: int,
     parts: Sequence[Sequence[int]],
-    domains: Mapping[str, Measured],
+    domains: Mapping[str, MeasuredText],
     training: Counts,
     model: AdvisedModel,
     train_tokens: float,
     bits: float | None = None,
 ) -> Advice:
-    """From the pieces in their order (`parts[i]` are the ids that id `base_size + i` is joined from) the advice.
+    """Compute the advice.
 
-    `domains` are texts kept aside, `training` the counts of the text that was trained on, `bits` what a character of Chinese
-    costs the base before any training: with it, text too short for extending to catch up turns the advice to no.
+    parts: for each new piece in order, the ids that id `base_size + i` is joined from.
+    domains: the validation texts. training: the counts of the training text, [base + added].
+    bits: bits per Chinese character of the base before any training; if given, too little text makes the verdict "no".
     """
     after = {
-        label: m.counts.sum() + _behind(savings(m.counts, parts, base_size)) for label, m in domains.items()
+        label: m.counts.sum() + _suffix_sums(savings(m.counts, parts, base_size))
+        for label, m in domains.items()
     }
     tokens = sum(after.values())
     characters = sum(m.characters for m in domains.values())
@@ -169,9 +173,9 @@ def advise(
     best = recommended(steps)
     verdict: Verdict = "yes" if best.saved >= PAYS else "hardly" if best.saved >= HARDLY else "no"
     read = train_tokens * best.characters_per_token
-    late = bits is not None and best.added > 0 and read < catching_up(bits)
-    law = "" if bits is None or (verdict == "no" and not late) else _law(bits, read)
-    if late:
+    too_little = bits is not None and best.added > 0 and read < break_even_characters(bits)
+    note = "" if bits is None or (verdict == "no" and not too_little) else _break_even_note(bits, read)
+    if too_little:
         verdict = "no"
     fewer = (1 / steps[0].characters_per_token) - (1 / best.characters_per_token)
     return Advice(
@@ -181,19 +185,19 @@ def advise(
         steps=steps,
         recommended=best,
         verdict=verdict,
-        sentence=LATE if late else _sentence(verdict, steps[0], best),
-        caution=f"{law} {_caution(verdict, train_tokens)}".strip(),
+        sentence=TOO_LITTLE_TEXT if too_little else _sentence(verdict, steps[0], best),
+        caution=f"{note} {_caution(verdict, train_tokens)}".strip(),
         repaid_after=3 * train_tokens / fewer if fewer > 0 else None,
     )
 
 
-def _behind(saved: Counts) -> Counts:
-    """What the pieces from each place on save together; shape [len(saved) + 1]."""
+def _suffix_sums(saved: Counts) -> Counts:
+    """Tokens that all pieces from each index on save together, [len(saved) + 1]."""
     return np.concatenate([np.cumsum(saved[::-1])[::-1], [0.0]])
 
 
 def recommended(steps: Sequence[AdviceStep]) -> AdviceStep:
-    """The last step up to which each thousand saved enough, nine new pieces in ten are seen enough, and compute falls."""
+    """The last step before a thousand pieces save too little, one new piece in ten is too rare, or compute rises."""
     best = steps[0]
     for before, step in pairwise(steps):
         if before.next_saves < WORTH or step.seen < NINE_IN_TEN or step.compute > before.compute:
@@ -203,31 +207,31 @@ def recommended(steps: Sequence[AdviceStep]) -> AdviceStep:
 
 
 def _sentence(verdict: Verdict, base: AdviceStep, best: AdviceStep) -> str:
-    now, then = base.characters_per_token, best.characters_per_token
+    before, after = base.characters_per_token, best.characters_per_token
     if best.added == 0:
         return (
-            f"Extending does not pay: at {now:.2f} characters a token no thousand pieces save {WORTH:.1%} of the tokens "
-            f"and are seen {SEEN} times each."
+            f"Extending does not pay: at {before:.2f} characters per token, no thousand pieces save {WORTH:.1%} of the tokens "
+            f"and occur {SEEN} times each."
         )
-    gain = f"{best.added:,} more pieces take {now:.2f} characters a token to {then:.2f}, {best.saved:.0%} fewer tokens"
+    gain = f"{best.added:,} more pieces raise {before:.2f} characters per token to {after:.2f}, {best.saved:.0%} fewer tokens"
     return {
         "yes": f"Extending pays: {gain}.",
-        "hardly": f"Extending hardly pays: {gain}, against new rows that all have to be trained.",
-        "no": f"Extending does not pay: this base cuts Chinese well enough already; {gain}.",
+        "hardly": f"Extending hardly pays: {gain}, but every new row must be trained.",
+        "no": f"Extending does not pay: the base already tokenizes Chinese well; {gain}.",
     }[verdict]
 
 
-def _law(bits: float, read: float) -> str:
-    (low, _), (high, _) = CAUGHT_UP
-    outside = "" if low <= bits <= high else ", which lies outside of what was measured"
+def _break_even_note(bits: float, read: float) -> str:
+    (low, _), (high, _) = MEASURED_BREAK_EVEN
+    outside = "" if low <= bits <= high else ", outside of the measured range,"
     return (
-        f"A base at {bits:g} bits a character{outside}: extended, it has caught up after about {_rounded(catching_up(bits))} characters of text at the earliest, "
-        f"and yours has {_rounded(read)} (two small bases, docs/extending.md)."
+        f"An extended base with {bits:g} bits per character{outside} needs at least about {_rounded(break_even_characters(bits))} "
+        f"characters of text to match the old vocabulary, and yours has {_rounded(read)} (two small bases, docs/extending.md)."
     )
 
 
 def _rounded(number: float) -> str:
-    """To three digits, which is more than a line through two points knows."""
+    """A number with three digits, more than a line through two points determines."""
     return f"{float(f'{number:.3g}'):,.0f}"
 
 
@@ -235,12 +239,12 @@ def _caution(verdict: Verdict, tokens: float) -> str:
     if verdict == "no" or tokens >= 2e9:
         return ""
     return (
-        f"{tokens / 1e9:g} billion training tokens are few: with 0.5 billion LLaMA's own vocabulary did better than an "
-        "extended one (arXiv:2401.01055), and the gains that others report took 2 billion and more (arXiv:2402.14714)."
+        f"{tokens / 1e9:g} billion training tokens are few: with 0.5 billion, LLaMA's own vocabulary did better than an "
+        "extended one (arXiv:2401.01055); reported gains needed 2 billion and more (arXiv:2402.14714)."
     )
 
 
 def shown_steps(advice: Advice) -> list[AdviceStep]:
-    """The steps that fit one screen: the first two thousand, every fourth thousand, the last, and the one advised."""
+    """The steps that fit on one screen: 1,000, 2,000, every 4,000, the last and the recommended one."""
     wanted = {1000, 2000, advice.recommended.added, advice.steps[-1].added}
     return [step for step in advice.steps if step.added in wanted or step.added % (4 * STEP) == 0]

@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 
 from zhllama.characters import chinese
-from zhllama.efficiency.advise import Measured, savings
+from zhllama.efficiency.advise import MeasuredText, savings
 from zhllama.errors import InputError
 from zhllama.vocab.continued import LEAST, count_characters
 from zhllama.vocab.recipes import continue_training, count_runs, joined_ids
@@ -26,28 +26,28 @@ class Extension:
 
     first: int
     parts: Parts
-    domains: dict[str, Measured]
+    domains: dict[str, MeasuredText]
     training: Counts
 
 
 def kept_aside(texts: Mapping[str, Iterable[str]], seed: int) -> tuple[list[str], dict[str, list[str]]]:
     """Lines with Chinese to train on, and the validation split of each text; InputError where either is empty."""
     random, train = Random(seed), list[str]()
-    aside: dict[str, list[str]] = {label: [] for label in texts}
+    validation: dict[str, list[str]] = {label: [] for label in texts}
     for label, lines in texts.items():
         for line in lines:
             if chinese.search(line):
-                (aside[label] if random.random() < VALIDATION else train).append(line)
-    aside = {label: lines for label, lines in aside.items() if lines}
-    if not train or not aside:
+                (validation[label] if random.random() < VALIDATION else train).append(line)
+    validation = {label: lines for label, lines in validation.items() if lines}
+    if not train or not validation:
         raise InputError("--text", "contains too few lines with Chinese to measure any", "Give more text")
-    return train, aside
+    return train, validation
 
 
 def extend(
     base: Vocabulary,
     train: Sequence[str],
-    aside: Mapping[str, Sequence[str]],
+    validation: Mapping[str, Sequence[str]],
     most: int,
     prior: float,
     progress: Progress | None = None,
@@ -62,9 +62,11 @@ def extend(
     def counts(lines: Iterable[str]) -> Counts:
         return token_counts(vocabulary.encode_by_merges, ((line, 1.0) for line in lines), vocabulary.size)
 
-    measured = {label: Measured(sum(map(len, lines)), counts(lines)) for label, lines in aside.items()}
+    measured = {
+        label: MeasuredText(sum(map(len, lines)), counts(lines)) for label, lines in validation.items()
+    }
     extension = Extension(first, joined_ids(merge), measured, counts(train))
-    # For byte-level BPE, `continued` already sorts pieces by use.
+    # Continued byte-level BPE already sorts pieces by use.
     return extension if base.kind == "byte-level" else _best_first(extension)
 
 
@@ -84,6 +86,6 @@ def _best_first(extension: Extension) -> Extension:
     return Extension(
         extension.first,
         [tuple(int(new_ids[id]) for id in extension.parts[i]) for i in order],
-        {label: Measured(m.characters, permuted(m.counts)) for label, m in extension.domains.items()},
+        {label: MeasuredText(m.characters, permuted(m.counts)) for label, m in extension.domains.items()},
         permuted(extension.training),
     )

@@ -46,7 +46,7 @@ class MeasuredVocabulary:
 
     @cached_property
     def lengths(self) -> Counts:
-        """Characters of each id: -1 where it holds part of a character, 0 where it is special."""
+        """Characters of each id: -1 if it is part of a character, 0 if it is special."""
         return np.array([_characters(surface) for surface in self.surfaces], np.int64)
 
     @cached_property
@@ -55,7 +55,7 @@ class MeasuredVocabulary:
         return frozenset(self.surfaces[id].decode() for id in np.flatnonzero(self.lengths == 1))
 
     def covered(self, name: Charset) -> tuple[int, int]:
-        """How many characters of a character set have a token of their own, and of how many."""
+        """The number of characters in a character set with a token of their own, and the size of the set."""
         return sum(c in self.single for c in charset(name)), len(charset(name))
 
     def extends(self, other: "MeasuredVocabulary") -> bool:
@@ -72,7 +72,7 @@ def _characters(surface: bytes) -> int:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """A LLaMA of this width and depth, for what a vocabulary costs beside its body."""
+    """A LLaMA of this width and depth, to compute the cost of a vocabulary relative to the rest of the model."""
 
     hidden: int = 4096
     layers: int = 32
@@ -84,11 +84,11 @@ class ModelCost:
         return self.layers * (4 * self.hidden**2 + 3 * self.hidden * inner)
 
     def training(self, tokens: float, size: int) -> float:
-        """FLOPs of training on so many tokens in blocks of CONTEXT (Chowdhery et al., arXiv:2204.02311, appendix B)."""
+        """FLOPs of training on this number of tokens in blocks of CONTEXT (Chowdhery et al., arXiv:2204.02311, appendix B)."""
         return tokens * (6 * (self.body + size * self.hidden) + 12 * self.layers * self.hidden * CONTEXT)
 
     def serving(self, tokens: float, size: int) -> float:
-        """Numbers read from memory to generate so many tokens one by one: weights each time, and the cache so far."""
+        """Values read from memory to generate this number of tokens: for each the weights, and the KV cache so far."""
         cache = 2 * self.layers * self.hidden
         return tokens * (self.body + size * self.hidden) + cache * tokens**2 / 2
 
@@ -121,12 +121,12 @@ def figures(vocabularies: Sequence[MeasuredVocabulary], tally: TextTally, shape:
     base, first = vocabularies[0], totals[0]
     document = CONTEXT * characters / first  # characters that the first tokenizer packs into a context
     words = tally.words * characters / max(1, tally.worded)
-    found = []
+    result = []
     for vocabulary, counts, total in zip(vocabularies, tally.tokens, totals, strict=True):
         p = counts[counts > 0] / total
         renyi = float(np.log2((p**ALPHA).sum()) / (1 - ALPHA)) + 0.0
         needed = document * total / characters
-        found.append(
+        result.append(
             Figures(
                 tokens=total,
                 characters_per_token=characters / total,
@@ -145,11 +145,11 @@ def figures(vocabularies: Sequence[MeasuredVocabulary], tally: TextTally, shape:
                 lengths=_lengths(vocabulary, counts, total),
             )
         )
-    return found
+    return result
 
 
 def _single_coverage(vocabulary: MeasuredVocabulary, tally: TextTally) -> float | None:
-    """Share of the Han characters of a text, each as often as it stands there, that have a token of their own."""
+    """Share of the Han characters of a text, weighted by count, that have a token of their own."""
     seen = {chr(code): count for code, count in tally.codes.items() if han.match(chr(code))}
     whole = sum(seen.values())
     return sum(n for c, n in seen.items() if c in vocabulary.single) / whole if whole else None

@@ -64,5 +64,5 @@ def _sentence(line: str) -> str:
 
 
 def cut(tokenizer: AnyTokenizer, text: str) -> list[tuple[int, bytes]]:
-    """The ids of a text and the bytes that each stands for."""
+    """The ids of a text and the bytes of each."""
     return [(id, tokenizer.surface(id)) for id in tokenizer.encode([text])[0]]

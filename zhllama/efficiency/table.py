@@ -26,15 +26,15 @@ def tables(report: dict[str, Any]) -> str:
     settings, languages = report["settings"], report["languages"]
     labels = [t["label"] for t in report["tokenizers"]]
     chinese = next(row for row in languages if row["name"] in ("simplified", "traditional"))
-    named = [(_KINDS[row["name"]], row) for row in languages]
+    columns = [(_KINDS[row["name"]], row) for row in languages]
     parts = [
         "# Tokenizer efficiency\n",
         f"Characters per token; more is better. Costs are of a model of hidden size {settings['hidden']:,} and "
         f"{settings['layers']} layers, against {_cell(settings['base'])}. Definitions: docs/metrics.md.\n",
         _table(
-            ["tokenizer", "size", *(name for name, _ in named)],
+            ["tokenizer", "size", *(name for name, _ in columns)],
             [
-                [t["label"], f"{t['size']:,}", *(_ratio(row, t["label"]) for _, row in named)]
+                [t["label"], f"{t['size']:,}", *(_ratio(row, t["label"]) for _, row in columns)]
                 for t in report["tokenizers"]
             ],
         ),
@@ -68,6 +68,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A label in a cell: no bar, line or markup of it is taken for the table's."""
+    """A label as the text of a table cell, with bars and markup escaped."""
     plain = " ".join(text.split())
     return "".join(f"\\{c}" if c in "|\\`*_[]<>" else c for c in plain)

@@ -1,1 +1,1 @@
-"""Reading and writing of files: the only way in for foreign data, and atomic writes."""
+"""Reading of foreign files, each checked and with errors that name the file, and atomic writing."""

@@ -13,32 +13,32 @@ from typing import IO, Any, Self
 
 from zhllama.errors import InputError
 
-LONGEST_LINE = 1 << 28  # bytes of one line, unless --max-line-bytes says otherwise
-WHOLE = 1 << 30  # bytes of a file read at once; the largest tokenizer.json known has 35 MB
+LONGEST_LINE = 1 << 28  # bytes of one line; --max-line-bytes changes it
+WHOLE = 1 << 30  # bytes of a file that is read at once; the largest known tokenizer.json has 35 MB
 
 
 def require_regular(path: Path) -> os.stat_result:
-    """The state of a regular file, links followed.
+    """The status of a regular file, following links.
 
-    Errors: InputError for what is missing, and at once for a folder, a device, a pipe or a socket, which can block a
-    reader or feed it forever; so can the files of the kernel below /proc.
+    Errors: InputError for a missing file and for a folder, device, pipe, socket or kernel file below /proc, which can
+    block a reader or feed it forever.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
-    _refuse_irregular(path, found)
-    return found
+    _refuse_irregular(path, status)
+    return status
 
 
 def require_regular_files(folder: Path) -> None:
-    """The same for all that lies in a model's or tokenizer's folder, since other libraries open it by name."""
+    """Check every file in the folder of a model or tokenizer, because other libraries open them by name."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not path.is_dir() and path.exists():
             require_regular(path)
 
 
-def _refuse_irregular(path: Path, found: os.stat_result) -> None:
+def _refuse_irregular(path: Path, status: os.stat_result) -> None:
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a named pipe",
@@ -46,15 +46,15 @@ def _refuse_irregular(path: Path, found: os.stat_result) -> None:
         stat.S_IFBLK: "a device",
         stat.S_IFSOCK: "a socket",
     }
-    kind = kinds.get(stat.S_IFMT(found.st_mode))
-    if kind is None and os.path.ismount("/proc") and found.st_dev == Path("/proc").stat().st_dev:
-        kind = "a file of the kernel"
+    kind = kinds.get(stat.S_IFMT(status.st_mode))
+    if kind is None and os.path.ismount("/proc") and status.st_dev == Path("/proc").stat().st_dev:
+        kind = "a kernel file"
     if kind is not None:
-        raise InputError(path, f"is {kind}, not a regular file", "Save the content as a file, and name that")
+        raise InputError(path, f"is {kind}, not a regular file", "Save its content as a file and name that")
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Opens a regular file for reading; never blocks, even where a pipe took the file's place meanwhile."""
+    """Open a regular file for reading, without blocking even if a pipe has replaced it since it was checked."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
@@ -70,7 +70,7 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_whole(path: Path, limit: int = WHOLE) -> bytes:
-    """The bytes of a regular file; InputError where it cannot be read or is larger than `limit`."""
+    """The bytes of a regular file. Errors: InputError if it cannot be read or is larger than `limit`."""
     try:
         with open_regular(path) as file:
             content = file.read(limit + 1)
@@ -82,7 +82,7 @@ def read_whole(path: Path, limit: int = WHOLE) -> bytes:
 
 
 def read_utf8(path: Path, limit: int = WHOLE) -> str:
-    """The text of a regular file in UTF-8, without the mark that may stand first; InputError names the line that is not."""
+    """The text of a regular file in UTF-8, without byte order mark. Errors: InputError names the line that is not UTF-8."""
     content = read_whole(path, limit)
     try:
         return content.decode("utf-8-sig")
@@ -92,20 +92,20 @@ def read_utf8(path: Path, limit: int = WHOLE) -> str:
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> InputError:
-    """A file that cannot be opened or read, in our words; ValueError is a null byte in its name."""
+    """The InputError for a file that cannot be opened or read; ValueError means a null byte in its name."""
     if isinstance(error, ValueError):
-        return InputError(ascii(str(path)), "is no name of a file", "Check the path")
+        return InputError(ascii(str(path)), "is not a file name", "Check the path")
     if isinstance(error, FileNotFoundError):
         return InputError(path, "no such file", "Check the path")
-    if error.errno == errno.ENXIO:  # what opening a socket gives
-        return InputError(
-            path, "is a socket, not a regular file", "Save the content as a file, and name that"
-        )
-    return InputError(path, f"cannot be read ({error.strerror or error})", "Check the path and its rights")
+    if error.errno == errno.ENXIO:  # raised on opening a socket
+        return InputError(path, "is a socket, not a regular file", "Save its content as a file and name that")
+    return InputError(
+        path, f"cannot be read ({error.strerror or error})", "Check the path and its permissions"
+    )
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write `content` so that `path` holds either the old bytes or all of the new ones, even over SIGKILL."""
+    """Write a file atomically: even after SIGKILL, `path` contains either the old bytes or all of `content`."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -121,7 +121,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def leftovers(folder: Path, name: str = "*") -> list[Path]:
-    """What `write_whole` left beside the file `name` when it was killed."""
+    """Temporary files that a killed `write_whole` left next to the file `name`."""
     return list(folder.glob(f".{name}.????????"))
 
 
@@ -132,17 +132,17 @@ def _umask() -> int:
 
 
 def to_json(value: Any) -> str:
-    """Readable JSON with its Chinese left readable, ending in a newline."""
+    """Indented JSON with a final newline; Chinese is not escaped."""
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
 def json_lines(rows: Iterable[Any]) -> str:
-    """One JSON value a line, its Chinese left readable; half a surrogate pair, which no file can hold, is escaped."""
+    """One JSON value per line; Chinese is not escaped, lone surrogates are, because they have no UTF-8."""
     return "".join(map(json_line, rows))
 
 
 def json_line(row: Any) -> str:
-    """One value as a line of its own."""
+    """One value as a JSON line."""
     line = json.dumps(row, ensure_ascii=False)
     try:
         line.encode()
@@ -152,7 +152,7 @@ def json_line(row: Any) -> str:
 
 
 class JsonLines:
-    """A file of JSON lines that is written as rows come, and stands under its name only once `close` was called."""
+    """Writes JSON lines one at a time; the file gets its name only when `close` is called."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._part = path, path.with_name(f".{path.name}.part")
@@ -163,7 +163,7 @@ class JsonLines:
         self._file.write(json_line(row))
 
     def close(self) -> None:
-        """Make what was written the whole file."""
+        """Finish the file and move it to its name."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._part.replace(self._path)
@@ -182,25 +182,25 @@ SEAL = "sha256.json"
 
 
 def seal(folder: Path) -> None:
-    """Write down the hash of every file that lies in a folder, as the last one into it."""
+    """Write the hash of every file in a folder to sha256.json, as the last file of the folder."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     write_whole(folder / SEAL, to_json({str(p.relative_to(folder)): sha256(p) for p in files}))
 
 
 def unsealed(folder: Path) -> Path | None:
-    """The first file of a sealed folder that is gone or other than it was; the seal itself where that cannot be read."""
+    """The first file of a sealed folder that is missing or changed, or the seal itself if it cannot be read; otherwise None."""
     from zhllama.io.json import read_object
 
     try:
-        sums = read_object(folder / SEAL)
+        hashes = read_object(folder / SEAL)
     except InputError:
         return folder / SEAL
-    if any(not name or name.startswith("/") or ".." in Path(name).parts or "\0" in name for name in sums):
+    if any(not name or name.startswith("/") or ".." in Path(name).parts or "\0" in name for name in hashes):
         return folder / SEAL
-    return next((folder / name for name, sum in sums.items() if _sum_of(folder / name) != sum), None)
+    return next((folder / name for name, hash in hashes.items() if _hash_of(folder / name) != hash), None)
 
 
-def _sum_of(path: Path) -> str | None:
+def _hash_of(path: Path) -> str | None:
     return sha256(path) if path.is_file() else None
 
 

@@ -1,4 +1,8 @@
-"""Reads the metadata of a GGUF file of llama.cpp without its weights (ggml/docs/gguf.md)."""
+"""Reads the metadata of a GGUF file of llama.cpp without its weights (ggml/docs/gguf.md).
+
+Not by `gguf.GGUFReader`: it needs 4.2 CPU seconds for SmolLM2's 49,152 pieces and this module 0.24, it raises IndexError for
+a truncated file, and it loops for minutes over an array whose claimed length exceeds the file.
+"""
 
 import struct
 from collections.abc import Iterator
@@ -9,50 +13,51 @@ from zhllama.errors import InputError
 from zhllama.io.files import open_regular, unreadable
 
 MAGIC = b"GGUF"
-LONGEST = 1 << 28  # bytes of one string or entries of one array; more is a broken file
-ENTRIES = 1 << 16  # keys of one file; llama.cpp writes some tens
-_SCALARS = ("B", "b", "H", "h", "I", "i", "f", "?", "", "", "Q", "q", "d")  # by type
+LONGEST = 1 << 28  # maximum bytes of one string, and entries of one array
+ENTRIES = 1 << 16  # maximum keys of one file; llama.cpp writes some tens
+_SCALARS = ("B", "b", "H", "h", "I", "i", "f", "?", "", "", "Q", "q", "d")  # struct format by type
 _STRING, _ARRAY = 8, 9
 
 
 def read_metadata(path: Path, prefix: str) -> dict[str, Any]:
-    """The values of all keys that begin with `prefix`, by the rest of their names.
+    """The values of all keys that begin with `prefix`, by the rest of the key.
 
-    Errors: InputError for a file that is cut off, of another kind or version, for an array of arrays, for a key that is
-    given twice, and for text that is not UTF-8 under one of these keys.
+    Errors: InputError for a truncated file, another format or version, an array of arrays, a duplicate key, and text
+    under one of these keys that is not UTF-8.
     """
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     try:
         with open_regular(path) as file:
             for key, value in _entries(file, file.seek(0, 2)):
                 if not key.startswith(prefix):
                     continue
                 name = key.removeprefix(prefix)
-                if name in found:
-                    raise ValueError(f"{ascii(key)[:60]} is given twice")
-                found[name] = _decoded(key, value)
+                if name in metadata:
+                    raise ValueError(f"duplicate key {ascii(key)[:60]}")
+                metadata[name] = _decoded(key, value)
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, struct.error, IndexError, MemoryError) as error:
-        told = " ".join(str(error).split())[:150]
-        raise InputError(path, f"is cut off or not a GGUF file ({told})", "Fetch the file again") from None
-    return found
+        detail = " ".join(str(error).split())[:150]
+        message = f"is cut off or not a GGUF file ({detail})"
+        raise InputError(path, message, "Download the file again") from None
+    return metadata
 
 
 def _decoded(key: str, value: Any) -> Any:
-    """A value with its bytes as text; those of keys that nobody reads stay bytes, since they may be in any encoding."""
+    """A value with its bytes decoded. Values of other keys stay bytes, because they may have any encoding."""
     try:
         if isinstance(value, bytes):
             return value.decode()
         return [v.decode() for v in value] if isinstance(value, list) and value[:1] and isinstance(value[0], bytes) else value  # fmt: skip
     except UnicodeDecodeError:
-        raise ValueError(f"{ascii(key)[:60]} holds text that is not UTF-8") from None
+        raise ValueError(f"{ascii(key)[:60]} contains text that is not UTF-8") from None
 
 
 def _entries(file: IO[bytes], size: int) -> Iterator[tuple[str, Any]]:
     file.seek(0)
     if file.read(4) != MAGIC:
-        raise ValueError("no GGUF")
+        raise ValueError("no GGUF magic number")
     version, _, entries = _read(file, "IQQ", size)
     if version not in (2, 3):
         raise ValueError(f"version {version}")
@@ -65,7 +70,7 @@ def _entries(file: IO[bytes], size: int) -> Iterator[tuple[str, Any]]:
 
 def _read(file: IO[bytes], layout: str, size: int) -> tuple[Any, ...]:
     length = struct.calcsize(f"<{layout}")
-    if length > size - file.tell():  # said before memory is taken for it
+    if length > size - file.tell():  # before memory is allocated
         raise ValueError(f"it ends {length - size + file.tell():,} bytes too early")
     return struct.unpack(f"<{layout}", file.read(length))
 
@@ -88,7 +93,7 @@ def _value(file: IO[bytes], kind: int, size: int) -> Any:
     if inner == _STRING:
         return [_string(file, size) for _ in range(length)]
     if inner == _ARRAY:
-        raise ValueError("an array of arrays, which no key of llama.cpp is")
+        raise ValueError("an array of arrays, which llama.cpp does not write")
     return list(_read(file, f"{length}{_scalar(inner)}", size))
 
 

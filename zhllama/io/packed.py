@@ -1,4 +1,7 @@
-"""Decompresses .gz, .bz2, .xz and .zst as streams: damage is located, and bombs end early."""
+"""Decompresses .gz, .bz2, .xz and .zst as streams: reports the place of damage, and stops at decompression bombs.
+
+Not by fsspec's compression codecs: they accept a truncated zstd frame as complete and do not limit the ratio.
+"""
 
 import bz2
 import gzip
@@ -12,17 +15,17 @@ from zhllama.errors import DamagedFile, MissingPackage
 from zhllama.io.files import open_regular, unreadable
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
-# Text packs to a tenth, and highly repetitive logs to a hundredth; a file made to fill memory goes far beyond.
+# Text compresses to a tenth, and highly repetitive logs to a hundredth; a decompression bomb exceeds this by far.
 RATIO = 1000
-FREE = 1 << 28  # unpacked bytes that any file may have, whatever its ratio
-STEP = 2048  # packed bytes of .zst taken at once: at most 64 MB unpacked
+FREE = 1 << 28  # decompressed bytes up to which the ratio is not checked
+STEP = 2048  # compressed bytes of .zst read at once: at most 64 MB decompressed
 
 
 def open_packed(path: Path) -> tuple[IO[bytes], IO[bytes]]:
-    """The unpacked bytes of a regular file, and the file as it lies on the disk, which tells how far it is read.
+    """The decompressed stream of a regular file, and the file on disk, whose position shows the progress.
 
-    Errors: InputError here for what is not a regular file; while reading, for data that is cut off, damaged or of another
-    kind, and for more than 256 MB that were packed to less than a thousandth.
+    Errors: InputError here for a file that is not regular; DamagedFile while reading, for truncated or damaged data, for
+    another format, and for more than 256 MB that were compressed to less than a thousandth.
     """
     raw = open_regular(path)
     if path.suffix not in PACKED:
@@ -36,7 +39,7 @@ def open_packed(path: Path) -> tuple[IO[bytes], IO[bytes]]:
 
 
 class _Unpacked(io.RawIOBase):
-    """An unpacker whose every error becomes an InputError with the place of the damage."""
+    """A decompressor whose every error becomes a DamagedFile with the place of the damage."""
 
     def __init__(self, path: Path, raw: IO[bytes], inner: Any) -> None:
         self._path, self._raw, self._inner = path, raw, inner
@@ -51,27 +54,26 @@ class _Unpacked(io.RawIOBase):
         except OSError as error:
             if (
                 error.errno is not None
-            ):  # of the disk; an unpacker's own, such as gzip.BadGzipFile, has no number
+            ):  # of the disk; a decompressor's own, such as gzip.BadGzipFile, has no number
                 raise unreadable(self._path, error) from error
             raise self._damaged(error) from error
-        except (
-            Exception
-        ) as error:  # zlib.error, lzma.LZMAError, EOFError, ZstdError, and what others may raise
+        # zlib.error, lzma.LZMAError, EOFError, ZstdError and others.
+        except Exception as error:
             raise self._damaged(error) from error
         self._size += len(data)
         if self._size > FREE and self._size > RATIO * self._raw.tell():
-            told = (
-                f"unpacks to more than {RATIO:,} times its size, as files do that are made to fill a memory"
-            )
-            raise DamagedFile(self._path, told, "Unpack it first, if it is what you want")
+            message = f"decompresses to more than {RATIO:,} times its size, like a decompression bomb"
+            raise DamagedFile(self._path, message, "Decompress it first if you trust it")
         buffer[: len(data)] = data
         return len(data)
 
     def _damaged(self, error: Exception) -> DamagedFile:
-        told = " ".join(str(error).split())[:120] or type(error).__name__
+        detail = " ".join(str(error).split())[:120] or type(error).__name__
         kind = self._path.suffix[1:]
-        at = f" after {self._size:,} unpacked bytes" if self._size else ""
-        return DamagedFile(self._path, f"is cut off or not {kind} data{at} ({told})", "Fetch the file again")
+        place = f" after {self._size:,} decompressed bytes" if self._size else ""
+        return DamagedFile(
+            self._path, f"is cut off or not {kind} data{place} ({detail})", "Download the file again"
+        )
 
     def close(self) -> None:
         if not self.closed:
@@ -80,7 +82,7 @@ class _Unpacked(io.RawIOBase):
 
 
 class _Zstd:
-    """Frames of .zst one after another. zstandard's own stream reader takes a frame that is cut off for a whole one."""
+    """Frames of .zst one after another; zstandard's own stream reader accepts a truncated frame as complete."""
 
     def __init__(self, path: Path, raw: IO[bytes]) -> None:
         try:
@@ -98,7 +100,7 @@ class _Zstd:
                 self._packed = self._raw.read(STEP)
             if not self._packed:
                 if self._frame is not None:
-                    raise EOFError("the last frame has no end")
+                    raise EOFError("the last frame is incomplete")
                 return b""
             if self._frame is None:
                 self._frame = self._decompressor.decompressobj()
@@ -114,6 +116,6 @@ class _Zstd:
 _OPENERS: dict[str, Callable[[Path, IO[bytes]], Any]] = {
     ".gz": lambda path, raw: gzip.GzipFile(fileobj=raw),
     ".bz2": lambda path, raw: bz2.BZ2File(raw),
-    ".xz": lambda path, raw: lzma.LZMAFile(raw),  # noqa: SIM115 - closed with what reads from it
+    ".xz": lambda path, raw: lzma.LZMAFile(raw),  # noqa: SIM115 - closed with the stream that reads from it
     ".zst": _Zstd,
 }

@@ -15,21 +15,22 @@ from zhllama.io.json import parse_member, parse_row, reason
 from zhllama.io.text import Advance, decoded_lines
 
 Row = TypeVar("Row", bound=BaseModel)
-MEND = "Mend this row"
-LARGEST = 2 << 30  # characters of a JSON list, which is in memory as a whole; lines are streamed
+MEND = "Correct this row"
+LARGEST = 2 << 30  # characters of a JSON list, which is read into memory; lines are streamed
 
 
 @dataclass(frozen=True)
 class NotJson:
-    """What stands in the place of a row that cannot be read."""
+    """Replaces a row that cannot be parsed."""
 
     reason: str
 
 
 def read_rows(path: Path, advance: Advance | None = None) -> Iterator[tuple[int, Any]]:
-    """Every row with the line that it begins on; lines are streamed, of a list the text is held. Plain, .gz, .xz or .zst.
+    """Every row with the number of the line on which it begins, from a plain or compressed file.
 
-    Errors: InputError with the line that is no JSON.
+    Lines are streamed; the text of a list is read into memory.
+    Errors: InputError names the line that is not JSON.
     """
     for number, row in read_rows_or_faults(path, advance):
         if isinstance(row, NotJson):
@@ -38,34 +39,34 @@ def read_rows(path: Path, advance: Advance | None = None) -> Iterator[tuple[int,
 
 
 def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[tuple[int, Any]]:
-    """The same, but a line that is no JSON comes as NotJson.
+    """Every row with its line number as in `read_rows`, but NotJson for a line that is not JSON.
 
-    Errors: InputError for a file that cannot be read, and for a broken list, behind whose fault no row can be found.
+    Errors: InputError for a file that cannot be read, and for a broken list, which cannot be parsed any further.
     """
     require_regular(path)
     lines = enumerate(decoded_lines(path, advance), 1)
     begin, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
     if first.lstrip().startswith("["):
-        held = _held(path, chain([first], (line for _, line in lines)))
-        yield from _members(path, "\n".join(held), begin)
+        text = "\n".join(_limited(path, chain([first], (line for _, line in lines))))
+        yield from _members(path, text, begin)
         return
     for number, line in chain([(begin, first)], lines):
         if line.strip():
-            yield number, _loaded(line)
+            yield number, _row_or_fault(line)
 
 
-def _held(path: Path, lines: Iterator[str]) -> Iterator[str]:
-    """The lines of a list, up to what memory is meant to hold of one."""
+def _limited(path: Path, lines: Iterator[str]) -> Iterator[str]:
+    """The lines of a JSON list. Errors: InputError for more than LARGEST characters."""
     size = 0
     for line in lines:
         size += len(line) + 1
         if size > LARGEST:
-            told = f"is a JSON list of more than {LARGEST:,} characters"
-            raise InputError(path, told, "Write one JSON object a line, which is read as a stream")
+            message = f"is a JSON list of more than {LARGEST:,} characters"
+            raise InputError(path, message, "Write one JSON object a line, which is streamed")
         yield line
 
 
-def _loaded(line: str) -> Any:
+def _row_or_fault(line: str) -> Any:
     try:
         return parse_row(line)
     except ValueError as error:
@@ -73,16 +74,16 @@ def _loaded(line: str) -> Any:
 
 
 def _members(path: Path, text: str, line: int) -> Iterator[tuple[int, Any]]:
-    """The members of the list in `text`, one decoded at a time."""
-    told = 0  # up to where the lines are counted
+    """The members of the list in `text`, decoded one at a time."""
+    counted = 0  # index up to which line ends are counted
 
-    def broken(at: int, why: str) -> InputError:
-        where = f"{path}:{line + text.count(chr(10), told, at)}"
-        return InputError(where, why, "Give a JSON list, or one object a line")
+    def broken(at: int, message: str) -> InputError:
+        where = f"{path}:{line + text.count(chr(10), counted, at)}"
+        return InputError(where, message, "Give a JSON list, or one object a line")
 
     at = _skip(text, text.index("[") + 1)
     while text[at : at + 1] != "]":
-        line, told = line + text.count("\n", told, at), at
+        line, counted = line + text.count("\n", counted, at), at
         try:
             member, at = parse_member(text, at)
         except JSONDecodeError as error:
@@ -94,8 +95,8 @@ def _members(path: Path, text: str, line: int) -> Iterator[tuple[int, Any]]:
         if text[at : at + 1] == ",":
             at = _skip(text, at + 1)
         elif text[at : at + 1] != "]":
-            why = "the list ends too early" if at >= len(text) else "a comma is missing"
-            raise broken(at, f"is not JSON ({why})")
+            detail = "the list ends too early" if at >= len(text) else "a comma is missing"
+            raise broken(at, f"is not JSON ({detail})")
     end = _skip(text, at + 1)
     if end < len(text):
         raise broken(end, "is not JSON (more text after the list)")
@@ -108,11 +109,11 @@ def _skip(text: str, at: int) -> int:
 
 
 def checked(kind: type[Row], row: Any, where: str) -> Row:
-    """The row as `kind`; InputError names the field that is wrong."""
+    """The row as `kind`. Errors: InputError names the invalid field."""
     try:
         return kind.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "row"
-        told = "contains a lone surrogate" if first["type"] == "string_unicode" else first["msg"].lower()
-        raise InputError(where, f"{field}: {told}", MEND) from None
+        message = "contains a lone surrogate" if first["type"] == "string_unicode" else first["msg"].lower()
+        raise InputError(where, f"{field}: {message}", MEND) from None

@@ -1,7 +1,7 @@
-"""Reads YAML that people write: one mapping of plain values; mistakes are reported with their line.
+"""Reads YAML that users write: one mapping of plain values; mistakes are reported with their line.
 
-Aliases can blow a small file up, and a tag (`!!timestamp`, `!!python/object`) builds something other than what stands
-there: both are refused. A date stays the text that it is.
+Aliases and tags are refused: aliases let a small file expand without limit, and a tag (`!!timestamp`, `!!python/object`)
+constructs another type. A date is read as text.
 """
 
 import math
@@ -18,80 +18,81 @@ LARGEST = 1 << 22  # bytes; the parser takes seconds for each million
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without dates, whose constructor fails on 2001-99-99 and gives values that are no JSON."""
+    """SafeLoader without dates: their constructor fails on 2001-99-99 and returns values that JSON does not have."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
-def read_yaml(path: Path, what: str, remedy: str = "Mend the file") -> dict[str, Any]:
-    """The mapping in a file; `what` it should hold goes into the InputError for anything else."""
+def read_yaml(path: Path, what: str, remedy: str = "Correct the file") -> dict[str, Any]:
+    """The mapping in a file. Errors: InputError for anything else; `what` names the expected content."""
     return read_with_lines(path, what, remedy)[0]
 
 
 def read_with_lines(
-    path: Path, what: str, remedy: str = "Mend the file"
+    path: Path, what: str, remedy: str = "Correct the file"
 ) -> tuple[dict[str, Any], yaml.MappingNode]:
-    """The same, and the nodes it was made from, which know the line of every part (`node.start_mark.line`, from 0)."""
+    """The mapping in a file, and its nodes, which contain the line of every part (`node.start_mark.line`, from 0)."""
     text = read_utf8(path, LARGEST)
     try:
-        _refuse_unplain(path, text)
+        _refuse_aliases_and_tags(path, text)
         node = yaml.compose(text, _Loader)
         if isinstance(node, yaml.MappingNode):
-            _refuse_senseless(path, node)
+            _refuse_duplicates_and_nan(path, node)
             loaded = _Loader("").construct_document(node)
             return {str(key): value for key, value in loaded.items()}, node
     except InputError:
         raise
     except yaml.MarkedYAMLError as error:
         where = _at(path, error.problem_mark or error.context_mark)
-        raise InputError(where, f"is not readable YAML ({error.problem})", "Mend that line") from error
-    except (
-        Exception
-    ) as error:  # constructors raise what they meet: KeyError, TypeError, AttributeError, OverflowError
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(path, f"is not readable YAML ({told})", remedy) from error
+        raise InputError(where, f"is not readable YAML ({error.problem})", "Correct that line") from error
+    # Constructors raise KeyError, TypeError, AttributeError, OverflowError and others.
+    except Exception as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(path, f"is not readable YAML ({detail})", remedy) from error
     raise InputError(path, f"is not {what}", "Write one `name: value` a line")
 
 
-def _refuse_unplain(path: Path, text: str) -> None:
-    """InputError with the line of an alias, a tag, too deep a part, and a number that is none."""
+def _refuse_aliases_and_tags(path: Path, text: str) -> None:
+    """Errors: InputError with the line of an alias, a tag, or a part that is nested too deep."""
     depth = 0
     for event in yaml.parse(text, _Loader):
         at = _at(path, event.start_mark)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise InputError(at, "is nested too deep", "Write it flatter")
+            raise InputError(at, "is nested too deep", "Write it with fewer levels")
         if isinstance(event, yaml.AliasEvent):
             raise InputError(at, "uses an alias (*name)", "Write the value out")
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise InputError(at, f"uses a tag ({ascii(tag)[:60]})", "Write the value alone")
+            raise InputError(at, f"uses a tag ({ascii(tag)[:60]})", "Write the value without it")
 
 
 def _at(path: Path, mark: Any) -> str:
     return f"{path}:{mark.line + 1}" if mark else str(path)
 
 
-def _refuse_senseless(path: Path, node: yaml.Node) -> None:
-    """InputError for the second of two equal names, which YAML lets win in silence, and for NaN and infinity."""
+def _refuse_duplicates_and_nan(path: Path, node: yaml.Node) -> None:
+    """Errors: InputError for a duplicate name, whose last value YAML silently uses, and for NaN and infinity."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if str(key.value) in seen:
                 where = _at(path, key.start_mark)
-                raise InputError(where, f"names {key.value!r} a second time", "Take one of them out")
+                raise InputError(where, f"names {key.value!r} a second time", "Remove one of them")
             seen.add(str(key.value))
-            _refuse_senseless(path, value)
+            _refuse_duplicates_and_nan(path, value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_senseless(path, value)
+            _refuse_duplicates_and_nan(path, value)
     elif (
         isinstance(node, yaml.ScalarNode)
         and node.tag == "tag:yaml.org,2002:float"
         and not math.isfinite(_Loader("").construct_yaml_float(node))
     ):
         where = _at(path, node.start_mark)
-        raise InputError(where, f"holds {str(node.value)[:20]}, which is no finite number", "Write a number")
+        raise InputError(
+            where, f"contains {str(node.value)[:20]}, which is not a finite number", "Write a number"
+        )

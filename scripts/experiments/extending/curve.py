@@ -1,4 +1,4 @@
-"""One curve: a model trained on a mixture, measured at given CPU seconds, kept so that a kill costs little."""
+"""Trains one curve: a model on a mixture, measured at given CPU seconds, with checkpoints."""
 
 import itertools
 import json
@@ -22,42 +22,43 @@ from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 from zhllama.training.validation import ValidationSet, collate, measure_bits
 
 WARMUP = 20  # steps
-FASTER = 10  # times the model's rate, for new rows that learn faster than it
+FASTER = 10  # multiple of the learning rate for new rows
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How all curves of one base are trained. `last`: the step at which the rate has come down to nothing; None: it stays."""
+    """Training settings of all curves of one base. `last`: the step at which the rate reaches 0; None keeps it constant."""
 
     batch: int = 2
     size: int = 512  # tokens of a block
     english: float = 0.2  # share of the bytes
     last: int | None = None
-    aside_zh: int = 450  # characters of each passage kept aside that are measured
-    aside_en: int = 500
+    validation_zh: int = 450  # characters measured of each validation passage
+    validation_en: int = 500
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured at one step; `tokens` and the rest count what training has read, `seconds` are those of the x axis."""
+    """A measurement at one step; counts refer to the training text so far, `seconds` are those of the x axis."""
 
     step: int
     seconds: float
     process_seconds: float
     tokens: int
     characters: int
-    new_tokens: int  # those among them that the vocabulary added
-    rows_seen: int  # added ids met at least once
-    loss: float | None  # mean nats a token since the last point
+    new_tokens: int  # tokens with added ids
+    rows_seen: int  # added ids that occurred at least once
+    loss: float | None  # mean nats per token since the last point
     zh_bits_per_character: float
     en_bits_per_byte: float
 
 
 class Trained:
-    """A model in training with its optimiser.
+    """A model in training with its optimizer.
 
-    `learn`: "all" is everything; "rows" all rows, "new" the new ones alone; "faster" everything but the old rows, the new ones FASTER.
+    learn: "all" parameters; "rows": all rows; "new": the new rows; "faster": all but the old rows, the new rows at FASTER times
+    the rate.
     """
 
     def __init__(self, model: Any, n_old: int, learn: str, rate: float, settings: Settings) -> None:
@@ -68,12 +69,12 @@ class Trained:
             model, arrange_rows(range(n_old if learn in ("new", "faster") else 0, size), size)
         )
         self.model, self.rate, self.settings = model, rate, settings
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        self.parameters = [p for _, p in named]
-        fast = [p for name, p in named if learn == "faster" and name.endswith(".rows")]
-        slow = [p for name, p in named if learn != "faster" or not name.endswith(".rows")]
+        trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.parameters = [p for _, p in trainable]
+        fast = [p for name, p in trainable if learn == "faster" and name.endswith(".rows")]
+        slow = [p for name, p in trainable if learn != "faster" or not name.endswith(".rows")]
         self.groups = [(some, scale) for some, scale in ((slow, 1), (fast, FASTER)) if some]
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [{"params": some} for some, _ in self.groups],
             lr=rate,
             betas=(0.9, 0.95),
@@ -83,33 +84,35 @@ class Trained:
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=has_amx())
 
     def step(self, number: int, batch: list[Example]) -> float:
-        """One step, the first being 0; its mean loss a token."""
+        """Take one step, counted from 0; returns its mean loss per token."""
         self.model.train()
-        for group, (_, scale) in zip(self.optimiser.param_groups, self.groups, strict=True):
+        for group, (_, scale) in zip(self.optimizer.param_groups, self.groups, strict=True):
             group["lr"] = self.rate * scale * _factor(number, self.settings.last)
         with self.autocast:
             loss = self.model(**collate(batch)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return float(loss.detach())
 
     def measured(self, zh: ValidationSet, en: ValidationSet) -> tuple[float, float]:
         with self.autocast:
-            chinese, english = (measure_bits(self.model, held, self.settings.batch, CPU) for held in (zh, en))
+            chinese, english = (
+                measure_bits(self.model, texts, self.settings.batch, CPU) for texts in (zh, en)
+            )
         return chinese.per_character, english.per_byte
 
 
 def _factor(step: int, last: int | None) -> float:
-    """Up in WARMUP steps; where there is a last step, down to nothing over the last two fifths."""
+    """Linear warmup in WARMUP steps; if there is a last step, linear decay to 0 over the last two fifths."""
     up = min(1.0, (step + 1) / WARMUP)
     return up if last is None else max(0.0, min(up, (last - step) / (0.4 * last)))
 
 
 @dataclass(frozen=True)
 class Read:
-    """One batch, and how many characters of whole documents had been given out when it was full."""
+    """One batch, and the characters of all documents that ended before its end."""
 
     blocks: list[Example]
     ids: NDArray[np.int64]
@@ -123,7 +126,7 @@ def batches(zh: list[str], en: list[str], tokens: DocumentTokenizer, settings: S
     def documents() -> Iterator[NDArray[np.int32]]:
         endless = mixture(zh, en, settings.english)
         while True:
-            some = list(itertools.islice(endless, 256))  # an endless list would be encoded without end
+            some = list(itertools.islice(endless, 256))  # in parts, because the mixture is endless
             for text, ids in zip(some, tokens.documents(some), strict=True):
                 lengths.append((len(ids), len(text)))
                 yield ids
@@ -143,29 +146,29 @@ def batches(zh: list[str], en: list[str], tokens: DocumentTokenizer, settings: S
 
 def train(
     folder: Path,
-    begin: Callable[[], Trained],
+    start: Callable[[], Trained],
     tokens: DocumentTokenizer,
     n_old: int,
     zh: list[str],
     texts: Texts,
     marks: list[tuple[int, float]],
 ) -> list[Point]:
-    """Go on with the curve in `folder` up to the last mark, a step and its seconds; what stands there is kept.
+    """Train or resume the curve in `folder` up to the last of `marks`, which are (step, seconds).
 
-    The checkpoint holds the points too, and curve.jsonl follows from it, so a kill between the two loses nothing.
+    The checkpoint also contains the points, and curve.jsonl is rewritten from it, so a kill between the two loses nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     points = read_points(folder)
-    todo = [mark for mark in marks if not points or mark[0] > points[-1].step]
-    if not todo:
+    remaining = [mark for mark in marks if not points or mark[0] > points[-1].step]
+    if not remaining:
         return points
-    trained = begin()
+    trained = start()
     settings = trained.settings
-    aside = [
-        ValidationSet.of(label, [t[:limit] for t in held], tokens, settings.size)
-        for label, held, limit in (
-            ("zh", texts.aside_zh, settings.aside_zh),
-            ("en", texts.aside_en, settings.aside_en),
+    validation = [
+        ValidationSet.of(label, [t[:limit] for t in passages], tokens, settings.size)
+        for label, passages, limit in (
+            ("zh", texts.validation_zh, settings.validation_zh),
+            ("en", texts.validation_en, settings.validation_en),
         )
     ]
     seen = np.zeros(tokens.size, np.int64)
@@ -176,19 +179,19 @@ def train(
         step, spent, points = saved
         for _ in range(step):
             seen += np.bincount(next(text).ids, minlength=tokens.size)
-        todo = [mark for mark in marks if mark[0] > step]
+        remaining = [mark for mark in marks if mark[0] > step]
         _write(folder, points)
     characters = points[-1].characters if points else 0
-    for last, seconds in todo:
-        begun = time.process_time()
+    for last, seconds in remaining:
+        started = time.process_time()
         while step < last:
             read = next(text)
             losses.append(trained.step(step, read.blocks))
             seen += np.bincount(read.ids, minlength=tokens.size)
             characters = read.characters
             step += 1
-        spent += time.process_time() - begun
-        chinese, english = trained.measured(*aside)
+        spent += time.process_time() - started
+        chinese, english = trained.measured(*validation)
         point = Point(
             step=step,
             seconds=round(seconds, 1),
@@ -210,7 +213,7 @@ def train(
 
 
 def read_points(folder: Path) -> list[Point]:
-    """The points that stand; none where the curve has not begun."""
+    """The measured points of a curve."""
     path = folder / "curve.jsonl"
     return (
         [Point(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -227,7 +230,7 @@ def _save(folder: Path, trained: Trained, step: int, spent: float, points: list[
     part = folder / "checkpoint.part"
     state = {
         "model": {n: p for n, p in trained.model.named_parameters() if p.requires_grad},
-        "optimiser": trained.optimiser.state_dict(),
+        "optimizer": trained.optimizer.state_dict(),
         "step": step,
         "spent": spent,
         "points": [asdict(p) for p in points],
@@ -241,9 +244,9 @@ def _load(folder: Path, trained: Trained) -> tuple[int, float, list[Point]] | No
     if not path.is_file():
         return None
     state = torch.load(path, weights_only=True)
-    named = dict(trained.model.named_parameters())
+    parameters = dict(trained.model.named_parameters())
     with torch.no_grad():
         for name, value in state["model"].items():
-            named[name].copy_(value)
-    trained.optimiser.load_state_dict(state["optimiser"])
+            parameters[name].copy_(value)
+    trained.optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["spent"], [Point(**p) for p in state["points"]]

@@ -1,4 +1,4 @@
-"""What the curves say: where extended and old cross, how often a new row had been met by then, and the table of it."""
+"""Compares curves: where the extended one crosses the old one, and how often new rows had occurred, as a table."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,31 +12,31 @@ NEAR = 1.03
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where a curve with `added` tokens first comes below the old vocabulary's at equal CPU seconds."""
+    """Where the curve of an extended vocabulary falls below that of the old one at equal CPU seconds."""
 
     seconds: float
-    characters: float  # of text read by then
-    per_row: float  # times that the mean new row had been met
+    characters: float  # of training text by then
+    per_row: float  # mean occurrences of a new row by then
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One curve against the old vocabulary's; `ahead` in bits per character at the last common second, above 0 where it leads."""
+    """One curve against that of the old vocabulary; `ahead`: bits per character saved at the last common second."""
 
     name: str
     added: int
     crossing: Crossing | None
     seconds: float
     ahead: float
-    english: float  # bits per byte at that second less the old vocabulary's
+    english: float  # bits per byte at that second, minus those of the old vocabulary
     per_row: float  # at that second
     speed: (
         float | None
-    )  # seconds the old vocabulary took for the same bits, over these; None where it has not got there
+    )  # seconds of the old vocabulary for the same bits, over these; None if it did not reach them
 
 
 def at(points: Sequence[Point], seconds: float, value: str) -> float:
-    """A measured value at any second: bits between two points by the logarithm of the seconds, counts evenly."""
+    """A value interpolated between points: bits in the logarithm of the seconds, counts linearly."""
     scale = logarithm if "bits" in value else float
     for before, after in pairwise(points):
         if before.seconds <= seconds <= after.seconds:
@@ -46,12 +46,12 @@ def at(points: Sequence[Point], seconds: float, value: str) -> float:
 
 
 def logarithm(seconds: float) -> float:
-    """Of seconds on the axis, which begins ten of them before the first step."""
+    """The position of a second on the logarithmic axis, which begins 10 s before the first step."""
     return math.log(10 + seconds)
 
 
 def compare(name: str, added: int, old: Sequence[Point], extended: Sequence[Point]) -> Verdict:
-    """A curve beside the old vocabulary's, over the seconds that both have."""
+    """Compare a curve with that of the old vocabulary over their common seconds."""
     end = min(old[-1].seconds, extended[-1].seconds)
     ahead = _ahead(old, extended, end)
     return Verdict(
@@ -71,7 +71,7 @@ def _ahead(old: Sequence[Point], extended: Sequence[Point], seconds: float) -> f
 
 
 def _crossing(added: int, old: Sequence[Point], extended: Sequence[Point], end: float) -> Crossing | None:
-    """The last second from which on the extended one stays ahead, to within a hundredth of the logarithm."""
+    """The second from which on the extended one stays ahead, on a grid of 400 logarithmic steps."""
     begin = extended[0].seconds
     if _ahead(old, extended, end) <= 0:
         return None
@@ -94,7 +94,7 @@ def _speed(old: Sequence[Point], bits: float, seconds: float) -> float | None:
 
 
 def table(curves: Mapping[str, tuple[int, Sequence[Point]]]) -> str:
-    """Bits at common seconds of all curves, then each beside the old vocabulary, as Markdown; "old" must be among them."""
+    """Markdown: bits of all curves at common seconds, then each against the old vocabulary, the curve "old"."""
     old = curves["old"][1]
     shown = [
         s
@@ -110,8 +110,8 @@ def table(curves: Mapping[str, tuple[int, Sequence[Point]]]) -> str:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "| curve | seconds | ahead, bits/character | English, bits/byte | crosses at | characters read by then | each new row met by then |"
-        " met at the end | old takes |",
+        "| curve | seconds | ahead, bits/character | English, bits/byte | crosses at | characters read by then | occurrences of a new row by then |"
+        " at the end | old needs |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, (added, points) in curves.items():
@@ -132,7 +132,7 @@ def table(curves: Mapping[str, tuple[int, Sequence[Point]]]) -> str:
 
 
 def _cell(points: Sequence[Point], seconds: float) -> str:
-    """Both values; whole steps may end a little before or after a round second."""
+    """Chinese and English bits; whole steps may end slightly before or after a round second."""
     begin, end = points[0].seconds, points[-1].seconds
     if seconds == 0:
         seconds = begin

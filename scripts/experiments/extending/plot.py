@@ -1,4 +1,4 @@
-"""The curves as one SVG: Chinese above English, seconds on a logarithmic axis, light or dark as the reader's screen is."""
+"""Plots the curves as one SVG: Chinese above English, logarithmic seconds, light or dark like the reader's screen."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,7 +9,7 @@ from extending.report import logarithm
 WIDTH, LEFT, RIGHT, TOP, GAP = 910, 64, 220, 34, 46
 HEIGHTS = (330, 150)  # of the two panels
 VALUES = ("zh_bits_per_character", "en_bits_per_byte")
-TITLES = ("held-out Chinese, bits per character", "held-out English, bits per byte")
+TITLES = ("validation Chinese, bits per character", "validation English, bits per byte")
 SETTLED = 30  # seconds
 TICKS = (0, 15, 30, 60, 120, 240, 480, 1000, 2000, 4000, 8000)
 STYLE = """
@@ -20,8 +20,8 @@ polyline{fill:none;stroke-width:2;stroke-linejoin:round}.old{stroke:var(--ink);s
 """
 
 
-def picture(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> str:
-    """The whole file; `curves` maps a name to its added tokens and points, "old" is drawn in ink."""
+def plot(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> str:
+    """The SVG file; `curves` maps a name to its number of added tokens and its points."""
     last = max(points[-1].seconds for _, points in curves.values())
     sizes = sorted({added for added, _ in curves.values() if added})
     height = TOP + sum(HEIGHTS) + GAP * 2
@@ -36,7 +36,7 @@ def picture(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> st
         shown = {
             label: [(p.seconds, getattr(p, value)) for p in points] for label, (_, points) in curves.items()
         }
-        # Right after growing some values lie far above all others: there the axis ends where training has begun, and lines are cut.
+        # Right after row initialization some values exceed all others by far: the axis ends at trained values and clips them.
         values = [v for points in shown.values() for _, v in points]
         settled = [v for points in shown.values() for s, v in points if s >= SETTLED] or values
         low = min(values)
@@ -74,7 +74,7 @@ def picture(curves: Mapping[str, tuple[int, Sequence[Point]]], title: str) -> st
 
 
 def _look(label: str, added: int, sizes: Sequence[int]) -> str:
-    """Colour by added tokens, dashes by how the rows began or learn."""
+    """Color by added tokens, dashes by row initialization or training."""
     kind = (
         "dashed"
         if "distill" in label or "fitted" in label
@@ -93,12 +93,12 @@ def _linear(a: float, b: float, left: float, right: float):  # type: ignore[no-u
 
 
 def _scale(last: float, left: float, right: float):  # type: ignore[no-untyped-def]
-    """Logarithmic, as curves are read in the report."""
+    """Logarithmic, as in the report."""
     line = _linear(logarithm(0), logarithm(last), left, right)
     return lambda seconds: line(logarithm(seconds))
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round values, four or so."""
+    """About four round values."""
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if (high - low) / s <= 6)
     return [round(step * n, 3) for n in range(int(low / step) + 1, int(high / step) + 1)]

@@ -1,6 +1,6 @@
-"""Figures of `zhllama corpus clean`: speed a step, what each step drops, near duplicates found, on a folder of real text.
+"""Measures `zhllama corpus clean` on real text: speed of each step, rejects of each step, recall of near duplicates.
 
-python scripts/experiments/clean_everything.py --text ../shared/data/text [--only steps|clean|near]
+python scripts/experiments/corpus_cleaning.py --text ../shared/data/text [--only steps|clean|near]
 """
 
 import argparse
@@ -31,9 +31,9 @@ def documents(files: list[Path]) -> Iterator[str]:
 
 
 def steps(files: list[Path]) -> None:
-    """MB/s of each step in one process, over a sample of about 30 MB; the best of three rounds."""
-    every = list(documents(files))
-    texts = random.Random(1).sample(every, len(every))
+    """MB/s of each step in one process on a sample of about 30 MB; the best of three rounds."""
+    corpus = list(documents(files))
+    texts = random.Random(1).sample(corpus, len(corpus))
     size, sample = 0, []
     for text in texts:
         sample.append(text)
@@ -41,13 +41,13 @@ def steps(files: list[Path]) -> None:
         if size > 30_000_000:
             break
     signature = CharacterSignature(tempfile.mkdtemp())
-    named: list[tuple[str, Callable[[str], object]]] = [
+    functions: list[tuple[str, Callable[[str], object]]] = [
         (name, step) for name, step, _ in cleaning_steps(CleaningOptions())
     ]
-    named += [("convert t2s", ConvertScript("t2s")), ("script", InScript("simplified")),
-              ("words, 1,000 of a list", WithoutWords((("list", tuple({text[:4] for text in texts[:1000]})),))),
+    functions += [("convert t2s", ConvertScript("t2s")), ("script", InScript("simplified")),
+              ("words, list of 1,000", WithoutWords((("list", tuple({text[:4] for text in texts[:1000]})),))),
               ("near: signature", lambda text: signature.get_signature(signature.get_shingles(text)))]  # fmt: skip
-    for name, step in named:
+    for name, step in functions:
         step(sample[0])
         best = min(_seconds(step, sample) for _ in range(3))
         print(f"{name:24} {size / 1e6 / best:8.1f} MB/s of one core", flush=True)
@@ -61,7 +61,7 @@ def _seconds(step: Callable[[str], object], texts: list[str]) -> float:
 
 
 def clean(files: list[Path]) -> None:
-    """The whole command over all files: seconds, memory, and what each step dropped."""
+    """The whole command on all files: seconds, memory, and the rejects of each step."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         command = [
@@ -87,14 +87,14 @@ def clean(files: list[Path]) -> None:
 
 
 def near(files: list[Path], pairs: int = 2000) -> None:
-    """Plant near duplicates of Jaccard .8 and up, half of them at .8, and as many decoys of .3 to .5."""
+    """Add near duplicates with Jaccard similarity from 0.8, half of them at 0.8, and as many decoys from 0.3 to 0.5."""
     rng = random.Random(7)
-    every = [text.strip() for text in documents(files) if 100 <= len(text) <= 3000]
-    base = rng.sample(every, min(len(every), 20_000))
+    candidates = [text.strip() for text in documents(files) if 100 <= len(text) <= 3000]
+    base = rng.sample(candidates, min(len(candidates), 20_000))
     rows = [("base", number, text) for number, text in enumerate(base)]
     for number in range(pairs):
-        least = 0.8 if number % 2 else rng.uniform(0.8, 0.97)
-        rows.append(("near", number, edited(base[number], least, rng)))
+        similarity = 0.8 if number % 2 else rng.uniform(0.8, 0.97)
+        rows.append(("near", number, edited(base[number], similarity, rng)))
         rows.append(("decoy", number + pairs, edited(base[number + pairs], rng.uniform(0.3, 0.49), rng)))
     rng.shuffle(rows)
     with tempfile.TemporaryDirectory() as folder:
@@ -106,35 +106,35 @@ def near(files: list[Path], pairs: int = 2000) -> None:
         subprocess.run([sys.executable, "-P", "-m", "zhllama", "corpus", "clean", str(source), "--out", str(out), "--no-exact",
                         "--language", "any", "--max-repeated", "1", "--markup", "keep", "--width", "keep", "--no-mask",
                         "--no-boilerplate", "--min-chars", "1", "--json"], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
-        dropped = [
+        rejected = [
             json.loads(line)
             for path in (out / "rejected/near").iterdir()
             for line in path.open(encoding="utf-8")
         ]
-        kept = [
+        accepted = [
             json.loads(line)["text"]
             for path in (out / "documents").iterdir()
             for line in path.open(encoding="utf-8")
         ]
-    gone = {row["id"] for row in dropped}
-    found = sum((f"base {n}" in gone) != (f"near {n}" in gone) for n in range(pairs))
-    at_bound = sum((f"base {n}" in gone) != (f"near {n}" in gone) for n in range(1, pairs, 2))
-    wrong = _unlike([row["text"] for row in dropped], kept)
-    print(f"planted {pairs}: {found / pairs:.4f} found, of those at .8 {at_bound / (pairs // 2):.4f}; "
-          f"dropped {len(dropped)}, of which {wrong} have no kept text of Jaccard .5")  # fmt: skip
+    ids = {row["id"] for row in rejected}
+    detected = sum((f"base {n}" in ids) != (f"near {n}" in ids) for n in range(pairs))
+    at_bound = sum((f"base {n}" in ids) != (f"near {n}" in ids) for n in range(1, pairs, 2))
+    wrong = _count_unlike([row["text"] for row in rejected], accepted)
+    print(f"{pairs} near duplicates: {detected / pairs:.4f} detected, {at_bound / (pairs // 2):.4f} of those at 0.8; "
+          f"{len(rejected)} rejected, of which {wrong} have no accepted text with similarity 0.5")  # fmt: skip
 
 
-def _unlike(dropped: list[str], kept: list[str]) -> int:
-    """How many dropped texts are like no kept one: of each, the ten kept ones that share most runs are compared."""
-    holders: dict[str, list[int]] = {}
-    for number, text in enumerate(kept):
+def _count_unlike(rejected: list[str], accepted: list[str]) -> int:
+    """The number of rejects without a similar accepted text; each is compared with the ten that share most n-grams."""
+    texts_with: dict[str, list[int]] = {}
+    for number, text in enumerate(accepted):
         for gram in grams(text):
-            holders.setdefault(gram, []).append(number)
+            texts_with.setdefault(gram, []).append(number)
     unlike = 0
-    for text in dropped:
-        shared = Counter(number for gram in grams(text) for number in holders.get(gram, []))
+    for text in rejected:
+        shared = Counter(number for gram in grams(text) for number in texts_with.get(gram, []))
         unlike += (
-            max((jaccard(text, kept[number]) for number, _ in shared.most_common(10)), default=0.0) < 0.5
+            max((jaccard(text, accepted[number]) for number, _ in shared.most_common(10)), default=0.0) < 0.5
         )
     return unlike
 
@@ -145,8 +145,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--only", choices=("steps", "clean", "near"))
-    given = parser.parse_args()
-    found_files = sorted(path for path in given.text.glob("*.txt.xz") if "small" not in path.name)
+    args = parser.parse_args()
+    files = sorted(path for path in args.text.glob("*.txt.xz") if "small" not in path.name)
     for name, measure in (("steps", steps), ("clean", clean), ("near", near)):
-        if given.only in (None, name):
-            measure(found_files)
+        if args.only in (None, name):
+            measure(files)

