@@ -196,7 +196,7 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
     )
     shown = zhllama(*line, "--out", "o")
     assert shown.returncode == 0, shown.stderr
-    assert "Extending pays: 1,000 more pieces take" in shown.stdout and "Written to o" in shown.stdout
+    assert "Extending pays: 1,000 more pieces raise" in shown.stdout and "Written to o" in shown.stdout
     advice = json.loads((tmp_path / "o" / "advice.json").read_text(encoding="utf-8"))
     assert advice["verdict"] == "yes" and (tmp_path / "o" / "advice.html").is_file()
     manifest = json.loads((tmp_path / "o" / "manifest.json").read_text(encoding="utf-8"))

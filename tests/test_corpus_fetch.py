@@ -171,7 +171,7 @@ def test_no_network_is_told_at_once_and_nothing_is_left(tmp_path: Path, zhllama:
     result = zhllama("corpus", "fetch", "skypile", "--out", "out")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        "zhllama: Skywork/SkyPile-150B: cannot be reached, since HF_HUB_OFFLINE is set. "
+        "zhllama: Skywork/SkyPile-150B: cannot be reached because HF_HUB_OFFLINE is set. "
         "Unset it, or download the data elsewhere and name its folder.\n"
     )
     assert not (tmp_path / "out").exists()
