@@ -204,7 +204,7 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
     told = zhllama(*line, "--bits", 7.9)
     assert "needs at least about 16,500 characters of text" in told.stdout and "Extending pays" in told.stdout
     beyond = zhllama(*line, "--bits", 5, "--train-tokens", 900_000)
-    assert "outside of what was measured" in beyond.stdout and "ends before the larger" in beyond.stdout
+    assert "outside of the measured range" in beyond.stdout and "is too short for the larger" in beyond.stdout
 
 
 @pytest.mark.parametrize(

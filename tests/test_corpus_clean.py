@@ -203,7 +203,7 @@ def test_resume_refuses_other_files(corpus: Path, tmp_path: Path, monkeypatch: p
         with pytest.raises(OutputError, match="no room"):
             clean(tmp_path / "in", "--out", tmp_path / "out")
     write_jsonl(tmp_path / "in/b.jsonl", {"b": story(random.Random(2))})
-    with pytest.raises(InputError, match="begun with other files"):
+    with pytest.raises(InputError, match="started with other files"):
         clean(tmp_path / "in", "--out", tmp_path / "out", "--resume")
     (tmp_path / "in/b.jsonl").unlink()
     assert clean(tmp_path / "in", "--out", tmp_path / "out", "--resume")["documents_out"] == 1
