@@ -145,6 +145,24 @@ LENGTHS: dict[str, tuple[str, int, int]] = {
 }  # fmt: skip
 
 
+# What the instructions count: (pattern, least, most).
+COUNTS: dict[str, tuple[str, int, int]] = {
+    "seed_014": (r"[。！？]", 1, 1), "seed_023": (r"^\d\. ", 8, 8), "seed_028": (r"#[^#\n]+#", 3, 3), "seed_043": (r"[^、]+", 5, 5),
+    "seed_049": (r"^.+：", 4, 4), "seed_104": (r"[。！？]", 3, 4), "seed_122": (r"^\d\. ", 4, 4), "seed_124": (r"^\d\. ", 3, 3),
+    "seed_132": (r"^\d\. ", 3, 3), "seed_148": (r"#[^#\n]+#", 1, 1), "seed_169": (r"[。！？]", 1, 2),
+}  # fmt: skip
+
+
+def check_counts(tasks: list[Task]) -> list[str]:
+    """Sentences, items, keywords and hashtags are as many as asked for."""
+    found = {name: len(re.findall(COUNTS[name][0], answers(tasks)[name], re.MULTILINE)) for name in COUNTS}
+    return [
+        f"{name}: {found[name]} times {pattern}, not {least} to {most}"
+        for name, (pattern, least, most) in COUNTS.items()
+        if not least <= found[name] <= most
+    ]
+
+
 def length(text: str) -> int:
     return len(re.sub(r"\s|\||---", "", text))
 
@@ -191,8 +209,8 @@ def check_tables(tasks: list[Task]) -> list[str]:
 
 # --- verse: tones after 平水韵, equal in modern Mandarin; the poem states its own pattern ---------------
 
-_LEVEL = set("山亭烟空泉声风云开回人家杨中纸深藏先来犹存春千风含情红")
-_OBLIQUE = set("雨霁晓万壑满袖坐到首处隐绿旧辈墨巷自有后送暖绿旭日户")
+_LEVEL = set("山亭烟空泉声风云开峰头回人家杨中纸深藏先来犹存春千风含情红")
+_OBLIQUE = set("雨霁晓万壑满袖坐到步上首处隐绿旧辈墨巷自有后送暖绿旭日户")
 _FIRST_RHYME = set(
     "东同铜桐筒童僮中衷忠虫终崇戎弓躬宫融雄熊穹穷风枫丰充隆空公功工攻蒙笼聋红鸿虹丛翁聪通蓬篷烘"
 )
@@ -338,13 +356,13 @@ def check_node(tasks: list[Task]) -> list[str]:
       globalThis.document = {getElementById: id => parts[id]};
     """
     typed = """
-      for (const value of ["", "汉字😀", "字".repeat(140), "字".repeat(141)]) {
+      for (const value of ["", "汉字😀", "❤️🇨🇳👍🏽👨‍👩‍👧", "字".repeat(140), "字".repeat(141), "👍🏽".repeat(140)]) {
         parts.text.value = value; parts.typed();
         console.log(parts.count.textContent, parts.over, parts.send.disabled);
       }
     """
     printed = run("node", "-e", stub + script[1] + typed)
-    want = "0 false true\n3 false false\n140 false false\n141 true true"
+    want = "0 false true\n3 false false\n4 false false\n140 false false\n141 true true\n140 false false"
     return bad if printed == want else [*bad, f"seed_165: {printed!r}"]
 
 
@@ -398,6 +416,7 @@ PURE: list[Callable[[list[Task]], list[str]]] = [
     check_puzzles,
     check_proof,
     check_lengths,
+    check_counts,
     check_tables,
     check_verse,
     check_formats,

@@ -37,6 +37,9 @@ LONG, LONGEST = 600, 1400  # characters of an answer; at least MIN_LONG answers 
 MIN_LONG = 6
 MAX_LABEL = 12  # characters in the answer of a classification task
 MAX_OPENING = COUNT // 10
+# What prompts_zh/tasks.jinja asks of new tasks; the seeds are its examples.
+MAX_SENTENCES = 5  # of an instruction, those inside quotation marks not counted
+MAX_INPUT = 300  # characters
 FIELDS = {"id", "name", "category", "instruction", "instances", "is_classification"}
 
 # Categories whose very subject is Traditional script.
@@ -52,6 +55,10 @@ FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 CJK = "\u2014\u2018\u2019\u201c\u201d\u2026\u3001-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff01-\uff65"
 # Table cells and list markers keep their space, since |, - and . are neither letters nor digits.
 SPACED = re.compile(rf"[{CJK}] [A-Za-z0-9`{CJK}]|[A-Za-z0-9`%℃] [{CJK}]")
+
+
+# A sign of arithmetic without a space on both sides: 3×7 for 3 × 7.
+TIGHT = re.compile(r"[\d)²³][×÷+=][\d(√]|[\d)²³][×÷=] [\d(√]|[\d)²³] [×÷=][\d(√]")
 
 
 def tokens(text: str) -> list[str]:
@@ -144,6 +151,27 @@ def check_spacing(tasks: list[Task]) -> list[str]:
         for where, text in texts(task)
         for hit in spaced(text)
     ]
+
+
+def check_operators(tasks: list[Task]) -> list[str]:
+    """Outside code, every sign of arithmetic between numbers has a space on both sides."""
+    return [
+        f"{task['id']} {where}: no spaces in {match.group()!r}"
+        for task in tasks
+        for where, text in texts(task)
+        for match in TIGHT.finditer(re.sub(r"`[^`\n]+`", "", prose(text)))
+    ]
+
+
+def check_shots(tasks: list[Task]) -> list[str]:
+    """Every seed obeys the lengths that the prompt for new tasks asks for."""
+    bad = []
+    for task in tasks:
+        outside = re.sub("“[^”]*”", "", task["instruction"])
+        if (n := len(re.findall("[。！？]", outside))) > MAX_SENTENCES:
+            bad.append(f"{task['id']}: an instruction of {n} sentences")
+        bad += [f"{task['id']}: an input of {len(i['input'])} characters" for i in task["instances"] if len(i["input"]) > MAX_INPUT]  # fmt: skip
+    return bad
 
 
 def check_quotes(tasks: list[Task]) -> list[str]:
@@ -306,6 +334,8 @@ CHECKS: list[Check] = [
     check_ids,
     check_text,
     check_spacing,
+    check_operators,
+    check_shots,
     check_quotes,
     check_balance,
     check_labels,

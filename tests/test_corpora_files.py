@@ -79,6 +79,8 @@ def complaints(source: dict[str, Any], stem: str) -> list[str]:
     ]
     if bad:
         return bad
+    if spaced(source["title_zh"]):
+        bad.append("title_zh has a space beside Han")
     if source["name"] != stem or not re.fullmatch(r"[a-z][a-z0-9_]*", stem):
         bad.append(f"name {source['name']!r} in {stem}.yaml")
     if not re.search(HAN, source["title_zh"]) or not source["title"].isascii():
@@ -145,6 +147,7 @@ def test_readme_names_every_source_and_field() -> None:
     [
         ("name", "other"),
         ("title_zh", "Latin only"),
+        ("title_zh", "中文 Wikipedia"),
         ("hub", "no-owner"),
         ("split", None),
         ("field", []),
@@ -310,6 +313,13 @@ def test_mixed(path: Path) -> None:
 )
 def test_no_space_beside_han(path: Path) -> None:
     assert spaced(text(path)) == []
+
+
+@pytest.mark.parametrize(
+    "page", [CORPORA.parent / "README.zh.md", CORPORA / "README.md"], ids=["zh", "corpora"]
+)
+def test_documents_follow_the_same_rule(page: Path) -> None:
+    assert spaced(page.read_text(encoding="utf-8")) == []
 
 
 def test_every_label_is_read_by_default() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.seed_checks import spaced
 from zhllama.corpus.filters import read_words
 from zhllama.errors import InputError, OptionError
 from zhllama.generation.filters import (
@@ -121,6 +122,33 @@ def test_invalid_options(options: dict[str, Any], where: str) -> None:
     with pytest.raises(OptionError) as error:
         FilterOptions(**options)
     assert error.value.where == where
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        # tasks.jinja invites questions about the present
+        *("今天的天气怎么样？", "现在茅台的最新股价是多少？", "今天的新闻里最重要的是哪一条？", "告诉我北京的实时天气。"),
+        # words that once rejected good tasks
+        *("写一个上传文件的接口。", "二维码缺了一角，为什么还能扫出来？", "怎样让模型飞机飞得更稳？", "老人点击链接被骗了钱，怎么办？"),
+        *("访问网站时显示404，可能是什么原因？", "遇到火灾，拨打电话报警时要说清哪几件事？", "设计一个拍摄一日三餐的短视频选题。"),
+        *("怎样在安卓手机上截图？", "用Python写程序，每天发送邮件给值班的人。", "怎样设置才能让浏览器不自动下载附件？"),
+    ],
+)  # fmt: skip
+def test_the_blacklist_agrees_with_the_prompts(instruction: str) -> None:
+    assert matches_blacklist(Task(instruction, "", GOOD), OPTIONS) is None
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    ["画一幅山水画。", "拍一张晚霞。", "请上传你的简历。", "访问这个网站，概括内容。", "帮我定个闹钟。", "请拨打电话订座。", "联网查询汇率。"],
+)  # fmt: skip
+def test_the_blacklist_rejects_what_words_alone_cannot_do(instruction: str) -> None:
+    assert matches_blacklist(Task(instruction, "", GOOD), OPTIONS) is not None
+
+
+def test_the_blacklist_has_one_spacing_rule() -> None:
+    assert spaced(shipped("prompts_zh", "blacklist.txt").read_text(encoding="utf-8")) == []
 
 
 def test_blacklist_file(tmp_path: Path) -> None:

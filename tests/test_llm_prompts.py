@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.seed_checks import spaced
+from tests.seed_checks import MAX_INPUT, MAX_SENTENCES, spaced
 from zhllama.errors import InputError
 from zhllama.generation.rewrite import DEEPENING_OPERATIONS
 from zhllama.generation.tasks import Task
@@ -40,6 +40,7 @@ def test_shipped(name: str, api: Api) -> None:
 def test_the_header_names_every_variable(name: str) -> None:
     header = shipped("prompts_zh", f"{name}.jinja").read_text(encoding="utf-8").split("#}")[0]
     assert set(re.findall(r"^   ([a-z]+) ", header, re.MULTILINE)) == VARIABLES[name]
+    assert spaced(header) == []
 
 
 def rendered(name: str, **changed: Any) -> str:
@@ -81,6 +82,12 @@ def test_an_input_is_nowhere_required() -> None:
     assert "不是每道任务都需要输入" in rendered("tasks") and "输出的长短" in rendered("tasks")
     shown = rendered("instances_output_first").split("指令：")[1:]
     assert [s.count("标签：") for s in shown if "<无>" in s] == [1], "without an input there is one label"
+
+
+def test_the_prompt_and_the_seeds_agree_on_lengths() -> None:
+    """tests/seed_checks.py checks that each seed, an example in this prompt, obeys these limits."""
+    text = rendered("tasks")
+    assert (MAX_SENTENCES, MAX_INPUT) == (5, 300) and "至多五句" in text and "不超过三百字" in text
 
 
 def test_deepening_changes_material_only_where_the_way_says_so() -> None:

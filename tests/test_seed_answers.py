@@ -59,6 +59,10 @@ SPOILED = [
     ("seed_151", "n² + 3n + 1", "n² + 3n + 2", "check_proof"),
     ("seed_014", "某市", "某市的许多许多许多许多许多许多", "check_lengths"),
     ("seed_158", "需要说明的是", "需要说明的是" * 40, "check_lengths"),
+    ("seed_132", "16点须在线，并完成当日工作", "16点须保持在线，并完成当日的工作", "check_lengths"),
+    ("seed_169", "甜得很嘞，你", "甜得很嘞。你", "check_counts"),
+    ("seed_043", "、蓝色碳汇", "", "check_counts"),
+    ("seed_148", "？#", "？#周末# #", "check_counts"),
     ("seed_045", "| 180 | 720 |", "| 180 | 700 |", "check_tables"),
     ("seed_045", "|  |  | 1880 |", "|  |  | 1890 |", "check_tables"),
     ("seed_158", "54人，占27%", "54人，占29%", "check_tables"),
@@ -107,6 +111,18 @@ def test_spoiled_programs_fail(tasks: list[Task], tmp_path: Path) -> None:
         assert seed_answers.check_java(spoiled, tmp_path) != []
     if not absent("node"):
         assert len(seed_answers.check_node(spoiled)) == 2
+
+
+@pytest.mark.parametrize("counted", ["text.value", "text.value.split('')"])
+def test_a_page_that_counts_code_points_or_units_fails(counted: str, tasks: list[Task]) -> None:
+    if absent("node"):
+        pytest.skip("node is not on this machine")
+    spoiled = copy.deepcopy(tasks)
+    page = next(task for task in spoiled if task["id"] == "seed_165")["instances"][0]
+    assert "[...segmenter.segment(text.value)]" in page["output"]
+    page["output"] = page["output"].replace("segmenter.segment(text.value)", counted)
+    (complaint,) = seed_answers.check_node(spoiled)
+    assert complaint.startswith("seed_165")
 
 
 # --- the helpers themselves -----------------------------------------------------------------------

@@ -19,9 +19,11 @@ from tests.seed_checks import (
     check_ids,
     check_labels,
     check_openings,
+    check_operators,
     check_pairwise,
     check_quotes,
     check_schema,
+    check_shots,
     check_simplified,
     check_spacing,
     check_text,
@@ -108,6 +110,18 @@ def space_after_latin(tasks: list[Task]) -> None:
     tasks[6]["instances"][0]["output"] = "用Python 写。"
 
 
+def tight_product(tasks: list[Task]) -> None:
+    tasks[6]["instances"][0]["output"] = "3×7等于21。"
+
+
+def long_instruction(tasks: list[Task]) -> None:
+    tasks[6]["instruction"] = "请看。" * 6
+
+
+def long_input(tasks: list[Task]) -> None:
+    tasks[6]["instances"][0]["input"] = "好" * 301
+
+
 def open_quote(tasks: list[Task]) -> None:
     tasks[6]["instances"][0]["output"] = "他说：“好。"
 
@@ -180,6 +194,9 @@ def few_categories(tasks: list[Task]) -> None:
         (ascii_comma, check_text),
         (space_before_figure, check_spacing),
         (space_after_latin, check_spacing),
+        (tight_product, check_operators),
+        (long_instruction, check_shots),
+        (long_input, check_shots),
         (open_quote, check_quotes),
         (lone_category, check_balance),
         (no_long_answers, check_balance),
