@@ -199,7 +199,7 @@ def test_resume_refuses_other_files(corpus: Path, tmp_path: Path, monkeypatch: p
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in/a.jsonl", {"a": story(random.Random(1))})
     with monkeypatch.context() as patched:
-        patched.setattr(executors, "_executor", fail)
+        patched.setattr(executors.workers, "run_apart", fail)
         with pytest.raises(OutputError, match="no room"):
             clean(tmp_path / "in", "--out", tmp_path / "out")
     write_jsonl(tmp_path / "in/b.jsonl", {"b": story(random.Random(2))})

@@ -1,5 +1,7 @@
 """The errors that users can fix, each reported in one line: place, problem and remedy."""
 
+from typing import Any
+
 
 class ZhllamaError(Exception):
     """A fault in the input or the environment; the command line prints it as one line and exits with 1."""
@@ -7,6 +9,14 @@ class ZhllamaError(Exception):
     def __init__(self, where: object, what: str, remedy: str = "") -> None:
         self.where, self.what, self.remedy = str(where), what, remedy
         super().__init__(f"{where}: {what}." + (f" {remedy}." if remedy else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is built again from its message alone, and a pool waits forever for one that fails at it.
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+def _rebuild(kind: type[ZhllamaError], arguments: tuple[Any, ...]) -> ZhllamaError:
+    return kind.__new__(kind, *arguments)
 
 
 class InputError(ZhllamaError):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,25 +71,29 @@ def run_phases(phases: Sequence[Phase], machines: Machines, advance: Advance) ->
     workers.quiet()
     if machines.where == "slurm":
         return _slurm(phases, machines)
-    with _ray(machines) if machines.where == "ray" else _forkserver():
-        before = 0
-        for phase in phases:
-            with _counting(phase, before, advance):
-                try:
-                    _executor(phase, machines).run()
-                except ZhllamaError:
-                    raise
-                except OSError as error:
-                    raise OutputError(
-                        error.filename or phase.logs,
-                        f"{error.strerror or error}",
-                        "Free some room, then give --resume",
-                    ) from error
-            if phase.done() < phase.tasks:
-                message = f"{phase.tasks - phase.done()} of {phase.tasks} tasks of {phase.name} failed"
-                raise OutputError(phase.logs / "logs", message, "See the reason there, then give --resume")
-            before += phase.tasks
+    with _counting(phases, advance):
+        if machines.where == "ray":
+            with _ray(machines):
+                _run_each(phases, machines)
+        else:
+            workers.run_apart(partial(_run_each, phases, machines))
     return True
+
+
+def _run_each(phases: Sequence[Phase], machines: Machines) -> None:
+    for phase in phases:
+        try:
+            _executor(phase, machines).run()
+        except ZhllamaError:
+            raise
+        except OSError as error:
+            message = f"{error.strerror or error}"
+            raise OutputError(
+                error.filename or phase.logs, message, "Free some room, then give --resume"
+            ) from error
+        if phase.done() < phase.tasks:
+            message = f"{phase.tasks - phase.done()} of {phase.tasks} tasks of {phase.name} failed"
+            raise OutputError(phase.logs / "logs", message, "See the reason there, then give --resume")
 
 
 def _executor(phase: Phase, machines: Machines) -> Any:
@@ -110,6 +115,7 @@ def _executor(phase: Phase, machines: Machines) -> Any:
         tasks=phase.tasks,
         workers=min(machines.workers, phase.tasks),
         logging_dir=str(phase.logs),
+        start_method="fork",  # what `workers.run_apart` has imported is shared by all workers
     )
 
 
@@ -140,23 +146,6 @@ def _slurm(phases: Sequence[Phase], machines: Machines) -> bool:
 
 
 @contextmanager
-def _forkserver() -> Iterator[None]:
-    """Make datatrove's pool and its manager start from a fork server that has imported the pipeline.
-
-    A plain fork would pass the lock of the run folder on to the manager, which survives if this process is killed.
-    """
-    import multiprocess  # type: ignore[import-untyped]
-
-    before = multiprocess.get_start_method(allow_none=True)
-    multiprocess.set_forkserver_preload(["zhllama.corpus.preload"])
-    multiprocess.set_start_method("forkserver", force=True)
-    try:
-        yield
-    finally:
-        multiprocess.set_start_method(before, force=True)
-
-
-@contextmanager
 def _ray(machines: Machines) -> Iterator[None]:
     """Connect to the cluster of RAY_ADDRESS, or start one on this machine."""
     import ray
@@ -178,14 +167,14 @@ def _ray(machines: Machines) -> Iterator[None]:
 
 
 @contextmanager
-def _counting(phase: Phase, before: int, advance: Advance) -> Iterator[None]:
+def _counting(phases: Sequence[Phase], advance: Advance) -> Iterator[None]:
     """Report the number of finished tasks while the executor runs, which does not report it."""
     stop = threading.Event()
 
     def count() -> None:
         while not stop.wait(0.5):
             with suppress(OSError):
-                advance(before + phase.done())
+                advance(sum(phase.done() for phase in phases))
 
     thread = threading.Thread(target=count, daemon=True)
     thread.start()
@@ -194,4 +183,4 @@ def _counting(phase: Phase, before: int, advance: Advance) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-    advance(before + phase.done())
+    advance(sum(phase.done() for phase in phases))

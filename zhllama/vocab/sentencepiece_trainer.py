@@ -5,12 +5,14 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from zhllama.errors import InputError
+from zhllama.signals import deferred_signals
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 Progress = Callable[[float], None]  # receives the finished share, 0 to 1
@@ -38,15 +40,18 @@ def train_sentencepiece(
         child = spawn.Process(
             target=_train, args=(dict(options), str(source), str(prefix), str(log)), daemon=True
         )
-        child.start()
         try:
+            resource_tracker.ensure_running()  # it unblocks signals when it starts with the first process
+            with deferred_signals():
+                child.start()
             while child.is_alive():
                 child.join(0.2)
                 if progress is not None:
                     progress(_share_done(log, options["vocab_size"]))
         finally:
-            child.kill()
-            child.join()
+            if child.pid is not None:
+                child.kill()
+                child.join()
         if child.exitcode != 0:
             raise _failure(log, options["vocab_size"])
         message = proto.ModelProto.FromString(prefix.with_suffix(".model").read_bytes())
