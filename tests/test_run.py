@@ -1,5 +1,6 @@
 """A run folder is finished, unfinished or gone, and never a stranger's."""
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -282,6 +283,39 @@ def test_a_folder_removed_while_its_run_is_at_work_is_not_made_again(tmp_path: P
             second.finish()
         run.finish()  # another run has this place now
     assert (out / "product.txt").read_text(encoding="utf-8") == "second"
+
+
+@pytest.mark.parametrize("resume", [None, False])
+def test_a_folder_of_which_only_the_lock_is_left_is_reported_as_removed(
+    tmp_path: Path, resume: bool | None
+) -> None:
+    """Whoever removes it has not reached the lock's file yet when the run misses another one."""
+    out = tmp_path / "run"
+    with (
+        pytest.raises(OutputError, match=f"{out}: was removed during the run"),
+        Run(out, "demo", OPTIONS, resume=resume) as run,
+    ):
+        run.write("tokenizer.json", "{}").unlink()
+        raise InputError("base", "cannot be loaded")
+    with (
+        pytest.raises(InputError, match="base"),
+        Run(tmp_path / "other", "demo", OPTIONS, resume=resume) as run,
+    ):
+        run.write("tokenizer.json", "{}")
+        raise InputError("base", "cannot be loaded")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_under_an_open_file_is_reported_with_the_folder(tmp_path: Path, number: int) -> None:
+    out = tmp_path / "run"
+    with (
+        pytest.raises(OutputError, match=rf"{out}: cannot be written \(.*\)\. Choose a writable folder"),
+        Run(out, "demo", OPTIONS),
+    ):
+        raise OSError(number, os.strerror(number))
+    for other in (OSError(errno.EIO, "I/O error"), OSError(number, os.strerror(number), "/elsewhere")):
+        with pytest.raises(OSError, match=other.strerror), Run(out, "demo", OPTIONS):
+            raise other
 
 
 def test_a_lock_that_was_removed_keeps_nobody_out(tmp_path: Path) -> None:

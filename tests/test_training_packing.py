@@ -2,6 +2,7 @@
 
 import json
 import random
+import tempfile
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,14 @@ from tests.model_toys import base_vocabulary, larger_vocabulary, line, write_tok
 from zhllama.errors import InputError, OptionError
 from zhllama.io.text import read_documents
 from zhllama.training.document_tokenizer import DocumentTokenizer
-from zhllama.training.mixture import Mixture, WeightedSource, cached_blocks, frequent_ids, stream
+from zhllama.training.mixture import (
+    Mixture,
+    WeightedSource,
+    cached_blocks,
+    default_cache,
+    frequent_ids,
+    stream,
+)
 from zhllama.training.packed_blocks import PackedBlocks, example
 from zhllama.training.packing import best_fit, best_fit_decreasing, concatenate
 
@@ -275,3 +283,15 @@ def test_the_end_of_text_is_read_from_special_tokens_map(tmp_path: Path) -> None
     (tmp_path / "tokenizer_config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match="is not a JSON object"):
         DocumentTokenizer.open(tmp_path)
+
+
+def test_the_cache_without_a_writable_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ZHLLAMA_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache() == tmp_path / ".cache" / "zhllama" / "blocks"
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    found = default_cache()
+    assert found.is_dir() and found.is_relative_to(tempfile.gettempdir()) and found == default_cache()
+    monkeypatch.setenv("ZHLLAMA_CACHE", "/proc/named")
+    assert default_cache() == Path("/proc/named/blocks"), "an error names what the user named"

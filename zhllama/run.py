@@ -1,5 +1,6 @@
 """Writes a run folder: the config first, outputs as whole files, and last the manifest, which marks the run finished."""
 
+import errno
 import platform
 import resource
 import time
@@ -71,6 +72,7 @@ class Run:
     # The folder is locked and checked: every file that appears from now on belongs to this run.
     _owned: bool = field(default=False, init=False)
     _moved_old_run: bool = field(default=False, init=False)
+    _written: set[Path] = field(default_factory=set, init=False)
     _started: float = field(default=0.0, init=False)
 
     def check(self) -> None:
@@ -186,6 +188,7 @@ class Run:
             write_whole(path, content)
         except OSError as error:
             raise _not_writable(path, error) from error
+        self._written.add(path)
         return path
 
     def finish(self, figures: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -228,10 +231,14 @@ class Run:
     ) -> None:
         assert self._lock is not None
         locked = self._lock.is_valid()
+        removed = isinstance(error, Exception) and (not locked or self._lost_files())
         failed = kind is not None and not self.finished()
         self._leave(undo=locked and failed and (self.resume is None or has_no_output(self.out)))
-        if isinstance(error, Exception) and not locked:
+        if removed:
             raise self._removed() from error
+        # What is written through an open file raises errors without a name.
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and not error.filename:
+            raise _not_writable(self.out, error) from error
 
     def _leave(self, undo: bool) -> None:
         """Release the lock; with `undo` first restore the folder to its state before this run."""
@@ -252,6 +259,10 @@ class Run:
     def _check_lock(self) -> None:
         if self._lock is not None and not self._lock.is_valid():
             raise self._removed()
+
+    def _lost_files(self) -> bool:
+        """Whether products are gone one by one: the lock's file may be the last that a removal of the folder reaches."""
+        return any(path.parent.is_dir() and not path.exists() for path in self._written)
 
     def _removed(self) -> OutputError:
         return OutputError(self.out, "was removed during the run", "Start the run again")

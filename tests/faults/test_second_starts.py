@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -80,6 +80,21 @@ def test_a_folder_that_another_process_holds(world: Path, tmp_path: Path, name: 
         check_second_starts(world, name, out)
 
 
+def family(process: int) -> list[int]:
+    """A process and all that it has started, in whatever session."""
+    found = [process]
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            found += [one for child in task.read_text(encoding="ascii").split() for one in family(int(child))]
+    return found
+
+
+def send(process: int, number: signal.Signals) -> None:
+    for one in family(process):
+        with suppress(ProcessLookupError):
+            os.kill(one, number)
+
+
 @contextmanager
 def at_work(world: Path, name: str, out: Path, chance: random.Random) -> Iterator[int]:
     """The command in a process of its own, stopped by SIGSTOP somewhere between its start and its end."""
@@ -91,15 +106,16 @@ def at_work(world: Path, name: str, out: Path, chance: random.Random) -> Iterato
         while not (out / "config.yaml").exists():
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.5 / (attempt + 1)))
-        os.killpg(child, signal.SIGSTOP)
+        for _ in range(2):  # again for what was started meanwhile, by a parent that now starts no more
+            send(child, signal.SIGSTOP)
         time.sleep(0.05)
         if not (out / "manifest.json").exists() and (out / "config.yaml").exists():
             try:
                 yield child
             finally:
-                os.killpg(child, signal.SIGCONT)
+                send(child, signal.SIGCONT)
             return
-        os.killpg(child, signal.SIGKILL)
+        send(child, signal.SIGKILL)
         os.waitpid(child, 0)
         for path in sorted(out.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
