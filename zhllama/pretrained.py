@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.errors import InputError, MissingPackage
+from zhllama.io.files import require_regular_files
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 # transformers' own values of these settings; any other value names a repository of compiled code on a hub.
@@ -39,6 +40,7 @@ def open_config(folder: Path) -> Any:
     except ImportError:
         raise MissingPackage(str(folder), "transformers with torch", "train") from None
     _never_ask()
+    require_regular_files(folder)
     settings = _settings(folder / CONFIG)
     kind = settings.get("model_type")
     if kind not in CONFIG_MAPPING:
@@ -72,6 +74,7 @@ def open_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     _never_ask()
+    require_regular_files(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except ValueError as error:
@@ -92,6 +95,7 @@ def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     _never_ask()
+    require_regular_files(folder)
     if (folder / ADAPTER_CONFIG).is_file():
         # transformers would load it into the model silently, with everything that its config names.
         reason = "is an adapter beside a whole model, which transformers would silently load into it"
@@ -127,6 +131,7 @@ def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
         from peft import PeftModel
     except ImportError:
         raise MissingPackage(str(folder), "peft", "train") from None
+    require_regular_files(folder)
     path = folder / ADAPTER_CONFIG
     settings = _settings(path)
     if settings.get("peft_type") != "LORA":

@@ -15,6 +15,7 @@ from zhllama.errors import InputError
 
 LONGEST_LINE = 1 << 28  # bytes of one line; --max-line-bytes changes it
 WHOLE = 1 << 30  # bytes of a file that is read at once; the largest known tokenizer.json has 35 MB
+TEMPLATES = "additional_chat_templates"  # the only folder inside a tokenizer's folder from which transformers reads files
 
 
 def require_regular(path: Path) -> os.stat_result:
@@ -32,10 +33,14 @@ def require_regular(path: Path) -> os.stat_result:
 
 
 def require_regular_files(folder: Path) -> None:
-    """Check every file in the folder of a model or tokenizer, because other libraries open them by name."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if not path.is_dir() and path.exists():
-            require_regular(path)
+    """InputError where a model's or tokenizer's folder contains anything but regular files and folders.
+
+    transformers, tokenizers and PEFT open its files by name, and wait forever for a pipe that nobody writes to.
+    """
+    for place in (folder, folder / TEMPLATES):
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            if not path.is_dir() and path.exists():
+                require_regular(path)
 
 
 def _refuse_irregular(path: Path, status: os.stat_result) -> None:

@@ -8,6 +8,7 @@ from zhllama.errors import InputError, ZhllamaError
 from zhllama.io.json import read_object
 from zhllama.model.chain import ADAPTER, Chain, resolve_chain
 from zhllama.model.trained_rows import apply_trained_rows
+from zhllama.model.weight_files import check_weights
 from zhllama.pretrained import open_adapter, open_causal, open_config, open_tokenizer
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def load_base(
 ) -> Any:
     """The causal language model of a plain transformers folder; refuses weights that are cut off or incomplete."""
     config = read_model_config(folder)
+    check_weights(folder)
     try:
         model, info = open_causal(
             folder, config, dtype=dtype or "auto", output_loading_info=True, **(loading or {})

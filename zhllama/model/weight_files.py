@@ -65,33 +65,47 @@ def read_weights(folder: Path) -> Weights:
 
     Errors: InputError for a folder without weights, a missing or truncated shard, and a tensor in two shards.
     """
+    tensors: dict[str, Stored] = {}
+    for file in _weight_files(folder):
+        path = folder / file
+        header = read_header(path) if file.endswith(".safetensors") else _bin_header(path)
+        if duplicate := next(iter(tensors.keys() & header.keys()), None):
+            raise InputError(
+                path, f"contains {ascii(duplicate)[:80]}, which another shard contains too", AGAIN
+            )
+        tensors |= header
+    return Weights(folder, tensors)
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse the weights that `read_weights` refuses, before transformers reads them; of .bin files only the names.
+
+    Errors: InputError.
+    """
+    if all(file.endswith(".safetensors") for file in _weight_files(folder)):
+        read_weights(folder)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """The names of the files that contain the weights, in the order of preference that transformers has."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
-        if index.is_file():
-            files_by_tensor = read_object(index, AGAIN).get("weight_map")
-            if not isinstance(files_by_tensor, dict) or not all(
-                isinstance(file, str) for file in files_by_tensor.values()
-            ):
-                raise InputError(index, "is not a shard index: it has no weight_map of file names", AGAIN)
-            files = sorted(set(files_by_tensor.values()))
-        elif (folder / name).is_file():
-            files = [name]
-        else:
+        if (folder / name).is_file():
+            return [name]
+        if not index.is_file():
             continue
-        tensors: dict[str, Stored] = {}
+        files_by_tensor = read_object(index, AGAIN).get("weight_map")
+        if not isinstance(files_by_tensor, dict) or not all(
+            isinstance(file, str) for file in files_by_tensor.values()
+        ):
+            raise InputError(index, "is not a shard index: it has no weight_map of file names", AGAIN)
+        files = sorted(set(files_by_tensor.values()))
         for file in files:
             if file in ("", ".", "..") or "/" in file or "\\" in file:
                 raise InputError(folder, f"names a shard outside the folder, {file!r}", AGAIN)
             if not (folder / file).is_file():
                 raise InputError(folder / file, "is missing", AGAIN)
-            path = folder / file
-            header = read_header(path) if file.endswith(".safetensors") else _bin_header(path)
-            if duplicate := next(iter(tensors.keys() & header.keys()), None):
-                raise InputError(
-                    path, f"contains {ascii(duplicate)[:80]}, which another shard contains too", AGAIN
-                )
-            tensors |= header
-        return Weights(folder, tensors)
+        return files
     raise InputError(
         folder, "contains no weights (model.safetensors, pytorch_model.bin, or their shards)", AGAIN
     )
