@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.model_toys import base_vocabulary
 from zhllama.vocab.audit import audit
 from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer
 from zhllama.vocab.merge import chinese_llama
@@ -63,6 +64,13 @@ def test_foreign_tokenizer_json_is_found(
 ) -> None:
     found = audit(safe_vocabulary, embedded, TEXTS, "safe", fast_tokenizer(embedded, Specials()), fuzz=100)
     assert broken(found) == ["exact fast tokenizer"] and found.parity.differ > 0
+
+
+def test_a_vocabulary_that_is_no_extension_of_the_base(embedded: SentencePieceVocabulary) -> None:
+    """It is smaller, and ids of the base stand in the example of what differs."""
+    found = audit(base_vocabulary(), embedded, TEXTS, "safe")
+    assert not found.passed and "no English drift" in broken(found)
+    assert "<id " in str(found.drift)
 
 
 def test_no_text_at_all(embedded: SentencePieceVocabulary) -> None:

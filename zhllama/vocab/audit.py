@@ -242,7 +242,11 @@ class _Comparison:
         pairs = zip(ids, others, strict=False)
         at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(others)))
         shown = {
-            name: " ".join(map(self.vocabulary.display, tokens[at : at + 4]))
+            name: " ".join(map(self._display, tokens[at : at + 4]))
             for name, tokens in ((one, ids), (other, others))
         }
         return {"line": line[:200], **shown}
+
+    def _display(self, id: int) -> str:
+        # A vocabulary that is no extension of the base lacks some of the base's ids.
+        return self.vocabulary.display(id) if id < self.vocabulary.size else f"<id {id}>"
