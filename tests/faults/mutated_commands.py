@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -76,19 +76,19 @@ class Harness:
     volatile: dict[str, set[str]] = field(default_factory=dict)
     content: str = ""  # of the mutated file
 
-    def prepare(self) -> None:
+    def prepare(self, world: Callable[[Path], None] = make) -> None:
         """Import what commands import, and make the world."""
         import_everything()
-        code, _ = self._forked(lambda: make(self.folder), 600, 600)
+        code, _ = self._forked(lambda: world(self.folder), 600, 600)
         assert code == 0, f"{code}: {(self.folder / 'stderr').read_text(encoding='utf-8')}"
-        self._import_what_a_child_did()
+        self.import_what_a_child_did()
         self._warm()
 
     def expect(self, name: str) -> Outcome:
         """What a command makes of the world as it is, and which of its products differ from run to run."""
         if name not in self.expected:
             first = self.run(COMMANDS[name])
-            self._import_what_a_child_did()
+            self.import_what_a_child_did()
             second = self.run(COMMANDS[name])
             assert second.code == 0, f"{name}: {second.code}: {second.out}{second.err}"
             names = first.products.keys() | second.products.keys()
@@ -103,7 +103,7 @@ class Harness:
         assert told.code == 0, told.err
         gc.freeze()
 
-    def _import_what_a_child_did(self) -> None:
+    def import_what_a_child_did(self) -> None:
         for name in (self.folder / "modules").read_text(encoding="utf-8").splitlines():
             if name not in sys.modules and not name.startswith("tests."):
                 with suppress(Exception):
@@ -218,6 +218,14 @@ class Harness:
         self.expect(name)
         command = COMMANDS[name]
         file = file or random.choice(self.files(command))
+        with self.mutated(file, random) as what:
+            self.outcome = self.run(command)
+        case = Case(seed, number, name, command, file, what)
+        return case, self.faults(case, self.outcome)
+
+    @contextmanager
+    def mutated(self, file: str, random: Random) -> Iterator[str]:
+        """The world with one file mutated, and what was done to it; the file is whole again afterwards."""
         path = self.folder / file
         whole = path.read_bytes()
         what = random.choice(WHOLE) if random.random() < 0.04 else ""
@@ -233,15 +241,13 @@ class Harness:
                 os.mkfifo(path)
             elif what == WHOLE[3]:
                 path.symlink_to("/dev/zero")
-            self.outcome = self.run(command)
+            yield what
         finally:
             if path.is_dir():
                 path.rmdir()
             else:
                 path.unlink(missing_ok=True)
             path.write_bytes(whole)
-        case = Case(seed, number, name, command, file, what)
-        return case, self.faults(case, self.outcome)
 
     def seconds(self) -> float:
         """CPU seconds of all children until now."""

@@ -114,7 +114,7 @@ def make(folder: Path) -> None:
     quick = replace(world.COMMANDS["pretrain"], words=(*world.COMMANDS["pretrain"].words, *EVAL))
     with patch.dict(world.COMMANDS, {"pretrain": quick}):
         world.make(folder)
-    _write_texts(folder)
+    write_texts(folder)
     write_tokenizers(folder)
     sharded = write_model(folder / "sharded", shard="200KB")
     settings = json.loads((sharded / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -139,7 +139,8 @@ def make(folder: Path) -> None:
     _stop_halfway(folder)
 
 
-def _write_texts(folder: Path) -> None:
+def write_texts(folder: Path) -> None:
+    """The beginning of text.txt in every format of texts, and talks.json packed."""
     story = (folder / "text.txt").read_text(encoding="utf-8")[:3000]
     lines = [text for text in story.splitlines() if text.strip()]
     rows = "".join(

@@ -20,6 +20,7 @@ from tests.model_toys import CHINESE, ENGLISH, base_vocabulary, line, write_toke
 from zhllama.errors import InputError
 from zhllama.pretrained import refuse_generation_code
 from zhllama.run import Run
+from zhllama.vocab.tokenizer_config import read_settings
 
 # The quick commands, most of a tenth of a second, and those that alone read a format.
 SAMPLED = (
@@ -44,6 +45,26 @@ def test_a_sample() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_two_thousand(seed: int) -> None:
     sweep("--seed", str(seed), "--runs", "2000")
+
+
+def agree(*arguments: str) -> None:
+    """The verdicts of commands that read the same file, in a process of its own."""
+    command = [sys.executable, "-m", "tests.faults.agreement", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
+    assert done.returncode == 0 and " 0 with different verdicts" in done.stdout.splitlines()[-1], (
+        done.stdout + done.stderr
+    )
+
+
+def test_commands_agree_on_a_sample() -> None:
+    quick = ("rows", "sentencepiece", "texts, a.txt", "texts, a.jsonl", "texts, a.parquet", "texts, b.txt.gz")
+    agree("--seed", "15", "--runs", "12", *(word for name in quick for word in ("--group", name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_commands_agree(seed: int) -> None:
+    agree("--seed", str(seed), "--runs", "250")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +140,20 @@ def test_a_damaged_file_beside_a_base_is_named_by_its_folder(tmp_path: Path, nam
     last = told.err.splitlines()[-1]
     assert told.code == 1 and last.startswith("zhllama: byte") and "internal error" not in last, told
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize(
+    "token",
+    ["-1", "1.5", "true", "[]", '["</s>"]', "{}", '{"content": 3}', '{"content": null}', '{"a": "b"}', "0"],
+)
+def test_a_special_token_that_is_no_text_is_refused(tmp_path: Path, name: str, token: str) -> None:
+    (tmp_path / name).write_text(f'{{"eos_token": {token}}}', encoding="utf-8")
+    with pytest.raises(InputError, match=f"{name}: names .* as its eos_token, which is not the text"):
+        read_settings(tmp_path)
+    for good in ("null", '"</s>"', '""', '{"content": "</s>", "lstrip": false}'):
+        (tmp_path / name).write_text(f'{{"eos_token": {good}}}', encoding="utf-8")
+        assert read_settings(tmp_path).keys() == {"eos_token"}
 
 
 @pytest.mark.parametrize("half", [r"\ud800", r"中\udfff", r"\udc00\ud800", r"\ud83d ", r"a\ude00"])
