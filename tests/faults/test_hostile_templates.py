@@ -1,10 +1,10 @@
 """Chat templates of others: one that takes too much is refused in time, and public ones render as transformers renders them."""
 
+import json
 import os
-import resource
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from tests.model_toys import base_vocabulary, line, write_tokenizer
 from zhllama.conversation.records import Turn
 from zhllama.conversation.sandboxed_templates import Exceeds, Renderer, renderer
 from zhllama.conversation.template import FRAMED, PLAIN, SHIPPED, ChatTemplate, template_for
+from zhllama.conversation.template_worker import MEMORY, SECONDS
 from zhllama.errors import InputError
 from zhllama.model.load import load_transformers_tokenizer
 
@@ -73,9 +74,6 @@ SLOW = ("sorting", "product of sums", "lipsum", "replace", "macros that branch",
 )
 def test_it_is_refused_in_one_line(tokenizer: Any, name: str) -> None:
     tokenizer.chat_template = HOSTILE[name] + "{{ messages[-1].content }}</s>"
-    begun = time.monotonic()
-    # The largest child so far: tests before this one may have had larger ones.
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     with pytest.raises(InputError) as error:
         template_for("own", tokenizer)
     told = str(error.value)
@@ -83,9 +81,56 @@ def test_it_is_refused_in_one_line(tokenizer: Any, name: str) -> None:
     assert any(
         word in told for word in ("takes more", "writes ", "calls itself", "fails on a conversation")
     ), told
-    assert time.monotonic() - begun < 10 or os.getloadavg()[0] > 2, "too slow on a machine that is not busy"
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert children.ru_maxrss < max(1.5 * (1 << 20), before + 1), "KiB of the largest child"
+
+
+# Its own process, since the peak memory of a child counts what its parent had when it was forked.
+MEASURE = """
+import json, os, signal, sys
+from zhllama.conversation import sandboxed_templates as own
+
+used, end = {}, own._ended
+
+def ended(child):
+    os.kill(child.pid, signal.SIGKILL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    used[name] = [usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]
+    return end(child)
+
+own._ended = ended
+for name, jinja in json.load(sys.stdin).items():
+    try:
+        own.try_out(jinja, {})
+        sys.exit(name + " was accepted")
+    except own.Exceeds:
+        own.renderer.close()
+print(json.dumps(used))
+"""
+
+
+def check_bounds(names: Sequence[str]) -> None:
+    """Processor time and peak memory of the child that tries each template, as the system accounts for them."""
+    templates = {name: HOSTILE[name] + "{{ messages[-1].content }}</s>" for name in names}
+    words = [sys.executable, "-c", MEASURE]
+    told = subprocess.run(
+        words, input=json.dumps(templates), capture_output=True, text=True, encoding="utf-8"
+    )
+    assert told.returncode == 0, told.stderr
+    used = json.loads(told.stdout)
+    assert used.keys() == templates.keys()
+    for name, (seconds, megabytes) in used.items():
+        # One conversation takes all that it may, the few before it and the start of the child little.
+        assert seconds < SECONDS + 2, (name, seconds)
+        assert megabytes < (MEMORY >> 20) + 100, (name, megabytes)
+
+
+def test_the_child_stays_within_its_bounds() -> None:
+    check_bounds(["the issue's loops", "the issue's padding", "doubling"])
+
+
+@pytest.mark.slow
+def test_the_child_stays_within_its_bounds_for_all() -> None:
+    check_bounds(list(HOSTILE))
 
 
 def test_the_bound_is_on_each_conversation(tokenizer: Any) -> None:
