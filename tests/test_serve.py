@@ -268,3 +268,38 @@ def test_a_soak(tmp_path: Path) -> None:
     finally:
         started.process.kill()
         started.process.wait()
+
+
+@pytest.fixture(scope="module")
+def own_server(folder: Path) -> Iterator[Serving]:
+    """A small model whose context has room for the prompts of gen-zh."""
+    write_parrot(folder / "long", BY_PIECES, max_position_embeddings=16384)
+    started = Serving(folder, "long", "--template", "vicuna")
+    yield started
+    started.process.kill()
+    started.process.wait()
+
+
+@pytest.mark.parametrize("api", ["chat", "completion"])
+def test_gen_zh_is_served(own_server: Serving, folder: Path, tmp_path: Path, api: str) -> None:
+    """What the small model says is rubbish, but each task is asked once, answered, journaled, and the run is finished."""
+    given = [{"instruction": f"Name {n} rivers.", "input": "", "output": "The Nile."} for n in range(6)]
+    (tmp_path / "given.json").write_text(json.dumps(given), encoding="utf-8")
+    told = line(
+        tmp_path, "gen-zh", "--method", "translate", "--given", "given.json", "--base-url", own_server["api"], "--model", own_server["model"],
+        "--api", api, "--reply-tokens", "6", "--concurrency", "3", "--out", "made", "--json",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    result = json.loads(told.out)
+    assert result["finished"] and result["kept"] + result["rejected"] == 6
+    rows = [
+        json.loads(row)
+        for row in (tmp_path / "made" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    asked = [(row["round"], row["index"]) for row in rows]
+    assert {(0, number) for number in range(6)} <= set(asked) and len(set(asked)) == len(asked) == result[
+        "replies"
+    ]
+    for row in rows:
+        assert row["reply"]["text"] and row["reply"]["completion_tokens"] == 6, row
+    assert (tmp_path / "made" / "manifest.json").is_file()
