@@ -15,10 +15,12 @@ from zhllama.io.json import LARGEST
 from zhllama.manifest import check_outputs
 from zhllama.vocab.byte_level_json import BYTE_OF
 from zhllama.vocab.gguf import read_gguf
-from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.folder_settings import read_folder_settings
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.tekken import is_tekken, read_tekken
 from zhllama.vocab.tiktoken import is_rank_file, read_tiktoken
-from zhllama.vocab.tokenizer_config import named_token
+from zhllama.vocab.tokenizer_config import named_token, named_tokens
+from zhllama.vocab.tokenizer_json import without_limits
 from zhllama.vocab.vocabulary import SPACE
 
 
@@ -98,9 +100,15 @@ class JsonTokenizer:
 
     @cached_property
     def inner(self) -> Any:
-        tokenizer = _read_inner(self.path)
+        tokenizer = without_limits(_read_inner(self.path))
+        _add_tokens_of_folder(tokenizer, self.path)
         tokenizer.encode_special_tokens = True
         return tokenizer
+
+    @property
+    def content(self) -> str:
+        """The tokenizer.json with the limits that it stores, without the tokens that its folder adds."""
+        return str(_read_inner(self.path).to_str())
 
     @cached_property
     def size(self) -> int:
@@ -174,7 +182,7 @@ def load_any_tokenizer(name: str | Path) -> AnyTokenizer:
     path = tokenizer_file(name)
     format = format_of(path)
     if format == "sentencepiece":
-        return SentencePieceTokenizer(SentencePieceVocabulary.read(path))
+        return SentencePieceTokenizer(_with_tokens_of_folder(SentencePieceVocabulary.read(path), path))
     if format == "gguf":
         content = read_gguf(path)
         if isinstance(content, SentencePieceVocabulary):
@@ -221,6 +229,33 @@ def format_of(path: Path) -> Format:
     if head.startswith(b"\n") or path.suffix == ".model":
         return "sentencepiece"
     raise InputError(path, "is not a tokenizer of a known format", f"Name {_KNOWN}")
+
+
+def _with_tokens_of_folder(model: SentencePieceVocabulary, path: Path) -> SentencePieceVocabulary:
+    """The model with the tokens that only its folder names; transformers is asked only where there are some."""
+    if named_tokens(path) <= model.ids.keys():
+        return model
+    return in_its_folder(model, path)
+
+
+def _add_tokens_of_folder(tokenizer: Any, path: Path) -> None:
+    """Add the tokens that only the folder of a tokenizer.json names, at the ids that AutoTokenizer gives them."""
+    from tokenizers import AddedToken
+
+    if all(tokenizer.token_to_id(text) is not None for text in named_tokens(path)):
+        return
+    settings = read_folder_settings(path)
+    for id, token in sorted(settings.tokens.items()) if settings is not None else ():
+        if tokenizer.token_to_id(token.content) is None:
+            flags = {key: value for key, value in token.entry().items() if key != "content"}
+            (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)(
+                [AddedToken(token.content, **flags)]
+            )
+            if tokenizer.token_to_id(token.content) != id:
+                message = (
+                    f"gives {token.content!r} the id {id} in its folder, which leaves ids between them unused"
+                )
+                raise InputError(path, message, "Save the tokenizer again with AutoTokenizer")
 
 
 def _read_inner(path: Path) -> Any:

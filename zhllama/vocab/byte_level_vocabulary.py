@@ -19,6 +19,8 @@ from zhllama.errors import InputError
 from zhllama.io.json import as_object, parse_json
 from zhllama.vocab import byte_level_folder
 from zhllama.vocab.any_tokenizer import JsonTokenizer
+from zhllama.vocab.folder_settings import FolderSettings, read_folder_settings, renumbered
+from zhllama.vocab.tokenizer_json import open_tokenizer_json
 from zhllama.vocab.byte_level_json import BYTE_OF, spelled
 from zhllama.vocab.vocabulary import SPACE, AddedPiece, Kind, Pair
 
@@ -27,20 +29,25 @@ BATCH = 20_000  # texts tokenized in one call
 
 @dataclass(frozen=True)
 class ByteLevelVocabulary:
-    """A `Vocabulary` from the content of a byte-level tokenizer.json; everything else is derived from it."""
+    """A `Vocabulary` from the content of a byte-level tokenizer.json and the settings of its folder."""
 
     content: str = field(repr=False)
+    settings: FolderSettings | None = field(default=None, compare=False, repr=False)
 
     kind: ClassVar[Kind] = "byte-level"
 
     @classmethod
     def read(cls, path: Path) -> "ByteLevelVocabulary":
-        """Read a tokenizer.json, tekken.json, rank file or GGUF; InputError where it is not byte-level BPE."""
-        vocabulary = cls(JsonTokenizer(path).inner.to_str())
+        """Read a tokenizer.json with its folder, a tekken.json, rank file or GGUF.
+
+        Errors: InputError where it is not byte-level BPE, and where transformers cannot read the folder.
+        """
+        vocabulary = cls(JsonTokenizer(path).content)
         reason = vocabulary._why_not_byte_level()
         if reason is not None:
             raise InputError(path, f"is no byte-level BPE tokenizer: {reason}", "Name one, or a .model")
-        return vocabulary
+        settings = read_folder_settings(path)
+        return vocabulary if settings is None else vocabulary.in_folder(settings)
 
     def _why_not_byte_level(self) -> str | None:
         model = self._json["model"]
@@ -220,7 +227,25 @@ class ByteLevelVocabulary:
             else:
                 assert piece.parts is not None
                 raw["model"]["merges"].append(list(piece.parts))
-        return ByteLevelVocabulary(_dumped(raw))
+        return ByteLevelVocabulary(_dumped(raw), self.settings)
+
+    def in_folder(self, settings: FolderSettings) -> "ByteLevelVocabulary":
+        """The same vocabulary with the tokens that its folder adds and the flags that it gives them.
+
+        Ids that the folder's files state, and AutoTokenizer gives to no token, become reserved tokens.
+        """
+        raw = self._parsed()
+        entries = {token["id"]: token for token in raw["added_tokens"]}
+        entries |= {id: {"id": id, **token.entry()} for id, token in settings.tokens.items()}
+        taken = {*self.texts.values(), *(token["content"] for token in entries.values())}
+        last = settings.size - 1
+        if last >= self.size and last not in entries:
+            name = next(name for n in range(10) if (name := f"<unused_{last}{'_' * n}>") not in taken)
+            entries[last] = special_token(last, name)
+        raw["added_tokens"] = [entries[id] for id in sorted(entries)]
+        for token in raw["added_tokens"]:
+            raw["model"]["vocab"].setdefault(token["content"], token["id"])
+        return ByteLevelVocabulary(_dumped(raw), settings)
 
     def without(self, ids: Iterable[int]) -> "ByteLevelVocabulary":
         """The same without some tokens and the merges that produce them; the others move up in their order."""
@@ -235,8 +260,8 @@ class ByteLevelVocabulary:
         model["merges"] = [pair for pair in model["merges"] if "".join(pair) not in removed_texts]
         for token in raw["added_tokens"]:
             token["id"] = new_id[token["id"]]
-        _renumber(raw["post_processor"], new_id)
-        return ByteLevelVocabulary(_dumped(raw))
+        raw["post_processor"] = renumbered(raw["post_processor"], _ids_by_text(raw).__getitem__)
+        return ByteLevelVocabulary(_dumped(raw), self.settings)
 
     def remaining(self, removed: Iterable[int]) -> list[int]:
         """All ids but `removed`, in order."""
@@ -265,7 +290,12 @@ class ByteLevelVocabulary:
         self, source: Path, base_ids: Sequence[int] | None = None, pad: str | None = None
     ) -> dict[str, bytes]:
         """The files, by name, from which `AutoTokenizer` gives these ids; see `byte_level_folder`."""
-        return byte_level_folder.transformers_files(self.content, source, base_ids, pad)
+        raw = self._parsed()
+        if self.settings is not None:
+            ids = _ids_by_text(raw)
+            if self.settings.processor is not None:
+                raw["post_processor"] = self.settings.written_processor(ids.__getitem__)
+        return byte_level_folder.transformers_files(raw, source, self.settings, pad)
 
 
 def readable(token: str) -> str | None:
@@ -283,7 +313,7 @@ def special_token(id: int, text: str) -> dict[str, Any]:
 
 
 def _loaded(content: str) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(content)
+    tokenizer = open_tokenizer_json(content)
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -299,15 +329,6 @@ def _contains_step(step: Any, kind: str) -> bool:
     return step.get("type") == kind or any(_contains_step(s, kind) for s in step.get("pretokenizers", ()))
 
 
-def _renumber(processor: Any, new_id: Mapping[int, int]) -> None:
-    """Renumber the special tokens that a post-processor puts around a text."""
-    if not isinstance(processor, dict):
-        return
-    for part in processor.get("processors", ()):
-        _renumber(part, new_id)
-    if processor.get("type") == "TemplateProcessing":
-        for token in processor.get("special_tokens", {}).values():
-            token["ids"] = [new_id[id] for id in token["ids"]]
-    for end in ("sep", "cls"):  # of BertProcessing and RobertaProcessing: [text, id]
-        if isinstance(processor.get(end), list):
-            processor[end][1] = new_id[processor[end][1]]
+def _ids_by_text(raw: Mapping[str, Any]) -> dict[str, int]:
+    """The id of every token in a parsed tokenizer.json, added ones included."""
+    return {**raw["model"]["vocab"], **{token["content"]: token["id"] for token in raw["added_tokens"]}}

@@ -4,14 +4,17 @@ BPE in `tokenizers` is a ranked list of merges. Unique scores define such a list
 SentencePiece merges the leftmost pair first, which no ranking can express (互相互 -> 互相 互, yet 相互相 -> 相互 相).
 """
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 
 from zhllama.io.files import to_json
+from zhllama.vocab.folder_settings import AddedToken as FolderToken
+from zhllama.vocab.tokenizer_config import CONFIG
 from zhllama.vocab.vocabulary import SPACE, Pair
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Specials:
-    """Whether the tokenizer puts BOS before a text, and its pad token."""
+    """Whether the tokenizer puts BOS before a text, where no folder says so, and its pad token."""
 
     bos: bool = True
     pad: str | None = None
@@ -35,7 +38,10 @@ def why_no_fast_tokenizer(model: "SentencePieceVocabulary") -> str | None:
         return f"{tied:,} pieces share their score with another, and SentencePiece then merges from left to right"
     if model.normalizer.name != "identity" or model.normalizer.remove_extra_whitespaces:
         return "it changes the text before tokenizing it"
-    if any(p.kind == "user" for p in model.pieces):
+    added = (
+        {token.content for token in model.settings.tokens.values()} if model.settings is not None else set()
+    )
+    if any(p.kind == "user" and p.text not in added for p in model.pieces):
         return "it contains user-defined pieces"
     if not any(p.kind == "byte" for p in model.pieces):
         return "it has no byte fallback"
@@ -79,20 +85,55 @@ def fast_tokenizer(model: "SentencePieceVocabulary", specials: Specials) -> Toke
         byte_fallback=True,
     )
     tokenizer = Tokenizer(bpe)
-    prefix = [normalizers.Prepend(SPACE)] if model.normalizer.add_dummy_prefix else []
-    tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
+    _set_prefix(tokenizer, model)
     strip = [decoders.Strip(" ", 1, 0)] if model.normalizer.add_dummy_prefix else []
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
-    special = [p.text for p in model.pieces if p.kind in ("unknown", "control")]
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
-    if specials.bos:
+    for token in _added_tokens(model):
+        flags = {key: value for key, value in token.entry().items() if key != "content"}
+        add = tokenizer.add_special_tokens if token.special else tokenizer.add_tokens
+        add([AddedToken(token.content, **flags)])
+    if model.settings is not None and model.settings.processor is not None:
+        raw = {
+            **json.loads(tokenizer.to_str()),
+            "post_processor": model.settings.written_processor(model.ids.__getitem__),
+        }
+        return Tokenizer.from_str(json.dumps(raw))
+    if specials.bos and model.processor.bos_id() >= 0:
         bos, id = model.processor.id_to_piece(model.processor.bos_id()), model.processor.bos_id()
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, id)]
         )
     return tokenizer
+
+
+def _set_prefix(tokenizer: Tokenizer, model: "SentencePieceVocabulary") -> None:
+    """Replace spaces by ▁, put ▁ before a text, and after a special token what the folder's tokenizer puts there.
+
+    A normalizer sees each text between special tokens as a text of its own. `Metaspace` knows the place in the whole text, but
+    puts no ▁ where there is one already. So the first one, in which ▁ is an ordinary character, puts a space before the text.
+    """
+    inside = model.settings.inside if model.settings is not None else "prepend"
+    replace = normalizers.Replace(" ", SPACE)
+    if not model.normalizer.add_dummy_prefix:
+        tokenizer.normalizer = normalizers.Sequence([replace])
+    elif inside == "prepend":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replace])
+    else:
+        tokenizer.normalizer = replace
+        first = pre_tokenizers.Metaspace(" ", prepend_scheme="first", split=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [first, pre_tokenizers.Metaspace(SPACE, prepend_scheme=inside, split=False)]
+        )
+
+
+def _added_tokens(model: "SentencePieceVocabulary") -> list[FolderToken]:
+    """The tokens that are matched before text is tokenized, by id: those of the folder, else the .model's own."""
+    if model.settings is not None:
+        tokens = [token for token in model.settings.tokens.values() if token.content in model.ids]
+        return sorted(tokens, key=lambda token: model.ids[token.content])
+    return [FolderToken(p.text) for p in model.pieces if p.kind in ("unknown", "control")]
 
 
 def transformers_files(
@@ -105,27 +146,49 @@ def transformers_files(
     """
     specials = specials or Specials()
     files = {"tokenizer.model": model.content}
+    exact = why_no_fast_tokenizer(model) is None
+    if exact:
+        files["tokenizer.json"] = (fast_tokenizer(model, specials).to_str(pretty=False) + "\n").encode()
+    class_name = "PreTrainedTokenizerFast" if exact else "SentencePieceBackend"
+    if model.settings is not None:
+        files |= model.settings.written(model.ids.__getitem__, class_name, specials.pad)
+        if not exact:
+            _name_the_ends(files, model)
+        return files
+    has_bos = specials.bos and model.processor.bos_id() >= 0
     config: dict[str, Any] = {
         "bos_token": _text_at(model, model.processor.bos_id()),
         "eos_token": _text_at(model, model.processor.eos_id()),
         "unk_token": _first_of_kind(model, "unknown"),
         "pad_token": specials.pad,
-        "add_bos_token": specials.bos,
+        "add_bos_token": has_bos,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": 1_000_000_000,
     }
-    if why_no_fast_tokenizer(model) is None:
-        tokenizer = fast_tokenizer(model, specials)
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-        files["tokenizer.json"] = (tokenizer.to_str(pretty=False) + "\n").encode()
-    else:
-        config["tokenizer_class"] = "SentencePieceBackend"
-        if specials.bos:
-            # transformers 5.23 reads this on loading, but save_pretrained drops it.
-            config["special_tokens_pattern"] = "bos"
+    config["tokenizer_class"] = class_name
+    if not exact and has_bos:
+        # transformers 5.23 reads this on loading, but save_pretrained drops it.
+        config["special_tokens_pattern"] = "bos"
     files["tokenizer_config.json"] = to_json({k: v for k, v in config.items() if v is not None}).encode()
     return files
+
+
+def _name_the_ends(files: dict[str, bytes], model: "SentencePieceVocabulary") -> None:
+    """Say in the config which special tokens SentencePieceBackend puts around a text."""
+    assert model.settings is not None
+    config = json.loads(files[CONFIG])
+    ids = list(model.settings.tokenizer("a").input_ids)
+    begin = bool(ids) and ids[0] == model.settings.tokenizer.bos_token_id
+    end = bool(ids) and ids[-1] == model.settings.tokenizer.eos_token_id
+    pattern: dict[tuple[bool, bool], str] = {
+        (True, False): "bos",
+        (True, True): "bos_eos",
+        (False, True): "eos",
+    }
+    if begin or end:
+        config["special_tokens_pattern"] = pattern[begin, end]
+    files[CONFIG] = to_json(config).encode()
 
 
 def _first_of_kind(model: "SentencePieceVocabulary", kind: str) -> str | None:

@@ -1,20 +1,20 @@
-"""Reads an extensible vocabulary from a file of any known format."""
+"""Reads an extensible vocabulary from a file of any known format, with what AutoTokenizer makes of its folder."""
 
 from pathlib import Path
 
 from zhllama.vocab.any_tokenizer import format_of
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
 from zhllama.vocab.gguf import read_gguf
-from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.vocabulary import Vocabulary
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """A SentencePiece or byte-level BPE vocabulary; InputError where the file contains neither."""
+    """A SentencePiece or byte-level BPE vocabulary with its folder's added tokens; InputError where there is neither."""
     # A Metaspace tokenizer.json without .model, a third kind, would be recognized here.
     file_format = format_of(path)
     if file_format == "sentencepiece":
-        return SentencePieceVocabulary.read(path)
+        return in_its_folder(SentencePieceVocabulary.read(path), path)
     if file_format == "gguf":
         content = read_gguf(path)
         if isinstance(content, SentencePieceVocabulary):

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 
 from zhllama.errors import InputError, ZhllamaError
 from zhllama.pretrained import open_tokenizer
+from zhllama.vocab.tokenizer_json import without_limits
 
 
 def auto_tokenizer(folder: Path, base: Path | None = None) -> Tokenizer:
@@ -24,4 +25,4 @@ def auto_tokenizer(folder: Path, base: Path | None = None) -> Tokenizer:
         remedy = "Check the files beside its tokenizer.json"
         raise InputError(base or folder, f"is not loaded by AutoTokenizer ({message})", remedy) from error
     tokenizer.encode_special_tokens = True
-    return tokenizer
+    return without_limits(tokenizer)

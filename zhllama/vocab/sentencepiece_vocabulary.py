@@ -1,7 +1,7 @@
 """A SentencePiece model as its pieces: read, extended, written back to the byte."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
@@ -13,6 +13,7 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from zhllama.errors import InputError
 from zhllama.io.files import read_whole
 from zhllama.vocab import fast_tokenizer
+from zhllama.vocab.folder_settings import AddedToken, FolderSettings, read_folder_settings
 from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Kind, Pair, PieceKind
 
 # In the order of the enumeration in sentencepiece_model.proto, which begins at 1.
@@ -29,15 +30,16 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SentencePieceVocabulary:
-    """A `Vocabulary` from the content of a .model file; everything else is derived from its bytes."""
+    """A `Vocabulary` from the content of a .model file and the settings of its folder; all else is derived from these."""
 
     content: bytes
+    settings: FolderSettings | None = field(default=None, compare=False, repr=False)
 
     kind: ClassVar[Kind] = "sentencepiece"
 
     @classmethod
     def read(cls, path: Path) -> "SentencePieceVocabulary":
-        """Read a .model file; InputError where it is missing, cut off, or something else."""
+        """Read a .model file without its folder; InputError where it is missing, cut off, or something else."""
         content = read_whole(path)
         if not content:
             raise InputError(path, "is empty", "Name a SentencePiece .model")
@@ -103,12 +105,16 @@ class SentencePieceVocabulary:
 
     @property
     def removable(self) -> set[int]:
-        """Ordinary pieces, and single characters only where bytes can stand in for them; never `[PAD]`."""
+        """Ordinary pieces, and single characters only where bytes can stand in for them; no special or added token."""
         shortest = 1 if self.byte_ids else 2
+        retained = {
+            PAD,
+            *(token.content for token in (self.settings.tokens if self.settings else {}).values()),
+        }
         return {
             id
             for id, piece in enumerate(self.pieces)
-            if piece.kind == "normal" and len(piece.text) >= shortest and piece.text != PAD
+            if piece.kind == "normal" and len(piece.text) >= shortest and piece.text not in retained
         }
 
     @cached_property
@@ -179,20 +185,48 @@ class SentencePieceVocabulary:
         return [p.text.replace(SPACE, " ") for p in self.pieces if p.kind == "normal"]
 
     def extended(self, added: Iterable[Piece | AddedPiece]) -> "SentencePieceVocabulary":
-        """The same vocabulary with more pieces after its last one."""
+        """The same vocabulary with more pieces after its last one; control pieces become special tokens."""
         message = proto.ModelProto.FromString(self.content)
-        for piece in added:
+        special: dict[int, AddedToken] = {}
+        for id, piece in enumerate(added, self.size):
             entry = message.pieces.add(piece=piece.text, score=piece.score)
             if piece.kind != "normal":  # the published files leave the default type unwritten
                 entry.type = _KINDS.index(piece.kind) + 1
-        return SentencePieceVocabulary(message.SerializeToString())
+            if piece.kind == "control":
+                special[id] = AddedToken(piece.text)
+        settings = self.settings.with_tokens(special) if self.settings is not None else None
+        return SentencePieceVocabulary(message.SerializeToString(), settings)
+
+    def in_folder(self, settings: FolderSettings) -> "SentencePieceVocabulary":
+        """The same vocabulary with the tokens that its folder adds, each at its id; ids between them become unused pieces.
+
+        An added token that text can contain becomes a user-defined piece where SentencePiece can match it as
+        transformers does, and every other one a control piece. A token that its folder puts in the place of a piece
+        takes that piece's id.
+        """
+        message = proto.ModelProto.FromString(self.content)
+        if not settings.prefix:
+            message.normalizer_spec.add_dummy_prefix = False
+        taken = {*self.ids, *(token.content for token in settings.tokens.values())}
+        for id in range(self.size, settings.size):
+            if id not in settings.tokens:
+                name = next(name for n in range(10) if (name := f"<unused_{id}{'_' * n}>") not in taken)
+                message.pieces.add(piece=name, type=_KINDS.index("unused") + 1)
+                continue
+            message.pieces.add(piece="\0", type=_KINDS.index("control") + 1)
+        for id, token in settings.tokens.items():
+            piece = message.pieces[id]
+            if piece.piece != token.content:
+                kind: PieceKind = "control" if token.special or not token.plain else "user"
+                piece.piece, piece.type = token.content, _KINDS.index(kind) + 1
+        return SentencePieceVocabulary(message.SerializeToString(), settings)
 
     def without(self, ids: Iterable[int]) -> "SentencePieceVocabulary":
         """The same vocabulary without some pieces; the others move up in their order."""
         message = proto.ModelProto.FromString(self.content)
         for id in sorted(ids, reverse=True):
             del message.pieces[id]
-        return SentencePieceVocabulary(message.SerializeToString())
+        return SentencePieceVocabulary(message.SerializeToString(), self.settings)
 
     def dead(self, ids: Iterable[int]) -> list[int]:
         """Those of the normal pieces `ids` that no text can produce.
@@ -235,3 +269,20 @@ class SentencePieceVocabulary:
     ) -> dict[str, bytes]:
         """The files, by name, from which `AutoTokenizer` gives SentencePiece's ids."""
         return fast_tokenizer.transformers_files(self, fast_tokenizer.Specials(pad=pad))
+
+
+def in_its_folder(model: SentencePieceVocabulary, path: Path) -> SentencePieceVocabulary:
+    """The model of the file `path` as AutoTokenizer makes it of the folder.
+
+    Errors: InputError where the folder cannot be read, or contains another vocabulary than the .model.
+    """
+    settings = read_folder_settings(path, model.processor.encode)
+    if settings is None:
+        return model
+    others = settings.tokenizer.get_vocab()
+    wrong = next((text for text, id in model.ids.items() if others.get(text, id) != id), None)
+    beyond = next((t for t, id in others.items() if id >= model.size and id not in settings.tokens), None)
+    if wrong is not None or beyond is not None:
+        message = f"is not the vocabulary that AutoTokenizer reads from its folder: {wrong or beyond!r} has another id there"
+        raise InputError(path, message, "Name the tokenizer.json, or remove the file that is out of date")
+    return model.in_folder(settings)

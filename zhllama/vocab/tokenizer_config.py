@@ -1,4 +1,4 @@
-"""Reads tokenizer_config.json and special_tokens_map.json: settings and the names of special tokens."""
+"""Reads tokenizer_config.json, special_tokens_map.json and added_tokens.json: settings, special and added tokens."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +10,9 @@ from zhllama.io.json import read_object
 CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 NAMED = "special_tokens_map.json"  # names the special tokens in older folders, with or without a config
+ADDED = "added_tokens.json"  # {text: id}, in older folders
+VOCABULARIES = ("tokenizer.model", "tokenizer.json", "vocab.json")  # names that AutoTokenizer reads
+LARGEST_ID = 10_000_000  # no model has more rows; a larger id in a file is a mistake, and gaps are filled
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -35,3 +38,40 @@ def named_token(settings: Mapping[str, Any], role: str) -> str | None:
     token = settings.get(role)
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else None
+
+
+def declared_tokens(folder: Path) -> dict[str, int]:
+    """The ids of added tokens as the folder's files state them; AutoTokenizer may give others.
+
+    Errors: InputError for a file that is not a JSON object, and for ids that are no numbers.
+    """
+    declared: dict[str, Any] = {}
+    if (folder / ADDED).is_file():
+        declared |= read_object(folder / ADDED)
+    if (folder / CONFIG).is_file():
+        decoder = read_object(folder / CONFIG).get("added_tokens_decoder")
+        for id, token in decoder.items() if isinstance(decoder, dict) else ():
+            text = token.get("content") if isinstance(token, dict) else None
+            if isinstance(text, str) and str(id).isdecimal():
+                declared[text] = int(id)
+    for text, number in declared.items():
+        if type(number) is not int or not 0 <= number < LARGEST_ID:
+            raise InputError(folder / ADDED, f"gives {text!r} the id {number!r}", "Correct the id")
+    return declared
+
+
+def named_tokens(path: Path) -> set[str]:
+    """The text of every special or added token that files beside the vocabulary file `path` name.
+
+    Empty for a file whose name AutoTokenizer does not read.
+    """
+    folder = path.parent
+    if path.name not in VOCABULARIES:
+        return set()
+    settings = read_settings(folder)
+    texts = {named_token(settings, role) for role in settings if role.endswith("_token")}
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        listed = settings.get(key)
+        for token in listed.values() if isinstance(listed, dict) else listed or ():
+            texts.add(named_token({key: token}, key))
+    return {text for text in texts if text} | declared_tokens(folder).keys()

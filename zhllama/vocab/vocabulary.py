@@ -5,7 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
+
+if TYPE_CHECKING:
+    from zhllama.vocab.folder_settings import FolderSettings
 
 Kind = Literal["sentencepiece", "byte-level"]
 PieceKind = Literal[
@@ -41,8 +44,12 @@ class Vocabulary(Protocol):
         """Which implementation this is."""
 
     @property
+    def settings(self) -> "FolderSettings | None":
+        """What AutoTokenizer makes of the folder that the vocabulary was read from; None where it names nothing."""
+
+    @property
     def size(self) -> int:
-        """One more than the last id, reserved ids included."""
+        """One more than the last id, reserved ids and gaps included."""
 
     @property
     def ids(self) -> Mapping[str, int]:
@@ -121,10 +128,9 @@ class Vocabulary(Protocol):
     def transformers_files(
         self, source: Path, base_ids: Sequence[int] | None = None, pad: str | None = None
     ) -> dict[str, bytes]:
-        """The files, by name, from which `AutoTokenizer` gives these ids.
+        """The files, by name, from which `AutoTokenizer` gives these ids; `settings` are carried over.
 
-        `source` is the file of the base vocabulary, whose settings are carried over; `base_ids` are its ids that
-        pruning left, in their new order.
+        `source` is the file of the base vocabulary; `base_ids` are its ids that pruning left, in their new order.
         """
 
 
@@ -155,8 +161,11 @@ class Merge(Generic[V_co]):
 
     @property
     def pad(self) -> str | None:
-        """`[PAD]` where it was added, or was a piece of the base already."""
-        return PAD if PAD in self.base.ids or any(piece.reason == "pad" for piece in self.added) else None
+        """`[PAD]` where it was added; else the base's own pad token, or `[PAD]` where that is a piece of the base."""
+        if any(piece.reason == "pad" for piece in self.added):
+            return PAD
+        named = self.base.settings.pad if self.base.settings is not None else None
+        return named or (PAD if PAD in self.base.ids else None)
 
     def counts(self) -> dict[str, int]:
         """How many pieces were added, by reason."""
