@@ -14,13 +14,13 @@ from zhllama.io.gguf import MAGIC
 from zhllama.io.json import LARGEST
 from zhllama.manifest import check_outputs
 from zhllama.vocab.byte_level_json import BYTE_OF
-from zhllama.vocab.gguf import read_gguf
 from zhllama.vocab.folder_settings import read_folder_settings
+from zhllama.vocab.gguf import read_gguf
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.tekken import is_tekken, read_tekken
 from zhllama.vocab.tiktoken import is_rank_file, read_tiktoken
 from zhllama.vocab.tokenizer_config import named_token, named_tokens
-from zhllama.vocab.tokenizer_json import without_limits
+from zhllama.vocab.tokenizer_json import inside_a_text, open_tokenizer_json, without_limits
 from zhllama.vocab.vocabulary import SPACE
 
 
@@ -87,9 +87,14 @@ class SentencePieceTokenizer:
         return piece.text.replace(SPACE, " ").encode() if piece.kind in ("normal", "user") else b""
 
     def begin_and_end(self, settings: Mapping[str, Any]) -> tuple[int | None, int | None]:
-        bos, eos = self.model.processor.bos_id(), self.model.processor.eos_id()
+        bos, eos = (self._named_id(settings, role) for role in ("bos", "eos"))
         has_bos = bos >= 0 and settings.get("add_bos_token", True)
         return bos if has_bos else None, eos if eos >= 0 else None
+
+    def _named_id(self, settings: Mapping[str, Any], role: str) -> int:
+        """The id of the token that the settings name, else the .model's own; -1 without any."""
+        own: int = getattr(self.model.processor, f"{role}_id")()
+        return self.model.ids.get(named_token(settings, f"{role}_token") or "", own)
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,15 @@ class JsonTokenizer:
     def inner(self) -> Any:
         tokenizer = without_limits(_read_inner(self.path))
         _add_tokens_of_folder(tokenizer, self.path)
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+    @cached_property
+    def _inside(self) -> Any:
+        content = self.inner.to_str()
+        if '"add_prefix_space":true' not in content.replace(" ", ""):
+            return self.inner
+        tokenizer = open_tokenizer_json(inside_a_text(content))
         tokenizer.encode_special_tokens = True
         return tokenizer
 
@@ -124,7 +138,8 @@ class JsonTokenizer:
 
     def encode_inside(self, texts: Sequence[str]) -> list[list[int]]:
         if self.byte_level:
-            return self.encode(texts)
+            encoded = self._inside.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [e.ids for e in encoded]
         # The BPE model alone: the normalizer would put ▁ before each text.
         return [[t.id for t in self.inner.model.tokenize(text.replace(" ", SPACE))] for text in texts]
 

@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from zhllama.characters import LEVELS, charset, chinese
+from zhllama.vocab.carried_over import CarriedOver
 from zhllama.vocab.fuzz import fuzzed
 from zhllama.vocab.promises import Promise, promises
 from zhllama.vocab.vocabulary import Kind, Recipe, V, Vocabulary
@@ -76,6 +77,9 @@ class Audit:
     pruned_lines: int  # lines without Chinese whose base tokens contain a removed piece
     joined: LineTally | None  # texts in which more changed than that tokens of the base were joined
     fragments: int  # added pieces that are less than a character
+    carried: CarriedOver | None = (
+        None  # added tokens, settings, templates; None where the base's folder has none
+    )
 
     @property
     def added(self) -> int:

@@ -4,9 +4,8 @@ Llama 3, Qwen, SmolLM2, DeepSeek and Mistral's Tekken are of this kind: a patter
 spelled as bytes, and ranked merges join the bytes. Tokens are written in GPT-2's stand-in characters.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,23 +15,19 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from zhllama.errors import InputError
-from zhllama.io.json import as_object, parse_json
-from zhllama.vocab import byte_level_folder
 from zhllama.vocab.any_tokenizer import JsonTokenizer
-from zhllama.vocab.folder_settings import FolderSettings, read_folder_settings, renumbered
-from zhllama.vocab.tokenizer_json import open_tokenizer_json
 from zhllama.vocab.byte_level_json import BYTE_OF, spelled
-from zhllama.vocab.vocabulary import SPACE, AddedPiece, Kind, Pair
+from zhllama.vocab.folder_settings import read_folder_settings
+from zhllama.vocab.json_vocabulary import JsonVocabulary, dumped, loaded, special_token
+from zhllama.vocab.tokenizer_json import inside_a_text
+from zhllama.vocab.vocabulary import SPACE, AddedPiece, Kind
 
 BATCH = 20_000  # texts tokenized in one call
 
 
 @dataclass(frozen=True)
-class ByteLevelVocabulary:
+class ByteLevelVocabulary(JsonVocabulary):
     """A `Vocabulary` from the content of a byte-level tokenizer.json and the settings of its folder."""
-
-    content: str = field(repr=False)
-    settings: FolderSettings | None = field(default=None, compare=False, repr=False)
 
     kind: ClassVar[Kind] = "byte-level"
 
@@ -63,58 +58,10 @@ class ByteLevelVocabulary:
             return "its tokens carry a prefix or suffix that marks their place in a word"
         return None
 
-    @cached_property
-    def _json(self) -> dict[str, Any]:
-        return self._parsed()
-
-    def _parsed(self) -> dict[str, Any]:
-        return as_object(parse_json(self.content, "tokenizer.json"), "tokenizer.json")
-
-    @cached_property
-    def ids(self) -> dict[str, int]:
-        """The id of each token that merges can produce, by its stand-in characters; added tokens are left out."""
-        vocabulary: dict[str, int] = self._json["model"]["vocab"]
-        return {text: id for text, id in vocabulary.items() if self.added_tokens.get(id) != text}
-
-    @cached_property
-    def texts(self) -> dict[int, str]:
-        """The stand-in characters of each id, and the text of added tokens."""
-        return {id: text for text, id in self.ids.items()} | self.added_tokens
-
-    @cached_property
-    def added_tokens(self) -> dict[int, str]:
-        """Special, reserved and other tokens that are matched in text before it is tokenized; no merge produces them."""
-        return {token["id"]: token["content"] for token in self._json["added_tokens"]}
-
-    @cached_property
-    def special_ids(self) -> frozenset[int]:
-        """The added tokens that are control tokens."""
-        return frozenset(t["id"] for t in self._json["added_tokens"] if t["special"])
-
-    @property
-    def special_tokens(self) -> tuple[str, ...]:
-        """The control tokens in the order of their ids."""
-        return tuple(self.added_tokens[id] for id in sorted(self.special_ids))
-
-    @property
-    def entries(self) -> Mapping[int, str]:
-        """The text of each id."""
-        return self.texts
-
     @property
     def removable(self) -> set[int]:
         """All tokens but single bytes and added tokens."""
         return {id for text, id in self.ids.items() if len(text) > 1}
-
-    @cached_property
-    def merges(self) -> list[Pair]:
-        """The merges by rank; a vocabulary made from ranks has several that produce the same token."""
-        return [(left, right) for left, right in self._json["model"]["merges"]]
-
-    @property
-    def size(self) -> int:
-        """One more than the last id, reserved ones included."""
-        return max(self.texts, default=-1) + 1
 
     @cached_property
     def fallback_ids(self) -> frozenset[int]:
@@ -122,35 +69,21 @@ class ByteLevelVocabulary:
         return frozenset(id for text, id in self.ids.items() if readable(text) is None)
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """`tokenizers` on this vocabulary; special tokens in a text are read as text."""
-        return _loaded(self.content)
-
-    @cached_property
     def tokenizer_by_merges(self) -> Tokenizer:
-        """The same by merges alone: without Llama 3's `ignore_merges`, which looks a whole word up first."""
-        if not self._json["model"].get("ignore_merges"):
-            return self.tokenizer
-        return _loaded(_dumped({**self._json, "model": {**self._json["model"], "ignore_merges": False}}))
+        """The same for parts of a text by merges alone: without `add_prefix_space` and Llama 3's `ignore_merges`."""
+        model = {**self._json["model"], "ignore_merges": False}
+        return loaded(inside_a_text(dumped({**self._json, "model": model})))
 
     @cached_property
     def bare_tokenizer(self) -> Tokenizer:
         """The merges alone, applied to a word in stand-in characters, without pattern and normalizer."""
         return Tokenizer(BPE(vocab=self._json["model"]["vocab"], merges=self.merges))
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens."""
-        return [e.ids for e in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
-
     def encode_by_merges(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text by merges alone, whatever `ignore_merges` says."""
+        """Ids of each part of a text by merges alone, whatever `ignore_merges` and `add_prefix_space` say."""
         return [
             e.ids for e in self.tokenizer_by_merges.encode_batch_fast(list(texts), add_special_tokens=False)
         ]
-
-    def decode(self, ids: Iterable[Sequence[int]]) -> list[str]:
-        """The text of each list of ids."""
-        return self.tokenizer.decode_batch([list(one) for one in ids], skip_special_tokens=False)
 
     def display(self, id: int) -> str:
         """A token as people read it: its text, <E4BD> for a fragment of a character, a special token as it is."""
@@ -196,9 +129,10 @@ class ByteLevelVocabulary:
         return text
 
     def words(self, text: str) -> list[str]:
-        """The words, in stand-in characters, into which normalizer and pattern split a text."""
-        normalized = self.tokenizer.normalizer.normalize_str(text) if self.tokenizer.normalizer else text
-        pattern = self.tokenizer.pre_tokenizer
+        """The words, in stand-in characters, into which normalizer and pattern split a part of a text."""
+        tokenizer = self.tokenizer_by_merges
+        normalized = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+        pattern = tokenizer.pre_tokenizer
         assert pattern is not None
         return [word for word, _ in pattern.pre_tokenize_str(normalized)]
 
@@ -227,54 +161,7 @@ class ByteLevelVocabulary:
             else:
                 assert piece.parts is not None
                 raw["model"]["merges"].append(list(piece.parts))
-        return ByteLevelVocabulary(_dumped(raw), self.settings)
-
-    def in_folder(self, settings: FolderSettings) -> "ByteLevelVocabulary":
-        """The same vocabulary with the tokens that its folder adds and the flags that it gives them.
-
-        Ids that the folder's files state, and AutoTokenizer gives to no token, become reserved tokens.
-        """
-        raw = self._parsed()
-        entries = {token["id"]: token for token in raw["added_tokens"]}
-        entries |= {id: {"id": id, **token.entry()} for id, token in settings.tokens.items()}
-        taken = {*self.texts.values(), *(token["content"] for token in entries.values())}
-        last = settings.size - 1
-        if last >= self.size and last not in entries:
-            name = next(name for n in range(10) if (name := f"<unused_{last}{'_' * n}>") not in taken)
-            entries[last] = special_token(last, name)
-        raw["added_tokens"] = [entries[id] for id in sorted(entries)]
-        for token in raw["added_tokens"]:
-            raw["model"]["vocab"].setdefault(token["content"], token["id"])
-        return ByteLevelVocabulary(_dumped(raw), settings)
-
-    def without(self, ids: Iterable[int]) -> "ByteLevelVocabulary":
-        """The same without some tokens and the merges that produce them; the others move up in their order."""
-        removed = set(ids)
-        removed_texts = {self.texts[id] for id in removed}
-        new_id = {id: new for new, id in enumerate(self.remaining(removed))}
-        raw = self._parsed()
-        model = raw["model"]
-        model["vocab"] = {t: new_id[id] for t, id in model["vocab"].items() if id in new_id}
-        for id, text in self.added_tokens.items():
-            model["vocab"].setdefault(text, new_id[id])
-        model["merges"] = [pair for pair in model["merges"] if "".join(pair) not in removed_texts]
-        for token in raw["added_tokens"]:
-            token["id"] = new_id[token["id"]]
-        raw["post_processor"] = renumbered(raw["post_processor"], _ids_by_text(raw).__getitem__)
-        return ByteLevelVocabulary(_dumped(raw), self.settings)
-
-    def remaining(self, removed: Iterable[int]) -> list[int]:
-        """All ids but `removed`, in order."""
-        return sorted(self.texts.keys() - set(removed))
-
-    @property
-    def tied(self) -> int:
-        """None: every merge has a rank of its own."""
-        return 0
-
-    def why_no_fast_tokenizer(self) -> None:
-        """None: the vocabulary is a tokenizer.json."""
-        return None
+        return replace(self, content=dumped(raw))
 
     def table_row(self, piece: AddedPiece) -> dict[str, str]:
         """An added token, the two tokens that its merge joins, and the reason."""
@@ -286,17 +173,6 @@ class ByteLevelVocabulary:
             "why": piece.reason,
         }
 
-    def transformers_files(
-        self, source: Path, base_ids: Sequence[int] | None = None, pad: str | None = None
-    ) -> dict[str, bytes]:
-        """The files, by name, from which `AutoTokenizer` gives these ids; see `byte_level_folder`."""
-        raw = self._parsed()
-        if self.settings is not None:
-            ids = _ids_by_text(raw)
-            if self.settings.processor is not None:
-                raw["post_processor"] = self.settings.written_processor(ids.__getitem__)
-        return byte_level_folder.transformers_files(raw, source, self.settings, pad)
-
 
 def readable(token: str) -> str | None:
     """The text of stand-in characters, or None where they are not whole characters."""
@@ -306,29 +182,8 @@ def readable(token: str) -> str | None:
         return None
 
 
-def special_token(id: int, text: str) -> dict[str, Any]:
-    """An entry of `added_tokens` in tokenizer.json that is matched exactly."""
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": id, "content": text, **flags, "special": True}
-
-
-def _loaded(content: str) -> Tokenizer:
-    tokenizer = open_tokenizer_json(content)
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def _dumped(raw: Mapping[str, Any]) -> str:
-    return json.dumps(raw, ensure_ascii=False)
-
-
 def _contains_step(step: Any, kind: str) -> bool:
     """Whether a step of the pipeline is of a kind, or contains one that is."""
     if not isinstance(step, dict):
         return False
     return step.get("type") == kind or any(_contains_step(s, kind) for s in step.get("pretokenizers", ()))
-
-
-def _ids_by_text(raw: Mapping[str, Any]) -> dict[str, int]:
-    """The id of every token in a parsed tokenizer.json, added ones included."""
-    return {**raw["model"]["vocab"], **{token["content"]: token["id"] for token in raw["added_tokens"]}}

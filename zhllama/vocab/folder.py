@@ -78,7 +78,7 @@ def recipe_of(folder: Path) -> Recipe | None:
 
 def _readme(audit: Audit) -> str:
     if audit.why_no_fast_tokenizer is None:
-        reference = "the tokenizer's own" if audit.kind == "byte-level" else "SentencePiece's"
+        reference = "the tokenizer's own" if audit.kind != "sentencepiece" else "SentencePiece's"
         loading = f"`tokenizer.json` gives {reference} ids exactly; load the folder with `AutoTokenizer.from_pretrained`.\n"
     else:
         loading = (

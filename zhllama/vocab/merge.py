@@ -99,7 +99,8 @@ def ranked(base: SentencePieceVocabulary, added: Iterable[AddedPiece]) -> list[A
 
     LLaMA's runs of spaces have the score -1e9 and are not ordinary merges. Integers above -2**24 are exact in float32.
     """
-    ordinary = [p.score for p in base.pieces if p.kind == "normal" and p.text.strip(SPACE)]
+    normal = (p for p in base.pieces if p.kind == "normal")
+    ordinary = [p.score for p in normal if p.text.strip(SPACE) or p.score > -(2**24)]
     floor = int(min(ordinary, default=0.0)) - 1
     scored = [replace(piece, score=float(floor - rank)) for rank, piece in enumerate(added)]
     if floor - len(scored) <= -(2**24):

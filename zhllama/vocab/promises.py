@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zhllama.vocab.audit import Audit
+    from zhllama.vocab.carried_over import CarriedOver
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Promise:
 def promises(audit: "Audit") -> Iterator[Promise]:
     """All promises of the audited recipe."""
     yield _base_ids(audit)
+    if audit.carried is not None:
+        yield _special_and_added_tokens(audit, audit.carried)
     trip = audit.round_trip
     yield Promise(
         "round trip", trip.differ == 0, f"{trip.differ:,} of {trip.lines:,} lines decode to a different text"
@@ -51,10 +54,26 @@ def _base_ids(audit: "Audit") -> Promise:
     )
 
 
+def _special_and_added_tokens(audit: "Audit", carried: "CarriedOver") -> Promise:
+    """Every recipe carries them over; that text with them is tokenized as before is promised where plain text is."""
+    kept = not carried.differences and (
+        carried.texts_differ == 0 or audit.recipe not in ("safe", "continued")
+    )
+    compared = (
+        f"{carried.tokens:,} tokens with their flags, {carried.settings:,} settings and {carried.conversations:,} "
+        f"conversations are the base's; {carried.texts_differ:,} of {carried.texts:,} texts with special tokens differ"
+    )
+    differences = "; ".join(carried.differences[:4])
+    example = carried.examples[0] if carried.examples else None
+    shown = f", as {example['base']} → {example['merged']}" if example is not None else ""
+    notes = "".join(f"; {note}" for note in carried.notes)
+    return Promise("special and added tokens", kept, (differences or compared) + shown + notes)
+
+
 def _same_in_transformers(audit: "Audit") -> Promise:
     differ, texts = audit.parity.differ + audit.fuzz.differ, audit.parity.lines + audit.fuzz.lines
     kept = audit.compared and differ == 0
-    if audit.kind == "byte-level":
+    if audit.kind != "sentencepiece":
         detail = f"in {differ:,} of {texts:,} texts AutoTokenizer gives different ids"
         return Promise("same in transformers", kept, detail)
     name, reason = "exact fast tokenizer", audit.why_no_fast_tokenizer

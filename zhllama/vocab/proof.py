@@ -1,6 +1,7 @@
 """Audits a vocabulary as written to disk: the folder is read back by the libraries that users will use."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -8,6 +9,7 @@ from tokenizers import Tokenizer
 from zhllama.errors import BrokenPromise, InputError
 from zhllama.vocab.any_tokenizer import JsonTokenizer
 from zhllama.vocab.audit import Audit, audit
+from zhllama.vocab.carried_over import SampledLines, compare_folders
 from zhllama.vocab.folder import base_ids_of, recipe_of
 from zhllama.vocab.read import read_vocabulary
 from zhllama.vocab.reload import auto_tokenizer
@@ -56,20 +58,24 @@ def audit_file(
     """
     vocabulary, folder = read_vocabulary(file), file.parent
     if vocabulary.kind != base.kind:
-        raise InputError(
-            file, "is not of the same kind as its base: only one of them is byte-level", "Name its base"
-        )
-    return audit(
+        raise InputError(file, f"is {vocabulary.kind}, and its base is {base.kind}", "Name its base")
+    sampled, base_ids = SampledLines(texts), base_ids_of(folder, base.size)
+    result = audit(
         vocabulary,
         base,
-        texts,
+        sampled.texts,
         recipe or recipe_of(folder),
         _fast_tokenizer(file, source),
         fuzz,
         seed,
         advance,
-        base_ids_of(folder, base.size),
+        base_ids,
     )
+    remaining = sorted(base.entries) if base_ids is None else base_ids
+    new_id = {id: id if base_ids is None else new for new, id in enumerate(remaining)}
+    if not (folder / CONFIG).is_file():
+        return result
+    return replace(result, carried=compare_folders(folder, base, new_id, sampled.lines))
 
 
 def _fast_tokenizer(file: Path, source: Path | None) -> Tokenizer | None:

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from zhllama.vocab.any_tokenizer import format_of
+from zhllama.vocab.any_tokenizer import JsonTokenizer, format_of
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
 from zhllama.vocab.gguf import read_gguf
+from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary, is_metaspace
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.vocabulary import Vocabulary
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """A SentencePiece or byte-level BPE vocabulary with its folder's added tokens; InputError where there is neither."""
-    # A Metaspace tokenizer.json without .model, a third kind, would be recognized here.
+    """A SentencePiece, byte-level or Metaspace BPE vocabulary with its folder's added tokens; InputError where there is neither."""
     file_format = format_of(path)
     if file_format == "sentencepiece":
         return in_its_folder(SentencePieceVocabulary.read(path), path)
@@ -19,4 +19,6 @@ def read_vocabulary(path: Path) -> Vocabulary:
         content = read_gguf(path)
         if isinstance(content, SentencePieceVocabulary):
             return content
+    if file_format == "tokenizer.json" and is_metaspace(JsonTokenizer(path).content):
+        return MetaspaceVocabulary.read(path)
     return ByteLevelVocabulary.read(path)

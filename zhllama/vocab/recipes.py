@@ -1,18 +1,19 @@
 """The recipes that extend a vocabulary, chosen by its kind: the only module that distinguishes the kinds.
 
-A third kind, such as a Metaspace tokenizer.json without a .model, needs a class that implements `Vocabulary`, a case in
-`read.read_vocabulary`, and a case in each of `extend_by_words`, `continue_training` and `joined_ids` here. Audit, pruning,
-proof and folder are written over the protocol and need none.
+Another kind needs a class that implements `Vocabulary`, a case in `read.read_vocabulary`, and a case in each of
+`extend_by_words`, `continue_training` and `joined_ids` here. Audit, pruning, proof and folder are written over the protocol
+and need none. A Metaspace base is extended by SentencePiece's recipes, through its pieces as a SentencePiece model.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zhllama.characters import Charset
 from zhllama.errors import InputError, OptionError
 from zhllama.vocab import byte_level_recipes, continued, merge
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
+from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary
 from zhllama.vocab.prune import pruned
 from zhllama.vocab.sentencepiece_trainer import Progress
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
@@ -56,8 +57,8 @@ class MergeOptions:
 
 def check_recipe(base: Vocabulary, recipe: Recipe) -> None:
     """OptionError where a recipe does not exist for the base's kind."""
-    if recipe == "chinese-llama" and base.kind == "byte-level":
-        message = "chinese-llama is for SentencePiece, and this base is byte-level"
+    if recipe == "chinese-llama" and base.kind != "sentencepiece":
+        message = f"chinese-llama is for SentencePiece, and this base is {base.kind}"
         raise OptionError("--recipe", message, "Take safe or continued")
 
 
@@ -66,6 +67,8 @@ def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOption
     check_recipe(base, options.recipe)
     if isinstance(base, ByteLevelVocabulary):
         return byte_level_recipes.safe(base, words, options.pad)
+    if isinstance(base, MetaspaceVocabulary):
+        return replace(merge.safe(base.model, words, options.pad), base=base)
     assert isinstance(base, SentencePieceVocabulary)
     recipe = merge.chinese_llama if options.recipe == "chinese-llama" else merge.safe
     return recipe(base, words, options.pad)
@@ -105,11 +108,13 @@ def continue_training(
         return byte_level_recipes.continued(
             base, runs, add, words, prior, options.cover, options.pad, progress=progress
         )
-    assert isinstance(base, SentencePieceVocabulary)
-    return continued.continued(
-        base, runs, base.size + add, words, prior, options.coverage, options.cover, options.pad,
+    model = base.model if isinstance(base, MetaspaceVocabulary) else base
+    assert isinstance(model, SentencePieceVocabulary)
+    merged = continued.continued(
+        model, runs, base.size + add, words, prior, options.coverage, options.cover, options.pad,
         progress=progress,
     )  # fmt: skip
+    return replace(merged, base=base)
 
 
 def joined_ids(merge: Merge[Vocabulary]) -> list[tuple[int, ...]]:
@@ -117,8 +122,9 @@ def joined_ids(merge: Merge[Vocabulary]) -> list[tuple[int, ...]]:
     vocabulary = merge.vocabulary
     if isinstance(vocabulary, ByteLevelVocabulary):
         return byte_level_recipes.joined_ids(vocabulary, merge.added)
-    assert isinstance(vocabulary, SentencePieceVocabulary)
-    return continued.joined_ids(vocabulary, merge.added)
+    model = vocabulary.model if isinstance(vocabulary, MetaspaceVocabulary) else vocabulary
+    assert isinstance(model, SentencePieceVocabulary)
+    return continued.joined_ids(model, merge.added)
 
 
 def merge_vocabulary(

@@ -1,5 +1,8 @@
 """Opens the text of a tokenizer.json for measuring, packing and training: nothing is cut off, padded or left to chance."""
 
+import json
+from typing import Any
+
 from tokenizers import Tokenizer
 
 
@@ -18,3 +21,17 @@ def without_limits(tokenizer: Tokenizer) -> Tokenizer:
     if getattr(tokenizer.model, "dropout", None):
         tokenizer.model.dropout = None
     return tokenizer
+
+
+def inside_a_text(content: str) -> str:
+    """The same tokenizer.json without the space that `add_prefix_space` puts before a text: for parts of a longer text."""
+    raw = json.loads(content)
+    return json.dumps({**raw, "pre_tokenizer": _without_prefix(raw.get("pre_tokenizer"))}, ensure_ascii=False)
+
+
+def _without_prefix(step: Any) -> Any:
+    if not isinstance(step, dict):
+        return step
+    if "pretokenizers" in step:
+        return {**step, "pretokenizers": [_without_prefix(part) for part in step["pretokenizers"]]}
+    return {**step, "add_prefix_space": False} if step.get("type") == "ByteLevel" else step

@@ -1,4 +1,4 @@
-"""What every extensible vocabulary can do; SentencePiece and byte-level BPE each implement it."""
+"""What every extensible vocabulary can do; SentencePiece, byte-level BPE and Metaspace BPE each implement it."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 if TYPE_CHECKING:
     from zhllama.vocab.folder_settings import FolderSettings
 
-Kind = Literal["sentencepiece", "byte-level"]
+Kind = Literal["sentencepiece", "byte-level", "metaspace"]
 PieceKind = Literal[
     "normal", "unknown", "control", "user", "unused", "byte"
 ]  # SentencePiece's names, in its order

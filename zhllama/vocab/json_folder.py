@@ -1,4 +1,4 @@
-"""The folder of an extended byte-level vocabulary: its tokenizer.json, and the settings that the base's folder has."""
+"""The folder of an extended tokenizer.json, and the settings that the base's folder has."""
 
 import json
 from collections.abc import Mapping

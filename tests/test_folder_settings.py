@@ -1,0 +1,387 @@
+"""A base in a folder is what AutoTokenizer makes of it: its added tokens, their flags, its settings and its templates."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sentencepiece import SentencePieceTrainer
+
+from tests.model_toys import base_vocabulary
+from tests.test_byte_level_vocabulary import trained
+from zhllama.errors import InputError
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
+from zhllama.vocab.audit import Audit
+from zhllama.vocab.folder import id_map
+from zhllama.vocab.proof import audit_file
+from zhllama.vocab.read import read_vocabulary
+from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
+from zhllama.vocab.reload import auto_tokenizer
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.vocabulary import Recipe
+
+WORDS = ["中国", "人工智能", "科学", "的"]
+EN = ["The people of the village", "in 1827, 25 people", "def f(x):\n    return x"] * 4
+TEXTS = [  # with special tokens at every place
+    "one</s>two",
+    "a [INST] Hi",
+    "<|im_start|> Hi<|im_end|>\nb",
+    "x<s>Hi",
+    "A<tool> B",
+    "A <pad> B",
+    "q<image> r",
+]
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def token(text: str, **flags: bool) -> dict[str, Any]:
+    plain = dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word"), False)
+    return {"content": text, "special": True, **plain, **flags}
+
+
+def chatml(
+    folder: Path,
+    change: Change = lambda config: None,
+    first: int = 600,
+    content: bytes | None = None,
+    **files: Any,
+) -> Path:
+    """A ChatML model's tokenizer on 600 pieces, as finetuned models have it; the path of its .model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.model").write_bytes(content or base_vocabulary().content)
+    decoder = {
+        "0": "<unk>",
+        "1": "<s>",
+        "2": "</s>",
+        str(first): "<|im_end|>",
+        str(first + 1): "<|im_start|>",
+    }
+    config: dict[str, Any] = {
+        "tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "bos_token": "<s>", "eos_token": "<|im_end|>",
+        "unk_token": "<unk>", "pad_token": "</s>", "padding_side": "left", "model_max_length": 4096, "chat_template": TEMPLATE,
+        "added_tokens_decoder": {id: token(text) for id, text in decoder.items()},
+    }  # fmt: skip
+    change(config)
+    for name, content in {"tokenizer_config.json": config, **files}.items():
+        if content is not None:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(
+                content if isinstance(content, str) else json.dumps(content), encoding="utf-8"
+            )
+    return folder / "tokenizer.model"
+
+
+def merged(source: Path, out: Path, recipe: Recipe = "safe", **options: Any) -> Audit:
+    """Extend the vocabulary of a file into `out` as merge-vocab does, and audit what was written."""
+    base = read_vocabulary(source)
+    lines = [*EN, *WORDS] * 99 if recipe == "continued" or options.get("prune") else None
+    merge = merge_vocabulary(base, MergeOptions(recipe, **options), WORDS, lines)
+    files = merge.vocabulary.transformers_files(source, merge.base_ids if merge.removed else None, merge.pad)
+    for name, content in {**files, **id_map(merge)}.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+    written = out / ("tokenizer.model" if "tokenizer.model" in files else "tokenizer.json")
+    return audit_file(written, base, {"zh": WORDS, "en": EN}, recipe, fuzz=200)
+
+
+def broken(audit: Audit) -> list[str]:
+    return [f"{promise.name}: {promise.detail}" for promise in audit.promises if not promise.kept]
+
+
+def row(audit: Audit) -> str:
+    return next(promise.detail for promise in audit.promises if promise.name == "special and added tokens")
+
+
+def auto(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def flags(tokenizer: Any) -> dict[int, str]:
+    return {id: repr(token) for id, token in tokenizer.added_tokens_decoder.items()}
+
+
+def _drop(*keys: str) -> Change:
+    return lambda config: [config.pop(key) for key in keys]
+
+
+def _more(config: dict[str, Any]) -> None:
+    config["added_tokens_decoder"] |= {
+        "602": token("<tool>", special=False), "603": token("<pad>", lstrip=True, rstrip=True),
+        "2": token("</s>", rstrip=True),
+    }  # fmt: skip
+    config |= {
+        "additional_special_tokens": ["<x1>", "<x2>"],
+        "image_token": "<image>",
+        "truncation_side": "left",
+    }
+
+
+def _two_templates(config: dict[str, Any]) -> None:
+    config["chat_template"] = [
+        {"name": "default", "template": TEMPLATE}, {"name": "tool_use", "template": "T" + TEMPLATE},
+    ]  # fmt: skip
+
+
+NAMES = {"eos_token": token("<|im_end|>"), "pad_token": "[PAD]"}
+FOLDERS: dict[str, tuple[Change, dict[str, Any]]] = {
+    "chatml": (lambda config: None, {}),
+    "legacy": (lambda config: config.update(legacy=True), {}),
+    "no legacy": (_drop("legacy"), {}),
+    "LlamaTokenizerFast": (lambda config: config.update(tokenizer_class="LlamaTokenizerFast"), {}),
+    "no prefix": (lambda config: config.update(add_prefix_space=False), {}),
+    "flags and extra tokens": (_more, {}),
+    "added_tokens.json": (
+        _drop("added_tokens_decoder"), {"added_tokens.json": {"<|im_end|>": 600, "<|im_start|>": 601}},
+    ),
+    "special_tokens_map.json": (_drop("added_tokens_decoder", "eos_token", "pad_token"), {"special_tokens_map.json": NAMES}),
+    "eos after a text": (lambda config: config.update(add_eos_token=True), {}),
+    "no bos": (lambda config: config.update(add_bos_token=False), {}),
+    "template file": (_drop("chat_template"), {"chat_template.jinja": "J" + TEMPLATE}),
+    "further templates": (
+        _drop("chat_template"), {"chat_template.jinja": TEMPLATE, "additional_chat_templates/tool_use.jinja": "T" + TEMPLATE},
+    ),
+    "template list": (_two_templates, {}),
+    "literal specials": (lambda config: config.update(split_special_tokens=True), {}),
+    "clean up": (lambda config: config.update(clean_up_tokenization_spaces=True), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_folder_is_carried_over(kind: str, tmp_path: Path) -> None:
+    change, files = FOLDERS[kind]
+    source = chatml(tmp_path / "base", change, **files)
+    assert broken(merged(source, tmp_path / "out")) == []
+    old, new = auto(tmp_path / "base"), auto(tmp_path / "out")
+    first = max(old.added_tokens_decoder) + 1
+    assert flags(new) == flags(old) and new.convert_tokens_to_ids("中国") == first
+    assert [new(text).input_ids for text in TEXTS] == [old(text).input_ids for text in TEXTS]
+    assert new.special_tokens_map == old.special_tokens_map and new.chat_template == old.chat_template
+    for name in (
+        "padding_side",
+        "truncation_side",
+        "model_max_length",
+        "model_input_names",
+        "split_special_tokens",
+    ):
+        assert getattr(new, name) == getattr(old, name), name
+    assert new.clean_up_tokenization_spaces == old.clean_up_tokenization_spaces
+    again = load_any_tokenizer(tmp_path / "base")  # our own reader knows the added tokens too
+    assert again.size == first and load_any_tokenizer(tmp_path / "out").size == len(new)
+
+
+def test_space_after_special_tokens(tmp_path: Path, embedded: SentencePieceVocabulary) -> None:
+    """Issue 17, items 1 and 6, on LLaMA's vocabulary: `legacy: false` puts no ▁ after a special token, and a space there is one."""
+    source = chatml(tmp_path / "base", first=32_000, content=embedded.content)
+    assert broken(merged(source, tmp_path / "out")) == []
+    tokenizer = auto(tmp_path / "out")
+    assert tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>", "中国"]) == [32_000, 32_001, 32_002]
+    assert tokenizer.tokenize("one</s>two") == ["▁one", "</s>", "two"]
+    assert tokenizer.tokenize("<|im_start|> Hi") == ["<|im_start|>", "▁Hi"]
+    assert tokenizer.tokenize("  Hi") == ["▁▁", "▁Hi"]  # SentencePiece's; LlamaTokenizer loses a space
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("no class", _drop("tokenizer_class")),
+        ("unknown class", lambda config: config.update(tokenizer_class="FooTokenizer")),
+        (
+            "remote code",
+            lambda config: config.update(
+                auto_map={"AutoTokenizer": ["evil.Tokenizer", None]}, tokenizer_class="E"
+            ),
+        ),
+    ],
+)
+def test_what_auto_tokenizer_cannot_read_is_reported(kind: str, change: Change, tmp_path: Path) -> None:
+    audit = merged(chatml(tmp_path / "base", change), tmp_path / "out")
+    assert broken(audit) == [] and "so it was read as LlamaTokenizer" in row(audit)
+    new = auto(tmp_path / "out")
+    assert new.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>", "中国"]) == [600, 601, 602]
+    assert new("one").input_ids == [1, *read_vocabulary(tmp_path / "base/tokenizer.model").encode(["one"])[0]]
+
+
+def test_new_ids_come_behind_gaps(tmp_path: Path) -> None:
+    def gap(config: dict[str, Any]) -> None:
+        config["added_tokens_decoder"]["607"] = config["added_tokens_decoder"].pop("601")
+
+    source = chatml(tmp_path / "base", gap)
+    audit = merged(source, tmp_path / "out")
+    assert broken(audit) == []
+    assert (
+        "other ids than AutoTokenizer does, as <|im_start|> 607; 6 ids before 608 belong to no token"
+        in row(audit)
+    )
+    new = auto(tmp_path / "out")
+    assert new.convert_tokens_to_ids(["<|im_start|>", "中国"]) == [601, 608]
+
+
+@pytest.mark.parametrize("recipe", ["chinese-llama", "safe", "continued"])
+def test_recipes(recipe: Recipe, tmp_path: Path) -> None:
+    options = {"add": 10, "prior": 0.0} if recipe == "continued" else {"pad": True}
+    audit = merged(chatml(tmp_path / "base"), tmp_path / "out", recipe, **options)
+    assert broken(audit) == [] and "special and added tokens" in [promise.name for promise in audit.promises]
+    new = auto(tmp_path / "out")
+    assert new.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"]) == [600, 601]
+    assert new.pad_token == ("</s>" if recipe == "continued" else "[PAD]") and new.eos_token == "<|im_end|>"
+    assert new("Hi").input_ids[0] == 1
+
+
+def test_pruned(tmp_path: Path) -> None:
+    audit = merged(chatml(tmp_path / "base", _more), tmp_path / "out", prune=True, size=500)
+    assert broken(audit) == [] and audit.pruned > 90
+    new = auto(tmp_path / "out")
+    kept = json.loads((tmp_path / "out/id_map.json").read_text(encoding="utf-8"))["kept"]
+    for id, text in ((600, "<|im_end|>"), (601, "<|im_start|>"), (606, "<x2>")):
+        assert kept[new.convert_tokens_to_ids(text)] == id
+    assert new("Hi").input_ids[0] == new.bos_token_id == kept.index(1)
+
+
+def test_the_audit_sees_what_was_lost(tmp_path: Path) -> None:
+    source = chatml(tmp_path / "base")
+    merged(source, tmp_path / "out")
+    path = tmp_path / "out/tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+
+    def changed(**settings: Any) -> str:
+        path.write_text(json.dumps(config | settings), encoding="utf-8")
+        audit = audit_file(
+            tmp_path / "out/tokenizer.model", read_vocabulary(source), {"en": EN}, "safe", fuzz=0
+        )
+        assert [text.split(":")[0] for text in broken(audit)] == ["special and added tokens"]
+        return row(audit)
+
+    assert changed(eos_token="</s>").startswith("eos_token is '</s>' and not '<|im_end|>'")
+    assert changed(padding_side="right").startswith("padding_side is 'right' and not 'left'")
+    assert "a conversation is rendered differently" in changed(chat_template="{{ messages }}")
+    assert changed(model_max_length=9).startswith("model_max_length is 9 and not 4096")
+
+
+def test_stale_model_beside_another_vocabulary(tmp_path: Path) -> None:
+    source = chatml(tmp_path / "base")
+    merged(source, tmp_path / "out")
+    (tmp_path / "out/tokenizer.model").write_bytes(base_vocabulary().content)
+    with pytest.raises(InputError, match="is not the vocabulary that AutoTokenizer reads from its folder: '"):
+        read_vocabulary(tmp_path / "out/tokenizer.model")
+
+
+@pytest.mark.parametrize(
+    "content", ['{"<x>": "y"}', '{"<x>": -1}', '{"<x>": 99999999999}', "[]", '{"<x>": true}']
+)
+def test_broken_added_tokens(content: str, tmp_path: Path) -> None:
+    source = chatml(tmp_path / "base", **{"added_tokens.json": content})
+    with pytest.raises(InputError, match=r"added_tokens\.json"):
+        read_vocabulary(source)
+
+
+def byte_level(
+    folder: Path, raw_change: Change = lambda raw: None, config: dict[str, Any] | None = None, **files: Any
+) -> Path:
+    """A small byte-level base, like SmolLM2; the path of its tokenizer.json."""
+    folder.mkdir(parents=True)
+    raw: dict[str, Any] = json.loads(trained("smollm2").to_str())
+    raw_change(raw)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", **(config or {})}
+    for name, content in {"tokenizer.json": raw, "tokenizer_config.json": settings, **files}.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder / "tokenizer.json"
+
+
+BYTE_LEVEL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "config adds tokens": ({"added_tokens_decoder": {"700": token("<|im_end|>"), "701": token("<tool>", special=False)}}, {}),
+    "added_tokens.json": ({"eos_token": "<|im_end|>"}, {"added_tokens.json": {"<|im_end|>": 700, "<|im_start|>": 701}}),
+    "special_tokens_map.json": ({}, {"special_tokens_map.json": {"pad_token": "[PAD]", "eos_token": "<|im_end|>"}}),
+    "named only": ({"pad_token": "<pad>", "eos_token": "<|im_end|>", "extra_special_tokens": ["<x1>"]}, {}),
+    "flags": ({"added_tokens_decoder": {"0": token("<|endoftext|>", rstrip=True), "700": token("<m>", lstrip=True)}}, {}),
+    "an ordinary token": ({"pad_token": "!"}, {}),
+    "settings": ({"padding_side": "left", "model_max_length": 9, "clean_up_tokenization_spaces": True}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("prune", [False, True])
+@pytest.mark.parametrize("kind", BYTE_LEVEL)
+def test_byte_level_folder_is_carried_over(kind: str, prune: bool, tmp_path: Path) -> None:
+    config, files = BYTE_LEVEL[kind]
+    source = byte_level(tmp_path / "base", config=config, **files)
+    audit = merged(source, tmp_path / "out", **({"prune": True, "size": 680} if prune else {}))
+    assert broken(audit) == []
+    old, new = auto(tmp_path / "base"), auto(tmp_path / "out")
+    assert [flags(new)[i] for i in sorted(flags(new))] == [flags(old)[i] for i in sorted(flags(old))]
+    assert new.special_tokens_map == old.special_tokens_map
+    if not prune:
+        assert flags(new) == flags(old) and len(new) > len(old) == load_any_tokenizer(tmp_path / "base").size
+        texts = ["a<|im_end|>b <tool> c", "x <m> y<|endoftext|>  z", "one[PAD]two<pad>", "why! not"]
+        assert new(texts).input_ids == old(texts).input_ids
+
+
+def test_stored_limits_cut_nothing(tmp_path: Path) -> None:
+    """Issue 17, item 3: the limits of a tokenizer.json are switched off wherever text is measured, and written on."""
+
+    def limits(raw: dict[str, Any]) -> None:
+        raw["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+        raw["padding"] = {
+            "strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+            "pad_token": "<|endoftext|>",
+        }  # fmt: skip
+        raw["model"]["dropout"] = 0.9
+
+    plain, limited = byte_level(tmp_path / "plain"), byte_level(tmp_path / "limited", limits)
+    texts = ["The people of the village " * 9, "short"]
+    expected = load_any_tokenizer(plain).encode(texts)
+    assert [len(ids) > 8 for ids in expected] == [True, False]
+    assert (
+        load_any_tokenizer(limited).encode(texts)
+        == load_any_tokenizer(limited).encode_inside(texts)
+        == expected
+    )
+    assert (
+        read_vocabulary(limited).encode(texts) == read_vocabulary(limited).encode_by_merges(texts) == expected
+    )
+    assert auto_tokenizer(limited.parent).encode(texts[0], add_special_tokens=False).ids == expected[0]
+    assert broken(merged(limited, tmp_path / "out")) == []
+    written = json.loads((tmp_path / "out/tokenizer.json").read_text(encoding="utf-8"))
+    stored = json.loads(limited.read_text(encoding="utf-8"))
+    assert [written[key] for key in ("truncation", "padding")] == [
+        stored[key] for key in ("truncation", "padding")
+    ]
+
+
+def test_prefix_space(tmp_path: Path) -> None:
+    """Issue 17, item 8: `add_prefix_space` of GPT-2's kind is no normalizer, and no piece is dead because of it."""
+
+    def prefix(raw: dict[str, Any]) -> None:
+        raw["pre_tokenizer"] = {
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": True,
+            "use_regex": True,
+        }
+
+    source = byte_level(tmp_path / "base", prefix)
+    audit = merged(source, tmp_path / "safe")
+    assert broken(audit) == [] and audit.added >= len(WORDS)
+    assert broken(merged(source, tmp_path / "continued", "continued", add=10, prior=0.0)) == []
+    tokenizer = load_any_tokenizer(tmp_path / "safe")
+    assert tokenizer.encode_inside(["科学"]) == [[auto(tmp_path / "safe").convert_tokens_to_ids("ç§ĳåŃ¦")]]
+
+
+def test_no_begin_of_text(tmp_path: Path) -> None:
+    """Issue 17, item 8: a model without BOS is written without one."""
+    made = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["the people of the village"] * 9), model_writer=made, vocab_size=300, model_type="bpe",
+        byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, bos_id=-1, minloglevel=2,
+        hard_vocab_limit=False,
+    )  # fmt: skip
+    (tmp_path / "bare.model").write_bytes(made.getvalue())
+    assert broken(merged(tmp_path / "bare.model", tmp_path / "safe")) == []
+    merged(tmp_path / "bare.model", tmp_path / "published", "chinese-llama")
+    expected = read_vocabulary(tmp_path / "safe/tokenizer.model").encode(["the people"])[0]
+    for name in ("safe", "published"):
+        assert auto(tmp_path / name)("the people").input_ids == expected
