@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from sentencepiece import SentencePieceTrainer
 
-from tests.model_toys import base_vocabulary
+from tests.model_toys import base_vocabulary, write_model
 from tests.test_byte_level_vocabulary import trained
-from zhllama.errors import InputError
-from zhllama.vocab.any_tokenizer import load_any_tokenizer
+from zhllama.errors import InputError, OptionError
+from zhllama.model.grow import grow
+from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
 from zhllama.vocab.audit import Audit
 from zhllama.vocab.folder import id_map
 from zhllama.vocab.proof import audit_file
@@ -385,3 +388,147 @@ def test_no_begin_of_text(tmp_path: Path) -> None:
     expected = read_vocabulary(tmp_path / "safe/tokenizer.model").encode(["the people"])[0]
     for name in ("safe", "published"):
         assert auto(tmp_path / name)("the people").input_ids == expected
+
+
+def saved_without_model(folder: Path, kind: str) -> Path:
+    """A folder whose only vocabulary is a tokenizer.json in SentencePiece's spelling; the path of that."""
+    from transformers import AutoTokenizer
+
+    if kind == "our own, saved again":
+        merged(chatml(folder / "first"), folder / "safe")
+        auto(folder / "safe").save_pretrained(folder / "base")
+    else:
+        source = chatml(folder / "first")
+        AutoTokenizer.from_pretrained(source.parent).save_pretrained(folder / "base")
+    if kind == "as Gemma's":
+        path = folder / "base/tokenizer.json"
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        split = {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        }
+        raw |= {
+            "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            "pre_tokenizer": split,
+        }
+        path.write_text(json.dumps(raw), encoding="utf-8")
+        config = json.loads((folder / "base/tokenizer_config.json").read_text(encoding="utf-8"))
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        (folder / "base/tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert not (folder / "base/tokenizer.model").exists()
+    return tokenizer_file(folder / "base")
+
+
+@pytest.mark.parametrize("kind", ["our own, saved again", "as LlamaTokenizer saves it", "as Gemma's"])
+def test_metaspace(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = saved_without_model(tmp_path, kind)
+    monkeypatch.setitem(globals(), "WORDS", ["上海", "大学生", "历史", "人工", "上"])
+    base = read_vocabulary(source)
+    for recipe, options in (
+        ("safe", {"pad": True}),
+        ("continued", {"add": 12, "prior": 0.0}),
+        ("safe", {"prune": True, "size": 500}),
+    ):
+        out = tmp_path / f"{recipe}{len(options)}"
+        audit = merged(source, out, recipe, **options)  # type: ignore[arg-type]
+        assert broken(audit) == [] and audit.kind == base.kind == "metaspace" and audit.added > 0
+        if "prune" not in options:
+            assert auto(out)(TEXTS).input_ids == auto(source.parent)(TEXTS).input_ids
+    with pytest.raises(OptionError, match="chinese-llama is for SentencePiece, and this base is metaspace"):
+        merged(source, tmp_path / "published", "chinese-llama")
+
+
+def test_vocab_and_merges(tmp_path: Path) -> None:
+    """GPT-2's files: the class in the config says how text is split, and without one nothing is guessed."""
+    path = byte_level(tmp_path / "whole")
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps(raw["model"]["vocab"]), encoding="utf-8")
+    (folder / "merges.txt").write_text(
+        "".join(f"{a} {b}\n" for a, b in raw["model"]["merges"]), encoding="utf-8"
+    )
+    with pytest.raises(InputError, match="names no tokenizer class"):
+        read_vocabulary(tokenizer_file(folder))
+    names = {f"{role}_token": "<|endoftext|>" for role in ("bos", "eos", "unk")}
+    config = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "added_tokens_decoder": {"700": token("<|im_end|>")},
+        **names,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    source = tokenizer_file(folder)
+    assert source.name == "vocab.json" and load_any_tokenizer(folder).size == 701
+    for recipe, options in (
+        ("safe", {}),
+        ("continued", {"add": 9, "prior": 0.0}),
+        ("safe", {"prune": True, "size": 680}),
+    ):
+        assert broken(merged(source, tmp_path / f"{recipe}{len(options)}", recipe, **options)) == []  # type: ignore[arg-type]
+    assert auto(tmp_path / "safe0")(EN).input_ids == auto(folder)(EN).input_ids
+
+
+def chatml_model(folder: Path, rows: int = 602, change: Change = lambda config: None) -> Path:
+    """A two-layer model whose tokenizer folder adds the ChatML tokens 600 and 601."""
+    write_model(folder, rows=rows)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    chatml(folder, change)
+    return folder
+
+
+@pytest.mark.parametrize("rows", [602, 768])
+@pytest.mark.parametrize("prune", [False, True])
+def test_grow_keeps_the_rows_of_added_tokens(prune: bool, rows: int, tmp_path: Path) -> None:
+    model = chatml_model(tmp_path / "model", rows)
+    assert (
+        broken(
+            merged(
+                model / "tokenizer.model", tmp_path / "out", **({"prune": True, "size": 560} if prune else {})
+            )
+        )
+        == []
+    )
+    grown = grow(model, tmp_path / "out", tmp_path / "grown")
+    before, after = (
+        load_file(f / "model.safetensors")["lm_head.weight"] for f in (model, tmp_path / "grown")
+    )
+    new = auto(tmp_path / "grown")
+    for id, text in ((600, "<|im_end|>"), (601, "<|im_start|>"), (2, "</s>")):
+        assert torch.equal(after[new.convert_tokens_to_ids(text)], before[id])
+    assert grown.rows == len(after) >= len(new) and new.eos_token == "<|im_end|>"
+    assert grown.spare_taken == (grown.n_new if rows > 602 and not prune else 0)
+
+
+def test_grow_compares_ids_with_rows(tmp_path: Path) -> None:
+    model = chatml_model(tmp_path / "model", 602)
+    merged(model / "tokenizer.model", tmp_path / "out")
+    bare = (
+        tmp_path / "bare"
+    )  # as zhllama wrote it before it read added tokens: Chinese pieces have the ids 600 and on
+    bare.mkdir()
+    (bare / "base.model").write_bytes(base_vocabulary().content)
+    merged(bare / "base.model", tmp_path / "overlapping")
+    with pytest.raises(InputError, match="does not fit the model: id 600 is b'"):
+        grow(model, tmp_path / "overlapping", tmp_path / "grown")
+
+    def swap(config: dict[str, Any]) -> None:
+        decoder = config["added_tokens_decoder"]
+        decoder["600"], decoder["601"] = decoder["601"], decoder["600"]
+
+    with pytest.raises(
+        InputError, match=r"id 600 is <\|im_end\|> there and <\|im_start\|> in the model's own"
+    ):
+        grow(chatml_model(tmp_path / "swapped", 602, swap), tmp_path / "out", tmp_path / "grown")
+    with pytest.raises(InputError, match=r"has 602 ids and only 601 rows: <\|im_start\|> has none"):
+        grow(chatml_model(tmp_path / "short", 601), tmp_path / "out", tmp_path / "grown")
+
+
+def test_grow_takes_no_row_that_a_config_uses(tmp_path: Path) -> None:
+    """The tokenizer has lost its added tokens, and only the config still says that row 600 ends a turn."""
+    model = write_model(tmp_path / "model", rows=768, eos_token_id=600)
+    merged(model / "tokenizer.model", tmp_path / "out")
+    with pytest.raises(InputError, match="uses id 600 as eos_token_id, and its tokenizer has only 600 ids"):
+        grow(model, tmp_path / "out", tmp_path / "grown")

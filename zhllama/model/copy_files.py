@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from zhllama.vocab.folder_settings import TEMPLATES
+
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -22,6 +24,9 @@ def copy_tokenizer(source: Path, out: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
+    for template in sorted((source / TEMPLATES).glob("*.jinja")):
+        (out / TEMPLATES).mkdir(exist_ok=True)
+        shutil.copyfile(template, out / TEMPLATES / template.name)
 
 
 def copy_missing(source: Path, out: Path, patterns: Sequence[str] = OTHER_FILES) -> None:

@@ -9,10 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from zhllama.errors import InputError, MissingPackage, OutputError
-from zhllama.io.json import read_object
+from zhllama.io.json import as_object, parse_json
 from zhllama.model.load import load_transformers_tokenizer, read_model_config
 from zhllama.model.weight_files import Weights, read_weights
-from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.any_tokenizer import JsonTokenizer, tokenizer_file
+from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary, is_metaspace
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.vocabulary import PieceKind
 
 Quantization = Literal["f16", "q8_0", "q4_0"]
@@ -180,8 +182,13 @@ def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabul
         id: (token.content.encode(), 3 if token.special else 4)
         for id, token in tokenizer.added_tokens_decoder.items()
     }
-    if (folder / "tokenizer.model").is_file():
-        model = SentencePieceVocabulary.read(folder / "tokenizer.model")
+    path = folder / "tokenizer.model"
+    model = None
+    if path.is_file():
+        model = in_its_folder(SentencePieceVocabulary.read(path), path)
+    elif is_metaspace(content := JsonTokenizer(tokenizer_file(folder)).content):
+        model = MetaspaceVocabulary.read(tokenizer_file(folder)).model
+    if model is not None:
         if model.algorithm != "bpe":
             raise InputError(folder, f"has a {model.algorithm} vocabulary", "Omit --gguf")
         pieces = {id: (piece.text.encode(), TYPES[piece.kind]) for id, piece in enumerate(model.pieces)}
@@ -196,7 +203,7 @@ def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabul
             None,
             model.normalizer.add_dummy_prefix,
         )
-    raw = read_object(folder / "tokenizer.json")
+    raw = as_object(parse_json(content, folder), folder)
     split = _split(raw.get("pre_tokenizer") or {})
     if split is None:
         raise InputError(folder, "has a pre-tokenizer that llama.cpp does not know", "Omit --gguf")

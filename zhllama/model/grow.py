@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grown:
-    """Counts of the grown matrices: retained old rows, new rows, all rows, padding rows; and the row initialization."""
+    """Counts of the grown matrices: retained old rows, new rows, all rows, padding rows; and the row initialization.
+
+    `spare_taken` of the new rows were rows of the model that belonged to no id.
+    """
 
     n_old: int
     n_new: int
@@ -39,6 +42,7 @@ class Grown:
     tied: bool
     init: str
     rewritten: list[str]
+    spare_taken: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class GrowthPlan:
     old_ids: Sequence[int]
     pruned: bool
     rows: int
+    old_rows: int
 
     @property
     def n_old(self) -> int:
@@ -99,9 +104,13 @@ def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Gro
     old_rows = weights.tensors[matrices.input].shape[0]
     old, new = load_any_tokenizer(folder), load_any_tokenizer(tokenizer)
     if old.size > old_rows:
+        lacking = old.name(old_rows) or f"id {old_rows}"
         raise InputError(
-            folder, f"has {old.size:,} ids and only {old_rows:,} rows", "Put the model's own tokenizer there"
+            folder,
+            f"has {old.size:,} ids and only {old_rows:,} rows: {lacking} has none",
+            "Put the model's own tokenizer there, or give its added tokens rows (resize_token_embeddings)",
         )
+    _refuse_unnamed_rows(folder, old.size, min(old_rows, new.size))
     base_ids = base_ids_of(tokenizer, old.size)
     pruned = base_ids is not None
     old_ids = range(old.size) if base_ids is None else base_ids
@@ -111,7 +120,23 @@ def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Gro
     # A model's padding rows beyond its ids stay, except under a pruned vocabulary.
     rows = new.size if pruned else max(new.size, old_rows)
     rows += -rows % pad_rows_to
-    return GrowthPlan(folder, tokenizer, weights, matrices, old, new, old_ids, pruned, rows)
+    return GrowthPlan(folder, tokenizer, weights, matrices, old, new, old_ids, pruned, rows, old_rows)
+
+
+def _refuse_unnamed_rows(folder: Path, size: int, end: int) -> None:
+    """Refuse to take the row of an id that the model's configs use and its tokenizer does not name.
+
+    Rows from `size` to `end` belong to no token of the model's tokenizer, and new tokens would take them.
+    """
+    for name in ("config.json", "generation_config.json"):
+        config = read_object(folder / name) if (folder / name).is_file() else {}
+        for key, value in config.items():
+            ids = (value if isinstance(value, list) else [value]) if key.endswith("_token_id") else []
+            used = next((id for id in ids if type(id) is int and size <= id < end), None)
+            if used is not None:
+                message = f"uses id {used} as {key}, and its tokenizer has only {size:,} ids"
+                remedy = "Name that token in the folder's added_tokens.json, so that its row is retained"
+                raise InputError(folder / name, message, remedy)
 
 
 def grow(
@@ -152,6 +177,7 @@ def grow(
         plan.matrices.output is None,
         init,
         rewritten,
+        0 if plan.pruned else min(plan.n_new, plan.old_rows - plan.n_old),
     )
 
 

@@ -14,7 +14,7 @@ from zhllama.pretrained import open_adapter, open_causal, open_config, open_toke
 if TYPE_CHECKING:
     import torch
 
-VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model")
+VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 class OpenedModel(NamedTuple):

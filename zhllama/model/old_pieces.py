@@ -35,7 +35,7 @@ def _byte_ids(old: AnyTokenizer) -> dict[int, int]:
 
 
 def check_extends(old: AnyTokenizer, new: AnyTokenizer, old_ids: Sequence[int], where: Path) -> None:
-    """Refuse a new tokenizer unless its id i has the surface of the old id `old_ids[i]`."""
+    """Refuse a new tokenizer unless its id i has the surface, or is the special token, of the old id `old_ids[i]`."""
     if new.size < len(old_ids):
         raise InputError(
             where,
@@ -48,5 +48,15 @@ def check_extends(old: AnyTokenizer, new: AnyTokenizer, old_ids: Sequence[int], 
                 where,
                 f"does not fit the model: id {id} is {new.surface(id)!r} there and "
                 f"{old.surface(old_id)!r} in the model's own tokenizer",
+                "Give one built from that",
+            )
+        if (
+            not new.surface(id)
+            and None not in (names := (new.name(id), old.name(old_id)))
+            and names[0] != names[1]
+        ):
+            raise InputError(
+                where,
+                f"does not fit the model: id {id} is {names[0]} there and {names[1]} in the model's own tokenizer",
                 "Give one built from that",
             )

@@ -11,7 +11,7 @@ from zhllama.errors import InputError
 from zhllama.hub import hub_file, is_hub_name
 from zhllama.io.files import open_regular, read_utf8, read_whole, unreadable
 from zhllama.io.gguf import MAGIC
-from zhllama.io.json import LARGEST
+from zhllama.io.json import LARGEST, read_object
 from zhllama.manifest import check_outputs
 from zhllama.vocab.byte_level_json import BYTE_OF
 from zhllama.vocab.folder_settings import read_folder_settings
@@ -19,7 +19,15 @@ from zhllama.vocab.gguf import read_gguf
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.tekken import is_tekken, read_tekken
 from zhllama.vocab.tiktoken import is_rank_file, read_tiktoken
-from zhllama.vocab.tokenizer_config import named_token, named_tokens
+from zhllama.vocab.tokenizer_config import (
+    CONFIG,
+    MERGES,
+    VOCAB,
+    VOCABULARIES,
+    declared_tokens,
+    named_token,
+    named_tokens,
+)
 from zhllama.vocab.tokenizer_json import inside_a_text, open_tokenizer_json, without_limits
 from zhllama.vocab.vocabulary import SPACE
 
@@ -46,6 +54,9 @@ class AnyTokenizer(Protocol):
 
     def surface(self, id: int) -> bytes:
         """The UTF-8 bytes that a token stands for; empty for a special token."""
+
+    def name(self, id: int) -> str | None:
+        """A token as the vocabulary spells it; None for an id without one."""
 
     def begin_and_end(self, settings: Mapping[str, Any]) -> tuple[int | None, int | None]:
         """The ids of the tokens before and after a text, each None where there is none.
@@ -85,6 +96,10 @@ class SentencePieceTokenizer:
         if piece.kind == "byte":
             return bytes([int(piece.text[1:-1], 16)])
         return piece.text.replace(SPACE, " ").encode() if piece.kind in ("normal", "user") else b""
+
+    def name(self, id: int) -> str | None:
+        piece = self.model.pieces[id]
+        return None if piece.kind == "unused" else piece.text
 
     def begin_and_end(self, settings: Mapping[str, Any]) -> tuple[int | None, int | None]:
         bos, eos = (self._named_id(settings, role) for role in ("bos", "eos"))
@@ -126,8 +141,10 @@ class JsonTokenizer:
 
     @cached_property
     def size(self) -> int:
-        # get_vocab_size would not count gaps between ids, and a model has a row for each id up to the last.
-        return 1 + max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1)
+        # get_vocab_size would not count gaps between ids, and a model has a row for each id up to the last. An id that a
+        # file states has a row too, even where AutoTokenizer gives that token another id.
+        declared = declared_tokens(self.path.parent).values() if self.path.name in VOCABULARIES else ()
+        return 1 + max([*self.inner.get_vocab(with_added_tokens=True).values(), *declared], default=-1)
 
     @property
     def sentencepiece(self) -> None:
@@ -160,6 +177,10 @@ class JsonTokenizer:
             surfaces = {id: _byte_or_text(text) for text, id in plain.items()}
         return surfaces | added_surfaces
 
+    def name(self, id: int) -> str | None:
+        text: str | None = self.inner.id_to_token(id)
+        return None if text is not None and text.startswith("<unused_") else text
+
     def begin_and_end(self, settings: Mapping[str, Any]) -> tuple[int | None, int | None]:
         bos, eos = (self._id_of(named_token(settings, role)) for role in ("bos_token", "eos_token"))
         # A tokenizer may name a BOS that its post-processor does not put before a text.
@@ -183,9 +204,9 @@ def _byte_or_text(text: str) -> bytes:
     return text.removeprefix("##").replace(SPACE, " ").encode()
 
 
-Format = Literal["sentencepiece", "tokenizer.json", "tekken", "tiktoken", "gguf"]
+Format = Literal["sentencepiece", "tokenizer.json", "vocab.json", "tekken", "tiktoken", "gguf"]
 _IN_FOLDER = ("tokenizer.model", "tokenizer.json", "tekken.json")
-_READ = (*_IN_FOLDER, "*.tiktoken", "*.jinja", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "id_map.json")  # fmt: skip
+_READ = (*_IN_FOLDER, "vocab.json", "merges.txt", "*.tiktoken", "*.jinja", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "id_map.json")  # fmt: skip
 _KNOWN = "a SentencePiece .model, a tokenizer.json, a tekken.json, a .tiktoken rank file, a .gguf"
 
 
@@ -217,8 +238,14 @@ def tokenizer_file(name: str | Path) -> Path:
         for file in (*(path / file for file in _IN_FOLDER), *sorted(path.glob("*.tiktoken"))):
             if file.exists():
                 return file
+        if (path / VOCAB).exists() and (path / MERGES).exists():
+            return path / VOCAB
         names = ", ".join(_IN_FOLDER)
-        raise InputError(path, f"contains none of {names} or *.tiktoken", "Name a tokenizer's folder")
+        raise InputError(
+            path,
+            f"contains none of {names}, *.tiktoken, or {VOCAB} with {MERGES}",
+            "Name a tokenizer's folder",
+        )
     if not path.exists():
         raise InputError(path, "no such file", "Check the path")
     check_outputs([path])
@@ -237,6 +264,8 @@ def format_of(path: Path) -> Format:
     if head.startswith(MAGIC):
         return "gguf"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        if path.name == VOCAB and path.with_name(MERGES).is_file():
+            return "vocab.json"
         return "tekken" if is_tekken(read_whole(path)) else "tokenizer.json"
     if is_rank_file(head):
         return "tiktoken"
@@ -273,10 +302,31 @@ def _add_tokens_of_folder(tokenizer: Any, path: Path) -> None:
                 raise InputError(path, message, "Save the tokenizer again with AutoTokenizer")
 
 
+def _read_vocab_and_merges(path: Path) -> Any:
+    """The tokenizer that transformers makes of vocab.json and merges.txt; the class says how text is split."""
+    from tokenizers import Tokenizer as Inner
+
+    if not any(path.with_name(name).is_file() for name in (CONFIG, "config.json")):
+        message = f"names no tokenizer class, and {VOCAB} and {MERGES} alone do not say how text is split"
+        raise InputError(path, message, f"Put the model's {CONFIG} or config.json beside it")
+    settings = read_folder_settings(path)
+    backend = None if settings is None else getattr(settings.tokenizer, "_tokenizer", None)
+    if backend is None:
+        raise InputError(path, "is not read by a class of `tokenizers`", "Give a tokenizer.json")
+    ids = backend.get_vocab(with_added_tokens=True)
+    wrong = next((text for text, id in read_object(path).items() if ids.get(text) != id), None)
+    if wrong is not None:
+        message = f"is not what {type(settings.tokenizer).__name__} reads: {wrong!r} has the id {ids.get(wrong)} there"
+        raise InputError(path, message, f"Name another tokenizer_class in {CONFIG}")
+    return Inner.from_str(backend.to_str())
+
+
 def _read_inner(path: Path) -> Any:
     from tokenizers import Tokenizer as Inner
 
     format = format_of(path)
+    if format == "vocab.json":
+        return _read_vocab_and_merges(path)
     if format == "tekken":
         return read_tekken(path)
     if format == "tiktoken":

@@ -17,6 +17,7 @@ from zhllama.vocab.tokenizer_config import (
     CONFIG,
     NAMED,
     TEMPLATE,
+    VOCAB,
     VOCABULARIES,
     declared_tokens,
     read_settings,
@@ -131,7 +132,7 @@ def read_folder_settings(
     folder = path.parent
     if path.name not in VOCABULARIES:
         return None
-    if path.name != "vocab.json" and not any((folder / name).is_file() for name in (CONFIG, NAMED, ADDED)):
+    if path.name != VOCAB and not any((folder / name).is_file() for name in (CONFIG, NAMED, ADDED)):
         return None
     tokenizer, reread = _opened(folder, path, plain_ids)
     raw = read_settings(folder)

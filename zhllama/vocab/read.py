@@ -19,6 +19,6 @@ def read_vocabulary(path: Path) -> Vocabulary:
         content = read_gguf(path)
         if isinstance(content, SentencePieceVocabulary):
             return content
-    if file_format == "tokenizer.json" and is_metaspace(JsonTokenizer(path).content):
+    if file_format in ("tokenizer.json", "vocab.json") and is_metaspace(JsonTokenizer(path).content):
         return MetaspaceVocabulary.read(path)
     return ByteLevelVocabulary.read(path)

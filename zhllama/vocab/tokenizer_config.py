@@ -11,7 +11,8 @@ CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 NAMED = "special_tokens_map.json"  # names the special tokens in older folders, with or without a config
 ADDED = "added_tokens.json"  # {text: id}, in older folders
-VOCABULARIES = ("tokenizer.model", "tokenizer.json", "vocab.json")  # names that AutoTokenizer reads
+VOCAB, MERGES = "vocab.json", "merges.txt"  # byte-level BPE as GPT-2 has it
+VOCABULARIES = ("tokenizer.model", "tokenizer.json", VOCAB)  # names that AutoTokenizer reads
 LARGEST_ID = 10_000_000  # no model has more rows; a larger id in a file is a mistake, and gaps are filled
 
 
