@@ -124,7 +124,7 @@ def test_everything_that_is_promised(
     written = write(grown, folder, tmp_path)
     found = audit_file(written, base, {"zh": ZH, "en": EN}, "continued", fuzz=600)
     assert [p.name for p in found.promises if not p.kept] == []
-    assert len(found.promises) == 6 and found.joined is not None and found.joined.lines > 600
+    assert len(found.promises) == 7 and found.joined is not None and found.joined.lines > 600
     assert found.size == base.size + 400 and found.texts["zh"].tokens < 0.8 * found.texts["zh"].base_tokens
     assert found.texts["en"].tokens == found.texts["en"].base_tokens
 

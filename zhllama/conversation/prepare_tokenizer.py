@@ -10,10 +10,15 @@ from zhllama.errors import InputError
 from zhllama.io.files import read_whole, to_json, write_whole
 from zhllama.io.json import as_object, parse_json, read_object
 from zhllama.model.load import load_transformers_tokenizer
-from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer, load_any_tokenizer
+from zhllama.vocab.any_tokenizer import (
+    JsonTokenizer,
+    SentencePieceTokenizer,
+    load_any_tokenizer,
+    tokenizer_file,
+)
 from zhllama.vocab.byte_level_vocabulary import special_token
 from zhllama.vocab.fast_tokenizer import Specials, transformers_files, why_no_fast_tokenizer
-from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
+from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.tokenizer_config import CONFIG, TEMPLATE, named_token, read_settings
 from zhllama.vocab.vocabulary import PAD
 
@@ -30,7 +35,8 @@ def prepare_tokenizer(source: Path, name: str, out: Path) -> ChatTemplate:
     out.mkdir(parents=True, exist_ok=True)
     existing = load_any_tokenizer(source)
     if isinstance(existing, SentencePieceTokenizer):
-        _sentencepiece(existing.model, source, special_tokens(name), out)
+        model = in_its_folder(existing.model, tokenizer_file(source))
+        _sentencepiece(model, source, special_tokens(name), out)
     elif isinstance(existing, JsonTokenizer) and (source / JSON).is_file():
         _json(existing, source, special_tokens(name), out)
     else:
@@ -58,7 +64,7 @@ def _sentencepiece(model: SentencePieceVocabulary, source: Path, tokens: Sequenc
     files = transformers_files(larger, specials)
     config = as_object(parse_json(files[CONFIG], source / CONFIG), source / CONFIG)
     if tokens:
-        config["added_tokens_decoder"] = {
+        config["added_tokens_decoder"] = config.get("added_tokens_decoder", {}) | {
             str(larger.ids[token]): {"content": token, "special": True, "normalized": False}
             for token in tokens
         }

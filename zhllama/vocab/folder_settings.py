@@ -1,7 +1,6 @@
 """What AutoTokenizer makes of a base's folder besides its vocabulary: added tokens, special tokens, settings, templates."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -199,7 +198,7 @@ def _opened_as(folder: Path, class_name: str) -> Any:
     with TemporaryDirectory() as place:
         for file in folder.iterdir():
             if file.suffix in (".json", ".model", ".jinja", ".txt") or file.name == TEMPLATES:
-                os.symlink(file.resolve(), Path(place, file.name))
+                Path(place, file.name).symlink_to(file.resolve())
         for name in (CONFIG, "config.json"):
             Path(place, name).unlink(missing_ok=True)
         config = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
