@@ -58,7 +58,11 @@ def audit_file(
     """
     vocabulary, folder = read_vocabulary(file), file.parent
     if vocabulary.kind != base.kind:
-        raise InputError(file, f"is {vocabulary.kind}, and its base is {base.kind}", "Name its base")
+        raise InputError(
+            file,
+            f"is not of the same kind as its base: it is {vocabulary.kind}, and the base is {base.kind}",
+            "Name its base",
+        )
     sampled, base_ids = SampledLines(texts), base_ids_of(folder, base.size)
     result = audit(
         vocabulary,
