@@ -16,8 +16,8 @@ from zhllama.vocab.any_tokenizer import (
     load_any_tokenizer,
     tokenizer_file,
 )
-from zhllama.vocab.byte_level_vocabulary import special_token
 from zhllama.vocab.fast_tokenizer import Specials, transformers_files, why_no_fast_tokenizer
+from zhllama.vocab.json_vocabulary import special_token
 from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.tokenizer_config import CONFIG, TEMPLATE, named_token, read_settings
 from zhllama.vocab.vocabulary import PAD

@@ -311,7 +311,7 @@ def _read_vocab_and_merges(path: Path) -> Any:
         raise InputError(path, message, f"Put the model's {CONFIG} or config.json beside it")
     settings = read_folder_settings(path)
     backend = None if settings is None else getattr(settings.tokenizer, "_tokenizer", None)
-    if backend is None:
+    if settings is None or backend is None:
         raise InputError(path, "is not read by a class of `tokenizers`", "Give a tokenizer.json")
     ids = backend.get_vocab(with_added_tokens=True)
     wrong = next((text for text, id in read_object(path).items() if ids.get(text) != id), None)

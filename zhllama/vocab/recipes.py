@@ -7,7 +7,7 @@ and need none. A Metaspace base is extended by SentencePiece's recipes, through 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from zhllama.characters import Charset
 from zhllama.errors import InputError, OptionError
@@ -68,7 +68,7 @@ def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOption
     if isinstance(base, ByteLevelVocabulary):
         return byte_level_recipes.safe(base, words, options.pad)
     if isinstance(base, MetaspaceVocabulary):
-        return replace(merge.safe(base.model, words, options.pad), base=base)
+        return _of(base, merge.safe(base.model, words, options.pad))
     assert isinstance(base, SentencePieceVocabulary)
     recipe = merge.chinese_llama if options.recipe == "chinese-llama" else merge.safe
     return recipe(base, words, options.pad)
@@ -114,7 +114,12 @@ def continue_training(
         model, runs, base.size + add, words, prior, options.coverage, options.cover, options.pad,
         progress=progress,
     )  # fmt: skip
-    return replace(merged, base=base)
+    return _of(base, merged)
+
+
+def _of(base: Vocabulary, merged: Merge[SentencePieceVocabulary]) -> Merge[Vocabulary]:
+    """The same pieces added to `base`, of which `merged` extends a SentencePiece model."""
+    return Merge(merged.recipe, base, merged.added, merged.left_out)
 
 
 def joined_ids(merge: Merge[Vocabulary]) -> list[tuple[int, ...]]:
