@@ -267,11 +267,11 @@ def test_the_report_is_complete_and_escaped(served: Served, tmp_path: Path) -> N
     evil = "1. 指令：写一段<script>alert(1)</script>的说明\n1. 输出：<img src=x onerror=alert(2)>这是一个关于网页安全的例子，请勿执行它。"
     assert gen_zh(served(text=evil), tmp_path / "run", "--n", 1, "--without", "too little Chinese")[0] == 0
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in html and "<img" not in html and "&lt;script&gt;" in html
+    assert html.count("<script") == 1 and "<img" not in html and "&lt;script&gt;" in html
     assert "<svg" in html and "prefers-color-scheme:dark" in html and not re.search(r"https?://", html)
     for title in (
         "Verbs and nouns",
-        "Kinds",
+        "Kinds of tasks",
         "Reasons of rejection",
         "Characters of outputs",
         "ROUGE-L to the nearest",

@@ -69,7 +69,7 @@ def test_a_fair_judge_and_all_products(served: Served, tmp_path: Path) -> None:
     shown = [r for r in rows(out / "journal.jsonl") if r["about"]["id"] == "q0"]
     assert len(shown) == 2
     html = (out / "report.html").read_text(encoding="utf-8")
-    assert "75.0% [" in html and "Wilson" in html and "ROUGE-L" in html and "<script" not in html
+    assert "75.0% [" in html and "Wilson" in html and "ROUGE-L" in html and html.count("<script") == 1
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert [Path(i["path"]).name for i in manifest["inputs"]] == ["长.jsonl", "短.jsonl"]
     code, told, _ = judge(url, tmp_path / "table", *answers(a, b))
@@ -187,4 +187,4 @@ def test_the_page_escapes_answers(served: Served, tmp_path: Path) -> None:
     code, _, said = judge(url, tmp_path / "run", *answers(tmp_path / "a.jsonl", tmp_path / "b.jsonl"))
     assert code == 0, said
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in html and "&lt;script&gt;" in html and not re.search(r"https?://", html)
+    assert html.count("<script") == 1 and "&lt;script&gt;" in html and not re.search(r"https?://", html)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.report_toys import base, merged
 from zhllama.efficiency.measure import MeasuredVocabulary
-from zhllama.efficiency.page import page, page_data
 from zhllama.efficiency.report import LabelledText, Report, report
+from zhllama.pages.report import page_data, report_page
 from zhllama.resources import shipped
 from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
 from zhllama.vocab.fuzz import fuzzed
@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Report:
 @pytest.fixture(scope="module")
 def file(made: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("html") / "report.html"
-    path.write_text(page(made), encoding="utf-8")
+    path.write_text(report_page(made), encoding="utf-8")
     return path
 
 
@@ -92,7 +92,7 @@ class Opened:
 
 
 def test_the_page_carries_its_data(made: Report) -> None:
-    html = page(made)
+    html = report_page(made)
     data = html.split('id="data">')[1].split("</script>")[0]
     assert json.loads(data) == json.loads(json.dumps(page_data(made)))
     assert HOSTILE not in html and "http://" not in html and "https://" not in html

@@ -12,6 +12,7 @@ from tests.test_gen_zh import gen_zh
 from tests.test_gen_zh import imported as generate_imported
 from tests.test_judge_command import answers, judge
 from tests.test_judge_command import imported as judge_imported
+from zhllama.pages.render import static
 from zhllama.resources import shipped
 
 __all__ = ["generate_imported", "judge_imported", "served"]
@@ -84,7 +85,7 @@ def corpus(world: Path, run: Path, served: Served) -> None:
 
 
 def training(world: Path, run: Path, served: Served) -> None:
-    from zhllama.training.page import draw_page
+    from zhllama.pages.training import training_page
 
     run.mkdir()
     figures: dict[str, object] = dict.fromkeys(
@@ -92,7 +93,7 @@ def training(world: Path, run: Path, served: Served) -> None:
     )
     figures |= {f"{EVIL}_bits_per_byte": {"before": 2.0, "after": 1.0}}
     lines = [{"step": n, "loss": 1.5, f"{EVIL}_bits_per_byte": 1.5} for n in range(3)]
-    (run / "report.html").write_text(draw_page(NAME, figures, lines), encoding="utf-8")
+    (run / "report.html").write_text(training_page(NAME, figures, lines), encoding="utf-8")
 
 
 def generate(world: Path, run: Path, served: Served) -> None:
@@ -110,6 +111,15 @@ def judging(world: Path, run: Path, served: Served) -> None:
     assert code == 0, said
 
 
+SCRIPTED = (
+    training,
+    generate,
+    judging,
+    corpus,
+    advise,
+)  # pages of the base template, whose only script is the one of the language and the theme
+
+
 @pytest.mark.parametrize("made", [report, advise, corpus, training, generate, judging])
 def test_hostile_texts_are_shown_and_do_nothing(
     made: object, world: Path, tmp_path: Path, served: Served
@@ -124,6 +134,9 @@ def test_hostile_texts_are_shown_and_do_nothing(
         page = Page(html)
         assert "alert(1)" in html, "nothing of it is shown, and nothing was tried"
         assert page.harm == [] and "img" not in page.tags
-        assert page.tags.count("script") == (2 if made is report else 0)  # its data, and what draws it
+        assert page.tags.count("script") == (
+            2 if made is report else int(made in SCRIPTED)
+        )  # its data, and what draws it
+        assert made not in SCRIPTED or page.scripts[0] == static("switch.js")
         assert not [s for s in page.scripts if s.lstrip().startswith("alert")]
         assert "7 * 7" in html or made is advise, "a template read it"

@@ -90,10 +90,10 @@ def advise(
     """Say how far to extend a vocabulary for Chinese, and whether that pays at all."""
     from zhllama.efficiency.advise import AdvisedModel
     from zhllama.efficiency.advise import advise as advised
-    from zhllama.efficiency.advise_page import page
     from zhllama.efficiency.bpe_extension import extend, kept_aside
     from zhllama.io.files import to_json
     from zhllama.io.text import find_files
+    from zhllama.pages.advice import advice_page
     from zhllama.vocab.read import read_vocabulary
     from zhllama.vocab.word_lists import base_file
 
@@ -112,7 +112,7 @@ def advise(
     if run is not None:
         with run:
             run.write("advice.json", to_json(advice.to_dict()))
-            run.write("advice.html", page(advice, str(base or "the embedded base")))
+            run.write("advice.html", advice_page(advice, str(base or "the embedded base")))
             run.finish({"recommended": advice.recommended.added, "verdict": advice.verdict})
     if as_json:
         print_json(advice.to_dict())

@@ -241,8 +241,8 @@ def _clean(
     from zhllama.corpus import clean as pipeline
     from zhllama.corpus.documents import find_inputs, split_files
     from zhllama.corpus.executors import run_phases
-    from zhllama.corpus.page import page
     from zhllama.corpus.stats import collect_stats
+    from zhllama.pages.cleaning import cleaning_page
 
     inputs = find_inputs([_place(name) for name in text])
     shards = pipeline.shard(split_files(inputs, reading))
@@ -254,7 +254,7 @@ def _clean(
             if not run_phases(phases, machines, bar.at):
                 return None
         books = collect_stats(phases, out)
-        run.write("report.html", page(books, ", ".join(text)))
+        run.write("report.html", cleaning_page(books, ", ".join(text)))
         pipeline.sweep(out)
         run.finish(books.figures())
         return books.figures()

@@ -145,13 +145,13 @@ def judge(
     Without --base-url nothing is asked: ROUGE over Chinese tokens and exact match stand alone, and rewards with --reward.
     """
     from zhllama.evaluation.judging import pairs_of
-    from zhllama.evaluation.page import page
     from zhllama.evaluation.questions import collect_questions, read_answers, read_questions
     from zhllama.evaluation.reference_metrics import agreement
     from zhllama.evaluation.results import Results
     from zhllama.evaluation.rewards import reward_duels
     from zhllama.generation.outputs import JOURNAL
     from zhllama.llm.journal import Journal
+    from zhllama.pages.judging import judging_page
 
     began = time.monotonic()
     contestants = [read_answers(given) for given in answers]
@@ -197,7 +197,7 @@ def judge(
         result["seconds"] = round(time.monotonic() - began, 2)
         run.write("verdicts.jsonl", json_lines(results.rows))
         run.write("results.json", to_json(results.figures()))
-        run.write("report.html", page(f"{out.name} · zhllama judge", results, spent or None, seed))
+        run.write("report.html", judging_page(f"{out.name} · zhllama judge", results, spent or None, seed))
         if whole:
             run.finish(result)
     if not whole:
@@ -262,8 +262,6 @@ def _watched(judging: "Judging", rounds: "Rounds", client: "Client | None") -> I
 
 
 def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
-    from zhllama.evaluation.page import told
-
     _show_duels("win rate", results.duels)
     _show_duels("by rewards", results.reward_duels)
     for title, marks in (("score", results.scores), ("reward", results.rewards)):
@@ -273,7 +271,7 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
                 missing = sum(m.missing.values())
                 drawn.add_row(
                     m.name,
-                    told(m.mean),
+                    m.mean.text(),
                     *(f"{count:,}" for count in (len(m.values), m.unreadable, missing)),
                 )
             screen.print(drawn)
@@ -281,7 +279,7 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
         drawn = Table("", "references", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact", box=None)
         for agreement in results.agreements:
             means = agreement.means()
-            shown = (told(mean).replace(" [", "\n[") for mean in means.values())
+            shown = (mean.text().replace(" [", "\n[") for mean in means.values())
             drawn.add_row(agreement.name, f"{means['exact'].questions:,}", *shown)
         screen.print(drawn)
     if spent:
@@ -292,8 +290,6 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
 
 
 def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
-    from zhllama.evaluation.page import told
-
     if not duels:
         return
     rates = Column(f"{title} [95 %]", no_wrap=True)  # an interval is read as one, in 80 columns too
@@ -301,6 +297,6 @@ def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
     for duel in duels:
         tally = duel.tally
         counts = (tally.wins, tally.ties, tally.losses, duel.disagreements, duel.unreadable, sum(duel.missing.values()))  # fmt: skip
-        rate = told(tally.rate, percent=True)
+        rate = tally.rate.text(percent=True)
         drawn.add_row(duel.left, duel.right, rate, *(f"{count:,}" for count in counts))
     screen.print(drawn)

@@ -75,12 +75,12 @@ def report(
 ) -> None:
     """Compare how finely tokenizers cut text: report.json, report.md and report.html."""
     from zhllama.efficiency.measure import MeasuredVocabulary, ModelCost
-    from zhllama.efficiency.page import page
     from zhllama.efficiency.report import LabelledText, TextSource
     from zhllama.efficiency.report import report as measured
     from zhllama.efficiency.table import tables
     from zhllama.io.files import to_json
     from zhllama.io.text import find_files
+    from zhllama.pages.report import report_page
     from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
 
     named = _labelled(tokenizer, "TOKENIZER")
@@ -101,7 +101,7 @@ def report(
         result = found.to_dict()
         run.write("report.json", to_json(result))
         run.write("report.md", tables(result))
-        run.write("report.html", page(found))
+        run.write("report.html", report_page(found))
         run.finish(
             {"tokenizers": len(vocabularies), "characters": sum(row.characters for row in found.texts)}
         )

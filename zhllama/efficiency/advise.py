@@ -24,6 +24,7 @@ MEASURED_BREAK_EVEN = ((6.1, 2.15e6), (7.9, 1.65e4))
 TOO_LITTLE_TEXT = (
     "Extending does not pay: this text is too short for the larger vocabulary to match the old one."
 )
+FEW_TOKENS = 2e9  # gains were reported from this many training tokens on
 BYTES = 2  # per 16-bit parameter
 
 Verdict = Literal["yes", "hardly", "no"]
@@ -84,6 +85,7 @@ class Advice:
     sentence: str
     caution: str
     repaid_after: float | None  # characters processed until the saved operations equal those of the training
+    bits: float | None = None  # per Chinese character, of the base before training
 
     @property
     def repaid(self) -> str:
@@ -188,6 +190,7 @@ def advise(
         sentence=TOO_LITTLE_TEXT if too_little else _sentence(verdict, steps[0], best),
         caution=f"{note} {_caution(verdict, train_tokens)}".strip(),
         repaid_after=3 * train_tokens / fewer if fewer > 0 else None,
+        bits=bits,
     )
 
 
@@ -236,7 +239,7 @@ def _rounded(number: float) -> str:
 
 
 def _caution(verdict: Verdict, tokens: float) -> str:
-    if verdict == "no" or tokens >= 2e9:
+    if verdict == "no" or tokens >= FEW_TOKENS:
         return ""
     return (
         f"{tokens / 1e9:g} billion training tokens are few: with 0.5 billion, LLaMA's own vocabulary did better than an "

@@ -22,6 +22,13 @@ class Interval:
     high: float | None
     questions: int
 
+    def text(self, percent: bool = False) -> str:
+        """The mean with its interval, e.g. `75.0% [61.2%, 85.1%]`; a dash without questions."""
+        if self.value is None or self.low is None or self.high is None:
+            return "—"
+        number = "{:.1%}" if percent else "{:.3f}"
+        return f"{number} [{number}, {number}]".format(self.value, self.low, self.high)
+
     def figures(self) -> dict[str, Any]:
         """As JSON, rounded."""
         return {name: _rounded(getattr(self, name)) for name in ("value", "low", "high")}

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from zhllama.generation.methods import GenerationMethod
-from zhllama.generation.page import page
 from zhllama.io.files import JsonLines, json_lines, to_json
 from zhllama.llm.spending import Spending
+from zhllama.pages.generation import generation_page
 from zhllama.run import Run
 
 JOURNAL, REJECTED = "journal.jsonl", "rejected.jsonl"
@@ -42,4 +42,5 @@ def write_products(
     for name, rows in method.products().items():
         run.write(name, to_json(rows))
     title = f"{run.out.name} · zhllama {run.command}"
-    run.write("report.html", page(title, statistics, accepted, method.pool.nearest(SAMPLE), seed))
+    similarities = method.pool.nearest(SAMPLE)
+    run.write("report.html", generation_page(title, statistics, accepted, similarities, seed))

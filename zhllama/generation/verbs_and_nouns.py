@@ -44,25 +44,25 @@ STOP_VERBS = {
     "关于",
 }
 KINDS = {
-    "翻译 translation": r"翻译|译成|译为|英译|汉译",
-    "编程 code": r"代码|编程|函数|脚本|正则|python|sql|java|html|算法|命令",
-    "数学 mathematics": r"计算|求出|方程|面积|周长|概率|百分|多少|几何|利率",
-    "分类 classification": r"判断|分类|归类|属于|归入|哪一类|是否|情感",
-    "摘要 summary": r"概括|摘要|总结|归纳|提炼|标题",
-    "改写 rewriting": r"改写|润色|改得|改成|修改|纠正|改正|仿写|续写|扩写|缩写",
-    "抽取 extraction": r"提取|抽取|找出|挑出|标出|摘录|关键词",
-    "角色 role play": r"扮演|假设你|假如你|你是一[名位个]",
-    "写作 writing": r"写|创作|起草|拟|编一|作一首|对联|诗",
-    "比较 comparison": r"比较|对比|区别|异同|优缺点",
-    "列举 listing": r"列出|列举|推荐|建议|给出.{0,4}[个条种项]|步骤|计划|设计",
-    "解释 explanation": r"解释|说明|介绍|为什么|怎么|如何|什么是|什么|原因|含义|描述",
+    "translation": r"翻译|译成|译为|英译|汉译",
+    "code": r"代码|编程|函数|脚本|正则|python|sql|java|html|算法|命令",
+    "mathematics": r"计算|求出|方程|面积|周长|概率|百分|多少|几何|利率",
+    "classification": r"判断|分类|归类|属于|归入|哪一类|是否|情感",
+    "summary": r"概括|摘要|总结|归纳|提炼|标题",
+    "rewriting": r"改写|润色|改得|改成|修改|纠正|改正|仿写|续写|扩写|缩写",
+    "extraction": r"提取|抽取|找出|挑出|标出|摘录|关键词",
+    "role play": r"扮演|假设你|假如你|你是一[名位个]",
+    "writing": r"写|创作|起草|拟|编一|作一首|对联|诗",
+    "comparison": r"比较|对比|区别|异同|优缺点",
+    "listing": r"列出|列举|推荐|建议|给出.{0,4}[个条种项]|步骤|计划|设计",
+    "explanation": r"解释|说明|介绍|为什么|怎么|如何|什么是|什么|原因|含义|描述",
 }
 _KINDS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in KINDS.items()}
 
 
 def kind(instruction: str) -> str:
     """The first kind with a keyword in the instruction."""
-    return next((name for name, pattern in _KINDS.items() if pattern.search(instruction)), "其他 other")
+    return next((name for name, pattern in _KINDS.items() if pattern.search(instruction)), "other")
 
 
 def verbs_and_nouns(instructions: Iterable[str]) -> Counter[tuple[str, str]]:

@@ -12,10 +12,10 @@ from zhllama.io.json import read_object
 from zhllama.model.chain import ADAPTER, GROWN, ROWS, TOKENIZER, TUNED
 from zhllama.model.copy_files import OTHER_FILES, copy_missing, copy_tokenizer
 from zhllama.model.weight_files import Change, read_weights, rewrite
+from zhllama.pages.training import training_page
 from zhllama.run import Run
 from zhllama.training.checkpoint import save_whole, whole_folder
 from zhllama.training.document_tokenizer import DocumentTokenizer
-from zhllama.training.page import draw_page
 from zhllama.training.plan import TrainingPlan
 from zhllama.training.prepare_model import PreparedModel
 from zhllama.training.trainer import LOG, read_log
@@ -47,7 +47,7 @@ def write_outputs(
         save_tokenizer(tokenizer, folder)
     lines = read_log(run.out / LOG)
     all_figures = {**figures, **plan.figures(), **log_figures(lines)}
-    run.write(PAGE, draw_page(run.out.name, all_figures, lines))
+    run.write(PAGE, training_page(run.out.name, all_figures, lines))
     run.write(FIGURES, to_json(all_figures))
     return finish_run(run)
 

@@ -20,6 +20,7 @@ from zhllama.io.files import json_lines, to_json
 from zhllama.model.chain import TOKENIZER, resolve_chain
 from zhllama.model.copy_files import copy_tokenizer
 from zhllama.model.load import load_transformers_tokenizer, open_model, read_model_config
+from zhllama.pages.training import training_page
 from zhllama.run import Run
 from zhllama.training import checkpoint, outputs
 from zhllama.training.checkpoint import whole_folder
@@ -29,7 +30,6 @@ from zhllama.training.lora import lora_config
 from zhllama.training.model_info import ModelInfo, check_length
 from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import CHECKPOINTS, FIGURES, PAGE
-from zhllama.training.page import draw_page
 from zhllama.training.plan import ModelShape, TrainingPlan, plan_training, shape_of
 from zhllama.training.preference_pairs import TokenizedPair, TokenizedPairs, read_pairs, to_rows
 from zhllama.training.prepare_model import norms_to_fp32
@@ -206,7 +206,7 @@ def train_on_pairs(
             "template": model_info.encoder.template.name,
         }  # fmt: skip
         lines = [{"step": 0, **before}, *log, {"step": options.steps, **after}]
-        run.write(PAGE, draw_page(run.out.name, figures, lines))
+        run.write(PAGE, training_page(run.out.name, figures, lines))
         run.write(FIGURES, to_json(figures))
         return outputs.finish_run(run)
 

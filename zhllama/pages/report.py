@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
@@ -11,29 +10,26 @@ import numpy as np
 from zhllama.efficiency.measure import MeasuredVocabulary
 from zhllama.efficiency.report import Report
 from zhllama.encoding.tables import why_not_compiled
+from zhllama.pages.render import embedded_json, render
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
-SCRIPTS = ("words", "bpe", "elements", "charts", "viewer", "pieces", "page")
+SCRIPTS = tuple(f"report_{name}.js" for name in ("bpe", "elements", "charts", "viewer", "pieces", "page"))
+PARTS = ("overview", "charts", "viewer", "lengths", "pieces", "notes")
 LARGEST = 2_000_000  # bytes of JSON of one model that the page carries
 
 Shown = str | list[str]  # the text of a token, or where it is no whole characters its bytes: ["E4BD"]
 
 
-def page(report: Report) -> str:
-    """The whole page; texts of the user stand in it as JSON only, and the page makes no markup of them."""
-    data = json.dumps(page_data(report), ensure_ascii=False, separators=(",", ":"))
-    filled = {
-        "style": _file("page.css"),
-        "script": "(() => {\n" + "\n".join(_file(f"{name}.js") for name in SCRIPTS) + "\n})();",
-        # Neither </script> nor <!-- can end what the data stand in.
-        "data": data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
-    }
-    head, *rest = _file("page.html").split("{{")
-    return head + "".join(filled[name] + text for name, _, text in (part.partition("}}") for part in rest))
-
-
-def _file(name: str) -> str:
-    return files("zhllama.efficiency").joinpath("page", name).read_text(encoding="utf-8")
+def report_page(report: Report) -> str:
+    """The whole page; the user's texts are only in its JSON, and the page's script never parses them as HTML."""
+    data = page_data(report)
+    return render(
+        "report",
+        SCRIPTS,
+        title="zhllama report",
+        parts=[part for part in PARTS if part != "pieces" or data["added"]],
+        data=embedded_json(data),
+    )
 
 
 def page_data(report: Report) -> dict[str, Any]:

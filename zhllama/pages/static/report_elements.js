@@ -14,9 +14,10 @@ function h(name, attributes, ...children) {
 }
 
 const PIECES = 50;  // rows shown at first, and more at a time
-const state = { language: "zh", theme: null, measure: "characters_per_token", row: 0, text: "", ids: false,
+const state = { measure: "characters_per_token", row: 0, text: "", ids: false,
   pieces: { at: 0, query: "", sort: "id", down: false, unseen: false, shown: PIECES } };
-const words = () => WORDS[state.language];
+// A text of the page in the language chosen; TEXTS come before this file.
+const w = (key, values = {}) => TEXTS[key][document.documentElement.lang].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 const number = (value, digits = 0) =>
   value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -25,8 +26,8 @@ const millions = (value) => `${number(value / 1e6, value < 1e8 ? 1 : 0)}M`;
 
 const FORMATS = { tokens_against_base: (x) => number(x, 3), byte_share: percent, used_share: percent, single_coverage: percent,
   context_characters: (x) => number(x), training_cost: (x) => number(x, 3), serving_cost: (x) => number(x, 3) };
-const told = (measure, value) => (value == null ? "—" : (FORMATS[measure] ?? ((x) => number(x, 3)))(value));
-const kindOf = (row) => words().kinds[row.name];
+const formatted = (measure, value) => (value == null ? "—" : (FORMATS[measure] ?? ((x) => number(x, 3)))(value));
+const kindOf = (row) => w(`kind.${row.name}`);
 
 const colour = (place) => `var(--c${place % 10})`;
 const swatch = (place) => h("i.swatch", { style: { background: colour(place) }, "aria-hidden": "true" });
