@@ -108,7 +108,9 @@ def test_the_catalogue_is_complete() -> None:
         assert all(names == filled[0] for names in filled), f"{key}: other placeholders in another language"
         name = key.partition(".")[2].removesuffix("_explained")
         group = name.rpartition(".")[0] or name  # e.g. of generation.reason.too short, which is in the data
-        assert key in used or re.search(rf'["._`]{group}["._`]', used) or name in VERDICTS, f"{key} is not used"
+        assert key in used or re.search(rf'["._`]{group}["._`]', used) or name in VERDICTS, (
+            f"{key} is not used"
+        )
     for reason in REASONS:
         assert f"generation.reason.{reason}" in page_texts()
     for kind in (*KINDS, "other"):
