@@ -41,10 +41,14 @@ def test_it_ships_types_recipes_and_pages(site: Path) -> None:
     for name in ("py.typed", "recipes/chinese-llama-7b-stage1.yaml"):
         assert (site / "zhllama" / name).is_file()
     packed = {
-        p.relative_to(site) for p in (site / "zhllama").rglob("*") if p.suffix in (".html", ".js", ".css", ".yaml")
+        p.relative_to(site)
+        for p in (site / "zhllama").rglob("*")
+        if p.suffix in (".html", ".js", ".css", ".yaml")
     }
     assert packed >= {
-        p.relative_to(ROOT) for p in (ROOT / "zhllama").rglob("*") if p.suffix in (".html", ".js", ".css", ".yaml")
+        p.relative_to(ROOT)
+        for p in (ROOT / "zhllama").rglob("*")
+        if p.suffix in (".html", ".js", ".css", ".yaml")
     }
 
 

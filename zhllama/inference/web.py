@@ -27,7 +27,7 @@ CHINESE = {
     "system": "系统提示词",
     "system_hint": "希望模型扮演什么角色，例如：一位耐心的语文老师",
     "settings": "设置",
-    "temperature": "温度（0 表示总取最可能的词）",
+    "temperature": "温度（0 表示每次取概率最高的词元）",
     "top_p": "Top-p",
     "max_tokens": "回答的最大词元数",
     "message": "说点什么吧",
