@@ -2,9 +2,9 @@ function overview(data) {
   const first = data.tokenizers[0];
   const rows = data.languages.filter((row) => row.name !== "other");
   const best = rows.map((row) => Math.max(...data.tokenizers.map((t) => row.tokenizers[t.label].characters_per_token)));
-  const head = [w("tokenizer"), w("size"), ...rows.map((row) => `${kindOf(row)} (${w("per_token")})`), w("gb"), w("big5"), w("embedding")];
+  const head = [w("tokenizer"), w("size"), ...rows.map((row) => w("per_token", { kind: kindOf(row) })), w("gb"), w("big5"), w("embedding")];
   const cell = (at, value, best) => h(best ? "td.n.best" : "td.n", null, h("span.head", null, head[at]), value);
-  const coverage = ([n, of]) => [percent(n / of), h("small.soft", null, ` ${number(n)}/${number(of)}`)];
+  const coverage = ([n, of]) => percent(n / of);
   const table = h("table.wide.stacked", null,
     h("thead", null, h("tr", null, head.map((name, at) => h(at ? "th.n" : "th", { scope: "col" }, name)))),
     h("tbody", null, data.tokenizers.map((t, place) => h("tr", null,
