@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from zhllama.efficiency.advise import FEW_TOKENS, LATE, SEEN, WORTH, Advice, catching_up
+from zhllama.efficiency.advise import FEW_TOKENS, SEEN, TOO_LITTLE_TEXT, WORTH, Advice, break_even_characters
 from zhllama.pages.charts import Curve, line_chart
 from zhllama.pages.render import render, text
 
@@ -36,7 +36,7 @@ def advice_page(advice: Advice, base: str) -> str:
 
 def _headline(advice: Advice) -> Markup:
     best, now = advice.recommended, advice.steps[0].characters_per_token
-    if advice.sentence == LATE:
+    if advice.sentence == TOO_LITTLE_TEXT:
         return text("advice.late")
     if best.added == 0:
         return text("advice.nothing", now=f"{now:.2f}", worth=f"{WORTH:.1%}", seen=SEEN)
@@ -55,9 +55,12 @@ def _notes(advice: Advice) -> list[Markup]:
             "characters_yi": f"{advice.repaid_after / 1e8:.0f}",
         }
         notes.append(text("advice.repaid", **tokens, **characters))
-    if advice.bits is not None and (advice.verdict != "no" or advice.sentence == LATE):
+    if advice.bits is not None and (advice.verdict != "no" or advice.sentence == TOO_LITTLE_TEXT):
         read = advice.train_tokens * advice.recommended.characters_per_token
-        law = {"bits": f"{advice.bits:g}", "needed": f"{float(f'{catching_up(advice.bits):.3g}'):,.0f}"}
+        law = {
+            "bits": f"{advice.bits:g}",
+            "needed": f"{float(f'{break_even_characters(advice.bits):.3g}'):,.0f}",
+        }
         notes.append(text("advice.law", **law, read=f"{float(f'{read:.3g}'):,.0f}"))
     if advice.verdict != "no" and advice.train_tokens < FEW_TOKENS:
         notes.append(text("advice.few_tokens", **tokens))
