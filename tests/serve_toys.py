@@ -55,7 +55,7 @@ class Toy:
 @contextmanager
 def toy_server(model: Toy, waiting: int = 64) -> Iterator[str]:
     """The API over a toy, guarded as `zhllama serve` guards it; gives its URL without /v1."""
-    with closing(Engine(model, waiting)) as engine, bind_socket("--port", "127.0.0.1", 0) as taken:
+    with closing(Engine(model, waiting)) as engine, bind_socket("port", "127.0.0.1", 0) as taken:
         guarded = Guard(api("toy", engine), host_names("127.0.0.1", "127.0.0.1", ["proxy.example"]))
         with serve_app(guarded, taken) as url:
             yield url

@@ -198,6 +198,14 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
     shown = zhllama(*line, "--out", "o")
     assert shown.returncode == 0, shown.stderr
     assert "Extending pays: 1,000 more pieces raise" in shown.stdout and "Written to o" in shown.stdout
+    heading, first = (row for row in shown.stdout.splitlines() if row.lstrip().startswith(("added ", "0 ")))
+    cells = {
+        name: first[: heading.index(name) + len(name)].split()[-1] for name in ("params", "head", "compute")
+    }
+    head_share = AdvisedModel(64, 2, False).head_share(
+        ByteLevelVocabulary.read(tmp_path / "tokenizer.json").size
+    )
+    assert cells == {"params": "M", "head": f"{head_share:.1%}", "compute": "1.00"}
     advice = json.loads((tmp_path / "o" / "advice.json").read_text(encoding="utf-8"))
     assert advice["verdict"] == "yes" and (tmp_path / "o" / "advice.html").is_file()
     manifest = json.loads((tmp_path / "o" / "manifest.json").read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import pytest
 from scripts.cli_docs import cli_docs
 from tests.conftest import ROOT, Zhllama
 from zhllama.cli import main
+from zhllama.commands.table import ENTRIES, Entry
 
 HEAVY = (
     "torch",
@@ -22,13 +23,100 @@ HEAVY = (
     "sentencepiece",
     "numpy",
     "datatrove",
+    "pydantic",
+    "asyncio",
+    "yaml",
+    "rich.markdown",
 )
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
-    code = f"import sys, zhllama.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = (
+        "import contextlib, sys, zhllama.cli\n"
+        "with contextlib.redirect_stdout(None), contextlib.suppress(SystemExit): zhllama.cli.main(['--help'])\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])\n"
+        "print([m for m in sys.modules if m.startswith('zhllama.commands.')])"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
+    assert shown.stdout.splitlines() == ["[]", "['zhllama.commands.terminal', 'zhllama.commands.table']"]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_the_list_of_commands_has_their_docstrings(entry: Entry) -> None:
+    command = entry.load()
+    assert command.name == entry.name
+    assert " ".join(command.help.split("\n\n")[0].split()) == entry.help
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("sft", "--max-length", "4"), "--max-length"),
+        (("reward", "--max-length", "4"), "--max-length"),
+        (("pack", "--text", "a", "--tokenizer", "t", "--out", "o", "--block-size", "4"), "--block-size"),
+    ],
+)
+def test_a_length_out_of_bounds_is_a_usage_error_about_its_flag(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(list(words))
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and f"Invalid value for '{message}': Input should be greater than" in error
+
+
+FORMER = [
+    ("gen-zh", "--max-tokens", "100", "--token-budget"),
+    ("judge", "--max-tokens", "100", "--token-budget"),
+    ("answer", "--max-tokens", "100", "--token-budget"),
+    ("gen-zh", "--batch", None, "--batch-api"),
+    ("judge", "--batch", None, "--batch-api"),
+    ("answer", "--batch", None, "--batch-api"),
+]
+
+
+@pytest.mark.parametrize(("command", "former", "value", "flag"), FORMER)
+def test_former_spellings_name_the_new_one(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: str, former: str, value: str | None, flag: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(inputs)
+    words = {"gen-zh": [], "judge": ["--answers", "a"], "answer": ["m", "--questions", "q"]}[command]
+    with pytest.raises(SystemExit) as left:
+        main([command, *words, "--out", "o", former, *([value] if value else [])])
+    assert left.value.code == 1
+    assert capsys.readouterr().err == f"zhllama: {former}: is now {flag}. Give {flag}.\n"
+    (inputs / "old.yaml").write_text(f"{former[2:].replace('-', '_')}: {value or 'true'}\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        main([command, *words, "--out", "o", "--config", "old.yaml"])
+    old, new = (name[2:].replace("-", "_") for name in (former, flag))
+    assert capsys.readouterr().err == f"zhllama: old.yaml: the option {old!r} is now {new!r}. Write {new}.\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--text", "zh"), "--text: 'zh' is not LABEL=PATH[:WEIGHT]"),
+        (("--text", "zh=small.txt", "--eval-text", "zh"), "--eval-text: 'zh' is not LABEL=PATH[:WEIGHT]"),
+        (
+            ("--text", "zh=small.txt", "--eval-text", "zh=small.txt:0"),
+            "--eval-text: the weight 0 of small.txt",
+        ),
+        (("--text", "zh=small.txt:-1"), "--text: the weight -1 of small.txt"),
+        (("--text", "zh=small.txt", "--load-in-4bit"), "--load-in-4bit: freezes the layers"),
+        (("--text", "zh=small.txt", "--rows", "none"), "--rows: none leaves stage 1 nothing to learn"),
+        (("--text", "zh=small.txt", "--epochs", "0"), "--epochs: 0 is not above 0"),
+        (("--text", "zh=small.txt", "--save-every", "0"), "--save-every: 0 is not above 0"),
+    ],
+)
+def test_training_errors_name_their_flag(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(inputs)
+    with pytest.raises(SystemExit) as left:
+        main(["pretrain", "--stage", "1", "--model", "m", "--out", "o", *more])
+    assert left.value.code == 1 and capsys.readouterr().err.startswith(f"zhllama: {message}")
 
 
 def test_docs_are_what_help_says() -> None:

@@ -91,7 +91,7 @@ RULES: tuple[tuple[str, Run | Skip], ...] = (
     ("serve", Skip("serves until it is stopped; tests/test_serve.py talks to one")),
     ("corpus fetch", Skip("needs the network; tests/test_corpus_fetch.py fetches from this machine")),
     ("corpus clean .*--executor", Skip("needs Ray or Slurm; tests/test_corpus_clean.py has what can be tested of them")),
-    ("gen-zh .*--batch", Skip("needs a provider's Batch API; tests/test_llm_batch.py has one")),
+    ("gen-zh .*--batch-api", Skip("needs a provider's Batch API; tests/test_llm_batch.py has one")),
     ("--version|--help", Run()),
     ("run trial", Run()),
     ("run", Run("--dry-run")),

@@ -189,7 +189,7 @@ def test_user_errors_are_one_line_and_leave_no_folder(served: Served, tmp_path: 
     )
     for address, more, line in [
         (url, ("--n", 0), "--n 0: is not above 0. Give the number of tasks to generate."),
-        (url, ("--batch", "--base-url", url), "--batch: goes to one server and 2 are named. Give one --base-url."),
+        (url, ("--batch-api", "--base-url", url), "--batch-api: goes to one server and 2 are named. Give one --base-url."),
         ("https://api.example.com/v1", (), "--base-url https://api.example.com/v1: needs a key, and none is set. Set OPENAI_API_KEY in the environment or in .env, or name another with --key-env."),
         (served(key="k"), (), r"URL: asks for a key (Incorrect API key provided). Set OPENAI_API_KEY."),
         ("http://127.0.0.1:9/v1", (), "URL: gives no reply ("),
@@ -212,7 +212,7 @@ def test_user_errors_are_one_line_and_leave_no_folder(served: Served, tmp_path: 
 
 def test_resume_and_repeated_runs(served: Served, tmp_path: Path) -> None:
     url, out = served(), tmp_path / "run"
-    code, told, said = gen_zh(url, out, "--n", 200, "--max-tokens", 14_000, "--json")
+    code, told, said = gen_zh(url, out, "--n", 200, "--token-budget", 14_000, "--json")
     result = json.loads(told)
     assert (
         code == 0 and not result["finished"] and 0 < result["kept"] < 200 and "stopped by its budget" in said

@@ -113,9 +113,9 @@ def test_personal_data() -> None:
 @pytest.mark.parametrize(
     ("options", "where"),
     [
-        ({"without": frozenset({"ugly"})}, "--without ugly"),
-        ({"threshold": 0.0}, "--threshold"),
-        ({"min_han": 2.0}, "--min-han"),
+        ({"without": frozenset({"ugly"})}, "without ugly"),
+        ({"threshold": 0.0}, "threshold"),
+        ({"min_han": 2.0}, "min_han"),
     ],
 )
 def test_invalid_options(options: dict[str, Any], where: str) -> None:

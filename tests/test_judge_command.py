@@ -117,7 +117,7 @@ def test_killed_runs_equal_an_uninterrupted_run(served: Served, tmp_path: Path, 
 def test_the_budget_leaves_questions_missing(served: Served, tmp_path: Path) -> None:
     files = [write_answers(tmp_path, n, [20 + (k * i) % 37 for k in range(60)]) for i, n in enumerate("甲乙", 1)]  # fmt: skip
     url, out = served(), tmp_path / "run"
-    code, told, said = judge(url, out, *answers(*files), "--max-tokens", 30_000, "--json")
+    code, told, said = judge(url, out, *answers(*files), "--token-budget", 30_000, "--json")
     result = json.loads(told)
     assert code == 0 and not result["finished"] and "stopped by its budget" in said
     duel = result["duels"][0]

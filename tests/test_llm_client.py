@@ -123,9 +123,9 @@ def test_retry_after_pauses_all_requests(served: Served) -> None:
 
 def test_invalid_connections() -> None:
     for given, said in [
-        (((), "m"), "--base-url: is missing"),
+        (((), "m"), "base_url: is missing"),
         ((("localhost:80",), "m"), "is not a URL"),
-        ((("http://me:pass@host/v1",), "m"), "--base-url: contains a user name or password"),
+        ((("http://me:pass@host/v1",), "m"), "base_url: contains a user name or password"),
         ((("https://api.example.com/v1",), "m"), "needs a key, and none is set"),
     ]:
         with pytest.raises(OptionError) as error:
@@ -199,7 +199,7 @@ def test_spending(tmp_path: Path) -> None:
     spending.count(Reply(text="好", prompt_tokens=100, completion_tokens=200))
     assert spending.cost == pytest.approx(0.0005) and spending.allows(1, 0) and not spending.allows(2, 0)
     assert not Spending(Price(input=1.0, output=2.0), max_cost=0.0).allows(0, 10)
-    with pytest.raises(OptionError, match="--max-cost: needs to know"):
+    with pytest.raises(OptionError, match="max_cost: needs to know"):
         Spending(max_cost=1.0)
     (tmp_path / "p.yaml").write_text("m: {input: 1, output: 2}\nn: {input: x}\n", encoding="utf-8")
     assert read_price(tmp_path / "p.yaml", "m") == Price(input=1, output=2)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from zhllama.commands.declare import command
 from zhllama.errors import OptionError
-from zhllama.options import check_bounds, option, recorded, required
+from zhllama.options import check_bounds, option, recorded, required, variant
 
 
 @dataclass(frozen=True)
@@ -86,3 +86,25 @@ def test_recorded_options_are_plain_values() -> None:
     assert recorded(Toy(Path("here"), text=(Path("a"),), quiet=True)) == {
         "source": "here", "block_size": 512, "rate": 0.1, "fit": "cut", "text": ["a"], "seed": None,
     }  # fmt: skip
+
+
+def test_a_subclass_redeclares_an_option_under_another_key() -> None:
+    @dataclass(frozen=True)
+    class Long(Toy):
+        block_size: int = variant(Toy, "block_size", 1024, key="max_tokens", former=())
+
+    seen: list[Long] = []
+
+    @command
+    def long(options: Long) -> None:
+        seen.append(options)
+        raise OptionError("block_size 9", "does not fit `rate`", "Give `block_size` and `text`, not `other`")
+
+    app = typer.Typer(add_completion=False)
+    app.command()(long)
+    result = CliRunner().invoke(app, ["here", "--max-tokens", "9"])
+    assert str(result.exception) == (
+        "--max-tokens 9: does not fit --rate. Give --max-tokens and --text, not `other`."
+    )
+    assert seen[0].block_size == 9 and recorded(seen[0])["max_tokens"] == 9
+    assert Long(Path("here")).block_size == 1024 and Toy(Path("here")).block_size == 512

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from tests.conftest import Zhllama
 from zhllama.cli import app
-from zhllama.commands.run import _draw
+from zhllama.commands.lineage import draw
 from zhllama.errors import InputError, OptionError
 from zhllama.lineage import Ancestor, lineage
 from zhllama.pipeline import Pipeline, PipelineRecord, read_pipeline
@@ -163,7 +163,7 @@ def test_a_record_that_is_none_is_told(
 def test_no_path_of_a_tree_is_folded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     far = tmp_path / "/".join(["a folder of a long name"] * 8)
     base = Ancestor(far, "grow", {"rows": 7}, 1.0, (), (far / "text.txt",), (far / "text.txt",))
-    _draw(Ancestor(far / "two", "pretrain", {}, 2.0, (base,), (), ()))
+    draw(Ancestor(far / "two", "pretrain", {}, 2.0, (base,), (), ()))
     shown = [row.strip("│├└─ ") for row in capsys.readouterr().out.splitlines()]
     assert shown == [
         f"pretrain  {far / 'two'}  2 s", f"grow  {far}  rows 7, 1 s", f"{far / 'text.txt'}",

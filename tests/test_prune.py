@@ -94,7 +94,7 @@ def test_a_text_without_dropped_pieces_is_cut_as_before(
     assert changed == [] and any(a != b for a, b in zip(before, after, strict=True))
 
 
-def test_bytelevel(bytes_small: ByteLevelMerge) -> None:
+def test_byte_level_vocabulary(bytes_small: ByteLevelMerge) -> None:
     base, model = bytes_small.base, bytes_small.vocabulary
     assert model.size == base.size == len(model.texts) and bytes_small.removed
     assert all(len(base.texts[id]) > 1 and id not in base.added_tokens for id in bytes_small.removed)
@@ -123,7 +123,7 @@ def test_without_byte_fallback_characters_stay() -> None:
 def test_sizes(embedded: SentencePieceVocabulary) -> None:
     merge = chinese_llama(embedded, [])
     assert pruned(merge, FEW, len(embedded.pieces)).removed == ()
-    with pytest.raises(OptionError, match="--size: 40,000 is more than the 32,000 there are"):
+    with pytest.raises(OptionError, match="size: 40,000 is more than the 32,000 there are"):
         pruned(merge, FEW, 40_000)
     with pytest.raises(InputError, match="cannot be pruned to 10: only"):
         pruned(merge, FEW, 10)
@@ -162,7 +162,7 @@ def test_command_line(zhllama: Zhllama, tmp_path: Path) -> None:
         "o",
     )
     refused = zhllama(*line)
-    assert refused.stderr == "zhllama: --prune: needs text to tell what is rare. Give --text FILE.\n"
+    assert refused.stderr == "zhllama: --prune: needs text to count rare pieces. Give --text FILE.\n"
     made = zhllama(*line, "--text", SAMPLE, "--size", 31_000, "--json")
     assert made.returncode == 0, made.stderr
     kept = json.loads((tmp_path / "o" / "id_map.json").read_text(encoding="utf-8"))["kept"]

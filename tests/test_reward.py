@@ -118,7 +118,7 @@ def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_pat
     assert (len(found.training), [bad.where for bad in found.rejected]) == (1, [f"{path}:2", f"{path}:3"])
     with pytest.raises(InputError, match=r"leaves no pair to train on: .*too long"):
         read_pairs([ground / "pairs.jsonl"], encoder, 16)
-    with pytest.raises(OptionError, match="--aside 1"):
+    with pytest.raises(OptionError, match="aside 1"):
         read_pairs([path], encoder, 256, validation_share=1)
     given = read_pairs([ground / "pairs.jsonl"], encoder, 256, validation_files=[ground / "pairs.jsonl"])
     assert len(given.training) == len(given.validation) == 60
@@ -126,7 +126,7 @@ def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_pat
 
 def test_a_reward_model_learns_and_scores(ground: Path) -> None:
     told = line(ground, *train("reward", "--out", "learnt", "--steps", 12, "--lr", 1e-2, "--eval-every", 5))
-    assert told.code == 0 and "on 6 pairs kept aside" in told.out, told.err
+    assert told.code == 0 and "on 6 validation pairs" in told.out, told.err
     made = json.loads((ground / "learnt" / "manifest.json").read_text(encoding="utf-8"))["figures"]
     assert made["accuracy_aside"]["after"] == 1.0 and made["margin_aside"]["after"] > 1
     assert (made["pairs_read"], made["pairs"], made["pairs_aside"], made["template"]) == (60, 54, 6, "alpaca")
@@ -214,7 +214,7 @@ def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> 
         (("--template", "own"), "template own: is not there: the tokenizer has no chat_template."),
         (("--lora-module", "nope"), "--lora-module"),
         (("--aside", 2), "--aside 2.0: is not from 0 up to 1."),
-        (("--lr", 0), "--lr: is not between 0 and 1."),
+        (("--lr", 0), "--lr: 0 is not above 0."),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(
@@ -260,7 +260,7 @@ def test_two_processes_learn_as_one_does(ground: Path, tmp_path: Path, command: 
     for key in ("loss", "accuracy_aside", "margin_aside"):
         wanted = [row[key] for row in one if key in row]
         assert [row[key] for row in two if key in row] == pytest.approx(wanted, abs=1e-5)
-    assert done.stdout.count("pairs kept aside") == 1, "the first process alone speaks"
+    assert done.stdout.count("validation pairs") == 1, "the first process alone speaks"
 
 
 def test_what_several_processes_cannot_do(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from zhllama.model.chain import resolve_chain
 from zhllama.model.load import open_model
 from zhllama.training import four_bit
 from zhllama.training.hardware import named_hardware
-from zhllama.training.options import Lora, TrainingOptions
+from zhllama.training.options import PretrainingOptions
 from zhllama.training.plan import TrainingPlan, plan_training, shape_of
 
 __all__ = ["cache", "workspace"]
@@ -29,7 +29,7 @@ FOUR = ("--load-in-4bit", "--rows", "all", "--lora-dropout", 0, "--precision", "
 def planned(four: bool, **more: Any) -> TrainingPlan:
     from zhllama.training.model_info import read_shape
 
-    options = TrainingOptions(Lora(), rows="all", steps=1, four_bit=four, **more)
+    options = PretrainingOptions(stage=2, rows="all", steps=1, load_in_4bit=four, **more)
     shape = shape_of(read_shape(None, "llama-7b"), options.lora, 49953)
     return plan_training(options, shape, 32000, named_hardware("4090"))
 
@@ -62,7 +62,7 @@ def test_refused_in_one_line(workspace: Path, monkeypatch: pytest.MonkeyPatch) -
     result = line(workspace, *stage(1, "base", "run", "--rows", "all", "--load-in-4bit"))
     assert (
         result.code == 1
-        and "--load-in-4bit: holds the layers still, so that adapters must learn" in result.err
+        and "--load-in-4bit: freezes the layers, so that adapters must be trained" in result.err
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(four_bit, "find_spec", lambda name: None)

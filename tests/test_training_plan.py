@@ -1,7 +1,6 @@
 """Plans: the published shares of trained parameters from a config alone, memory, FLOPs, and the time on known GPUs."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from tests.model_toys import line, write_model
 from zhllama.commands.shared import read_recipe
 from zhllama.errors import OptionError
 from zhllama.training.hardware import Hardware, named_hardware
-from zhllama.training.options import Lora, TrainingOptions
+from zhllama.training.options import ChatTuningOptions, Lora, PretrainingOptions
 from zhllama.training.plan import plan_training, shape_of
 
 RECIPES = sorted(
@@ -70,7 +69,7 @@ def test_the_plan_of_a_local_model_counts_its_parameters(tmp_path: Path) -> None
 
 
 def test_checkpointing_is_on_where_memory_is_short() -> None:
-    options = TrainingOptions(lora=None, rows="all", matrices="input", steps=10, batch=64, micro_batch=64)
+    options = PretrainingOptions(stage=1, rows="all", matrices="input", steps=10, batch=64, micro_batch=64)
     shape = shape_of(shipped_config("llama-7b"), rows=49953)
     roomy = Hardware("GPU", 1, 400 << 30, 1e14, "bf16")
     assert not plan_training(options, shape, 32000, roomy).checkpointing
@@ -83,19 +82,21 @@ def test_checkpointing_is_on_where_memory_is_short() -> None:
 def test_flops_follow_the_published_formula() -> None:
     """6 FLOPs per parameter and token (arXiv:2001.08361), 4 for frozen ones, and attention."""
     shape = shape_of(shipped_config("llama-7b"))
-    options = TrainingOptions(None, full=True, rows="all", steps=10, batch=1, micro_batch=1, block_size=8)
+    sizes: dict[str, Any] = {"steps": 10, "batch": 1, "micro_batch": 1, "block_size": 8, "rows": "all"}
+    full = ChatTuningOptions(full=True, gradient_checkpointing="off", **sizes)
+    rows_alone = PretrainingOptions(stage=1, gradient_checkpointing="off", **sizes)
     tokens, attention = 80, 2 * 2 * 2 * 8 * 4096 * 32
-    plan = plan_training(replace(options, checkpointing="off"), shape, 0, A100)
+    plan = plan_training(full, shape, 0, A100)
     assert plan.tokens == tokens
     head = 6 * 32000 * 4096
     assert plan.flops == tokens * (6 * shape.body + attention + head)
-    frozen = plan_training(replace(options, full=False, checkpointing="off"), shape, 0, A100)
+    frozen = plan_training(rows_alone, shape, 0, A100)
     assert frozen.flops == tokens * (4 * shape.body + attention + head)
 
 
 def test_time_is_planned_only_where_the_speed_is_known() -> None:
     shape = shape_of(shipped_config("llama-7b"), rows=49953)
-    options = TrainingOptions(lora=None, rows="all", steps=10)
+    options = PretrainingOptions(stage=1, rows="all", steps=10)
     known = plan_training(options, shape, 32000, A100)
     assert known.seconds == pytest.approx(known.flops / (8 * 312e12 * 0.4))
     for name in ("CPU", "GPU of no list"):
@@ -108,7 +109,7 @@ def test_time_is_planned_only_where_the_speed_is_known() -> None:
 def test_new_rows_cost_less_than_all_and_adapters_alone_least() -> None:
     shape = shape_of(shipped_config("llama-7b"), Lora(), 49953)
     trained = {
-        rows: plan_training(TrainingOptions(Lora(), rows=rows), shape, 32000, A100).trained
+        rows: plan_training(PretrainingOptions(stage=2, rows=rows), shape, 32000, A100).trained
         for rows in ("all", "new", "none")
     }
     assert trained == {"all": 417603584, "new": 2 * 17953 * 4096 + 8388608, "none": 8388608}
@@ -130,9 +131,9 @@ def shipped_config(name: str) -> Any:
             ("--shape", "llama-7b", "--lora-module", "query"),
             "no linear layer 'query'. Its layers are down_proj",
         ),
-        (("--shape", "llama-7b", "--lr", "2"), "--lr: is not between 0 and 1"),
-        (("--shape", "llama-7b", "--warmup", "1.5"), "--warmup: is not between 0 and 1"),
-        (("--shape", "llama-7b", "--lora-rank", "0"), "--lora-rank: is below 1"),
+        (("--shape", "llama-7b", "--lr", "2"), "--lr: 2 is not below 1. Give e.g. 0.0002."),
+        (("--shape", "llama-7b", "--warmup", "1.5"), "--warmup: 1.5 is not below 1. Give e.g. 0.05."),
+        (("--shape", "llama-7b", "--lora-rank", "0"), "--lora-rank: 0 is not above 0. Give e.g. 8."),
         (("--config", "no-such-recipe"), "is neither a .yaml file nor a shipped recipe"),
     ],
 )
@@ -143,7 +144,7 @@ def test_errors_are_one_line(tmp_path: Path, arguments: tuple[str, ...], wanted:
 
 def test_stage_one_without_rows_is_refused() -> None:
     with pytest.raises(OptionError, match="nothing to learn"):
-        TrainingOptions(lora=None, rows="none")
+        PretrainingOptions(stage=1, rows="none")
 
 
 def test_machine_names_are_parsed() -> None:

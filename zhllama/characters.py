@@ -77,7 +77,5 @@ def charsets(names: str) -> tuple[Charset, ...]:
     requested = [name.strip() for name in names.split(",") if name.strip()]
     for name in requested:
         if name not in known:
-            raise OptionError(
-                "--cover", f"unknown character set {name!r}", f"Choose from: {', '.join(known)}"
-            )
+            raise OptionError("cover", f"unknown character set {name!r}", f"Choose from: {', '.join(known)}")
     return tuple(requested)  # type: ignore[arg-type]

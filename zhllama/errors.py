@@ -8,7 +8,11 @@ class ZhllamaError(Exception):
 
     def __init__(self, where: object, what: str, remedy: str = "") -> None:
         self.where, self.what, self.remedy = str(where), what, remedy
-        super().__init__(f"{where}: {what}." + (f" {remedy}." if remedy else ""))
+        super().__init__(self.text())
+
+    def text(self) -> str:
+        """Where, what and the remedy as one line."""
+        return f"{self.where}: {self.what}." + (f" {self.remedy}." if self.remedy else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By default an exception is built again from its message alone, and a pool waits forever for one that fails at it.

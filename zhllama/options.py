@@ -14,24 +14,28 @@ field, `block_size`; the command line shows the flag.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from zhllama.errors import OptionError
+
+FORMER = "former_"  # prefix of the parameters for spellings of earlier versions
 
 
 @dataclass(frozen=True)
 class Declaration:
     """How an option appears on the command line.
 
-    `flags` are its spellings, by default `--field-name`; `former` are spellings of earlier versions, which are refused
-    with the new one. An option that is not `recorded` steers the run without changing its result: a run may be resumed
-    with another value.
+    `key` is its name in recipes and config.yaml, by default the field's name; `flags` are its spellings, by default
+    `--key` with hyphens; `former` are spellings of earlier versions, which are refused with the new one. An option that
+    is not `recorded` does not change the run's result: a run may be resumed with another value. `show_default` is the
+    text that --help shows instead of the default.
     """
 
     help: str
     panel: str | None = None
+    key: str | None = None
     flags: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
     minimum: float | None = None
@@ -41,7 +45,7 @@ class Declaration:
     metavar: str | None = None
     positional: bool = False
     recorded: bool = True
-    show_default: bool = True
+    show_default: bool | str = True
 
 
 def option(default: Any, help: str, **declaration: Any) -> Any:
@@ -52,6 +56,23 @@ def option(default: Any, help: str, **declaration: Any) -> Any:
 def required(help: str, **declaration: Any) -> Any:
     """A dataclass field that is a required option, or with `positional` an argument."""
     return field(metadata={"option": Declaration(help, **declaration)})
+
+
+def variant(base: type, name: str, default: Any = MISSING, **changes: Any) -> Any:
+    """The option `name` of the dataclass `base`, redeclared in a subclass with another default, help, key or bound."""
+    declared = next(one for one in fields(base) if one.name == name)
+    changed = replace(declaration_of(declared), **changes)
+    return field(default=declared.default if default is MISSING else default, metadata={"option": changed})
+
+
+def key_of(declared: "Field[Any]") -> str:
+    """The name of an option in recipes, config.yaml and manifests."""
+    return declaration_of(declared).key or declared.name
+
+
+def flags_of(declared: "Field[Any]") -> tuple[str, ...]:
+    """The spellings of an option on the command line, the usual one first."""
+    return declaration_of(declared).flags or (f"--{key_of(declared).replace('_', '-')}",)
 
 
 def declaration_of(declared: "Field[Any]") -> Declaration:
@@ -76,15 +97,15 @@ def check_bounds(options: Any) -> None:
             _refuse(declared, value, f"is not below {bounds.below:g}")
 
 
-def _refuse(declared: "Field[Any]", value: float, what: str) -> None:
+def _refuse(declared: "Field[Any]", value: float, problem: str) -> None:
     default = "" if declared.default in (MISSING, None) else f"Give e.g. {declared.default}"
-    raise OptionError(declared.name, f"{value:g} {what}", default)
+    raise OptionError(declared.name, f"{value:g} {problem}", default)
 
 
 def recorded(*groups: Any) -> dict[str, Any]:
     """The recorded options of several dataclasses as plain values, for config.yaml and the manifest."""
     return {
-        declared.name: _plain(getattr(options, declared.name))
+        key_of(declared): _plain(getattr(options, declared.name))
         for options in groups
         for declared in fields(options)
         if declaration_of(declared).recorded
@@ -95,7 +116,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     return value

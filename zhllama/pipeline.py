@@ -118,7 +118,8 @@ class _StepReader:
                 continue
             param = params.get(str(key).replace("-", "_"))
             if param is None or _key(param) in RESERVED:
-                names = ", ".join(sorted(params.keys() - RESERVED))
+                hidden = {key for key, param in params.items() if getattr(param, "hidden", False)}
+                names = ", ".join(sorted(params.keys() - RESERVED - hidden))
                 raise InputError(
                     self.where,
                     f"{key!r} is not an option of {' '.join(words)} here",

@@ -1,88 +1,61 @@
-"""The command `advise`."""
+"""advise: how far to extend a vocabulary."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zhllama.commands.shared import (
-    AsJson,
-    Config,
-    Field,
-    Force,
-    MaxLineBytes,
-    Seed,
-    options_of,
-    print_json,
-    progress,
-    say,
-    screen,
-)
+from zhllama.commands.declare import command
+from zhllama.commands.shared import AsJson, Config, Force, TextOptions, print_json, progress, say, screen
 from zhllama.errors import OptionError
-from zhllama.io.files import LONGEST_LINE
+from zhllama.options import option, recorded
 from zhllama.run import Run
 
 if TYPE_CHECKING:
     from zhllama.efficiency.advise import Advice
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdviceOptions:
+    """The vocabulary, the text, and the model that the advice is for."""
+
+    text: tuple[str, ...] = option(
+        (),
+        "Files, folders or globs of Chinese text, each file a domain. A tenth of the lines is the validation split.",
+    )
+    base: str | None = option(
+        None,
+        "The model's vocabulary: a .model, a byte-level tokenizer.json, a folder, a hub name. Without it: the "
+        "embedded 32,000-piece one.",
+    )
+    hidden: int = option(4096, "Width of the model: hidden_size.", minimum=1)
+    layers: int = option(32, "Layers of the model: num_hidden_layers.", minimum=1)
+    tied: bool = option(False, "The embedding matrix is the LM head too (tie_word_embeddings).")
+    train_tokens: float = option(2e9, "Tokens of such text you will train on, e.g. 2e9.", minimum=1)
+    bits: float | None = option(
+        None,
+        "Bits per character of the model on Chinese before any training, from `zhllama eval`: the better it reads, "
+        "the more training new rows need to catch up.",
+        minimum=0.1,
+    )
+    most: int = option(32_000, "The largest number of pieces to consider.", minimum=1000)
+    prior: float = option(0.1, "Weight of jieba's list, where the text weighs 1.", minimum=0)
+    sample_bytes: int = option(20_000_000, "Bytes of text to draw, evenly from all files.", minimum=1)
+    seed: int = option(0, "Seed of everything random.")
+
+
+@command
 def advise(
-    context: typer.Context,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text",
-            help="Files, folders or globs of Chinese text, each file a domain. A tenth of the lines is only measured on.",
-            show_default=False,
-        ),
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            help="The model's vocabulary: a .model, a byte-level tokenizer.json, a folder, a hub name. Without it: "
-            "the embedded 32,000-piece one.",
-            show_default=False,
-        ),
-    ] = None,
-    hidden: Annotated[int, typer.Option("--hidden", min=1, help="Width of the model: hidden_size.")] = 4096,
-    layers: Annotated[
-        int, typer.Option("--layers", min=1, help="Layers of the model: num_hidden_layers.")
-    ] = 32,
-    tied: Annotated[
-        bool, typer.Option("--tied", help="Embedding and output matrix are one (tie_word_embeddings).")
-    ] = False,
-    train_tokens: Annotated[
-        float, typer.Option("--train-tokens", min=1, help="Tokens of such text you will train on, e.g. 2e9.")
-    ] = 2e9,
-    bits: Annotated[
-        float | None,
-        typer.Option(
-            "--bits",
-            min=0.1,
-            help="Bits per character of the model on Chinese before any training, from `zhllama eval`: the better it reads, "
-            "the more training new rows need to catch up.",
-            show_default=False,
-        ),
-    ] = None,
-    most: Annotated[
-        int, typer.Option("--most", min=1000, help="The largest number of pieces to look at.")
-    ] = 32_000,
-    prior: Annotated[
-        float, typer.Option("--prior", min=0, help="Weight of jieba's list, where the text weighs 1.")
-    ] = 0.1,
-    sample_bytes: Annotated[
-        int, typer.Option("--sample-bytes", min=1, help="How much text to draw, as evenly as files allow.")
-    ] = 20_000_000,
-    field: Field = "text",
-    max_line_bytes: MaxLineBytes = LONGEST_LINE,
+    options: AdviceOptions,
+    reading: TextOptions,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out", "-o", help="Folder for advice.json and advice.html, with a manifest.", show_default=False
         ),
     ] = None,
-    seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
     config: Config = None,
@@ -97,47 +70,55 @@ def advise(
     from zhllama.vocab.read import read_vocabulary
     from zhllama.vocab.word_lists import base_file
 
-    if not text:
-        raise OptionError("--text", "is missing, and advice needs text", "Give --text FILE")
-    named, files = base_file(base), find_files(text)
-    vocabulary = read_vocabulary(named)
-    run = None if out is None else Run(out, "advise", options_of(context), [named, *files], force, seed=seed)
+    if not options.text:
+        raise OptionError("text", "is missing, and advice needs text", "Give `text` FILE")
+    base, files = base_file(options.base), find_files(options.text)
+    vocabulary = read_vocabulary(base)
+    run = (
+        None
+        if out is None
+        else Run(out, "advise", recorded(options, reading), [base, *files], force, seed=options.seed)
+    )
     if run is not None:
         run.check()
-    train, aside = kept_aside(_samples(files, field, sample_bytes, seed), seed)
-    with progress(f"up to {most:,} pieces", total=1.0) as bar:
-        found = extend(vocabulary, train, aside, most, prior, bar.at)
-    model = AdvisedModel(hidden, layers, tied)
-    advice = advised(found.first, found.parts, found.domains, found.training, model, train_tokens, bits)
+    train, validation = kept_aside(_samples(files, reading, options), options.seed)
+    with progress(f"up to {options.most:,} pieces", total=1.0) as bar:
+        extension = extend(vocabulary, train, validation, options.most, options.prior, bar.at)
+    model = AdvisedModel(options.hidden, options.layers, options.tied)
+    advice = advised(
+        extension.first, extension.parts, extension.domains, extension.training, model, options.train_tokens,
+        options.bits,
+    )  # fmt: skip
     if run is not None:
         with run:
             run.write("advice.json", to_json(advice.to_dict()))
-            run.write("advice.html", advice_page(advice, str(base or "the embedded base")))
+            run.write("advice.html", advice_page(advice, str(options.base or "the embedded base")))
             run.finish({"recommended": advice.recommended.added, "verdict": advice.verdict})
     if as_json:
         print_json(advice.to_dict())
         return
-    draw(advice, str(named))
+    draw(advice, str(base))
     if out is not None:
         say(f"Written to {out}: advice.html, advice.json")
 
 
-def _samples(files: list[Path], field: str, size: int, seed: int) -> dict[str, list[str]]:
-    """Lines of each file by its name, or by its path where names are the same; as many bytes of each where they have them."""
+def _samples(files: Sequence[Path], reading: TextOptions, options: AdviceOptions) -> dict[str, list[str]]:
+    """Lines of each file by its name, or by its path where names are equal; evenly many bytes of each file."""
     from zhllama.io.text import read_lines
     from zhllama.vocab.sample import sample_lines
 
     names = [f.name.split(".")[0] for f in files]
     labels = names if len(set(names)) == len(names) else list(map(str, files))
+    size = max(1, options.sample_bytes // len(files))
     with progress("reading", total=sum(f.stat().st_size for f in files)) as bar:
         return {
-            label: sample_lines(read_lines([f], field, bar), max(1, size // len(files)), seed).lines
+            label: sample_lines(read_lines([f], reading.field, bar), size, options.seed).lines
             for label, f in zip(labels, files, strict=True)
         }
 
 
 def draw(advice: "Advice", base: str) -> None:
-    """The curve as a chart of lines, what each point costs, and the word on it."""
+    """Print the curve as bars, the costs of each point, and the recommendation."""
     from rich.table import Table
     from rich.text import Text
 
@@ -175,6 +156,7 @@ def draw(advice: "Advice", base: str) -> None:
             f"{step.saved:.1%}",
             f"{step.next_saves:.2%}" if step is not advice.steps[-1] else "",
             f"{step.parameters / 1e6:,.0f} M",
+            f"{step.head_share:.1%}",
             f"{step.compute:.2f}",
             f"{step.seen:.0%}",
             style="bold" if best else "",

@@ -1,44 +1,19 @@
-"""The command `answer`."""
+"""answer: answer a file of questions with a model, for judge."""
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from zhllama.commands.llm_options import (
-    STEERING,
-    AskedThrough,
-    BaseUrl,
-    ByBatch,
-    Concurrency,
-    ExtraBody,
-    KeyEnv,
-    MaxCost,
-    MaxTokens,
-    Prices,
-    Timeout,
-    ask_all,
-    connection_of,
-    spending_of,
-    warn_of_budget,
-)
-from zhllama.commands.shared import (
-    AsJson,
-    Config,
-    Force,
-    Out,
-    Resume,
-    Seed,
-    print_json,
-    progress,
-    say,
-    warn,
-)
+from zhllama.commands.declare import command
+from zhllama.commands.llm_requests import ask_all, warn_of_budget
+from zhllama.commands.shared import AsJson, Config, Force, Out, Resume, print_json, progress, say, warn
 from zhllama.errors import OptionError
 from zhllama.io.files import json_lines
+from zhllama.llm.options import ServerOptions
+from zhllama.options import option, recorded, required
 from zhllama.run import Run
 from zhllama.run_folder import MANIFEST
 
@@ -48,59 +23,51 @@ if TYPE_CHECKING:
     from zhllama.llm.journal import Journal
     from zhllama.llm.rounds import Rounds
 
-HERE = "A model here"
+LOCAL = "Local model"
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """Which questions are answered by which model, and how it samples."""
+
+    # Recorded as `by`: `model` is the key of a run's base in a chain, and these answers are no model.
+    model: str = required(
+        "Folder, hub name or run; with --base-url the model's name on that server.",
+        positional=True,
+        recorded=False,
+    )
+    questions: Path = required(
+        "JSON lines {id, instruction, input?, category?, reference?}, Alpaca's form, or seed tasks.",
+        flags=("--questions", "-q"),
+    )
+    n: int | None = option(None, "Answer only the first questions, this many.", show_default="all")
+    temperature: float = option(0.0, "0: greedy decoding.")
+    top_p: float = option(1.0, "Sample from the likeliest tokens with this total probability.")
+    reply_tokens: int = option(512, "Tokens of one answer at most.")
+    template: str | None = option(
+        None, "alpaca, vicuna, chatml, llama3 or own.", panel=LOCAL,
+        show_default="the tokenizer's own; alpaca where it has none",
+    )  # fmt: skip
+    system: str = option("", "System prompt.", panel=LOCAL)
+    at_once: int = option(8, "Questions in one batch.", panel=LOCAL)
+    seed: int = option(0, "Seed of everything random.")
+
+    def __post_init__(self) -> None:
+        for name in ("n", "reply_tokens", "at_once"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} {value}", "is below 1", "Leave it out")
+        if not 0 <= self.temperature <= 5:
+            raise OptionError(f"temperature {self.temperature}", "is not from 0 to 5", "Leave it out")
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p {self.top_p}", "is not from 0 to 1", "Leave it out")
+
+
+@command
 def answer(
-    context: typer.Context,
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Folder, hub name or run; with --base-url the model's name on that server.",
-            show_default=False,
-        ),
-    ],
-    questions: Annotated[
-        Path,
-        typer.Option(
-            "--questions",
-            "-q",
-            help="JSON lines {id, instruction, input?, category?, reference?}, Alpaca's form, or seed tasks.",
-            show_default=False,
-        ),
-    ],
+    options: AnswerOptions,
+    server: ServerOptions,
     out: Out,
-    n: Annotated[
-        int | None, typer.Option("--n", help="Answer the first so many.", show_default="all")
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="0: the likeliest token, always.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Of the likeliest tokens, this share of the chance.")] = 1.0,
-    reply_tokens: Annotated[int, typer.Option(help="Tokens of one answer at most.")] = 512,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            help="alpaca, vicuna, chatml, llama3 or own.",
-            rich_help_panel=HERE,
-            show_default="the tokenizer's own; alpaca where it has none",
-        ),
-    ] = None,
-    system: Annotated[
-        str, typer.Option(help="What the system says first.", rich_help_panel=HERE, show_default=False)
-    ] = "",
-    at_once: Annotated[
-        int, typer.Option(help="Questions that the model takes at once.", rich_help_panel=HERE)
-    ] = 8,
-    base_url: BaseUrl = None,
-    api: AskedThrough = "chat",
-    batch: ByBatch = False,
-    key_env: KeyEnv = "OPENAI_API_KEY",
-    extra_body: ExtraBody = None,
-    concurrency: Concurrency = 32,
-    timeout: Timeout = 120.0,
-    max_tokens: MaxTokens = None,
-    max_cost: MaxCost = None,
-    prices: Prices = None,
-    seed: Seed = 0,
     config: Config = None,
     resume: Resume = False,
     force: Force = False,
@@ -112,67 +79,58 @@ def answer(
     from zhllama.generation.outputs import JOURNAL
     from zhllama.llm.journal import Journal
 
-    began = time.monotonic()
-    _check(context.params)
-    asked = read_questions(questions)[:n]
-    sampling: dict[str, Any] = {"temperature": temperature, "max_tokens": reply_tokens}
-    sampling |= {"top_p": top_p} if top_p < 1 or not base_url else {}
-    sampling |= {"seed": seed} if temperature > 0 else {}
-    answering = Answering(asked, sampling)
-    made = {key: value for key, value in context.params.items() if key not in STEERING}
-    # Not as `model`, by which a run names what it trained on: this one is no model.
-    made["by"], made["served"] = made.pop("model"), bool(base_url)
-    inputs = [questions] if base_url else [questions, *_files_of(model)]
-    with Run(out, "answer", made, inputs, force=force, resume=resume, seed=seed) as run:
+    start, remote = time.monotonic(), bool(server.base_url)
+    if remote and options.system:
+        raise OptionError("system", "is for a model here", "Leave it out with `base_url`")
+    questions = read_questions(options.questions)[: options.n]
+    sampling: dict[str, Any] = {"temperature": options.temperature, "max_tokens": options.reply_tokens}
+    sampling |= {"top_p": options.top_p} if options.top_p < 1 or not remote else {}
+    sampling |= {"seed": options.seed} if options.temperature > 0 else {}
+    answering = Answering(questions, sampling)
+    settings = recorded(options, server) | {"by": options.model, "served": remote}
+    inputs = [options.questions] if remote else [options.questions, *_files_of(options.model)]
+    with Run(out, "answer", settings, inputs, force=force, resume=resume, seed=options.seed) as run:
         with Journal(out / JOURNAL) as journal:
-            if base_url:
-                whole, told = _ask(context.params, run, answering, journal)
+            if remote:
+                finished, figures = _query_server(options, server, run, answering, journal)
             else:
-                whole, told = _answer(context.params, run, answering, journal)
-        run.write(ANSWERS, json_lines(answering.rows(model)))
+                finished, figures = _run_model(options, run, answering, journal)
+        run.write(ANSWERS, json_lines(answering.rows(options.model)))
         if refused := answering.refused():
             run.write("refused.jsonl", json_lines(refused))
         result = {
             **answering.figures(),
-            **told,
-            "finished": whole,
-            "seconds": round(time.monotonic() - began, 2),
+            **figures,
+            "finished": finished,
+            "seconds": round(time.monotonic() - start, 2),
         }
-        if whole:
+        if finished:
             run.finish(result)
-    if not whole:
+    if not finished:
         warn_of_budget()
     print_json({"out": str(out), **result}) if as_json else _show(out / ANSWERS, result)
 
 
-def _check(options: Mapping[str, Any]) -> None:
-    for name, least, most in (("n", 1, None), ("reply_tokens", 1, None), ("at_once", 1, None), ("temperature", 0, 5), ("top_p", 1e-6, 1)):  # fmt: skip
-        value = options[name]
-        if value is not None and (value < least or (most is not None and value > most)):
-            told = f"is not from 0 to {most}" if most is not None else "is below 1"
-            raise OptionError(f"--{name.replace('_', '-')} {value}", told, "Leave it out")
-    if options["base_url"] and options["system"]:
-        raise OptionError("--system", "is for a model here", "Leave it out with --base-url")
-
-
-def _ask(
-    options: Mapping[str, Any], run: Run, answering: "Answering", journal: "Journal"
+def _query_server(
+    options: AnswerOptions, server: ServerOptions, run: Run, answering: "Answering", journal: "Journal"
 ) -> tuple[bool, dict[str, Any]]:
-    spending = spending_of(options)
+    spending = server.spending(options.model)
 
     @contextmanager
-    def watched(rounds: "Rounds", client: "Client | None") -> Iterator[None]:
+    def screen(rounds: "Rounds", client: "Client | None") -> Iterator[None]:
         with progress("answer", len(answering.questions), "answers") as bar:
             answering.watch = bar
             yield
 
-    connection, seed = connection_of(options), options["seed"]
-    whole, told = ask_all(run, answering, journal, connection, spending, options["batch"], seed, watched)
-    return whole, {**spending.figures(), **told}
+    connection = server.connection(options.model)
+    finished, figures = ask_all(
+        run, answering, journal, connection, spending, server.batch_api, options.seed, screen
+    )
+    return finished, {**spending.figures(), **figures}
 
 
-def _answer(
-    options: Mapping[str, Any], run: Run, answering: "Answering", journal: "Journal"
+def _run_model(
+    options: AnswerOptions, run: Run, answering: "Answering", journal: "Journal"
 ) -> tuple[bool, dict[str, Any]]:
     from zhllama.evaluation.answering import answer_locally
     from zhllama.inference.transformers_chat_model import open_chat_model
@@ -180,21 +138,21 @@ def _answer(
     try:
         with progress("answer", len(answering.questions), "answers") as bar:
             bar.note("loading the model")
-            speaker = open_chat_model(options["model"], options["template"])
-            if speaker.assumed:
+            model = open_chat_model(options.model, options.template)
+            if model.assumed:
                 warn("the tokenizer has no chat template: asked by Alpaca's")
             answering.watch = bar
-            bar.note(f"{speaker.template.name}, {options['at_once']} at once")
-            answer_locally(answering, journal, speaker, options["at_once"], options["system"])
+            bar.note(f"{model.template.name}, {options.at_once} at once")
+            answer_locally(answering, journal, model, options.at_once, options.system)
     except BaseException:
         if not len(journal):
             run.resume = None
         raise
-    return True, {"template": speaker.template.name}
+    return True, {"template": model.template.name}
 
 
 def _files_of(model: str) -> list[Path]:
-    """What the answers come from: the manifests of the runs, and of the base its manifest or else its files."""
+    """The files that decide the answers: the manifests of the runs, and the manifest of the base or else its files."""
     from zhllama.model.chain import model_files, resolve_chain
 
     chain = resolve_chain(model)

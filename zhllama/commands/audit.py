@@ -1,60 +1,42 @@
-"""The command `audit`."""
+"""audit: prove what an extension of a vocabulary changed."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from zhllama.commands.shared import (
-    AsJson,
-    Field,
-    MaxLineBytes,
-    Seed,
-    print_json,
-    progress,
-    screen,
-)
-from zhllama.io.files import LONGEST_LINE
+from zhllama.commands.declare import command
+from zhllama.commands.shared import AsJson, TextOptions, print_json, progress, screen
+from zhllama.options import option, required
 from zhllama.resources import SAMPLES, sample_files
 from zhllama.vocab.vocabulary import Recipe
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """The extended vocabulary, its base, and the texts that both tokenize."""
+
+    tokenizer: str = required(
+        "The extended vocabulary: a folder of merge-vocab, or a .model.", positional=True
+    )
+    base: str | None = option(None, "The vocabulary it extends. Without it: the base in its manifest.")
+    text: tuple[Path, ...] = option((), "Files, folders or globs. Without any: the texts of corpora/sample.")
+    recipe: Recipe | None = option(
+        None, "The recipe whose promises are checked. Without it: the recipe in its manifest."
+    )
+    fuzz: int = option(20_000, "Fuzzed strings in the proof of parity.", minimum=0)
+    seed: int = option(0, "Seed of everything random.")
+
+
+@command
 def audit(
-    tokenizer: Annotated[
-        str, typer.Argument(help="The extended vocabulary: a folder of merge-vocab, or a .model.")
-    ],
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base", help="What it was made from. Without it: the base in its manifest.", show_default=False
-        ),
-    ] = None,
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--text",
-            help="Files, folders or globs. Without any: the texts of corpora/sample.",
-            show_default=False,
-        ),
-    ] = None,
-    recipe: Annotated[
-        Recipe | None,
-        typer.Option(
-            "--recipe",
-            help="Whose promises to hold it to. Without it: the recipe in its manifest.",
-            show_default=False,
-        ),
-    ] = None,
-    fuzz: Annotated[
-        int, typer.Option("--fuzz", min=0, help="Fuzzed strings in the proof of parity.")
-    ] = 20_000,
-    field: Field = "text",
-    max_line_bytes: MaxLineBytes = LONGEST_LINE,
+    options: AuditOptions,
+    reading: TextOptions,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File for the audit as JSON.", show_default=False)
     ] = None,
-    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Prove what an extension changed and what it did not; exit 1 where a promise of its recipe is broken."""
@@ -66,22 +48,26 @@ def audit(
     from zhllama.vocab.read import read_vocabulary
     from zhllama.vocab.word_lists import base_file
 
-    file = tokenizer_file(tokenizer)
-    base_path = (None if base else base_of(file.parent)) or base_file(base)
-    files = find_files(text or [])
+    file = tokenizer_file(options.tokenizer)
+    base = (None if options.base else base_of(file.parent)) or base_file(options.base)
+    files = find_files(options.text)
     names = [f.name for f in files] if len({f.name for f in files}) == len(files) else list(map(str, files))
-    texts = {name: read_lines([f], field) for name, f in zip(names, files, strict=True)} or sample_texts()
+    texts = {
+        name: read_lines([f], reading.field) for name, f in zip(names, files, strict=True)
+    } or sample_texts()
     with progress("audit", unit="lines") as bar:
-        found = audit_file(file, read_vocabulary(base_path), texts, recipe, fuzz, seed, bar)
+        result = audit_file(
+            file, read_vocabulary(base), texts, options.recipe, options.fuzz, options.seed, bar
+        )
     if out is not None:
-        write_whole(out, to_json(found.to_dict()))
+        write_whole(out, to_json(result.to_dict()))
     if as_json:
-        print_json(found.to_dict())
+        print_json(result.to_dict())
     else:
         from zhllama.commands.audit_screen import draw
 
-        draw(screen, found, tokenizer, str(base_path))
-    if not found.passed:
+        draw(screen, result, options.tokenizer, str(base))
+    if not result.passed:
         raise typer.Exit(1)
 
 

@@ -1,37 +1,14 @@
 """The commands `corpus list`, `show`, `fetch` and `clean`."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from zhllama.commands.corpus_options import (
-    Boilerplate,
-    Convert,
-    Encoding,
-    Exact,
-    Executor,
-    Fields,
-    Languages,
-    Markup,
-    Mask,
-    MaxChars,
-    MaxRepeated,
-    MemoryGb,
-    MinChars,
-    MinHan,
-    Near,
-    Partition,
-    Script,
-    Time,
-    Unit,
-    UrlList,
-    Width,
-    WordHits,
-    WordList,
-    Workers,
-)
+from zhllama.commands.declare import command
 from zhllama.commands.shared import (
     AsJson,
     Config,
@@ -39,29 +16,30 @@ from zhllama.commands.shared import (
     Out,
     Resume,
     note,
-    options_of,
     print_json,
     progress,
     say,
     screen,
 )
-from zhllama.errors import InputError, OptionError
+from zhllama.corpus.options import CorpusCleaningOptions, ReadingOptions, TaskOptions
+from zhllama.errors import InputError
 from zhllama.io.files import open_regular
 from zhllama.manifest import read_manifest
+from zhllama.options import option, recorded, required
 from zhllama.run import Run
 from zhllama.run_folder import CONFIG, MANIFEST
 
 if TYPE_CHECKING:
     from zhllama.corpus.clean import CleaningOptions
+    from zhllama.corpus.documents import Reading
+    from zhllama.corpus.executors import Machines
 
 app = typer.Typer(help="Find, fetch and clean text for training.", no_args_is_help=True)
-
-MACHINES = ("executor", "workers", "memory_gb", "partition", "time")  # how it runs, not what comes out
 
 
 @app.command("list")
 def list_sources(as_json: AsJson = False) -> None:
-    """List the sources that are known, what they are, and whether they were ever fetched here; `show` tells all."""
+    """List the known sources and whether their fetch was checked; `show` has the details of one."""
     from zhllama.corpus.sources import shipped_sources
 
     sources = shipped_sources()
@@ -83,7 +61,7 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show all that is known of a source, or what a run did and its first document."""
+    """Show the details of a source, or the figures and the first document of a run."""
     if (Path(what) / CONFIG).exists():
         _show_run(Path(what), as_json)
         return
@@ -99,33 +77,38 @@ def show(
     screen.print(table)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FetchOptions:
+    """What is fetched."""
+
+    name: str = required("A source by name or .yaml file, or a folder on this machine.", positional=True)
+    limit: int | None = option(None, "Documents to fetch at most.", minimum=1)
+
+
 @app.command("fetch")
+@command
 def fetch(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A source by name or .yaml file, or a folder on this machine.")],
+    options: FetchOptions,
     out: Out,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Documents to fetch at most.", show_default=False)
-    ] = None,
     force: Force = False,
     resume: Resume = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Stream a source into shards of JSON lines; cut off, it goes on with --resume."""
+    """Stream a source into shards of JSON lines; an interrupted run continues with --resume."""
     from zhllama.corpus.documents import find_inputs
     from zhllama.corpus.fetch import fetch as fetch_source
     from zhllama.corpus.fetch import reach
     from zhllama.corpus.sources import find_source
 
-    source = find_source(name)
+    source = find_source(options.name)
     inputs = find_inputs([source.place]) if source.kind == "local" else []
     reach(source)
     with (
-        Run(out, "corpus fetch", options_of(context), inputs, force, resume) as run,
-        progress(f"Fetching {source.name}", limit, "documents") as bar,
+        Run(out, "corpus fetch", recorded(options), inputs, force, resume) as run,
+        progress(f"Fetching {source.name}", options.limit, "documents") as bar,
     ):
-        done = fetch_source(source, run, limit, bar.at)
+        done = fetch_source(source, run, options.limit, bar.at)
         figures = {
             "source": source.model_dump(exclude_none=True),
             "documents": done.documents,
@@ -142,65 +125,41 @@ def fetch(
         note(f"{done.without_text:,} rows held no readable text.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class CorpusText:
+    """The text that is cleaned."""
+
+    text: tuple[str, ...] = required(
+        "Files, folders, globs, or runs of corpus fetch: text in any encoding, JSON lines, Parquet; "
+        "also .gz, .bz2, .xz, .zst.",
+        positional=True,
+    )
+
+
 @app.command("clean")
+@command
 def clean(
-    context: typer.Context,
-    text: Annotated[
-        list[str],
-        typer.Argument(
-            help="Files, folders, globs, or runs of corpus fetch: text in any encoding, JSON lines, Parquet; "
-            "also .gz, .bz2, .xz, .zst.",
-            show_default=False,
-        ),
-    ],
+    source: CorpusText,
+    reading: ReadingOptions,
+    options: CorpusCleaningOptions,
+    tasks: TaskOptions,
     out: Out,
-    field: Fields = ["text"],  # noqa: B006
-    unit: Unit = "blank-line",
-    encoding: Encoding = None,
-    markup: Markup = "all",
-    width: Width = "letters",
-    boilerplate: Boilerplate = True,
-    convert: Convert = None,
-    mask: Mask = True,
-    language: Languages = "zh+en",
-    min_han: MinHan = 0.3,
-    script: Script = "any",
-    min_chars: MinChars = 20,
-    max_chars: MaxChars = 5_000_000,
-    max_repeated: MaxRepeated = 0.3,
-    word_list: WordList = None,
-    word_hits: WordHits = 3,
-    url_list: UrlList = None,
-    exact: Exact = True,
-    near: Near = True,
-    executor: Executor = "local",
-    workers: Workers = None,
-    memory_gb: MemoryGb = 2,
-    partition: Partition = "",
-    time: Time = "24:00:00",
     force: Force = False,
     resume: Resume = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Clean a corpus: decode, repair, filter and take out duplicates; what is dropped is kept with its reason.
+    """Clean a corpus: decode, repair, filter and deduplicate; rejected documents are kept with their reason.
 
-    Texts go to OUT/documents, rejects to OUT/rejected/STEP, and OUT/report.html tells what each step did. Killed
-    anywhere, it goes on with --resume to the same bytes.
+    Texts are written to OUT/documents, rejects to OUT/rejected/STEP, and OUT/report.html shows the effect of each step.
+    An interrupted run continues with --resume to the same bytes.
     """
-    import os
-
-    from zhllama.corpus.decode import known_encoding
-    from zhllama.corpus.documents import Reading
-    from zhllama.corpus.executors import Machines
-
-    machines = Machines(executor, workers or os.cpu_count() or 1, memory_gb, partition, time)
-    reading = Reading(tuple(field), unit, known_encoding(encoding) if encoding else None, 4 * max_chars)
-    how = _cleaning(context.params)
+    machines = tasks.machines()
     machines.check()
-    options = {key: value for key, value in options_of(context).items() if key not in MACHINES}
-    lists = [*(word_list or []), *(url_list or [])]
-    figures = _clean(text, lists, reading, how, machines, options, out, force, resume)
+    settings = recorded(source, reading, options)
+    lists = [*options.word_list, *options.url_list]
+    run = Run(out, "corpus clean", settings, lists, force, resume)
+    figures = _clean(source.text, reading.reading(options.max_chars), options.cleaning(), machines, run)
     if figures is None:
         say("The phases are queued. When squeue shows none, give the same command with --resume.")
     elif as_json:
@@ -210,34 +169,10 @@ def clean(
         say(f"{out / 'report.html'} shows examples.")
 
 
-def _cleaning(given: dict[str, Any]) -> "CleaningOptions":
-    from zhllama.corpus.clean import CleaningOptions
-    from zhllama.corpus.filters import read_words
-
-    if given["min_chars"] > given["max_chars"]:
-        raise OptionError("--min-chars", "is more than --max-chars", "Give a smaller one")
-    languages = [] if given["language"] == "any" else given["language"].split("+")
-    return CleaningOptions(
-        given["markup"], given["width"], given["boilerplate"], given["convert"], given["mask"], tuple(languages),
-        given["script"], given["min_han"], given["min_chars"], given["max_chars"], given["max_repeated"],
-        read_words(given["word_list"] or []), given["word_hits"],
-        frozenset(word for _, words in read_words(given["url_list"] or []) for word in words),
-        given["exact"], given["near"],
-    )  # fmt: skip
-
-
 def _clean(
-    text: list[str],
-    lists: list[Path],
-    reading: Any,
-    how: "CleaningOptions",
-    machines: Any,
-    options: dict[str, Any],
-    out: Path,
-    force: bool,
-    resume: bool,
+    text: Sequence[str], reading: "Reading", options: "CleaningOptions", machines: "Machines", run: Run
 ) -> dict[str, Any] | None:
-    """Run the phases; the figures, or None while Slurm has them."""
+    """Run the phases; the figures, or None while Slurm runs them. The inputs of `run` are completed here."""
     from zhllama.corpus import clean as pipeline
     from zhllama.corpus.documents import find_inputs, split_files
     from zhllama.corpus.executors import run_phases
@@ -246,23 +181,24 @@ def _clean(
 
     inputs = find_inputs([_place(name) for name in text])
     shards = pipeline.shard(split_files(inputs, reading))
-    pipeline.check_out(out)
-    with Run(out, "corpus clean", options, [*_lineage(text, inputs), *lists], force, resume) as run:
-        phases = pipeline.phases(shards, reading, how, out)
+    pipeline.check_out(run.out)
+    run.inputs = [*_lineage(text, inputs), *run.inputs]
+    with run:
+        phases = pipeline.phases(shards, reading, options, run.out)
         pipeline.keep_plan(run, shards)
         with progress("Cleaning", sum(phase.tasks for phase in phases), "tasks") as bar:
             if not run_phases(phases, machines, bar.at):
                 return None
-        books = collect_stats(phases, out)
-        run.write("report.html", cleaning_page(books, ", ".join(text)))
-        pipeline.sweep(out)
-        run.finish(books.figures())
-        return books.figures()
+        statistics = collect_stats(phases, run.out)
+        run.write("report.html", cleaning_page(statistics, ", ".join(text)))
+        pipeline.sweep(run.out)
+        run.finish(statistics.figures())
+        return statistics.figures()
 
 
 def _place(name: str) -> str:
-    """A path as it is, or the folder of a local source; one that lies elsewhere must be fetched first."""
-    if Path(name).expanduser().exists() or any(sign in name for sign in "*?[/"):
+    """A path unchanged, or the folder of a local source; a remote source must be fetched first."""
+    if Path(name).expanduser().exists() or any(character in name for character in "*?[/"):
         return name
     from zhllama.corpus.sources import find_source
 
@@ -274,7 +210,7 @@ def _place(name: str) -> str:
     return source.place
 
 
-def _lineage(text: list[str], inputs: list[Path]) -> list[Path]:
+def _lineage(text: Sequence[str], inputs: list[Path]) -> list[Path]:
     """The inputs, and the manifests of the runs that they come from."""
     manifests = [Path(name) / MANIFEST for name in text]
     return [*inputs, *(path for path in manifests if path.is_file() and path not in inputs)]

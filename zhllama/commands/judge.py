@@ -1,47 +1,22 @@
-"""The command `judge`."""
+"""judge: compare models' answers."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
 from rich.table import Column, Table
 
-from zhllama.commands.llm_options import (
-    STEERING,
-    AskedThrough,
-    BaseUrl,
-    ByBatch,
-    Concurrency,
-    ExtraBody,
-    KeyEnv,
-    MaxCost,
-    MaxTokens,
-    Prices,
-    ServerModel,
-    Timeout,
-    ask_all,
-    connection_of,
-    spending_of,
-    warn_of_budget,
-)
-from zhllama.commands.shared import (
-    AsJson,
-    Config,
-    Force,
-    Out,
-    Resume,
-    Seed,
-    print_json,
-    progress,
-    say,
-    screen,
-)
+from zhllama.commands.declare import command
+from zhllama.commands.llm_requests import ask_all, warn_of_budget
+from zhllama.commands.shared import AsJson, Config, Force, Out, Resume, print_json, progress, say, screen
 from zhllama.errors import OptionError
 from zhllama.io.files import json_lines, to_json
+from zhllama.llm.options import ModelServerOptions
+from zhllama.options import option, recorded, required
 from zhllama.run import Run
 from zhllama.run_folder import MANIFEST
 
@@ -53,96 +28,62 @@ if TYPE_CHECKING:
     from zhllama.llm.client import Client
     from zhllama.llm.rounds import Rounds
 
-Mode = Literal["pair", "score"]
-References = Literal["exact", "all", "none"]
 JUDGING = "Judging"
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """Whose answers are judged, and by what method."""
+
+    answers: tuple[str, ...] = required(
+        "FILE, folder of zhllama answer, or NAME=FILE; given once for each contestant.",
+        flags=("--answers", "-a"),
+    )
+    questions: Path | None = option(
+        None, "Questions, with references and categories; by default those in the answers' files."
+    )
+    mode: Literal["pair", "score"] | None = option(
+        None, "pair: two answers side by side, in both orders. score: each on its own, 1 to 10.", panel=JUDGING,
+        show_default="pair; score for one file",
+    )  # fmt: skip
+    baseline: str | None = option(
+        None,
+        "Contestant that all others are compared with, by its name; by default all with all.",
+        panel=JUDGING,
+    )
+    references: Literal["exact", "all", "none"] = option(
+        "exact", "Reference answers that the judge sees. exact: in mathematics, code and reasoning, by category.",
+        panel=JUDGING,
+    )  # fmt: skip
+    prompts: Path | None = option(
+        None, "Folder of prompts.", panel=JUDGING, show_default="the shipped prompts_zh"
+    )
+    temperature: float = option(0.0, "Temperature of the judge's replies.", panel=JUDGING)
+    reply_tokens: int = option(
+        1024, "Tokens of one reply at most; a judge that thinks needs more.", panel=JUDGING
+    )
+    reward: Path | None = option(None, "Run of zhllama reward that scores each answer.", panel=JUDGING)
+    seed: int = option(0, "Seed of everything random.")
+
+    def __post_init__(self) -> None:
+        if self.reply_tokens < 1:
+            raise OptionError(f"reply_tokens {self.reply_tokens}", "is below 1", "Leave it out")
+
+
+@command
 def judge(
-    context: typer.Context,
-    answers: Annotated[
-        list[str],
-        typer.Option(
-            "--answers",
-            "-a",
-            help="FILE, folder of zhllama answer, or NAME=FILE; given once for each contestant.",
-            show_default=False,
-        ),
-    ],
+    options: JudgeOptions,
+    server: ModelServerOptions,
     out: Out,
-    questions: Annotated[
-        Path | None,
-        typer.Option(
-            help="Questions, with references and categories; else what the answers' files tell.",
-            show_default=False,
-        ),
-    ] = None,
-    mode: Annotated[
-        Mode | None,
-        typer.Option(
-            help="pair: two answers side by side, in both orders. score: each on its own, 1 to 10.",
-            rich_help_panel=JUDGING,
-            show_default="pair; score for one file",
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            help="Contestant that all others meet, by its name; else all meet all.",
-            rich_help_panel=JUDGING,
-            show_default=False,
-        ),
-    ] = None,
-    references: Annotated[
-        References,
-        typer.Option(
-            help="Reference answers that the judge sees. exact: in mathematics, code and reasoning, by category.",
-            rich_help_panel=JUDGING,
-        ),
-    ] = "exact",
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of prompts.", rich_help_panel=JUDGING, show_default="the shipped prompts_zh"
-        ),
-    ] = None,
-    temperature: Annotated[
-        float, typer.Option(help="Of the judge's replies.", rich_help_panel=JUDGING)
-    ] = 0.0,
-    reply_tokens: Annotated[
-        int,
-        typer.Option(
-            help="Tokens of one reply at most; a judge that thinks needs more.", rich_help_panel=JUDGING
-        ),
-    ] = 1024,
-    reward: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run of zhllama reward that scores each answer.",
-            rich_help_panel=JUDGING,
-            show_default=False,
-        ),
-    ] = None,
-    base_url: BaseUrl = None,
-    model: ServerModel = "",
-    api: AskedThrough = "chat",
-    batch: ByBatch = False,
-    key_env: KeyEnv = "OPENAI_API_KEY",
-    extra_body: ExtraBody = None,
-    concurrency: Concurrency = 32,
-    timeout: Timeout = 120.0,
-    max_tokens: MaxTokens = None,
-    max_cost: MaxCost = None,
-    prices: Prices = None,
-    seed: Seed = 0,
     config: Config = None,
     resume: Resume = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge models' answers: by a model behind a server, by a reward model, and beside reference answers.
+    """Judge models' answers by a model behind a server, by a reward model, and against reference answers.
 
-    Without --base-url nothing is asked: ROUGE over Chinese tokens and exact match stand alone, and rewards with --reward.
+    Without --base-url no server is queried: the report has ROUGE over Chinese tokens and exact match, and rewards with
+    --reward.
     """
     from zhllama.evaluation.judging import pairs_of
     from zhllama.evaluation.questions import collect_questions, read_answers, read_questions
@@ -153,38 +94,49 @@ def judge(
     from zhllama.llm.journal import Journal
     from zhllama.pages.judging import judging_page
 
-    began = time.monotonic()
-    contestants = [read_answers(given) for given in answers]
-    asked = collect_questions(contestants, read_questions(questions) if questions else None)
+    start, seed, reward = time.monotonic(), options.seed, options.reward
+    contestants = [read_answers(place) for place in options.answers]
+    questions = collect_questions(
+        contestants, read_questions(options.questions) if options.questions else None
+    )
     names = [contestant.name for contestant in contestants]
-    pairs = pairs_of(names, baseline)
-    asking = bool(base_url or model)
-    if not asking and not reward and not any(question.reference for question in asked):
+    pairs = pairs_of(names, options.baseline)
+    uses_server = bool(server.base_url or server.model)
+    has_references = any(question.reference for question in questions)
+    if not uses_server and not reward and not has_references:
         raise OptionError(
-            "--base-url", "is missing, and no question has a reference", "Give the judge's server"
+            "base_url", "is missing, and no question has a reference", "Give the judge's server"
         )
-    made = {key: value for key, value in context.params.items() if key not in STEERING}
-    inputs = [*(contestant.path for contestant in contestants), *([questions] if questions else [])]
+    inputs = [contestant.path for contestant in contestants]
+    inputs += [options.questions] if options.questions else []
     inputs += [reward / MANIFEST] if reward else []
-    judging = _judging(context.params, asked, contestants, pairs) if asking else None
-    connection = connection_of(context.params) if asking else None
-    spending = spending_of(context.params)
-    rewards = _rewards(reward, asked, contestants) if reward else []
-    with Run(out, "judge", made, inputs, force=force, resume=resume, seed=seed) as run:
-        whole, told = True, dict[str, Any]()
+    judging = _judging(options, server.api, questions, contestants, pairs) if uses_server else None
+    connection = server.connection(server.model) if uses_server else None
+    spending = server.spending(server.model)
+    rewards = _rewards(reward, questions, contestants) if reward else []
+    settings = recorded(options, server)
+    with Run(out, "judge", settings, inputs, force=force, resume=resume, seed=seed) as run:
+        finished, server_figures = True, dict[str, Any]()
         if judging is not None and connection is not None:
             with Journal(out / JOURNAL) as journal:
-                whole, told = ask_all(
-                    run, judging, journal, connection, spending, batch, seed, partial(_watched, judging)
+                finished, server_figures = ask_all(
+                    run,
+                    judging,
+                    journal,
+                    connection,
+                    spending,
+                    server.batch_api,
+                    seed,
+                    partial(_watched, judging),
                 )
         agreements = []
-        if any(question.reference for question in asked):
-            with progress("references", len(contestants) * len(asked), "answers") as bar:
-                agreements = [agreement(contestant, asked, bar) for contestant in contestants]
+        if has_references:
+            with progress("references", len(contestants) * len(questions), "answers") as bar:
+                agreements = [agreement(contestant, questions, bar) for contestant in contestants]
         results = Results(
-            asked,
+            questions,
             contestants,
-            model,
+            server.model,
             judging.duels() if judging else (),
             judging.scores() if judging else (),
             rewards=rewards,
@@ -193,57 +145,56 @@ def judge(
             rows=judging.rows() if judging else (),
         )
         spent = spending.figures() if judging else {}
-        result = {**results.figures(), **spent, **told, "finished": whole}
-        result["seconds"] = round(time.monotonic() - began, 2)
+        result = {**results.figures(), **spent, **server_figures, "finished": finished}
+        result["seconds"] = round(time.monotonic() - start, 2)
         run.write("verdicts.jsonl", json_lines(results.rows))
         run.write("results.json", to_json(results.figures()))
         run.write("report.html", judging_page(f"{out.name} · zhllama judge", results, spent or None, seed))
-        if whole:
+        if finished:
             run.finish(result)
-    if not whole:
+    if not finished:
         warn_of_budget()
     print_json({"out": str(out), **result}) if as_json else _show(out, results, spent)
 
 
 def _judging(
-    options: Mapping[str, Any],
-    asked: Sequence["Question"],
+    options: JudgeOptions,
+    api: Literal["chat", "completion"],
+    questions: Sequence["Question"],
     contestants: Sequence["Answers"],
     pairs: Sequence["Pair"],
 ) -> "Judging":
-    """The way to judge, its prompts checked."""
+    """The method of judging, with its prompts checked."""
     from zhllama.evaluation.judging import Pairwise, Scoring
     from zhllama.llm.prompts import Prompts
     from zhllama.resources import shipped
 
-    mode = options["mode"] or ("pair" if len(contestants) > 1 else "score")
+    mode = options.mode or ("pair" if len(contestants) > 1 else "score")
     if mode == "pair" and len(contestants) < 2:
-        raise OptionError("--mode pair", "needs two contestants", "Give --answers twice, or --mode score")
-    if options["reply_tokens"] < 1:
-        raise OptionError(f"--reply-tokens {options['reply_tokens']}", "is below 1", "Leave it out")
-    prompts = Prompts(Path(options["prompts"] or shipped("prompts_zh")), options["api"])
+        raise OptionError("mode pair", "needs two contestants", "Give `answers` twice, or `mode` score")
+    prompts = Prompts(options.prompts or shipped("prompts_zh"), api)
     prompts.check("judge" if mode == "pair" else "judge_score")
-    sampling = {"temperature": options["temperature"], "max_tokens": options["reply_tokens"]}
-    way = Pairwise if mode == "pair" else Scoring
-    return way(prompts, asked, contestants, sampling, options["references"], pairs)
+    sampling = {"temperature": options.temperature, "max_tokens": options.reply_tokens}
+    method = Pairwise if mode == "pair" else Scoring
+    return method(prompts, questions, contestants, sampling, options.references, pairs)
 
 
 def _rewards(
-    run: Path, asked: Sequence["Question"], contestants: Sequence["Answers"]
+    run: Path, questions: Sequence["Question"], contestants: Sequence["Answers"]
 ) -> list["ContestantScores"]:
     from zhllama.evaluation.rewards import rewards
     from zhllama.training.reward import RewardModel
 
-    with progress("reward", len(contestants) * len(asked), "answers") as bar:
+    with progress("reward", len(contestants) * len(questions), "answers") as bar:
         bar.note("loading the model")
         model = RewardModel(run)
         bar.note("")
-        return [rewards(contestant, asked, model, bar) for contestant in contestants]
+        return [rewards(contestant, questions, model, bar) for contestant in contestants]
 
 
 @contextmanager
 def _watched(judging: "Judging", rounds: "Rounds", client: "Client | None") -> Iterator[None]:
-    """A bar on stderr that tells tokens, cost and calls under way."""
+    """Show tokens, cost and requests in flight beside a bar on stderr."""
     with progress("judge", judging.total, "verdicts") as bar:
 
         def step() -> None:

@@ -1,74 +1,47 @@
-"""The command `report`."""
+"""report: compare how finely tokenizers cut text."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from zhllama.commands.shared import (
-    AsJson,
-    Config,
-    Field,
-    Force,
-    MaxLineBytes,
-    Out,
-    Seed,
-    options_of,
-    print_json,
-    progress,
-    say,
-    screen,
-)
+from zhllama.commands.declare import command
+from zhllama.commands.shared import AsJson, Config, Force, Out, TextOptions, print_json, progress, say, screen
 from zhllama.errors import OptionError
-from zhllama.io.files import LONGEST_LINE
+from zhllama.options import option, recorded, required
 from zhllama.resources import SAMPLES, sample_files
 from zhllama.run import Run
 
-_UNTELLING = ("tokenizer", "tekken", "spiece", "model", "vocab")  # names of files that name no tokenizer
+_GENERIC = ("tokenizer", "tekken", "spiece", "model", "vocab")  # file names that do not identify a tokenizer
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """The tokenizers, the texts, and the model whose costs are estimated."""
+
+    tokenizer: tuple[str, ...] = required(
+        "Tokenizers, the first one the reference: a .model, tokenizer.json, tekken.json, .tiktoken or .gguf file, a "
+        "folder, a hub name; or LABEL=any of these.",
+        positional=True,
+    )
+    text: tuple[str, ...] = option(
+        (),
+        "A file, folder or glob, reported as one text; or LABEL=it. Without any: the texts of corpora/sample.",
+    )
+    sample_bytes: int | None = option(
+        None, "Bytes to draw, evenly, from each text; without it each text is read whole.", minimum=1
+    )
+    sentence: tuple[str, ...] = option((), "A sentence that the page shows as every tokenizer cuts it.")
+    hidden: int = option(4096, "Hidden size of the model whose costs are estimated.", minimum=1)
+    layers: int = option(32, "Its layers.", minimum=1)
+    seed: int = option(0, "Seed of everything random.")
+
+
+@command
 def report(
-    context: typer.Context,
-    tokenizer: Annotated[
-        list[str],
-        typer.Argument(
-            help="Tokenizers, the first of them the one to compare with: a .model, tokenizer.json, tekken.json, .tiktoken "
-            "or .gguf file, a folder, a hub name; or LABEL=any of these.",
-            show_default=False,
-        ),
-    ],
+    options: ReportOptions,
+    reading: TextOptions,
     out: Out,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text",
-            help="A file, folder or glob, reported as one text; or LABEL=it. Without any: the texts of corpora/sample.",
-            show_default=False,
-        ),
-    ] = None,
-    sample_bytes: Annotated[
-        int | None,
-        typer.Option(
-            "--sample-bytes",
-            min=1,
-            help="How much to draw, evenly, from each text; without it all of it is read.",
-            show_default=False,
-        ),
-    ] = None,
-    sentence: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sentence", help="A sentence that the page shows cut by every tokenizer.", show_default=False
-        ),
-    ] = None,
-    hidden: Annotated[
-        int, typer.Option("--hidden", min=1, help="Hidden size of the model that costs are told for.")
-    ] = 4096,
-    layers: Annotated[int, typer.Option("--layers", min=1, help="Its layers.")] = 32,
-    field: Field = "text",
-    max_line_bytes: MaxLineBytes = LONGEST_LINE,
-    seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,
     config: Config = None,
@@ -83,27 +56,29 @@ def report(
     from zhllama.pages.report import report_page
     from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
 
-    named = _labelled(tokenizer, "TOKENIZER")
+    named = _labelled(options.tokenizer, "tokenizer")
     texts = [
-        LabelledText(label, find_files([name])) for label, name in _labelled(text or [], "--text").items()
+        LabelledText(label, find_files([name])) for label, name in _labelled(options.text, "text").items()
     ]
     texts = texts or [LabelledText(label, sample_files(label)) for label in SAMPLES]
     files = {label: tokenizer_file(name) for label, name in named.items()}
     inputs = [*files.values(), *(file for one in texts for file in one.files)]
-    with Run(out, "report", options_of(context), inputs, force, seed=seed) as run:
+    with Run(out, "report", recorded(options, reading), inputs, force, seed=options.seed) as run:
         vocabularies = [
             MeasuredVocabulary(label, name, load_any_tokenizer(files[label])) for label, name in named.items()
         ]
-        source = TextSource(field, sample_bytes, seed)
+        source = TextSource(reading.field, options.sample_bytes, options.seed)
         size = sum(file.stat().st_size for one in texts for file in one.files)
         with progress("counting", total=size) as bar:
-            found = measured(vocabularies, texts, source, ModelCost(hidden, layers), sentence or [], bar)
-        result = found.to_dict()
+            comparison = measured(
+                vocabularies, texts, source, ModelCost(options.hidden, options.layers), options.sentence, bar
+            )
+        result = comparison.to_dict()
         run.write("report.json", to_json(result))
         run.write("report.md", tables(result))
-        run.write("report.html", report_page(found))
+        run.write("report.html", report_page(comparison))
         run.finish(
-            {"tokenizers": len(vocabularies), "characters": sum(row.characters for row in found.texts)}
+            {"tokenizers": len(vocabularies), "characters": sum(row.characters for row in comparison.texts)}
         )
     if as_json:
         print_json({"out": str(out), **result})
@@ -112,32 +87,32 @@ def report(
     say(f"Written to {out}: report.html, report.md, report.json", "bold")
 
 
-def _labelled(given: Sequence[str], where: str) -> dict[str, str]:
-    """{label: name} of `label=name`, or of names alone, which give their own label."""
-    found: dict[str, str] = {}
-    for entry in given:
+def _labelled(entries: Sequence[str], field: str) -> dict[str, str]:
+    """Names by label, of `label=name`, or of names alone, whose label comes from the file name."""
+    names: dict[str, str] = {}
+    for entry in entries:
         label, equals, name = entry.partition("=")
         if not equals or Path(entry).exists():
             label, name = _own_label(entry), entry
         label = " ".join(label.split())
         if not label or not name:
-            raise OptionError(f"{where} {entry}", "has an empty label or path", "Write it as LABEL=PATH")
-        if label in found:
+            raise OptionError(f"{field} {entry}", "has an empty label or path", "Write it as LABEL=PATH")
+        if label in names:
             raise OptionError(
-                f"{where} {entry}",
-                f"has the label {label!r}, which {found[label]} has already",
+                f"{field} {entry}",
+                f"has the label {label!r}, which {names[label]} has already",
                 "Give them labels: LABEL=PATH",
             )
-        found[label] = name
-    return found
+        names[label] = name
+    return names
 
 
 def _own_label(name: str) -> str:
-    """The stem of a file's name, or its folder's name where that one tells nothing."""
+    """The stem of a file's name, or its folder's name where the file has a generic one."""
     path = Path(name)
     stem = path.name.split(".")[0] if path.is_file() else path.name
     stem = stem or path.name or path.resolve().name
-    return path.resolve().parent.name if path.is_file() and stem in _UNTELLING else stem
+    return path.resolve().parent.name if path.is_file() and stem in _GENERIC else stem
 
 
 def _draw(result: dict[str, Any]) -> None:

@@ -1,65 +1,39 @@
-"""The command `sft`."""
+"""sft: fine-tune a model on conversations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from zhllama.commands.declare import command
 from zhllama.commands.shared import (
     AsJson,
     Config,
     Force,
-    MaxLineBytes,
-    MaybeModel,
+    LineOptions,
     MaybeOut,
     Resume,
-    Seed,
     check_torch,
     print_json,
     progress,
     warn,
 )
-from zhllama.commands.training_options import (
-    LEARNING,
-    LENGTH,
-    Batch,
-    Cache,
-    DryRun,
-    Epochs,
-    EvalEvery,
-    GradientCheckpointing,
-    LoadIn4bit,
-    LogEvery,
-    LoraAlpha,
-    LoraDropout,
-    LoraRank,
-    Lr,
-    MicroBatch,
-    Numbers,
-    OldRows,
-    PlannedIds,
-    PlannedMachine,
-    PlannedShape,
-    Rows,
-    SaveEvery,
-    Steps,
-    Warmup,
-    WeightDecay,
-    WhichMatrices,
-    WhichSchedule,
+from zhllama.commands.training_screen import (
+    check_present,
+    hardware_of,
     hooks_for,
     recorded_options,
     show_plan,
     show_result,
-    steps_told,
-)  # fmt: skip
+    steps_summary,
+    with_all_layers,
+)
 from zhllama.errors import OptionError
-from zhllama.io.files import LONGEST_LINE
+from zhllama.options import option
 from zhllama.run import Run
-from zhllama.training.options import Lora, TrainingOptions
+from zhllama.training.options import HARDWARE, ChatTuningOptions, VocabularyPlanOptions
 
 if TYPE_CHECKING:
     from zhllama.training.chat_model_info import ChatModelInfo
@@ -67,164 +41,96 @@ if TYPE_CHECKING:
     from zhllama.training.plan import TrainingPlan
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChatTuningData:
+    """The model, its chat template, and the conversations."""
+
+    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"))
+    data: tuple[str, ...] = option(
+        (),
+        "FILE[:WEIGHT]: rows of Alpaca, BELLE, ShareGPT, Firefly, or messages; a list or one a line, .gz and .xz too.",
+    )
+    eval_data: tuple[str, ...] = option(
+        (), "FILE of conversations for validation; by default 1 % of the data."
+    )
+    template: str = option("alpaca", "alpaca, vicuna, chatml, llama3; own: the model's chat_template.")
+    skip_bad: bool = option(False, "Reject bad rows into rejected.jsonl instead of stopping.")
+    cache: Path | None = option(None, "Folder of packed blocks.", panel=HARDWARE, recorded=False)
+
+
+@command
 def sft(
-    context: typer.Context,
-    model: MaybeModel = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data",
-            help="FILE[:WEIGHT]: rows of Alpaca, BELLE, ShareGPT, Firefly, or messages; a list or one a line, .gz and .xz too.",
-            show_default=False,
-        ),
-    ] = None,
-    eval_data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--eval-data", help="FILE whose answers are measured; else 1 % of the data.", show_default=False
-        ),
-    ] = None,
+    data: ChatTuningData,
+    options: ChatTuningOptions,
+    reading: LineOptions,
+    plan: VocabularyPlanOptions,
     out: MaybeOut = None,
-    template: Annotated[
-        str,
-        typer.Option(
-            "--template", help="alpaca, vicuna, chatml, llama3; own: the chat_template that the model has."
-        ),
-    ] = "alpaca",
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave bad rows out, into rejected.jsonl, instead of stopping.")
-    ] = False,
-    max_line_bytes: MaxLineBytes = LONGEST_LINE,
-    max_length: Annotated[
-        int,
-        typer.Option(
-            "--max-length",
-            help="Tokens of a conversation, and of a block; longer ones are cut at a turn.",
-            rich_help_panel=LENGTH,
-        ),
-    ] = 512,
-    steps: Steps = None,
-    epochs: Epochs = 3.0,
-    batch: Batch = 64,
-    micro_batch: MicroBatch = 8,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Train every weight, without adapters; for small models.", rich_help_panel=LEARNING
-        ),
-    ] = False,
-    rows: Rows = "all",
-    matrices: WhichMatrices = "both",
-    old_rows: OldRows = None,
-    lr: Lr = 1e-4,
-    schedule: WhichSchedule = "cosine",
-    warmup: Warmup = 0.03,
-    weight_decay: WeightDecay = 0.0,
-    lora_rank: LoraRank = 8,
-    lora_alpha: LoraAlpha = 32,
-    lora_dropout: LoraDropout = 0.05,
-    lora_module: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--lora-module", help="Linear layers with adapters; all by default.", rich_help_panel=LEARNING
-        ),
-    ] = None,
-    eval_every: EvalEvery = 500,
-    save_every: SaveEvery = 500,
-    log_every: LogEvery = 10,
-    precision: Numbers = None,
-    load_in_4bit: LoadIn4bit = False,
-    gradient_checkpointing: GradientCheckpointing = "auto",
-    cache: Cache = None,
-    dry_run: DryRun = False,
-    shape: PlannedShape = None,
-    ids: PlannedIds = None,
-    machine: PlannedMachine = None,
-    seed: Seed = 0,
     resume: Resume = False,
     force: Force = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Tune a model on conversations: only the answers are learnt, packed so that no sample sees another."""
+    """Tune a model on conversations: the loss covers the answers alone, and packed samples do not attend to each other."""
     check_torch("sft")
-    modules = tuple(lora_module or ()) or (() if full else _every_layer(model, shape))
-    options = TrainingOptions(
-        lora=None if full else Lora(lora_rank, lora_alpha, lora_dropout, modules),
-        full=full, rows=rows, matrices=matrices, old_rows=old_rows, steps=steps, epochs=epochs, batch=batch,
-        micro_batch=micro_batch, block_size=max_length, lr=lr, schedule=schedule, warmup=warmup,
-        weight_decay=weight_decay, precision=precision, four_bit=load_in_4bit, checkpointing=gradient_checkpointing,
-        eval_every=eval_every, save_every=save_every, log_every=log_every, seed=seed,
-    )  # fmt: skip
-    if dry_run:
-        show_plan(_planned(options, model, template, shape, ids, machine), as_json)
+    if data.model is None and plan.shape is None and not (options.full or options.lora_module):
+        raise OptionError("model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
+    as_given, options = options, with_all_layers(options, data.model, plan)
+    if plan.dry_run:
+        show_plan(_plan(data, options, plan), as_json)
         return
-    if model is None:
-        raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --dry-run")
-    if not data:
-        raise OptionError("--data", "is missing", "Give a file of conversations, e.g. --data alpaca.json")
-    if out is None:
-        raise OptionError("--out", "is missing", "Give a folder for the run")
+    required = {
+        "model": "Give a folder, a hub name or a run; or --dry-run",
+        "data": "Give a file of conversations, e.g. --data alpaca.json",
+        "out": "Give a folder for the run",
+    }
+    check_present(required, {"model": data.model, "data": data.data, "out": out})
+    assert data.model is not None and out is not None
     from zhllama.io.text import find_files
     from zhllama.training.mixture import default_cache
     from zhllama.training.sft import ChatTuningJob
-    from zhllama.training.train import train as train
+    from zhllama.training.train import train
 
-    sources, validation = tuple(map(_source, data)), tuple(find_files(eval_data or []))
-    with _surveyed(model, template, options) as found, progress("sft", None, "steps") as bar:
-        recorded = recorded_options(context, found.info, out)
-        files = [path for source in sources for path in source.files]
-        run = Run(out, "sft", recorded, [*files, *validation, *found.info.inputs()], force, resume, seed)
+    sources, validation = tuple(map(_source, data.data)), tuple(find_files(data.eval_data))
+    with _inspected(data.model, data.template, options) as info, progress("sft", None, "steps") as bar:
+        inputs = [path for source in sources for path in source.files] + [*validation, *info.info.inputs()]
+        recorded = recorded_options(info.info, out, data, as_given, reading, plan)
+        run = Run(out, "sft", recorded, inputs, force, resume, options.seed)
         job = ChatTuningJob(
-            sources, validation, found.encoder, cache or default_cache(), skip_bad=skip_bad, note=warn
+            sources, validation, info.encoder, data.cache or default_cache(), skip_bad=data.skip_bad, note=warn
         )  # fmt: skip
-        manifest = train(job, options, found.info, run, hooks_for(bar, "encoding", as_json))
+        manifest = train(job, options, info.info, run, hooks_for(bar, "encoding", as_json))
     if manifest is None:
         return
     figures = manifest["figures"]
-    print_json(figures) if as_json else show_result(steps_told(out, figures), figures)
+    print_json(figures) if as_json else show_result(steps_summary(out, figures), figures)
 
 
 @contextmanager
-def _surveyed(model: str, template: str, options: TrainingOptions) -> Iterator["ChatModelInfo"]:
-    """What is known before anything is written; its tokenizer lives as long as the body runs."""
+def _inspected(model: str, template: str, options: ChatTuningOptions) -> Iterator["ChatModelInfo"]:
+    """What is known of the model before anything is written; its tokenizer exists as long as the body runs."""
     from zhllama.training.chat_model_info import inspect_chat_model
 
     with TemporaryDirectory(prefix="zhllama-") as folder:
         yield inspect_chat_model(model, template, options, Path(folder))
 
 
-def _source(given: str) -> "WeightedSource":
+def _source(value: str) -> "WeightedSource":
     from zhllama.io.text import find_files
     from zhllama.training.mixture import WeightedSource, parse_weight
 
-    path, weight = parse_weight(given, "--data")
+    path, weight = parse_weight(value, "data")
     return WeightedSource(Path(path).name, tuple(find_files([path])), weight)
 
 
-def _every_layer(model: str | None, shape: str | None) -> tuple[str, ...]:
-    """All projections, as the published tuning has them: q, k, v, o, gate, up and down of a LLaMA."""
-    from zhllama.training.lora import linear_names
-    from zhllama.training.model_info import read_shape
-
-    if model is None and shape is None:
-        raise OptionError("--model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
-    return linear_names(read_shape(model, shape))
-
-
-def _planned(
-    options: TrainingOptions, model: str | None, template: str, shape: str | None, ids: int | None, machine: str | None
-) -> "TrainingPlan":  # fmt: skip
-    from zhllama.training.hardware import named_hardware, this_hardware
+def _plan(data: ChatTuningData, options: ChatTuningOptions, plan: VocabularyPlanOptions) -> "TrainingPlan":
     from zhllama.training.model_info import read_shape, rows_to_plan
     from zhllama.training.plan import plan_training, shape_of
 
-    if model is not None and ids is None:
-        with _surveyed(model, template, options) as found:
-            config, rows = found.info.config, found.info.rows
-            n_old = found.info.old_rows() if options.rows in ("new", "used") else 0
+    if data.model is not None and plan.ids is None:
+        with _inspected(data.model, data.template, options) as info:
+            config, rows = info.info.config, info.info.rows
+            n_old = info.info.old_rows() if options.rows in ("new", "used") else 0
     else:
-        config = read_shape(model, shape)
-        n_old, rows = rows_to_plan(None, None, config, ids, options)
-    devices = named_hardware(machine) if machine else this_hardware()
-    return plan_training(options, shape_of(config, options.lora, rows), n_old, devices)
+        config = read_shape(data.model, plan.shape)
+        n_old, rows = rows_to_plan(None, None, config, plan.ids, options)
+    return plan_training(options, shape_of(config, options.lora, rows), n_old, hardware_of(plan))

@@ -1,8 +1,9 @@
-"""What all commands share: common options, recipes, the screen, the progress bar."""
+"""What every command shares: common options, recipe files, the screen and the progress bar."""
 
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from zhllama.commands.terminal import SafeConsole, json_text, shown
 from zhllama.errors import InputError, MissingPackage, OptionError
-from zhllama.io.yaml import read_yaml
+from zhllama.io.files import LONGEST_LINE
+from zhllama.options import FORMER, check_bounds, option
 
 screen = SafeConsole()
 notes = SafeConsole(stderr=True)
@@ -23,23 +25,23 @@ def say(text: str, style: str | None = None) -> None:
 
 
 def say_part(text: str) -> None:
-    """Print a part of a line on stdout at once, as a model's answer comes."""
+    """Print a part of a line on stdout immediately, as a model's answer streams."""
     sys.stdout.write(shown(text, screen.encoding))
     sys.stdout.flush()
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print news on stderr."""
+    """Print progress on stderr."""
     notes.print(text, style=style, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """Print what the user should know of and need not stop for, on one line of stderr."""
+    """Print a warning on one line of stderr."""
     note(f"zhllama: {' '.join(text.split())}", "yellow")
 
 
 def check_torch(command: str) -> None:
-    """MissingPackage where what runs and trains models is not installed; its progress bars are turned off."""
+    """Raise MissingPackage where torch or transformers is not installed; turn off their progress bars."""
     try:
         import torch  # noqa: F401
         from transformers.utils import logging
@@ -49,7 +51,7 @@ def check_torch(command: str) -> None:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The options of a YAML file, or of a recipe shipped under zhllama/recipes by its name."""
+    """The options in a YAML file, or in a shipped recipe (zhllama/recipes) by its name."""
     shipped = Path(__file__).parent.parent / "recipes"
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -57,15 +59,26 @@ def read_recipe(name: str) -> dict[str, Any]:
         if Path(name).name != name or not path.is_file():
             known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml"))) or "none yet"
             raise InputError(name, "is neither a .yaml file nor a shipped recipe", f"Shipped are: {known}")
+    from zhllama.io.yaml import read_yaml
+
     return read_yaml(path, "a mapping of options")
 
 
+def key_of_flag(flag: str) -> str:
+    """A flag as recipes spell it."""
+    return flag.lstrip("-").replace("-", "_")
+
+
 def _use_recipe(context: typer.Context, value: str | None) -> str | None:
-    """Make a recipe's values the defaults of this command; flags given by hand still win."""
+    """Make a recipe's values the defaults of this command; flags override them."""
     if value is None or context.resilient_parsing:
         return value
     recipe = {str(key).replace("-", "_"): v for key, v in read_recipe(value).items() if key != "command"}
-    known = {name: p for p in context.command.params for name in [p.name] if name is not None}
+    known = {p.name: p for p in context.command.params if p.name and not p.name.startswith(FORMER)}
+    for param in context.command.params:
+        if param.name and param.name.startswith(FORMER) and (former := key_of_flag(param.opts[0])) in recipe:
+            new = param.name.removeprefix(FORMER).rpartition("_")[0]
+            raise OptionError(value, f"the option {former!r} is now {new!r}", f"Write {new}")
     unknown = sorted(recipe.keys() - known.keys())
     if unknown:
         raise OptionError(
@@ -73,9 +86,9 @@ def _use_recipe(context: typer.Context, value: str | None) -> str | None:
             f"unknown option {unknown[0]!r} for {context.info_name}",
             f"Known are: {', '.join(sorted(known))}",
         )
-    for name, given in recipe.items():
-        if isinstance(given, list) != bool(known[name].multiple or known[name].nargs == -1):
-            recipe[name] = given if isinstance(given, list) else [given]
+    for name, setting in recipe.items():
+        if isinstance(setting, list) != bool(known[name].multiple or known[name].nargs == -1):
+            recipe[name] = setting if isinstance(setting, list) else [setting]
     context.default_map = {**(context.default_map or {}), **recipe}
     return value
 
@@ -84,32 +97,31 @@ Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder for the results, with their manifest.", show_default=False)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that holds an earlier run.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)]
-MaybeModel = Annotated[
-    str | None, typer.Option("--model", "-m", help="Folder, hub name or run.", show_default=False)
-]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")]
 MaybeOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
-Field = Annotated[
-    str, typer.Option("--field", help="Field of .json, .jsonl and .parquet that holds the text.")
-]
 
 
-def _limit_lines(value: int) -> int:
-    from zhllama.io.text import limit_lines
+@dataclass(frozen=True, kw_only=True)
+class LineOptions:
+    """The longest line that readers of text and JSON accept, for the whole process."""
 
-    limit_lines(value)
-    return value
+    max_line_bytes: int = option(LONGEST_LINE, "A longer line of text or JSON is refused.", minimum=1)
+
+    def __post_init__(self) -> None:
+        from zhllama.io.text import limit_lines
+
+        check_bounds(self)
+        limit_lines(self.max_line_bytes)
 
 
-MaxLineBytes = Annotated[
-    int,
-    typer.Option(
-        "--max-line-bytes", min=1, help="A longer line of text or JSON is refused.", callback=_limit_lines
-    ),
-]
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(LineOptions):
+    """How text files are read."""
+
+    field: str = option("text", "Field of .json, .jsonl and .parquet that contains the text.")
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is drawn by chance.")]
 Config = Annotated[
     str | None,
     typer.Option(
@@ -129,7 +141,7 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 @contextmanager
 def progress(title: str, total: float | None = None, unit: str = "bytes") -> Iterator["Bar"]:
-    """A bar on stderr that moves while the body runs; quiet where stderr is no terminal."""
+    """A progress bar on stderr while the body runs; none where stderr is not a terminal."""
     columns = [
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -137,27 +149,21 @@ def progress(title: str, total: float | None = None, unit: str = "bytes") -> Ite
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     ]
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as drawn:
-        yield Bar(drawn, drawn.add_task(title, total=total, note=""))
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
+        yield Bar(bars, bars.add_task(title, total=total, note=""))
 
 
 class Bar:
-    """One moving line: `bar(n)` goes n on, `bar.at(n)` stands at n, `bar.note(text)` says something beside it."""
+    """A progress bar: `bar(n)` advances by n, `bar.at(n)` moves to n, `bar.note(text)` shows a text beside it."""
 
-    def __init__(self, drawn: Progress, task: Any) -> None:
-        self._drawn, self._task = drawn, task
+    def __init__(self, bars: Progress, task: Any) -> None:
+        self._bars, self._task = bars, task
 
     def __call__(self, step: float = 1) -> None:
-        self._drawn.advance(self._task, step)
+        self._bars.advance(self._task, step)
 
     def at(self, done: float, total: float | None = None) -> None:
-        self._drawn.update(self._task, completed=done, total=total)
+        self._bars.update(self._task, completed=done, total=total)
 
     def note(self, text: str) -> None:
-        self._drawn.update(self._task, note=text)
-
-
-def options_of(context: typer.Context) -> dict[str, Any]:
-    """The command's resolved options as they go into config.yaml and the manifest; what steers the run itself left out."""
-    skipped = {"out", "force", "resume", "config", "as_json"}
-    return {key: value for key, value in context.params.items() if key not in skipped}
+        self._bars.update(self._task, note=text)

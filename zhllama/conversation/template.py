@@ -126,7 +126,7 @@ def template_for(name: str, tokenizer: Any) -> ChatTemplate:
         jinja, tokens = FRAMED[name]
         return ChatTemplate(name, begin + jinja, tokens[-1], tokens)
     if name not in PLAIN:
-        raise OptionError("--template", f"{name!r} is not known", f"Give one of {', '.join(NAMES)}")
+        raise OptionError("template", f"{name!r} is not known", f"Give one of {', '.join(NAMES)}")
     if not tokenizer.eos_token:
         raise InputError(
             "tokenizer", "names no end of text (eos_token)", "Name one in its tokenizer_config.json"

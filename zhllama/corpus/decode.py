@@ -45,7 +45,7 @@ def known_encoding(name: str) -> str:
         codec = codecs.lookup(name).name
     except (LookupError, UnicodeError):
         raise OptionError(
-            "--encoding", f"unknown encoding {name!r}", "Give utf-8, gb18030, big5, utf-16 ..."
+            "encoding", f"unknown encoding {name!r}", "Give utf-8, gb18030, big5, utf-16 ..."
         ) from None
     # GB2312 and GBK are subsets of GB18030, and files that are labelled with the former often contain the latter.
     return {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "utf-8-sig": "utf-8"}.get(

@@ -32,10 +32,10 @@ class Machines:
     def check(self) -> None:
         """Check that the executor can start, before any work. Errors: OptionError, MissingPackage."""
         if self.where == "slurm" and not self.partition:
-            raise OptionError("--executor slurm", "needs --partition", "Give a partition; sinfo lists them")
+            raise OptionError("executor slurm", "needs `partition`", "Give a partition; sinfo lists them")
         if self.where == "slurm" and shutil.which("sbatch") is None:
             raise OptionError(
-                "--executor slurm", "did not find sbatch", "Run it on a login node of the cluster"
+                "executor slurm", "did not find sbatch", "Run it on a login node of the cluster"
             )
         if self.where == "ray":
             try:
@@ -158,7 +158,7 @@ def _ray(machines: Machines) -> Iterator[None]:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises many kinds
             message = f"cannot start or reach Ray ({' '.join(str(error).split())[:200]})"
-            raise OptionError("--executor ray", message, "See `ray status` and RAY_ADDRESS") from error
+            raise OptionError("executor ray", message, "See `ray status` and RAY_ADDRESS") from error
     try:
         yield
     finally:

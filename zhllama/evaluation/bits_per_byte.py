@@ -48,7 +48,7 @@ def measure_bits(
     """
     if not 0 < stride <= window - 1:
         raise OptionError(
-            "--stride", f"{stride} does not lie between 1 and the window {window}", "Give half the window"
+            "stride", f"{stride} does not lie between 1 and the window {window}", "Give half the window"
         )
     (ids,) = tokenizer.encode([text])
     if not ids:

@@ -46,7 +46,7 @@ def pairs_of(names: Sequence[str], baseline: str | None) -> list[Pair]:
         return list(combinations(names, 2))
     if baseline not in names:
         raise OptionError(
-            f"--baseline {baseline}", "is not a contestant", f"Choose from: {', '.join(sorted(names))}"
+            f"baseline {baseline}", "is not a contestant", f"Choose from: {', '.join(sorted(names))}"
         )
     return [(name, baseline) for name in names if name != baseline]
 

@@ -130,7 +130,7 @@ def collect_questions(
     names = [c.name for c in contestants]
     for name in names:
         if names.count(name) > 1:
-            raise OptionError("--answers", f"has two files called {name!r}", "Name them: --answers NAME=FILE")
+            raise OptionError("answers", f"has two files called {name!r}", "Name them: `answers` NAME=FILE")
     by_id = {question.id: question for question in questions or ()}
     for contestant in contestants:
         for question in contestant.questions.values():

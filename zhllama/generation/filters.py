@@ -9,6 +9,7 @@ from zhllama.characters import han
 from zhllama.corpus.edits import EMAIL, ID, PHONE, masked
 from zhllama.errors import OptionError
 from zhllama.generation.near_duplicates import simplified
+from zhllama.generation.options import GenerationFilters
 from zhllama.generation.tasks import Task
 
 _LETTER = re.compile(r"[^\W\d_]")
@@ -38,31 +39,29 @@ MIN_LETTERS = 10  # in shorter outputs the share of Han characters means nothing
 class FilterOptions:
     """Options of the filters: lengths in characters, shares from 0 to 1."""
 
-    min_instruction: int = 4
-    max_instruction: int = 500
-    max_input: int = 2000
-    min_output: int = 1
-    max_output: int = 4000
-    min_han: float = 0.3
-    max_repeats: float = 0.3
-    threshold: float = 0.7
-    keep_traditional: bool = False
-    drop_personal: bool = False
+    min_instruction: int = GenerationFilters.min_instruction
+    max_instruction: int = GenerationFilters.max_instruction
+    max_input: int = GenerationFilters.max_input
+    min_output: int = GenerationFilters.min_output
+    max_output: int = GenerationFilters.max_output
+    min_han: float = GenerationFilters.min_han
+    max_repeats: float = GenerationFilters.max_repeats
+    threshold: float = GenerationFilters.threshold
+    keep_traditional: bool = GenerationFilters.keep_traditional
+    drop_personal: bool = GenerationFilters.drop_personal
     blacklist: tuple[str, ...] = ()
     without: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
         for name in sorted(self.without - set(REASONS)):
             raise OptionError(
-                f"--without {name}",
+                f"without {name}",
                 "is not a filter that can be left out",
                 f"Choose from: {', '.join(REASONS)}",
             )
         if not 0 < self.threshold <= 1:
-            raise OptionError(
-                "--threshold", "is not above 0 and at most 1", "Self-Instruct and Alpaca use 0.7"
-            )
-        for option, share in (("--min-han", self.min_han), ("--max-repeats", self.max_repeats)):
+            raise OptionError("threshold", "is not above 0 and at most 1", "Self-Instruct and Alpaca use 0.7")
+        for option, share in (("min_han", self.min_han), ("max_repeats", self.max_repeats)):
             if not 0 <= share <= 1:
                 raise OptionError(option, "is not between 0 and 1", "Give a share such as 0.3")
 

@@ -40,21 +40,19 @@ class GenerationPlan:
         """Validate the options and read the seeds, input tasks, blacklists and prompts."""
         method_name, n = options["method"], options.get("n")
         if n is not None and n < 1:
-            raise OptionError(f"--n {n}", "is not above 0", "Give the number of tasks to generate")
+            raise OptionError(f"n {n}", "is not above 0", "Give the number of tasks to generate")
         for option in ("answers", "reply_tokens"):
             if (value := options.get(option)) is not None and value < (2 if option == "answers" else 1):
-                raise OptionError(f"--{option.replace('_', '-')} {value}", "is too small", "Leave it out")
+                raise OptionError(f"{option} {value}", "is too small", "Leave it out")
         needs_input_tasks = method_name in ("translate", "rank", "evolve")
         if needs_input_tasks != bool(options.get("given")):
             raise OptionError(
-                f"--method {method_name}",
-                "needs --given" if needs_input_tasks else "takes no --given",
-                "Give a file in Alpaca format" if needs_input_tasks else "Give --seeds, or another --method",
+                f"method {method_name}",
+                "needs `given`" if needs_input_tasks else "takes no `given`",
+                "Give a file in Alpaca format" if needs_input_tasks else "Give `seeds`, or another `method`",
             )
         if options.get("structured") and (method_name != "alpaca" or options.get("api") != "chat"):
-            raise OptionError(
-                "--structured", "works with --method alpaca and --api chat only", "Leave it out"
-            )
+            raise OptionError("structured", "works with `method` alpaca and `api` chat only", "Leave it out")
         blacklists = [Path(path) for path in options.get("blacklist") or ()]
         shipped_blacklist = shipped("prompts_zh", "blacklist.txt")
         seeds_file = Path(options.get("seeds") or shipped("seeds_zh", "seed_tasks.jsonl"))

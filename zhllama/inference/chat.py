@@ -30,11 +30,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 5:
-            raise OptionError("--temperature", "is not from 0 to 5", "0 is the same as --greedy")
+            raise OptionError("temperature", "is not from 0 to 5", "0 is the same as `greedy`")
         if not 0 < self.top_p <= 1:
-            raise OptionError("--top-p", "is not above 0 and at most 1", "1 leaves every token in")
+            raise OptionError("top_p", "is not above 0 and at most 1", "1 leaves every token in")
         if self.max_tokens < 1:
-            raise OptionError("--max-tokens", "is less than 1", "Leave it out for 512")
+            raise OptionError("max_tokens", "is less than 1", "Leave it out for 512")
 
 
 class ChatModel(Protocol):

@@ -9,7 +9,7 @@ import ipaddress
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from starlette.datastructures import Headers
@@ -52,7 +52,7 @@ class HostNames(NamedTuple):
         return name in self.names or (self.numbers and _is_address(name))
 
 
-def host_names(host: str, address: str, more: list[str]) -> HostNames:
+def host_names(host: str, address: str, more: Sequence[str]) -> HostNames:
     """The allowed names of a server on `host`, whose address is `address`: these, `more`, and other names of this machine.
 
     On all interfaces every numeric address is allowed, because DNS rebinding needs a name.

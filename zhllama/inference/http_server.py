@@ -28,7 +28,7 @@ def bind_socket(option: str, host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = f"cannot be used on {host} ({error.strerror or error})"
-        raise OptionError(f"{option} {port}", reason, f"Give another with {option}, or 0 for any") from None
+        raise OptionError(f"{option} {port}", reason, f"Give another with `{option}`, or 0 for any") from None
     return listener
 
 

@@ -46,23 +46,23 @@ class Connection:
     def __post_init__(self) -> None:
         if not self.base_urls:
             raise OptionError(
-                "--base-url", "is missing", "Give the server's URL, such as http://localhost:8000/v1"
+                "base_url", "is missing", "Give the server's URL, such as http://localhost:8000/v1"
             )
         for url in self.base_urls:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise OptionError(
-                    f"--base-url {url}", "is not a URL", "Give one such as http://localhost:8000/v1"
+                    f"base_url {url}", "is not a URL", "Give one such as http://localhost:8000/v1"
                 )
             if parts.username or parts.password:
                 raise OptionError(
-                    "--base-url", "contains a user name or password", "Set the key in the environment"
+                    "base_url", "contains a user name or password", "Set the key in the environment"
                 )
             if parts.scheme == "https" and not self.key:
                 raise OptionError(
-                    f"--base-url {url}",
+                    f"base_url {url}",
                     "needs a key, and none is set",
-                    "Set OPENAI_API_KEY in the environment or in .env, or name another with --key-env",
+                    "Set OPENAI_API_KEY in the environment or in .env, or name another with `key_env`",
                 )
 
 

@@ -35,7 +35,7 @@ class Spending:
     def __post_init__(self) -> None:
         if self.max_cost is not None and self.price is None:
             raise OptionError(
-                "--max-cost", "needs to know what the model costs", "Give --prices FILE.yaml with its name"
+                "max_cost", "needs to know what the model costs", "Give `prices` FILE.yaml with its name"
             )
 
     def count(self, reply: Reply) -> None:

@@ -116,7 +116,7 @@ def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Gro
     old_ids = range(old.size) if base_ids is None else base_ids
     check_extends(old, new, old_ids, tokenizer)
     if pad_rows_to < 1:
-        raise OptionError("--pad-rows-to", f"cannot be {pad_rows_to}", "Give 1 or more, e.g. 64")
+        raise OptionError("pad_rows_to", f"cannot be {pad_rows_to}", "Give 1 or more, e.g. 64")
     # A model's padding rows beyond its ids stay, except under a pruned vocabulary.
     rows = new.size if pruned else max(new.size, old_rows)
     rows += -rows % pad_rows_to
@@ -202,7 +202,7 @@ def _row_initializer(
         return lambda matrix, side: row_init.weighted_mean(plan.old_tokens, side).rows(matrix)
     if init == "focus":
         if vectors is None:
-            raise OptionError("--init focus", "needs vectors of pieces", "Give --vectors FILE.vec")
+            raise OptionError("init focus", "needs vectors of pieces", "Give `vectors` FILE.vec")
         surfaces = [plan.old.surface(id) for id in range(plan.old.size)] + plan.surfaces
         by_piece = row_init.read_vectors(vectors, map(row_init.vector_key, surfaces))
         combination = row_init.focus(plan.old_tokens, plan.old, plan.surfaces, by_piece)
@@ -216,9 +216,9 @@ def _row_initializer(
 
 def _check_texts(init: RowInit, plan: GrowthPlan, texts: Sequence[str]) -> None:
     if plan.pruned:
-        raise OptionError(f"--init {init}", "does not work with a pruned vocabulary", "Use --init mean")
+        raise OptionError(f"init {init}", "does not work with a pruned vocabulary", "Use `init` mean")
     if not texts:
-        raise OptionError(f"--init {init}", "needs text in the new language", "Give --text FILE")
+        raise OptionError(f"init {init}", "needs text in the new language", "Give `text` FILE")
 
 
 def _fitted(
@@ -228,9 +228,9 @@ def _fitted(
     _check_texts("fitted", plan, texts)
     if plan.matrices.output is None:
         raise OptionError(
-            "--init fitted",
+            "init fitted",
             "needs an untied head, and this model ties it to its embedding",
-            "Use --init mean or distill",
+            "Use `init` mean or distill",
         )
     outputs = fit_output_rows(load_base(plan.model), plan.old, plan.new, plan.old_tokens, texts, advance)
     return lambda matrix, side: (

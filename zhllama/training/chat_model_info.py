@@ -57,4 +57,4 @@ def _check_new_tokens(template: ChatTemplate, tokenizer: Any, n_ids: int, option
     new = [token for token in template.tokens if tokenizer.convert_tokens_to_ids(token) >= n_ids]
     if new and options.rows == "none" and not options.full:
         message = f"leaves the new rows of {', '.join(new)} untrained"
-        raise OptionError("--rows none", message, "Give --rows new or all, or --template alpaca")
+        raise OptionError("rows none", message, "Give `rows` new or all, or `template` alpaca")

@@ -49,7 +49,7 @@ def dpo(
     if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         # trl writes the reference model's log probabilities to a file that only the first process sees.
         message = "goes with one process alone"
-        raise OptionError("--full", message, "Leave it out, or start without torchrun")
+        raise OptionError("full", message, "Leave it out, or start without torchrun")
 
     def build(model: Any, plan: TrainingPlan, common: dict[str, Any]) -> PairTrainer:
         return _trainer(model, options, preference, plan, run, common)

@@ -16,18 +16,18 @@ def check_four_bit(chain: Chain, sharded: bool) -> None:
     """Raise OptionError unless this machine can train adapters over this model in 4 bits; MissingPackage."""
     if not torch.cuda.is_available():
         remedy = "Leave it out; to plan for one, give --dry-run --machine 4090"
-        raise OptionError("--load-in-4bit", "needs a CUDA GPU, and here is none", remedy)
+        raise OptionError("load_in_4bit", "needs a CUDA GPU, and here is none", remedy)
     if find_spec("bitsandbytes") is None:
-        raise MissingPackage("--load-in-4bit", "bitsandbytes", "cuda")
+        raise MissingPackage("load_in_4bit", "bitsandbytes", "cuda")
     if sharded:
         message = "does not work with sharded parameters (FSDP, ZeRO)"
-        raise OptionError("--load-in-4bit", message, "Start it with torchrun")
+        raise OptionError("load_in_4bit", message, "Start it with torchrun")
     for run in chain.runs:
         if (run / ADAPTER).is_dir():
             # Merged into 4-bit weights, the adapter would be rounded away, and export would merge it into weights
             # that the new adapter was never trained on.
             message = f"cannot combine the adapter of {run} with a new one"
-            raise OptionError("--load-in-4bit", message, "Export that run, and train on the exported model")
+            raise OptionError("load_in_4bit", message, "Export that run, and train on the exported model")
 
 
 def loading_options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def named_hardware(text: str) -> Hardware:
     gpu = next((g for g in GPUS if match and match[2].upper().removeprefix("RTX") == g), None)
     if match is None or gpu is None or match[1] == "0":
         remedy = f"Give e.g. 8xA100 or A100-40GB; known: {', '.join(GPUS)}"
-        raise OptionError("--machine", f"{text!r} is not known", remedy)
+        raise OptionError("machine", f"{text!r} is not known", remedy)
     teraflops, memory, native = GPUS[gpu]
     count = int(match[1] or 1)
     size = int(match[3] or memory) << 30

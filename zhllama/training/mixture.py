@@ -45,14 +45,14 @@ class WeightedSource:
     weight: float = 1.0
 
     @classmethod
-    def parse(cls, text: str) -> "WeightedSource":
+    def parse(cls, text: str, option: str = "text") -> "WeightedSource":
         """Parse `zh=PATH` or `zh=PATH:3`; PATH is a file, a folder or a glob. Errors: OptionError, InputError."""
         label, equals, rest = text.partition("=")
         if not equals or not label.strip() or not rest:
             raise OptionError(
-                "--text", f"{text!r} is not LABEL=PATH[:WEIGHT]", "Write e.g. --text zh=corpus.txt"
+                option, f"{text!r} is not LABEL=PATH[:WEIGHT]", f"Write e.g. `{option}` zh=corpus.txt"
             )
-        path, weight = parse_weight(rest, "--text")
+        path, weight = parse_weight(rest, option)
         return cls(label, tuple(find_files([path])), weight)
 
     def hash(self) -> str:
@@ -142,7 +142,7 @@ def pack_source(
 def _too_short(source: WeightedSource, size: int) -> InputError:
     name = source.files[0] if len(source.files) == 1 else f"{source.label} ({len(source.files)} files)"
     return InputError(
-        name, f"does not fill one block of {size} tokens", "Give more text or a smaller --block-size"
+        name, f"does not fill one block of {size} tokens", "Give more text or a smaller `block_size`"
     )
 
 

@@ -36,8 +36,8 @@ class ModelInfo:
         """Return the number of rows before the model grew; OptionError if it is unknown."""
         if self.n_old is None:
             message = f"nothing says which rows of {self.chain.base} are new"
-            remedy = "Grow it with zhllama grow, give --old-rows N, or --rows all"
-            raise OptionError("--rows new", message, remedy)
+            remedy = "Grow it with zhllama grow, give `old_rows` N, or `rows` all"
+            raise OptionError("rows new", message, remedy)
         return self.n_old
 
     def inputs(self) -> list[Path]:
@@ -60,7 +60,7 @@ def inspect_model(model: str, tokenizer_path: Path | None, options: TrainingOpti
         return ModelInfo(chain, config, tokenizer, rows, n_old, grows=False)
     if chain.runs:
         message = f"is not the tokenizer that {chain.runs[-1]} was trained with"
-        raise InputError(tokenizer.path, message, "Leave --tokenizer out")
+        raise InputError(tokenizer.path, message, "Leave `tokenizer` out")
     growth = plan_growth(chain.base, tokenizer.folder)
     return ModelInfo(chain, config, tokenizer, growth.rows, growth.n_old, grows=True)
 
@@ -69,7 +69,7 @@ def check_old_rows(options: TrainingOptions, rows: int) -> None:
     """Raise OptionError for more old rows than the model has."""
     if options.old_rows is not None and not 0 <= options.old_rows <= rows:
         message = f"{options.old_rows:,} is not among the model's {rows:,} rows"
-        raise OptionError("--old-rows", message, "Give fewer")
+        raise OptionError("old_rows", message, "Give fewer")
 
 
 def check_length(config: Any, length: int) -> None:
@@ -77,7 +77,7 @@ def check_length(config: Any, length: int) -> None:
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and length > longest:
         message = f"is {length:,} and the model was made for {longest:,} tokens"
-        raise OptionError("--max-length", message, "Give fewer")
+        raise OptionError("block_size", message, "Give fewer")
 
 
 def old_rows_from_manifests(chain: Chain) -> int | None:

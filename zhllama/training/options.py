@@ -1,9 +1,10 @@
-"""The options of a training run, checked before anything is read."""
+"""The options of the training commands: each declared once with its default, bounds and help."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from zhllama.errors import OptionError
+from zhllama.options import check_bounds, option, required, variant
 
 Precision = Literal["fp32", "bf16", "fp16"]
 WhichMatrices = Literal["input", "both"]
@@ -12,10 +13,12 @@ Fit = Literal["concatenate", "best-fit", "one-per-block"]
 Schedule = Literal["cosine", "linear", "constant"]
 Checkpointing = Literal["auto", "on", "off"]
 
+LENGTH, LEARNING, MONITORING, HARDWARE = "Length", "Learning", "Monitoring", "Hardware"
+
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters beside the named linear layers (arXiv:2106.09685); the scale is alpha / rank."""
+    """Low-rank adapters of the named linear layers (arXiv:2106.09685); the scale is alpha / rank."""
 
     rank: int = 8
     alpha: int = 32
@@ -23,92 +26,237 @@ class Lora:
     modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """One stage, or a tuning. `batch` is in blocks a step over all processes, `micro_batch` those that one device takes at a time.
+    """What every training run has: length, learning rate, adapters, intervals and hardware.
 
-    `steps` None: as many as `epochs` times round the text takes. `lora` None is stage 1: the transformer is frozen.
-    With `full` everything learns; with `four_bit` the frozen layers are held in 4 bits. `old_rows` says how many rows the model had before it grew; None: what the grown model's manifest says.
+    `batch` counts the blocks of a step over all processes, `micro_batch` those that one device processes at a time.
+    Without `steps`, `epochs` passes over the data decide the length. The properties are constants of a kind of training
+    that subclasses turn into options.
     """
 
-    lora: Lora | None
-    full: bool = False
-    four_bit: bool = False
-    rows: WhichRows = "new"
-    matrices: WhichMatrices = "both"
-    old_rows: int | None = None
-    steps: int | None = None
-    epochs: float = 1.0
-    batch: int = 64
-    micro_batch: int = 8
-    block_size: int = 512
-    lr: float = 2e-4
-    schedule: Schedule = "cosine"
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    precision: Precision | None = None
-    checkpointing: Checkpointing = "auto"
-    eval_every: int = 500
-    save_every: int = 500
-    log_every: int = 10
-    english_limit: float = 0.02
-    strict: bool = False
-    seed: int = 0
+    steps: int | None = option(None, "Steps, instead of --epochs.", above=0, panel=LENGTH)
+    epochs: float = option(1.0, "Passes over the data.", above=0, panel=LENGTH)
+    batch: int = option(64, "Blocks of a step, over all processes.", above=0, panel=LENGTH)
+    micro_batch: int = option(8, "Blocks that a device processes at a time.", above=0, panel=LENGTH)
+    block_size: int = option(512, "Tokens of a block.", minimum=8, panel=LENGTH)
+    lr: float = option(2e-4, "Peak learning rate.", above=0, below=1, panel=LEARNING)
+    schedule: Schedule = option("cosine", "Decay of the learning rate after the warmup.", panel=LEARNING)
+    warmup: float = option(0.05, "Warmup, as a share of the steps.", minimum=0, below=1, panel=LEARNING)
+    weight_decay: float = option(0.01, "Weight decay of AdamW.", minimum=0, panel=LEARNING)
+    lora_rank: int = option(8, "Rank of the adapters.", above=0, panel=LEARNING)
+    lora_alpha: int = option(32, "Adapters are scaled by alpha / rank.", panel=LEARNING)
+    lora_module: tuple[str, ...] = option(
+        (), "Linear layers with adapters, by name; all by default.", panel=LEARNING
+    )
+    eval_every: int = option(500, "Steps between two evaluations.", above=0, panel=MONITORING)
+    save_every: int = option(500, "Steps between two checkpoints.", above=0, panel=MONITORING)
+    log_every: int = option(10, "Steps between two lines of the log.", above=0, panel=MONITORING)
+    precision: Precision | None = option(
+        None,
+        "Number format of the frozen weights.",
+        show_default="what the hardware supports",
+        panel=HARDWARE,
+    )
+    gradient_checkpointing: Checkpointing = option(
+        "auto", "Recompute activations to save memory; auto: where memory is short.", panel=HARDWARE
+    )
+    seed: int = option(0, "Seed of everything random.")
 
     def __post_init__(self) -> None:
-        for name in ("batch", "micro_batch", "eval_every", "save_every", "log_every"):
-            _require(getattr(self, name) >= 1, name, "is below 1", "Give a whole number above 0")
-        _require(self.steps is None or self.steps >= 1, "steps", "is below 1", "Give a whole number above 0")
-        _require(self.block_size >= 8, "block_size", "is below 8 tokens", "Give 512 or so")
-        _require(self.epochs > 0, "epochs", "is not above 0", "Give 1, or 0.5, or 3")
-        _require(0 < self.lr < 1, "lr", "is not between 0 and 1", "Give e.g. 2e-4")
-        _require(
-            0 <= self.warmup < 1, "warmup", "is not between 0 and 1", "Give the share of steps, e.g. 0.05"
-        )
-        _require(self.weight_decay >= 0, "weight_decay", "is negative", "Give 0 or 0.01")
-        _require(self.english_limit >= 0, "english_limit", "is negative", "Give a share, e.g. 0.02")
-        _require(
-            self.lora is not None or self.full or self.rows != "none",
-            "rows",
-            "none leaves stage 1 nothing to learn",
-            "Give new",
-        )
-        _require(
-            not self.full or (self.lora is None and self.rows == "all" and self.matrices == "both"),
-            "full",
-            "trains everything, adapters and chosen rows aside",
-            "Give --rows all and --matrices both with it",
-        )
-        _require(
-            not self.four_bit or self.lora is not None,
-            "load_in_4bit",
-            "holds the layers still, so that adapters must learn",
-            "Give --stage 2, or sft without --full",
-        )
-        if self.lora is not None:
-            _require(self.lora.rank >= 1, "lora_rank", "is below 1", "Give 8 or so")
-            _require(0 <= self.lora.dropout < 1, "lora_dropout", "is not between 0 and 1", "Give 0 or 0.05")
-            _require(bool(self.lora.modules), "lora_module", "names no layer", "Give q_proj and others")
+        check_bounds(self)
+        if self.full and (self.rows != "all" or self.matrices != "both"):
+            raise OptionError(
+                "full",
+                "trains everything, without a choice of rows",
+                "Give `rows` all and `matrices` both with it",
+            )
+        if self.load_in_4bit and not self.has_adapters:
+            raise OptionError(
+                "load_in_4bit", "freezes the layers, so that adapters must be trained",
+                "Give --stage 2, or sft without --full",
+            )  # fmt: skip
+        if not (self.has_adapters or self.full) and self.rows == "none":
+            raise OptionError("rows", "none leaves stage 1 nothing to learn", "Give new")
 
     @property
-    def stage(self) -> int:
-        return 1 if self.lora is None else 2
+    def full(self) -> bool:
+        """Whether every weight is trained, without adapters."""
+        return False
+
+    @property
+    def has_adapters(self) -> bool:
+        return not self.full
+
+    @property
+    def rows(self) -> WhichRows:
+        """The rows of the embedding matrix and the LM head that are trained."""
+        return "all" if self.full else "none"
+
+    @property
+    def matrices(self) -> WhichMatrices:
+        """The matrices whose rows are trained."""
+        return "both"
+
+    @property
+    def old_rows(self) -> int | None:
+        """Rows before the model grew; None: as the grown model's manifest says."""
+        return None
+
+    @property
+    def lora_dropout(self) -> float:
+        return 0.0
+
+    @property
+    def load_in_4bit(self) -> bool:
+        """Whether the frozen layers are quantized to 4 bits."""
+        return False
+
+    @property
+    def english_limit(self) -> float:
+        """Relative increase of English bits per byte that is accepted."""
+        return 0.02
+
+    @property
+    def strict(self) -> bool:
+        """Whether the run stops beyond `english_limit`."""
+        return False
+
+    @property
+    def lora(self) -> Lora | None:
+        """The adapters; None in stage 1, where the transformer is frozen, and where every weight is trained."""
+        if not self.has_adapters:
+            return None
+        return Lora(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_module or Lora.modules)
 
     def accumulation(self, processes: int) -> int:
-        """Micro-batches that one process adds up to a step; OptionError where the batch does not divide."""
+        """Micro-batches that one process accumulates to a step; OptionError where the batch does not divide."""
         at_once = self.micro_batch * processes
         if self.batch % at_once:
-            told = (
+            divisor = (
                 f"{self.micro_batch} blocks x {processes} processes"
                 if processes > 1
                 else f"{self.micro_batch}"
             )
             raise OptionError(
-                "--batch", f"{self.batch} is no multiple of {told}", "Change --micro-batch or --batch"
+                "batch", f"{self.batch} is no multiple of {divisor}", "Change `micro_batch` or `batch`"
             )
         return self.batch // at_once
 
 
-def _require(holds: bool, name: str, what: str, remedy: str) -> None:
-    if not holds:
-        raise OptionError(f"--{name.replace('_', '-')}", what, remedy)
+@dataclass(frozen=True, kw_only=True)
+class RowTrainingOptions(TrainingOptions):
+    """Training that updates chosen rows of the embedding matrix and the LM head beside the adapters."""
+
+    rows: WhichRows = option(
+        "new", "used: new rows, and old ones frequent in the text. none: adapters alone.", panel=LEARNING
+    )
+    matrices: WhichMatrices = option("both", "input leaves an untied LM head unchanged.", panel=LEARNING)
+    old_rows: int | None = option(
+        None, "Rows before the model grew, where no manifest has their number.", panel=LEARNING
+    )
+    lora_dropout: float = option(0.05, "Dropout of the adapters.", minimum=0, below=1, panel=LEARNING)
+    load_in_4bit: bool = option(
+        False, "Quantize the frozen layers to 4 bits; needs a CUDA GPU and the extra cuda.", panel=HARDWARE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingOptions(RowTrainingOptions):
+    """One stage of pre-training: rows alone, or adapters and rows."""
+
+    stage: int = required("1: rows alone. 2: adapters and rows.", minimum=1, maximum=2)
+    lora_module: tuple[str, ...] = variant(
+        TrainingOptions,
+        "lora_module",
+        help="Linear layers with adapters, by name; q, k, v, o_proj by default.",
+    )
+    english_limit: float = option(
+        0.02, "Relative increase of English bits per byte that is accepted.", minimum=0, panel=MONITORING
+    )
+    strict: bool = option(False, "Stop the run beyond --english-limit.", panel=MONITORING)
+
+    @property
+    def has_adapters(self) -> bool:
+        return self.stage == 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTuningOptions(RowTrainingOptions):
+    """Supervised fine-tuning on conversations, with the values of Chinese-Alpaca."""
+
+    full: bool = option(False, "Train every weight, without adapters; for small models.", panel=LEARNING)
+    epochs: float = variant(TrainingOptions, "epochs", 3.0)
+    block_size: int = variant(
+        TrainingOptions, "block_size", key="max_length",
+        help="Tokens of a conversation, and of a block; longer conversations are cut at a turn.",
+    )  # fmt: skip
+    rows: WhichRows = variant(RowTrainingOptions, "rows", "all")
+    lr: float = variant(TrainingOptions, "lr", 1e-4)
+    warmup: float = variant(TrainingOptions, "warmup", 0.03)
+    weight_decay: float = variant(TrainingOptions, "weight_decay", 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardOptions(TrainingOptions):
+    """Training of a reward model on ranked pairs; `batch` and `micro_batch` count pairs."""
+
+    epochs: float = variant(TrainingOptions, "epochs", help="Passes over the pairs.")
+    batch: int = variant(TrainingOptions, "batch", 32, help="Pairs of a step.")
+    micro_batch: int = variant(
+        TrainingOptions, "micro_batch", 4, help="Pairs that a device processes at a time."
+    )
+    block_size: int = variant(
+        TrainingOptions, "block_size", 1024, key="max_length",
+        help="Tokens of a prompt with its answer; longer pairs are left out.",
+    )  # fmt: skip
+    lr: float = variant(TrainingOptions, "lr", 1e-4)
+    warmup: float = variant(TrainingOptions, "warmup", 0.03)
+    weight_decay: float = variant(TrainingOptions, "weight_decay", 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoOptions(RewardOptions):
+    """Direct preference optimization on ranked pairs. `lr` None: 5e-5, or 1e-6 where every weight is trained."""
+
+    beta: float = option(0.1, "Penalty on leaving the initial model.", panel=LEARNING)
+    label_smoothing: float = option(0.0, "Share of the pairs assumed to be ranked wrongly.", panel=LEARNING)
+    full: bool = option(False, "Train every weight, without adapters; for small models.", panel=LEARNING)
+    warmup: float = variant(TrainingOptions, "warmup", 0.1)
+    lr: float | None = variant(TrainingOptions, "lr", None, show_default="5e-5; 1e-6 with --full")  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What --dry-run plans for in place of the model and the hardware at hand."""
+
+    dry_run: bool = option(False, "Print the plan and stop.", panel=HARDWARE, recorded=False)
+    shape: str | None = option(
+        None,
+        "Plan without a model: a config.json, or a shipped shape such as llama-7b.",
+        panel=HARDWARE,
+        recorded=False,
+    )
+    machine: str | None = option(
+        None, "Plan for other hardware, e.g. 8xA100.", panel=HARDWARE, recorded=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyPlanOptions(PlanOptions):
+    """The same for training that may grow the vocabulary."""
+
+    ids: int | None = option(
+        None, "Plan without a tokenizer: the size of its vocabulary.", panel=HARDWARE, recorded=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackingOptions:
+    """How documents are packed into blocks."""
+
+    block_size: int = option(512, "Tokens of a block.", minimum=8)
+    fit: Fit = option(
+        "concatenate",
+        "concatenate cuts documents at the end of a block; best-fit keeps them whole, for tuning.",
+    )

@@ -130,8 +130,9 @@ def plan_training(
     fixed = _fixed_memory(options, shape, rows, matrices, trained, precision, sharded)
     on_cpu = hardware.name == "CPU"
     activations = _activations(options, shape, precision, False, on_cpu)
-    checkpointing = options.checkpointing == "on" or (
-        options.checkpointing == "auto" and sum(fixed.values()) + activations > USABLE * hardware.memory
+    checkpointing = options.gradient_checkpointing == "on" or (
+        options.gradient_checkpointing == "auto"
+        and sum(fixed.values()) + activations > USABLE * hardware.memory
     )
     if checkpointing:
         activations = _activations(options, shape, precision, True, on_cpu)
@@ -186,9 +187,9 @@ def _fixed_memory(
     frozen: float = (shape.body + shape.matrix * ((1 if shape.tied else 2) - matrices)) * (
         4 if options.full else width
     )
-    if options.four_bit:
+    if options.load_in_4bit:
         frozen += shape.linear * (BYTES_PER_WEIGHT - width)
-    dequantized = shape.inner * shape.width * width if options.four_bit else 0  # one layer at a time
+    dequantized = shape.inner * shape.width * width if options.load_in_4bit else 0  # one layer at a time
     cast_head = shape.matrix * width if width != 4 else 0
     logits = 2 * CHUNK * shape.rows * 4
     hidden = 2 * options.micro_batch * options.block_size * shape.width * width

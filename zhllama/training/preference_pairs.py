@@ -64,7 +64,7 @@ def read_pairs(
     no pair is left to train on.
     """
     if not 0 <= validation_share < 1:
-        raise OptionError(f"--aside {validation_share}", "is not from 0 up to 1", "Give 0.1")
+        raise OptionError(f"aside {validation_share}", "is not from 0 up to 1", "Give 0.1")
     reader = _PairReader(encoder, length)
     pairs = [pair for path in files for pair in reader.read(path, advance)]
     extra = [pair for path in validation_files for _, pair in reader.read(path, advance)]
@@ -75,7 +75,7 @@ def read_pairs(
     if not training:
         reason = f": {reader.rejected[0].where}: {reader.rejected[0].reason}" if reader.rejected else ""
         raise InputError(
-            files[0], f"leaves no pair to train on{reason}", "Give other pairs, or more --max-length"
+            files[0], f"leaves no pair to train on{reason}", "Give other pairs, or more `block_size`"
         )
     validation = [pair for key, pair in pairs if key in chosen] + extra
     return TokenizedPairs(training, validation, reader.rejected)

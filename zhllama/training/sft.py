@@ -161,7 +161,7 @@ class ChatTuningJob:
             )
             self._report_rejected([*excluded.bad, *excluded.long])
             if not samples:
-                raise InputError(self.validation[0], "leaves no answer to measure", "Give other --eval-data")
+                raise InputError(self.validation[0], "leaves no answer to measure", "Give other `eval_data`")
         else:
             rows = [_from_json(row) for packed in blocks for row in packed.validation()]
             tokenized = [_sample(row, self.encoder.encode(row), size, excluded) for row in rows]

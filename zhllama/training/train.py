@@ -105,7 +105,7 @@ def train(
 
     Resumes from the last checkpoint. Under torchrun every process calls this alike. Errors: ZhllamaError of all kinds.
     """
-    if options.four_bit:
+    if options.load_in_4bit:
         check_four_bit(info.chain, is_sharded())
     arguments = trainer_arguments(options, run.out)
     first = arguments.process_index == 0
@@ -123,7 +123,7 @@ def train(
         opened = open_for_training(
             info.chain, None if options.rows == "none" else options.matrices,
             options.precision or this_hardware(arguments.world_size).precision, arguments.device,
-            full=options.full, four_bit=options.four_bit, sharded=is_sharded(),
+            full=options.full, four_bit=options.load_in_4bit, sharded=is_sharded(),
         )  # fmt: skip
         if not opened.separates_documents:
             hooks.note(
@@ -143,7 +143,7 @@ def train(
             blocks=float(sum(map(len, blocks))) if blocks else None,
         )
         if plan.steps is None:
-            raise OptionError("--steps", "is needed where the text is streamed", "Give the number of steps")
+            raise OptionError("steps", "is needed where the text is streamed", "Give the number of steps")
         hooks.planned(plan)
         set_seed(options.seed)
         prepared = prepare_model(
@@ -245,7 +245,7 @@ def _layout(options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks
     if options.rows == "used":
         if not blocks:
             raise OptionError(
-                "--rows used", "counts the text, which --stream does not", "Give --rows new or all"
+                "rows used", "counts the text, which `stream` does not", "Give `rows` new or all"
             )
         ids = [*frequent_ids(blocks, n_old), *ids]
     return arrange_rows(ids, rows, is_sharded())

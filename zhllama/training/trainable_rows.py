@@ -54,7 +54,7 @@ class RowLayout:
 def arrange_rows(ids: Sequence[int] | range, size: int, whole: bool = False) -> RowLayout:
     """Return the layout that makes exactly the rows of `ids` (ascending) trainable, in a matrix of `size` rows."""
     if not len(ids):
-        raise OptionError("--rows", "no row is left to train", "Give --rows all, or a model with new rows")
+        raise OptionError("rows", "no row is left to train", "Give `rows` all, or a model with new rows")
     first = size - len(ids)
     if ids[0] == first:  # `new` and `all`: they are the last rows already
         return RowLayout(first, 0 if whole else first)

@@ -94,7 +94,7 @@ def continued(
     Errors: OptionError where `add` is negative, InputError where there is too little text.
     """
     if add < 0:
-        raise OptionError("--add", f"cannot be {add:,}", "Give 0 or more")
+        raise OptionError("add", f"cannot be {add:,}", "Give 0 or more")
     if add == 0:
         return Merge("continued", base, _pad(base, pad))
     seen = count_characters(runs)

@@ -86,7 +86,7 @@ def continued(
         return Merge("continued", base, tuple(pad_piece(base, pad)))
     if room <= len(singles):
         raise OptionError(
-            "--size",
+            "size",
             f"{size:,} leaves {room:,} pieces, and the single characters alone are {len(singles):,}",
             "Raise --size, or lower --character-coverage or --cover",
         )

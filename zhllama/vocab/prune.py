@@ -24,7 +24,7 @@ def pruned(merge: Merge[V], lines: Iterable[str], size: int) -> Merge[V]:
     vocabulary, base = merge.vocabulary, merge.base
     count = vocabulary.size
     if size > count:
-        raise OptionError("--size", f"{size:,} is more than the {count:,} there are", "Lower it")
+        raise OptionError("size", f"{size:,} is more than the {count:,} there are", "Lower it")
     counts = token_counts(vocabulary.encode, ((line, 1.0) for line in lines), count)
     removed = leaves(dict(enumerate(counts)), _triples(vocabulary), vocabulary.removable, count - size)
     if len(removed) < count - size:

@@ -51,7 +51,7 @@ class MergeOptions:
             return PUBLISHED_SIZE
         if self.size < base.size:
             message = f"{self.size:,} is fewer than the base's {base.size:,}"
-            raise OptionError("--size", message, "Raise it, or take --prune leaf")
+            raise OptionError("size", message, "Raise it, or take `prune` leaf")
         return self.size - base.size
 
 
@@ -59,7 +59,7 @@ def check_recipe(base: Vocabulary, recipe: Recipe) -> None:
     """OptionError where a recipe does not exist for the base's kind."""
     if recipe == "chinese-llama" and base.kind != "sentencepiece":
         message = f"chinese-llama is for SentencePiece, and this base is {base.kind}"
-        raise OptionError("--recipe", message, "Take safe or continued")
+        raise OptionError("recipe", message, "Take safe or continued")
 
 
 def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOptions) -> Merge[Vocabulary]:

@@ -1,0 +1,45 @@
+"""dpo: train a model to prefer the better answers."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from zhllama.commands.declare import command
+from zhllama.commands.pair_training import PairData, PairRun, train_pairs
+from zhllama.commands.shared import AsJson, Config, Force, MaybeOut, Resume, check_torch
+from zhllama.commands.training_screen import check_model, with_all_layers
+from zhllama.run import Run
+from zhllama.training.options import DpoOptions, PlanOptions, TrainingOptions
+
+if TYPE_CHECKING:
+    from zhllama.training.pair_training import PairModelInfo, PairTrainingJob
+    from zhllama.training.train import Hooks
+
+
+@command
+def dpo(
+    data: PairData,
+    options: DpoOptions,
+    plan: PlanOptions,
+    out: MaybeOut = None,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Train a model to prefer the better answers (direct preference optimization)."""
+    check_torch("dpo")
+    check_model(data.model, plan)
+    rate = options.lr if options.lr is not None else 1e-6 if options.full else 5e-5
+    complete = with_all_layers(replace(options, lr=rate), data.model, plan)
+
+    def train(
+        job: "PairTrainingJob", complete: TrainingOptions, info: "PairModelInfo", run: Run, hooks: "Hooks"
+    ) -> dict[str, Any] | None:
+        from zhllama.training.dpo import Preference
+        from zhllama.training.dpo import dpo as train_on_pairs
+
+        return train_on_pairs(
+            job, complete, Preference(options.beta, options.label_smoothing), info, run, hooks
+        )
+
+    train_pairs(data, complete, plan, options, PairRun("dpo", "model", out, resume, force, as_json), train)

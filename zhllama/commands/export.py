@@ -1,0 +1,61 @@
+"""export: one plain model from a chain of runs."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from zhllama.commands.declare import command
+from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, notes, print_json, say
+from zhllama.options import option, recorded, required
+from zhllama.resources import shipped
+from zhllama.run import Run
+
+PROOF = (("zh_news.txt", 500), ("en_essay.txt", 600), ("code_python.txt", 200))  # characters of each
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The run, and the format of a second product."""
+
+    run: str = required(
+        "A finished pretrain run (or any model).", key="run_folder", positional=True, metavar="RUN"
+    )
+    gguf: Literal["f16", "q8_0", "q4_0"] | None = option(None, "Also write a file for llama.cpp.")
+
+
+@command
+def export(
+    options: ExportOptions,
+    out: Out,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Fold everything that a chain of runs trained into one plain model, and prove that its outputs are equal."""
+    check_torch("export")
+    from zhllama.model.chain import chain_files, resolve_chain
+    from zhllama.model.export import merge_chain, prove_export, write_generation_config, write_model_card
+    from zhllama.model.gguf_export import write_gguf
+
+    chain = resolve_chain(options.run)
+    with (
+        Run(out, "export", recorded(options), chain_files(chain), force) as run,
+        notes.status("folding") as status,
+    ):
+        changed = merge_chain(chain, run.out)
+        write_generation_config(run.out)
+        status.update("comparing logits with the run")
+        texts = [shipped("corpora", "sample", name).read_text(encoding="utf-8")[:n] for name, n in PROOF]
+        proof = prove_export(chain, run.out, texts, changed)
+        write_model_card(chain, run.out, proof)
+        if options.gguf is not None:
+            status.update(f"writing GGUF {options.gguf}")
+            write_gguf(run.out, run.out / f"model-{options.gguf}.gguf", options.gguf)
+        run.finish(asdict(proof))
+    if as_json:
+        print_json({"out": str(out), **asdict(proof)})
+        return
+    say(
+        f"{out}: {len(chain.runs)} run{'s' * (len(chain.runs) != 1)} folded into {chain.base.name}; logits differ "
+        f"by {proof.difference:.1e} of their size (allowed {proof.limit:.0e}), the same next token after "
+        f"{100 * proof.agree:.1f} % of {proof.tokens} tokens"
+    )

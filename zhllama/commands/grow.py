@@ -1,0 +1,84 @@
+"""grow: add rows to a model for a larger vocabulary."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from zhllama.commands.declare import command
+from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, print_json, progress, say
+from zhllama.options import option, recorded, required
+from zhllama.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowOptions:
+    """The model, its larger vocabulary, and the initialization of the new rows."""
+
+    model: str = required("Folder, hub name or run.", flags=("--model", "-m"))
+    tokenizer: Path = required("Folder of the larger vocabulary.", flags=("--tokenizer", "-t"))
+    init: Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "distill"] = option(
+        "mean", "Initialization of the new rows; mean measured best."
+    )
+    pad_rows_to: int = option(1, "Make the number of rows a multiple of this.")
+    vectors: Path | None = option(None, "For focus: word vectors of the pieces.")
+    text: tuple[Path, ...] = option((), "For fitted and distill: text in the new language.")
+    steps: int = option(200, "For distill: number of steps.")
+    seed: int = option(0, "Seed of everything random.")
+
+
+@command
+def grow(
+    options: GrowOptions,
+    out: Out,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Give a model one row for each id of a larger vocabulary, its old rows unchanged to the byte."""
+    check_torch("grow")
+    from zhllama.io.text import find_files, read_documents
+    from zhllama.model.chain import local_folder, model_files
+    from zhllama.model.grow import grow as grow_model
+    from zhllama.model.row_init_distilled import Distillation
+
+    files = find_files(options.text)
+    texts = list(read_documents(files))
+    folder = local_folder(options.model)
+    inputs = [
+        *model_files(folder),
+        *_tokenizer_files(options.tokenizer),
+        *([options.vectors] if options.vectors else []),
+        *files,
+    ]
+    with (
+        Run(out, "grow", recorded(options), inputs, force, seed=options.seed) as run,
+        progress("grow", options.steps if options.init == "distill" else 1) as bar,
+    ):
+        grown = grow_model(
+            folder,
+            options.tokenizer,
+            run.out,
+            init=options.init,
+            pad_rows_to=options.pad_rows_to,
+            seed=options.seed,
+            vectors=options.vectors,
+            texts=texts,
+            distillation=Distillation(steps=options.steps, seed=options.seed),
+            advance=bar,
+        )
+        run.finish(asdict(grown))
+    if as_json:
+        print_json({"out": str(out), **asdict(grown)})
+        return
+    say(
+        f"{out}: {grown.n_old:,} old rows kept, {grown.n_new:,} new ones ({options.init}), {grown.rows:,} in all; "
+        f"the head is {'the embedding itself' if grown.tied else 'a matrix of its own'}"
+    )
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return sorted(
+        folder / name
+        for name in ("tokenizer.json", "tokenizer.model", "id_map.json")
+        if (folder / name).is_file()
+    )

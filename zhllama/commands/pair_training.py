@@ -1,0 +1,111 @@
+"""One run on ranked pairs, as reward and dpo share it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhllama.commands.shared import print_json, progress
+from zhllama.commands.training_screen import check_present, hardware_of, hooks_for, show_plan, show_result
+from zhllama.options import option, recorded
+from zhllama.run import Run
+from zhllama.training.options import MONITORING, PlanOptions, TrainingOptions
+
+if TYPE_CHECKING:
+    from zhllama.training.pair_training import PairModelInfo, PairTrainingJob
+    from zhllama.training.plan import TrainingPlan
+    from zhllama.training.train import Hooks
+
+Train = Callable[["PairTrainingJob", TrainingOptions, "PairModelInfo", Run, "Hooks"], dict[str, Any] | None]
+
+RANKED = ("comparisons.json",)  # the ranked answers in a gen-zh run
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairData:
+    """The model, its chat template, and the ranked pairs."""
+
+    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"), recorded=False)
+    pairs: tuple[str, ...] = option(
+        (),
+        "Ranked answers: chosen and rejected, ranked_outputs, responses_and_scores, completion_a and _b; .gz, .xz too.",
+    )
+    eval_pairs: tuple[str, ...] = option(
+        (), "FILE of pairs for validation, instead of --aside.", panel=MONITORING
+    )
+    aside: float = option(0.1, "Share of the prompts in the validation split, 200 at most.", panel=MONITORING)
+    template: str | None = option(
+        None, "alpaca, vicuna, chatml, llama3 or own.", show_default="own; alpaca without one"
+    )
+    skip_bad: bool = option(False, "Reject bad rows into rejected.jsonl instead of stopping.")
+
+
+@dataclass(frozen=True)
+class PairRun:
+    """The folder of a run and how it is started; `base` is the key under which it records the model."""
+
+    command: str
+    base: str
+    out: Path | None
+    resume: bool
+    force: bool
+    as_json: bool
+
+
+def train_pairs(
+    data: PairData, options: TrainingOptions, plan: PlanOptions, as_given: TrainingOptions, start: PairRun, train: Train
+) -> None:  # fmt: skip
+    """Train and print the result; `as_given` are the options as config.yaml records them."""
+    from zhllama.io.text import find_files
+    from zhllama.training.pair_training import PairTrainingJob, inspect_pair_model
+
+    if plan.dry_run:
+        show_plan(_plan(data, options, plan), start.as_json)
+        return
+    required = {"pairs": "Give a file of ranked answers", "out": "Give a folder for the run"}
+    check_present(required, {"pairs": data.pairs, "out": start.out})
+    assert data.model is not None and start.out is not None
+    files, validation = (find_files(names, RANKED) for names in (data.pairs, data.eval_pairs))
+    with inspect_pair_model(data.model, data.template, options.block_size) as info:
+        chain = info.info.chain
+        config = recorded(data, as_given, plan) | {
+            "base_model": str(chain.base), start.base: str(chain.runs[-1] if chain.runs else chain.base)
+        }  # fmt: skip
+        inputs = [*files, *validation, *info.info.inputs()]
+        run = Run(start.out, start.command, config, inputs, start.force, start.resume, options.seed)
+        job = PairTrainingJob(tuple(files), tuple(validation), data.aside, data.skip_bad)
+        with progress(start.command, None, "steps") as bar:
+            manifest = train(job, options, info, run, hooks_for(bar, "reading pairs", start.as_json))
+    if manifest is None:
+        return
+    figures = manifest["figures"]
+    print_json({"out": str(start.out), **figures}) if start.as_json else _show(start.out, figures)
+
+
+def _plan(data: PairData, options: TrainingOptions, plan: PlanOptions) -> "TrainingPlan":
+    """The plan alone; its number of steps is known where pairs are given."""
+    from zhllama.io.text import find_files
+    from zhllama.training.model_info import read_shape
+    from zhllama.training.pair_training import inspect_pair_model, plan_pairs
+    from zhllama.training.plan import shape_of
+    from zhllama.training.preference_pairs import read_pairs
+
+    count = None
+    if data.model is not None and data.pairs:
+        validation = find_files(data.eval_pairs, RANKED)
+        with inspect_pair_model(data.model, data.template, options.block_size) as info:
+            pairs = read_pairs(
+                find_files(data.pairs, RANKED), info.encoder, options.block_size, validation_share=data.aside,
+                validation_files=validation, seed=options.seed, skip_bad=data.skip_bad,
+            )  # fmt: skip
+            count = len(pairs.training)
+    shape = shape_of(read_shape(data.model, plan.shape), options.lora)
+    return plan_pairs(options, shape, hardware_of(plan), count)
+
+
+def _show(out: Path, figures: Mapping[str, Any]) -> None:
+    read, left_out = figures["pairs_read"], figures["pairs_left_out"]
+    summary = (
+        f"{figures['steps']:,} steps on {figures['pairs']:,} pairs of {read:,}, {left_out:,} left out: {out}"
+    )
+    show_result(summary, figures, f"on {figures['pairs_aside']:,} validation pairs")

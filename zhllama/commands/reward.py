@@ -1,0 +1,29 @@
+"""reward: train a reward model on ranked answers."""
+
+from zhllama.commands.declare import command
+from zhllama.commands.pair_training import PairData, PairRun, train_pairs
+from zhllama.commands.shared import AsJson, Config, Force, MaybeOut, Resume, check_torch
+from zhllama.commands.training_screen import check_model, with_all_layers
+from zhllama.training.options import PlanOptions, RewardOptions
+
+
+@command
+def reward(
+    data: PairData,
+    options: RewardOptions,
+    plan: PlanOptions,
+    out: MaybeOut = None,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Train a reward model that scores which of two answers is better, for zhllama judge --reward."""
+    check_torch("reward")
+    from zhllama.training.reward import reward as train
+
+    check_model(data.model, plan)
+    complete = with_all_layers(options, data.model, plan)
+    # Not recorded as `model`, the key of a run's base in a chain: a reward model does not generate text.
+    start = PairRun("reward", "base", out, resume, force, as_json)
+    train_pairs(data, complete, plan, options, start, train)

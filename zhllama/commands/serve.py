@@ -1,0 +1,86 @@
+"""serve: a model over OpenAI's API, and a page to chat on."""
+
+import sys
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from threading import Event
+
+from zhllama.commands.chat_model import ChatModelOptions, open_model
+from zhllama.commands.declare import command
+from zhllama.commands.shared import AsJson, Config, notes, print_json, say
+from zhllama.errors import MissingPackage
+from zhllama.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Where the API and the page listen."""
+
+    host: str = option("127.0.0.1", "0.0.0.0 lets others in.")
+    port: int = option(8000, "Port of the API; 0: any free one.", minimum=0, maximum=65535)
+    web: bool = option(False, "Open a chat page too.")
+    web_port: int = option(7860, "Port of the page; 0: any free one.", minimum=0, maximum=65535)
+    allow_host: tuple[str, ...] = option(
+        (), "Another name by which clients reach this machine, such as that of a proxy."
+    )
+
+
+@command
+def serve(
+    model: ChatModelOptions,
+    options: ServeOptions,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Serve a model over OpenAI's API, by the template that it was trained with, and with --web as a page to chat on.
+
+    transformers runs it, and llama.cpp a .gguf file, one answer at a time. With --json the addresses are printed as JSON
+    once all is ready. Ctrl-C ends it.
+    """
+    try:
+        from zhllama.inference.http_server import bind_socket, serve_app
+        from zhllama.inference.serve import api, served_name
+    except ModuleNotFoundError as error:
+        raise MissingPackage("serve", str(error.name), "serve") from None
+    from zhllama.inference.generation_queue import Engine
+    from zhllama.inference.http_guard import Guard, host_names
+
+    with ExitStack() as opened:
+        socket = opened.enter_context(bind_socket("port", options.host, options.port))
+        page_socket = (
+            opened.enter_context(bind_socket("web_port", options.host, options.web_port))
+            if options.web
+            else None
+        )
+        if options.web:
+            _check_gradio()
+        with notes.status("loading"):
+            engine = opened.enter_context(closing(Engine(open_model(model, "serve"))))
+        name, allowed = (
+            served_name(model.model),
+            host_names(options.host, socket.getsockname()[0], options.allow_host),
+        )
+        url = opened.enter_context(serve_app(Guard(api(name, engine), allowed), socket))
+        addresses = {"model": name, "api": f"{url}/v1"}
+        if page_socket is not None:
+            from zhllama.inference.chat import Sampling
+            from zhllama.inference.generation_queue import EngineChatModel
+            from zhllama.inference.web import chat_page, gradio_home, page_app, page_needs
+
+            opened.enter_context(gradio_home())
+            page = chat_page(EngineChatModel(engine), name, Sampling())
+            url = opened.enter_context(serve_app(Guard(page_app(page), allowed, page_needs), page_socket))
+            addresses["page"] = f"{url}/"
+        if as_json:
+            print_json(addresses)
+        else:
+            say("\n".join(f"{what:6} {where}" for what, where in addresses.items()))
+        sys.stdout.flush()
+        Event().wait()
+
+
+def _check_gradio() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("gradio") is None:
+        raise MissingPackage("--web", "gradio", "web")

@@ -1,0 +1,174 @@
+"""The list of commands; the module of a command is imported when the command is called."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from zhllama.commands.terminal import SafeConsole, shown
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command or a group as `zhllama --help` lists it; `target` is MODULE:NAME below zhllama.commands."""
+
+    name: str
+    panel: str
+    help: str
+    target: str
+
+    def load(self) -> Any:
+        """Import the module and build the command, or the group if the target is a Typer app."""
+        module, _, attribute = self.target.partition(":")
+        target = getattr(importlib.import_module(f"zhllama.commands.{module}"), attribute)
+        single = isinstance(target, typer.Typer)
+        app = target if single else typer.Typer(add_completion=False, rich_markup_mode="rich")
+        if not single:
+            app.command(self.name)(target)
+        command: Any = typer.main.get_command(app)
+        command.name, command.rich_help_panel = self.name, self.panel
+        return command
+
+
+ENTRIES = (
+    Entry("train-vocab", "Vocabulary", "Train a Chinese SentencePiece model: zh.model, for merge-vocab --zh.", "train_vocab:train_vocab"),
+    Entry("merge-vocab", "Vocabulary", "Merge Chinese pieces into a model's vocabulary, and prove what that changed.", "merge_vocab:merge_vocab"),
+    Entry("audit", "Vocabulary", "Prove what an extension changed and what it did not; exit 1 where a promise of its recipe is broken.", "audit:audit"),
+    Entry("report", "Vocabulary", "Compare how finely tokenizers cut text: report.json, report.md and report.html.", "report:report"),
+    Entry("advise", "Vocabulary", "Say how far to extend a vocabulary for Chinese, and whether that pays at all.", "advise:advise"),
+    Entry("grow", "Model", "Give a model one row for each id of a larger vocabulary, its old rows unchanged to the byte.", "grow:grow"),
+    Entry("export", "Model", "Fold everything that a chain of runs trained into one plain model, and prove that its outputs are equal.", "export:export"),
+    Entry("eval", "Model", "Bits per byte and per character of texts under models, whatever their vocabularies; and tasks.", "eval:evaluate"),
+    Entry("pretrain", "Training", "Train new rows (stage 1), then adapters and rows (stage 2), on Chinese and English text.", "pretrain:pretrain"),
+    Entry("pack", "Training", "Encode documents into memory-mapped blocks of one length, an end of text after each.", "pack:pack"),
+    Entry("sft", "Training", "Tune a model on conversations: the loss covers the answers alone, and packed samples do not attend to each other.", "sft:sft"),
+    Entry("reward", "Training", "Train a reward model that scores which of two answers is better, for zhllama judge --reward.", "reward:reward"),
+    Entry("dpo", "Training", "Train a model to prefer the better answers (direct preference optimization).", "dpo:dpo"),
+    Entry("corpus", "Data", "Find, fetch and clean text for training.", "corpus:app"),
+    Entry("sharegpt", "Data", "Clean and split conversations, ShareGPT's and others.", "sharegpt:app"),
+    Entry("gen-zh", "Data", "Generate Chinese instruction data with a model behind any OpenAI-compatible server.", "gen_zh:gen_zh"),
+    Entry("refilter", "Data", "Apply other filters to the replies of a gen-zh run, without a request to a server.", "refilter:refilter"),
+    Entry("answer", "Judging", "Answer a file of questions with a model, for judge.", "answer:answer"),
+    Entry("judge", "Judging", "Judge models' answers by a model behind a server, by a reward model, and against reference answers.", "judge:judge"),
+    Entry("chat", "Inference", "Talk with a model in the terminal, by the template that it was trained with.", "chat:chat"),
+    Entry("serve", "Inference", "Serve a model over OpenAI's API, by the template that it was trained with, and with --web as a page to chat on.", "serve:serve"),
+    Entry("demo", "Pipeline", "Run the whole pipeline at toy size on this machine: no model file, no network, no GPU; a few minutes.", "demo:demo"),
+    Entry("run", "Pipeline", "Run the steps of a pipeline one after another; finished steps are skipped.", "run:run"),
+    Entry("lineage", "Pipeline", "Draw the runs that a run was made from, with their figures, and the files that no run made.", "lineage:lineage"),
+)  # fmt: skip
+
+
+class _Commands(Mapping[str, Any]):
+    """Commands by name, loaded when one is looked up."""
+
+    def __init__(self) -> None:
+        self._entries = {entry.name: entry for entry in ENTRIES}
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            self._loaded[name] = self._entries[name].load()
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class LazyGroup(TyperGroup):
+    """All commands, loaded when named. Usage errors are escaped, since the value may come from a recipe file."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Commands()  # type: ignore[assignment]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return self.commands.get(cmd_name)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Draw the options and the commands by panel, in typer's style.
+
+        typer's own drawing needs every command, and imports Markdown and syntax highlighting.
+        """
+        from rich.panel import Panel
+        from rich.table import Table
+        from rich.text import Text
+
+        console = SafeConsole()
+        console.print(f"\n Usage: zhllama [OPTIONS] COMMAND [ARGS]...\n\n {self.help}\n", style="bold")
+        options = [
+            (", ".join(reversed(p.opts)), getattr(p, "help", None) or "") for p in self.get_params(ctx)
+        ]
+        panels: dict[str, list[tuple[str, str]]] = {"Options": options}
+        for entry in ENTRIES:
+            panels.setdefault(entry.panel, []).append((entry.name, entry.help))
+        width = max(len(name) for rows in panels.values() for name, _ in rows)
+        for title, rows in panels.items():
+            table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+            table.add_column(style="bold cyan", width=width)
+            table.add_column(ratio=1)
+            for row in rows:
+                table.add_row(*row)
+            console.print(Panel(table, title=Text(title), title_align="left", border_style="dim"))
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        with _escaped_messages():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _escaped_messages():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _escaped_messages() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(getattr(error, "message", None), str) and hasattr(error, "exit_code"):
+            error.message = shown(error.message)  # type: ignore[attr-defined]
+        raise
+
+
+app = typer.Typer(
+    name="zhllama",
+    cls=LazyGroup,
+    help="Give a language model Chinese, and prove every step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        from zhllama.commands.shared import say
+
+        say(f"zhllama {version('zhllama')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _zhllama(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+) -> None:
+    """Give a language model Chinese, and prove every step."""

@@ -1,0 +1,137 @@
+"""The plan, the steps and the result of a training run on the screen, and what training commands share besides."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.table import Table
+
+from zhllama.commands.shared import Bar, note, notes, print_json, say, screen, warn
+from zhllama.errors import OptionError
+from zhllama.options import recorded
+from zhllama.training.options import PlanOptions, TrainingOptions
+
+if TYPE_CHECKING:
+    from zhllama.training.hardware import Hardware
+    from zhllama.training.model_info import ModelInfo
+    from zhllama.training.plan import TrainingPlan
+    from zhllama.training.train import Hooks
+
+Options = TypeVar("Options", bound=TrainingOptions)
+
+
+def check_present(example: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    """OptionError for the first option without a value; `example` says what to give for each."""
+    for name, remedy in example.items():
+        if not options[name]:
+            raise OptionError(f"--{name}", "is missing", remedy)
+
+
+def check_model(model: str | None, plan: PlanOptions) -> None:
+    """OptionError where neither a model nor, for a plan alone, a shape is given."""
+    if model is None and not (plan.dry_run and plan.shape):
+        raise OptionError(
+            "--model", "is missing", "Give a folder, a hub name or a run; or --dry-run --shape llama-7b"
+        )
+
+
+def with_all_layers(options: Options, model: str | None, plan: PlanOptions) -> Options:
+    """The options with adapters on every linear layer of the model, where none are named."""
+    from zhllama.training.lora import linear_names
+    from zhllama.training.model_info import read_shape
+
+    if options.full or options.lora_module:
+        return options
+    return replace(options, lora_module=linear_names(read_shape(model, plan.shape)))
+
+
+def hardware_of(plan: PlanOptions) -> "Hardware":
+    """The hardware to plan for."""
+    from zhllama.training.hardware import named_hardware, this_hardware
+
+    return named_hardware(plan.machine) if plan.machine else this_hardware()
+
+
+def recorded_options(info: "ModelInfo", out: Path, *groups: Any) -> dict[str, Any]:
+    """What config.yaml and the manifest of a training run record: its options, and the model's resolved location."""
+    chain = info.chain
+    return recorded(*groups) | {
+        "model": str(chain.runs[-1] if chain.runs else chain.base),
+        "base_model": str(out.resolve() / "grown" if info.grows else chain.base),
+    }
+
+
+def hooks_for(bar: Bar, reading: str, as_json: bool) -> "Hooks":
+    """Show the plan, the steps and the warnings of a run; `reading` names the work before the first step."""
+    from zhllama.training.train import Hooks
+
+    return Hooks(
+        planned=lambda plan: None if as_json else show_plan(plan, as_json, to_notes=True),
+        step=lambda line: show_step(bar, line),
+        note=warn,
+        read=lambda count: bar.note(reading),
+    )
+
+
+def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> None:
+    """Print the plan: trained parameters, memory, steps, tokens, FLOPs, and the time if the hardware's speed is known."""
+    if as_json:
+        print_json(plan.figures())
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("learns", f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %")
+    table.add_row("machine", f"{plan.hardware.label}, {plan.precision}")
+    memory = ", ".join(f"{name} {_size(size)}" for name, size in plan.memory.items() if size)
+    table.add_row("memory", f"{_size(plan.peak)} a device: {memory}")
+    table.add_row("checkpointing", "on" if plan.checkpointing else "off")
+    if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
+        time = "" if plan.seconds is None else f", about {_duration(plan.seconds)}"
+        table.add_row("length", f"{plan.steps:,} steps, {plan.tokens:,} tokens, {plan.flops:.1e} FLOPs{time}")
+    for text in plan.notes:
+        table.add_row("note", text)
+    (notes if to_notes else screen).print(table)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def show_step(bar: Bar, line: Mapping[str, Any]) -> None:
+    """Show one event of a run: a finished step, a loss, or figures on the validation split."""
+    bar.at(line["step"], line["steps"])
+    if "loss" in line:
+        bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
+    elif figures := ", ".join(f"{name} {v:.4f}" for k, v in line.items() if (name := measured_name(k))):
+        note(f"step {line['step']:,}: {figures}")
+
+
+def measured_name(key: str) -> str | None:
+    """The name on the screen of a figure on the validation split; None for other figures."""
+    label, separator, unit = key.partition("_bits_per_")
+    if separator:
+        return f"{label} bits/{'char' if unit == 'character' else unit}"
+    return key.removesuffix("_aside") if key.endswith("_aside") else None
+
+
+def show_result(summary: str, figures: Mapping[str, Any], head: str = "") -> None:
+    """Print the figures on the validation split before and after training, and a summary."""
+    table = Table(head, "before", "after", box=None, padding=(0, 2, 0, 0))
+    for key, value in figures.items():
+        if isinstance(value, Mapping) and "before" in value and (name := measured_name(key)):
+            table.add_row(name, f"{value['before']:.4f}", f"{value['after']:.4f}")
+    if table.row_count:
+        screen.print(table)
+    say(summary)
+
+
+def steps_summary(out: Path, figures: Mapping[str, Any]) -> str:
+    """Steps and tokens of a run, and its folder."""
+    return f"{figures['steps']:,} steps, {figures['tokens']:,} tokens: {out}"
