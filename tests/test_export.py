@@ -209,7 +209,7 @@ def _no_model(tmp_path: Path) -> Path:
         (_unknown_module, "layers.2.self_attn.q_proj, which its base lacks"),
         (_dora, "is not a plain LoRA adapter"),
         (_cut_off, "is cut off"),
-        (_unfinished, "is not a finished run"),
+        (_unfinished, "is not a finished zhllama run"),
         (_changed_base, "has changed since"),
         (_gone_base, "is not a model folder"),
         (_no_model, "is a run that trained no model"),

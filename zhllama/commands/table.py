@@ -109,7 +109,7 @@ class LazyGroup(TyperGroup):
         console = SafeConsole()
         console.print(f"\n Usage: zhllama [OPTIONS] COMMAND [ARGS]...\n\n {self.help}\n", style="bold")
         options = [
-            (", ".join(reversed(p.opts)), getattr(p, "help", None) or "") for p in self.get_params(ctx)
+            (", ".join(sorted(p.opts, key=len)), getattr(p, "help", None) or "") for p in self.get_params(ctx)
         ]
         panels: dict[str, list[tuple[str, str]]] = {"Options": options}
         for entry in ENTRIES:
