@@ -183,7 +183,7 @@ def test_the_published_prompt(sources: dict[str, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("jinja", "told"),
     [
-        (None, "the tokenizer has no chat_template. Give --template alpaca"),
+        (None, "the tokenizer has no chat_template. Give `template` alpaca"),
         (
             "{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
             "writes no special token after an answer",

@@ -43,7 +43,7 @@ def test_jsonl_and_parquet(tmp_path: Path) -> None:
     for path in (lines, table):
         assert list(read_lines([path], "body")) == ["一", "二", "三"]
         assert list(read_documents([path], "body")) == ["一\n二", "三"]
-        with pytest.raises(InputError, match="--field"):
+        with pytest.raises(InputError, match="`field`"):
             list(read_lines([path], "text"))
 
 

@@ -122,5 +122,7 @@ def _name_flags(error: ZhllamaError, flags: dict[str, str]) -> None:
     if isinstance(error, OptionError):
         name, space, value = error.where.partition(" ")
         error.where = flags.get(name, name) + space + value
-    error.what, error.remedy = (re.sub(r"`(\w+)`", flag, text) for text in (error.what, error.remedy))
+    error.where, error.what, error.remedy = (
+        re.sub(r"`(\w+)`", flag, text) for text in (error.where, error.what, error.remedy)
+    )
     error.args = (error.text(),)

@@ -115,7 +115,7 @@ class ConversationCleaner:
         try:
             return self._words(text)
         except ImportError:
-            raise MissingPackage("--word-list", "pyahocorasick", "corpus") from None
+            raise MissingPackage("`word_list`", "pyahocorasick", "corpus") from None
 
     def _other_language(self, conversation: Conversation) -> str | None:
         """Why a conversation is in another language.

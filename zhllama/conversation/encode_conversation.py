@@ -92,7 +92,7 @@ class ConversationEncoder:
             for token in self._specials:
                 if token in turn.text:
                     reason = f"a turn of the {turn.role} contains the special token {token}"
-                    raise InputError(conversation.where, reason, "Remove the row, or give --skip-bad")
+                    raise InputError(conversation.where, reason, "Remove the row, or give `skip_bad`")
 
 
 def segments(conversation: Conversation, tokenizer: Any, template: ChatTemplate) -> list[tuple[str, str]]:
@@ -124,4 +124,4 @@ def segments(conversation: Conversation, tokenizer: Any, template: ChatTemplate)
 
 
 def _unfit(where: str, what: str) -> InputError:
-    return InputError(where, what, "Give another --template")
+    return InputError(where, what, "Give another `template`")

@@ -15,7 +15,7 @@ from zhllama.errors import InputError, OptionError
 
 Name = Literal["alpaca", "vicuna", "chatml", "llama3", "own"]
 NAMES: tuple[str, ...] = get_args(Name)
-REMEDY = "Give --template alpaca, vicuna, chatml or llama3"
+REMEDY = "Give `template` alpaca, vicuna, chatml or llama3"
 
 # Alpaca's prompt without input. The published Chinese-Alpaca ends it with a space in training (build_dataset.py) and with
 # two line ends in inference (inference_hf.py); after a space the prompt's ids are no prefix of the conversation's ids.
@@ -140,7 +140,7 @@ def refuse_lacking(template: ChatTemplate, tokenizer: Any, remedy: str) -> None:
     for token in template.tokens:
         if token not in known:
             reason = f"needs the special token {token}, which this model does not know"
-            raise InputError(f"--template {template.name}", reason, remedy)
+            raise InputError(f"`template` {template.name}", reason, remedy)
 
 
 def begins_with_bos(tokenizer: Any) -> bool:
@@ -153,7 +153,7 @@ def _own(tokenizer: Any) -> ChatTemplate:
     jinja = tokenizer.chat_template
     if not isinstance(jinja, str) or not jinja.strip():
         raise InputError(
-            "template own", "is not there: the tokenizer has no chat_template", "Give --template alpaca"
+            "template own", "is not there: the tokenizer has no chat_template", "Give `template` alpaca"
         )
     own = ChatTemplate("own", jinja, "")
     own.try_out(tokenizer)
@@ -163,7 +163,7 @@ def _own(tokenizer: Any) -> ChatTemplate:
     stops = [t for t in special_token_texts(tokenizer) if rest.lstrip().startswith(t)]
     if not answer or not stops:
         reason = "writes no special token after an answer, so a model could not learn to end"
-        raise InputError("template own", reason, "Give --template alpaca, or add one to the chat_template")
+        raise InputError("template own", reason, "Give `template` alpaca, or add one to the chat_template")
     return ChatTemplate("own", jinja, max(stops, key=len))
 
 

@@ -41,7 +41,7 @@ class Machines:
             try:
                 import ray  # noqa: F401
             except ImportError:
-                raise MissingPackage("--executor ray", "ray", "ray") from None
+                raise MissingPackage("`executor` ray", "ray", "ray") from None
 
 
 @dataclass(frozen=True)

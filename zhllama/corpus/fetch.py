@@ -76,7 +76,7 @@ def fetch(source: CorpusSource, run: Run, limit: int | None, advance: Advance) -
         _write(run, done, batch, rows.state())
     advance(done.documents)
     if not done.documents:
-        raise InputError(source.place, "contains no document", "Check its fields, split and --limit")
+        raise InputError(source.place, "contains no document", "Check its fields, split and `limit`")
     return done
 
 

@@ -40,7 +40,7 @@ def kept_aside(texts: Mapping[str, Iterable[str]], seed: int) -> tuple[list[str]
                 (validation[label] if random.random() < VALIDATION else train).append(line)
     validation = {label: lines for label, lines in validation.items() if lines}
     if not train or not validation:
-        raise InputError("--text", "contains too few lines with Chinese to measure any", "Give more text")
+        raise InputError("`text`", "contains too few lines with Chinese to measure any", "Give more text")
     return train, validation
 
 

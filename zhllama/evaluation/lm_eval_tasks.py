@@ -21,7 +21,7 @@ def run_tasks(
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError:
-        raise MissingPackage("--tasks", "lm-eval", "eval") from None
+        raise MissingPackage("`tasks`", "lm-eval", "eval") from None
     # lm-eval's own index has 14,683 names and takes 12 CPU seconds to load: skip it if the user's folder has all tasks.
     manager = None
     if task_folder is not None:
@@ -31,7 +31,7 @@ def run_tasks(
     unknown = sorted(set(tasks) - set(manager.all_tasks))
     if unknown:
         raise InputError(
-            "--tasks", f"lm-eval knows no {unknown[0]!r}", "See lm-eval ls tasks, or give --task-path"
+            "`tasks`", f"lm-eval knows no {unknown[0]!r}", "See lm-eval ls tasks, or give `task_path`"
         )
     model = HFLM(pretrained=opened.model, tokenizer=opened.tokenizer, trust_remote_code=False)
     try:
@@ -45,7 +45,7 @@ def run_tasks(
     except (OSError, ConnectionError) as error:
         message = " ".join(str(error).split())[:200]
         raise InputError(
-            "--tasks", f"the questions cannot be loaded ({message})", "Check the network"
+            "`tasks`", f"the questions cannot be loaded ({message})", "Check the network"
         ) from error
     rows = []
     for task, metrics in evaluation["results"].items():

@@ -144,7 +144,7 @@ def collect_questions(
             if questions is None:
                 by_id[question.id] = _merge(known, question)
     if not any(id in by_id for c in contestants for id in c.texts):
-        problem = "has no id of --questions" if questions else "contains answers without instructions"
+        problem = "has no id of `questions`" if questions else "contains answers without instructions"
         raise InputError(contestants[0].path, problem, "Give the file of questions that it answers")
     return list(by_id.values())
 

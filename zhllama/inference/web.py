@@ -163,5 +163,5 @@ def _gradio() -> Any:
     try:
         import gradio
     except ImportError:
-        raise MissingPackage("--web", "gradio", "web") from None
+        raise MissingPackage("`web`", "gradio", "web") from None
     return gradio

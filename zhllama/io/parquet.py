@@ -42,7 +42,7 @@ class Parquet:
         if column not in self.names:
             names = ", ".join(self.names[:20])
             raise InputError(
-                self._path, f"has no column {field!r} but {names}", "Name the field with --field"
+                self._path, f"has no column {field!r} but {names}", "Name the field with `field`"
             )
         if column != field:
             return
@@ -50,7 +50,7 @@ class Parquet:
         value = kind.value_type if types.is_dictionary(kind) else kind
         if not (types.is_string(value) or types.is_large_string(value) or types.is_string_view(value)):
             message = f"contains {str(kind)[:60]} in the column {column!r}, not text"
-            raise InputError(self._path, message, "Name a column of text with --field")
+            raise InputError(self._path, message, "Name a column of text with `field`")
 
     def batches(self, fields: Fields) -> Iterator[list[dict[str, Any]]]:
         """The records with the columns that `fields` need and that exist, a thousand at a time.

@@ -181,7 +181,7 @@ def _record(path: Path, number: int, line: str, field: str, lone_surrogates: Lon
     text = text_of(record, (field,)) if isinstance(record, dict) else None
     if text is None:
         raise InputError(
-            f"{path}:{number}", f"has no text in the field {field!r}", "Name the field with --field"
+            f"{path}:{number}", f"has no text in the field {field!r}", "Name the field with `field`"
         )
     if lone_surrogates == "refuse" and (lone := LONE_SURROGATE.search(text)):
         message = f"contains a lone surrogate (U+{ord(lone[0]):04X}) in the field {field!r}"
@@ -246,7 +246,7 @@ def _read(path: Path, file: IO[bytes]) -> bytes:
 def _refuse_longer(path: Path, number: int, size: int) -> None:
     if size > _line_limit:
         message = f"is a line of more than {_line_limit:,} bytes"
-        raise InputError(f"{path}:{number}", message, "Split it into lines, or raise --max-line-bytes")
+        raise InputError(f"{path}:{number}", message, "Split it into lines, or raise `max_line_bytes`")
 
 
 def _decode(path: Path, number: int, block: bytes) -> str:

@@ -68,7 +68,7 @@ def classify_status(
         raise ServerError(
             url,
             f"knows no model {connection.model!r}, or is not the right URL ({message})",
-            "Check --model, and that --base-url ends as the server's does, mostly in /v1",
+            "Check `model`, and that `base_url` ends as the server's does, mostly in /v1",
             resumable=False,
         )
     if status in (429, 503):
@@ -82,7 +82,7 @@ def classify_status(
         raise ServerError(
             url,
             f"refuses the request ({message})",
-            "Check --extra-body, --api and --reply-tokens",
+            "Check `extra_body`, `api` and `reply_tokens`",
             resumable=False,
         )
     return FailedAttempt(f"HTTP {status}: {message}", refusal=True)

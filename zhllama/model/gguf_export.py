@@ -49,20 +49,20 @@ def write_gguf(folder: Path, out: Path, kind: Quantization) -> None:
     try:
         import gguf
     except ImportError:
-        raise MissingPackage("--gguf", "gguf", "gguf") from None
+        raise MissingPackage("`gguf`", "gguf", "gguf") from None
     config = read_model_config(folder)
     if config.model_type not in ARCHITECTURES:
         raise InputError(
             folder,
-            f"has the type {config.model_type}, and --gguf supports only {', '.join(ARCHITECTURES)}",
-            "Omit --gguf",
+            f"has the type {config.model_type}, and `gguf` supports only {', '.join(ARCHITECTURES)}",
+            "Omit `gguf`",
         )
     rope = config.rope_parameters
     if rope.get("rope_type", "default") != "default":
         raise InputError(
             folder,
-            f"scales its positions by {rope['rope_type']}, which --gguf does not support",
-            "Omit --gguf, and use llama.cpp's own converter",
+            f"scales its positions by {rope['rope_type']}, which `gguf` does not support",
+            "Omit `gguf`, and use llama.cpp's own converter",
         )
     weights = read_weights(folder)
     architecture = gguf.MODEL_ARCH[ARCHITECTURES[config.model_type]]
@@ -91,7 +91,7 @@ def write_gguf(folder: Path, out: Path, kind: Quantization) -> None:
             quantized = gguf.quants.quantize(values, gguf.GGMLQuantizationType[type])
             if type == "F16" and not np.isfinite(quantized).all():
                 raise InputError(
-                    folder, f"contains values in {stored} that are too large for float16", "Give --gguf q8_0"
+                    folder, f"contains values in {stored} that are too large for float16", "Give `gguf` q8_0"
                 )
             writer.write_tensor_data(quantized.view("uint8"))
         writer.close()
@@ -110,7 +110,7 @@ def _tensors(weights: Weights, names: Any, kind: Quantization, tied: bool) -> It
         name = names.get_name(stored, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise InputError(
-                weights.folder, f"contains {stored}, which llama.cpp does not know", "Omit --gguf"
+                weights.folder, f"contains {stored}, which llama.cpp does not know", "Omit `gguf`"
             )
         if len(tensor.shape) < 2:
             type = "F32"
@@ -190,7 +190,7 @@ def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabul
         model = MetaspaceVocabulary.read(tokenizer_file(folder)).model
     if model is not None:
         if model.algorithm != "bpe":
-            raise InputError(folder, f"has a {model.algorithm} vocabulary", "Omit --gguf")
+            raise InputError(folder, f"has a {model.algorithm} vocabulary", "Omit `gguf`")
         pieces = {id: (piece.text.encode(), TYPES[piece.kind]) for id, piece in enumerate(model.pieces)}
         full = _padded({**added, **pieces}, rows)
         scores = [model.pieces[id].score if id < len(model.pieces) else -1e4 for id in range(rows)]
@@ -206,7 +206,7 @@ def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabul
     raw = as_object(parse_json(content, folder), folder)
     split = _split(raw.get("pre_tokenizer") or {})
     if split is None:
-        raise InputError(folder, "has a pre-tokenizer that llama.cpp does not know", "Omit --gguf")
+        raise InputError(folder, "has a pre-tokenizer that llama.cpp does not know", "Omit `gguf`")
     pieces = {id: (token.encode(), TYPES["normal"]) for token, id in raw["model"]["vocab"].items()}
     full = _padded({**pieces, **added}, rows)
     merges = [m if isinstance(m, str) else " ".join(m) for m in raw["model"]["merges"]]

@@ -244,7 +244,7 @@ def _distilled(
     _check_texts("distill", plan, texts)
     snippets = find_snippets(plan.old, plan.new, texts, plan.n_old, settings.length)
     if not snippets:
-        raise InputError("--text", "contains none of the new pieces", "Give text in the new language")
+        raise InputError("`text`", "contains none of the new pieces", "Give text in the new language")
     start = row_init.mean(plan.old_tokens)
     inputs = start.rows(plan.weights.tensor(plan.matrices.input))
     output = plan.matrices.output

@@ -145,7 +145,7 @@ def read_vectors(path: Path, wanted: Iterable[str]) -> "dict[str, torch.Tensor]"
                 if key in keys:
                     vectors[key] = torch.from_numpy(np.array(numbers, np.float32))
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "Check --vectors") from error
+        raise InputError(path, f"cannot be read ({error.strerror})", "Check `vectors`") from error
     except ValueError as error:
         raise InputError(
             path, f"is not a text file of vectors ({error})", "Give one in word2vec's text format"

@@ -15,7 +15,7 @@ BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
 def check_four_bit(chain: Chain, sharded: bool) -> None:
     """Raise OptionError unless this machine can train adapters over this model in 4 bits; MissingPackage."""
     if not torch.cuda.is_available():
-        remedy = "Leave it out; to plan for one, give --dry-run --machine 4090"
+        remedy = "Leave it out; to plan for one, give `dry_run` `machine` 4090"
         raise OptionError("load_in_4bit", "needs a CUDA GPU, and here is none", remedy)
     if find_spec("bitsandbytes") is None:
         raise MissingPackage("load_in_4bit", "bitsandbytes", "cuda")

@@ -31,7 +31,7 @@ def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
     unknown = sorted(set(modules) - names)
     if unknown:
         message = f"the model has no linear layer {unknown[0]!r}"
-        raise OptionError("--lora-module", message, f"Its layers are {', '.join(sorted(names))}")
+        raise OptionError("lora_module", message, f"Its layers are {', '.join(sorted(names))}")
     return [module for name, module in linear.items() if name.rpartition(".")[2] in modules]
 
 

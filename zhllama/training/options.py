@@ -74,7 +74,7 @@ class TrainingOptions:
         if self.load_in_4bit and not self.has_adapters:
             raise OptionError(
                 "load_in_4bit", "freezes the layers, so that adapters must be trained",
-                "Give --stage 2, or sft without --full",
+                "Leave `full` out" if self.full else "Give `stage` 2",
             )  # fmt: skip
         if not (self.has_adapters or self.full) and self.rows == "none":
             raise OptionError("rows", "none leaves stage 1 nothing to learn", "Give new")

@@ -47,7 +47,7 @@ class CheckpointingTrainer(Trainer):
             "text": [self.decode(b.tolist()) for b in ids],
         }
         write_whole(path, to_json(batch))
-        remedy = f"The batch is in {path.name}; lower --lr, or give --precision fp32, and --force"
+        remedy = f"The batch is in {path.name}; lower `lr`, or give `precision` fp32, and --force"
         return ZhllamaError(self.out, f"the loss of step {step} is {loss}", remedy)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -133,7 +133,7 @@ class BlockTrainer(CheckpointingTrainer):
             f"English went from {before:.4f} to {now:.4f} bits per byte (+{share:.1f} %), beyond the limit"
         )
         if self.strict:
-            raise BrokenPromise(self.out, message, "Lower --lr, or give English text more weight")
+            raise BrokenPromise(self.out, message, "Lower `lr`, or give English text more weight")
         self.warn(f"step {self.state.global_step}: {message} of {100 * self.english_limit:g} %")
 
 

@@ -88,7 +88,7 @@ def continued(
         raise OptionError(
             "size",
             f"{size:,} leaves {room:,} pieces, and the single characters alone are {len(singles):,}",
-            "Raise --size, or lower --character-coverage or --cover",
+            "Raise `size`, or lower `character_coverage` or `cover`",
         )
     seen, merges = count_characters(runs), room - len(singles)
     if seen < merges * LEAST:
@@ -96,7 +96,7 @@ def continued(
             "the text",
             f"is too little for {size:,} pieces: it has {seen:,} Chinese characters, and {merges:,} new merges ask "
             f"for {merges * LEAST:,}",
-            "Give more text, or a smaller --size",
+            "Give more text, or a smaller `size`",
         )
     characters_added = [AddedPiece(c, "character") for c in singles]
     start = base.extended(characters_added)
@@ -109,7 +109,7 @@ def continued(
             raise InputError(
                 "the text",
                 f"is too little for {size:,} pieces: it yields {len(base.pieces) + len(added):,}",
-                "Give more text, or a smaller --size",
+                "Give more text, or a smaller `size`",
             )
         extended = base.extended(added)
         dead = {extended.texts[id] for id in extended.dead(range(len(base.pieces), size))}

@@ -47,7 +47,7 @@ def base_ids_of(folder: Path, base_size: int) -> list[int] | None:
     if len({id for id in kept if type(id) is int and 0 <= id < base_size}) == len(kept):
         return kept
     raise InputError(
-        path, f"repeats an id, or has one beyond the base's {base_size:,}", "Name the right base with --base"
+        path, f"repeats an id, or has one beyond the base's {base_size:,}", "Name the right base with `base`"
     )
 
 
@@ -59,7 +59,7 @@ def base_of(folder: Path) -> Path | None:
     path = Path(recorded["path"])
     if not path.is_file() or sha256(path) != recorded["sha256"]:
         raise InputError(
-            path, "is no longer the base that this vocabulary was made from", "Name it with --base"
+            path, "is no longer the base that this vocabulary was made from", "Name it with `base`"
         )
     return path
 

@@ -31,7 +31,7 @@ def pruned(merge: Merge[V], lines: Iterable[str], size: int) -> Merge[V]:
         raise InputError(
             "the vocabulary",
             f"cannot be pruned to {size:,}: only {len(removed):,} of its {count:,} pieces can be removed",
-            "Raise --size",
+            "Raise `size`",
         )
     added = tuple(piece for id, piece in enumerate(merge.added, base.size) if id not in removed)
     return replace(merge, added=added, removed=tuple(sorted(id for id in removed if id < base.size)))

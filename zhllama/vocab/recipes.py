@@ -83,7 +83,7 @@ def extend_by_text(
     """
     runs = Counter(dict(jieba_words())) if lines is None else count_runs(base, lines)
     if not runs:
-        raise InputError("--text", "contains no Chinese", "Give Chinese text")
+        raise InputError("`text`", "contains no Chinese", "Give Chinese text")
     prior = 0.0 if lines is None else options.prior
     return continue_training(base, runs, options.count(base), prior, options, progress)
 

@@ -89,13 +89,13 @@ def _failure(log: Path, size: int) -> InputError:
         return InputError(
             "the text",
             f"is too little for {size:,} pieces: it yields {int(fewer[1]):,}",
-            "Give more text, or a smaller --size",
+            "Give more text, or a smaller `size`",
         )
     if re.search(r"Vocabulary size is smaller than required_chars|smaller than required", content):
         return InputError(
-            "--size",
+            "`size`",
             f"{size:,} pieces are too few for the single characters asked for",
-            "Raise --size, or ask for less --cover or --character-coverage",
+            "Raise `size`, or ask for less `cover` or `character_coverage`",
         )
     last = " ".join((content.strip().splitlines() or ["it was killed"])[-1].split())
     return InputError("the trainer of SentencePiece", f"failed ({last[:200]})", "Give less text at once")
