@@ -22,7 +22,7 @@ from zhllama.efficiency.advise import (
     savings,
     seen_shares,
 )
-from zhllama.efficiency.bpe_extension import Extension, extend, kept_aside
+from zhllama.efficiency.bpe_extension import Extension, extend, split_validation
 from zhllama.errors import InputError
 from zhllama.io.text import read_lines
 from zhllama.pages.advice import advice_page
@@ -48,12 +48,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> ByteLevelVocabulary:
 
 @pytest.fixture(scope="module")
 def extension(base: ByteLevelVocabulary) -> Extension:
-    train, aside = kept_aside(TEXTS, seed=0)
+    train, aside = split_validation(TEXTS, seed=0)
     return extend(base, train, aside, 1500, prior=0.0)
 
 
 def test_one_cut_holds_those_with_fewer_pieces(base: ByteLevelVocabulary, extension: Extension) -> None:
-    train, aside = kept_aside(TEXTS, seed=0)
+    train, aside = split_validation(TEXTS, seed=0)
     merge = continued(base, count_runs(train), len(extension.parts))
     pieces = merge.added
     lines = [line for lines in aside.values() for line in lines]
@@ -65,16 +65,20 @@ def test_one_cut_holds_those_with_fewer_pieces(base: ByteLevelVocabulary, extens
 
 
 def test_training_lines_are_not_measured() -> None:
-    train, aside = kept_aside({**TEXTS, "en": ["no Chinese"]}, seed=1)
+    train, aside = split_validation({**TEXTS, "en": ["no Chinese"]}, seed=1)
     assert "en" not in aside and all(lines for lines in aside.values())
     assert len(train) + sum(map(len, aside.values())) == sum(
         bool(re.search("[\u4e00-\u9fff\u3000-\u303f\uff00-\uff65]", line))
         for lines in TEXTS.values()
         for line in lines
     )
-    assert kept_aside(TEXTS, seed=1)[0] == kept_aside(TEXTS, seed=1)[0] != kept_aside(TEXTS, seed=2)[0]
+    assert (
+        split_validation(TEXTS, seed=1)[0]
+        == split_validation(TEXTS, seed=1)[0]
+        != split_validation(TEXTS, seed=2)[0]
+    )
     with pytest.raises(InputError, match="contains too few lines with Chinese"):
-        kept_aside({"one": ["中文"]}, seed=0)
+        split_validation({"one": ["中文"]}, seed=0)
 
 
 def test_a_small_base_is_told_to_extend(base: ByteLevelVocabulary, extension: Extension) -> None:
@@ -141,7 +145,7 @@ def test_costs_of_a_model() -> None:
 
 
 def test_sentencepiece(embedded: SentencePieceVocabulary) -> None:
-    train, aside = kept_aside(TEXTS, seed=0)
+    train, aside = split_validation(TEXTS, seed=0)
     found = extend(embedded, train, aside, 1200, prior=0.1)
     lengths = [len(parts) for parts in found.parts]
     assert set(lengths) <= {2, 3, 4} and 3 in lengths  # merges, and characters that were bytes

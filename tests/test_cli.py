@@ -70,6 +70,8 @@ FORMER = [
     ("judge", "--max-tokens", "100", "--token-budget"),
     ("answer", "--max-tokens", "100", "--token-budget"),
     ("gen-zh", "--batch", None, "--batch-api"),
+    ("reward", "--aside", "0.2", "--validation-share"),
+    ("dpo", "--aside", "0.2", "--validation-share"),
     ("judge", "--batch", None, "--batch-api"),
     ("answer", "--batch", None, "--batch-api"),
 ]
@@ -81,7 +83,7 @@ def test_former_spellings_name_the_new_one(
     command: str, former: str, value: str | None, flag: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(inputs)
-    words = {"gen-zh": [], "judge": ["--answers", "a"], "answer": ["m", "--questions", "q"]}[command]
+    words = {"judge": ["--answers", "a"], "answer": ["m", "--questions", "q"]}.get(command, [])
     with pytest.raises(SystemExit) as left:
         main([command, *words, "--out", "o", former, *([value] if value else [])])
     assert left.value.code == 1

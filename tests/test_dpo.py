@@ -16,10 +16,13 @@ __all__ = ["encoder", "ground"]
 def test_it_comes_to_prefer_and_its_run_is_a_model(ground: Path, full: bool) -> None:
     out, more = ("full", ("--full", "--lr", 1e-3)) if full else ("lora", ("--lr", 1e-2))
     made = figures(ground, *train("dpo", "--out", out, "--steps", 10, *more))
-    assert made["accuracy_aside"] == {"before": 0.5, "after": 1.0} and made["margin_aside"]["before"] == 0
     assert (
-        made["margin_aside"]["after"] > 1
-        and made["likelier_aside"]["after"] >= made["likelier_aside"]["before"]
+        made["accuracy_validation"] == {"before": 0.5, "after": 1.0}
+        and made["margin_validation"]["before"] == 0
+    )
+    assert (
+        made["margin_validation"]["after"] > 1
+        and made["likelier_validation"]["after"] >= made["likelier_validation"]["before"]
     )
     kept = sorted(p.name for p in (ground / out).iterdir() if p.is_dir())
     assert kept == (["tokenizer", "tuned"] if full else ["adapter", "tokenizer"])
@@ -40,7 +43,7 @@ def test_it_comes_to_prefer_and_its_run_is_a_model(ground: Path, full: bool) -> 
 
 def test_the_frozen_body_stays_and_the_first_loss_is_log_two(ground: Path) -> None:
     before = (ground / "base" / "model.safetensors").read_bytes()
-    figures(ground, *train("dpo", "--out", "one", "--steps", 2, "--aside", 0))
+    figures(ground, *train("dpo", "--out", "one", "--steps", 2, "--validation-share", 0))
     assert (ground / "base" / "model.safetensors").read_bytes() == before
     first = json.loads((ground / "one" / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["loss"] == pytest.approx(float(torch.log(torch.tensor(2.0))), abs=1e-4)
@@ -50,7 +53,7 @@ def test_it_goes_on_from_a_run_and_that_one_is_its_reference(ground: Path) -> No
     """A second dpo run begins where the first ended: no pair has gained anything yet."""
     figures(ground, *train("dpo", "--out", "first", "--steps", 6, "--lr", 1e-2))
     told = figures(ground, "dpo", "--model", "first", "--pairs", "pairs.jsonl", *SETTINGS, "--out", "second", "--steps", 1)  # fmt: skip
-    assert told["accuracy_aside"]["before"] == 0.5 and told["template"] == "own"
+    assert told["accuracy_validation"]["before"] == 0.5 and told["template"] == "own"
     first = json.loads((ground / "second" / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["loss"] == pytest.approx(0.6931, abs=1e-3)
     manifest = json.loads((ground / "second" / "manifest.json").read_text(encoding="utf-8"))

@@ -74,7 +74,7 @@ def test_pairs_of_all_forms_are_accounted_for(
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     found = read_pairs([path], encoder, 256, validation_share=0.3)
-    assert found.figures() == {"pairs_read": 12, "pairs": len(found.training), "pairs_aside": len(found.validation), "pairs_left_out": 1}  # fmt: skip
+    assert found.figures() == {"pairs_read": 12, "pairs": len(found.training), "validation_pairs": len(found.validation), "pairs_left_out": 1}  # fmt: skip
     assert found.rejected[0].where == f"{path}:1" and found.rejected[0].reason.startswith("too long: ")
     assert len(found.training) + len(found.validation) == 11 and len(found.validation) >= 3
     prompts = [{tuple(pair.prompt) for pair in some} for some in (found.training, found.validation)]
@@ -118,7 +118,7 @@ def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_pat
     assert (len(found.training), [bad.where for bad in found.rejected]) == (1, [f"{path}:2", f"{path}:3"])
     with pytest.raises(InputError, match=r"leaves no pair to train on: .*too long"):
         read_pairs([ground / "pairs.jsonl"], encoder, 16)
-    with pytest.raises(OptionError, match="aside 1"):
+    with pytest.raises(OptionError, match="validation_share 1"):
         read_pairs([path], encoder, 256, validation_share=1)
     given = read_pairs([ground / "pairs.jsonl"], encoder, 256, validation_files=[ground / "pairs.jsonl"])
     assert len(given.training) == len(given.validation) == 60
@@ -128,18 +128,23 @@ def test_a_reward_model_learns_and_scores(ground: Path) -> None:
     told = line(ground, *train("reward", "--out", "learnt", "--steps", 12, "--lr", 1e-2, "--eval-every", 5))
     assert told.code == 0 and "on 6 validation pairs" in told.out, told.err
     made = json.loads((ground / "learnt" / "manifest.json").read_text(encoding="utf-8"))["figures"]
-    assert made["accuracy_aside"]["after"] == 1.0 and made["margin_aside"]["after"] > 1
-    assert (made["pairs_read"], made["pairs"], made["pairs_aside"], made["template"]) == (60, 54, 6, "alpaca")
+    assert made["accuracy_validation"]["after"] == 1.0 and made["margin_validation"]["after"] > 1
+    assert (made["pairs_read"], made["pairs"], made["validation_pairs"], made["template"]) == (
+        60,
+        54,
+        6,
+        "alpaca",
+    )
     log = [
         json.loads(row) for row in (ground / "learnt" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert [row["step"] for row in log if "loss" in row] == list(range(1, 13))
-    assert [row["step"] for row in log if "accuracy_aside" in row] == [5, 10]
+    assert [row["step"] for row in log if "accuracy_validation" in row] == [5, 10]
     assert log[0]["loss"] == pytest.approx(0.69, abs=0.1) and log[-1]["loss"] < 0.3
     assert sorted(p.name for p in (ground / "learnt").iterdir() if p.is_dir()) == ["reward", "tokenizer"]
     page = (ground / "learnt" / "report.html").read_text(encoding="utf-8")
     assert re.search(r"<h3>.*>accuracy<.*>validation pairs<", page) and "Loss (nats per pair)" in page
-    before = f"{made['accuracy_aside']['before']:.4f}"
+    before = f"{made['accuracy_validation']['before']:.4f}"
     assert re.search(rf">accuracy<.*>validation pairs<.*</span>{before}</td>.*</span>1\.0000</td>", page)
 
     from zhllama.conversation.records import Conversation, Turn
@@ -197,7 +202,7 @@ def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> 
     one, other = (
         json.loads((ground / out / "figures.json").read_text(encoding="utf-8")) for out in ("killed", "whole")
     )
-    assert {k: v for k, v in one.items() if k.endswith("_aside")} == {k: v for k, v in other.items() if k.endswith("_aside")}  # fmt: skip
+    assert {k: v for k, v in one.items() if k.endswith("_validation")} == {k: v for k, v in other.items() if k.endswith("_validation")}  # fmt: skip
     assert not (ground / "killed" / "checkpoints").exists()
     told = line(ground, *arguments)
     assert told.code == 1 and "contains a finished run" in told.err
@@ -213,7 +218,7 @@ def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> 
         (("--template", "chatml"), "--template chatml: needs the special token <|im_start|>"),
         (("--template", "own"), "template own: is not there: the tokenizer has no chat_template."),
         (("--lora-module", "nope"), "--lora-module"),
-        (("--aside", 2), "--aside 2.0: is not from 0 up to 1."),
+        (("--validation-share", 2), "--validation-share 2.0: is not from 0 up to 1."),
         (("--lr", 0), "--lr: 0 is not above 0."),
     ],
 )
@@ -229,7 +234,7 @@ def test_errors_are_one_line_and_leave_nothing(
 
 @pytest.mark.parametrize("command", ["reward", "dpo"])
 def test_a_plan_without_a_run(ground: Path, command: str) -> None:
-    found = figures(ground, *train(command, "--dry-run", "--epochs", 2, "--aside", 0.1))
+    found = figures(ground, *train(command, "--dry-run", "--epochs", 2, "--validation-share", 0.1))
     assert found["steps"] == 14, "54 of 60 pairs, twice, eight a step"
     assert found["tokens"] == 14 * 8 * 2 * 256 and 0 < found["trained"] < found["parameters"] / 10
     alone = figures(ground, command, "--dry-run", "--shape", "llama-7b", "--machine", "A100", "--json")
@@ -257,7 +262,7 @@ def test_two_processes_learn_as_one_does(ground: Path, tmp_path: Path, command: 
         for out in ("one", "two")
     )
     assert [row["step"] for row in one] == [row["step"] for row in two]
-    for key in ("loss", "accuracy_aside", "margin_aside"):
+    for key in ("loss", "accuracy_validation", "margin_validation"):
         wanted = [row[key] for row in one if key in row]
         assert [row[key] for row in two if key in row] == pytest.approx(wanted, abs=1e-5)
     assert done.stdout.count("validation pairs") == 1, "the first process alone speaks"

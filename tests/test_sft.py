@@ -290,7 +290,7 @@ def test_rows_that_are_left_out_are_counted_and_written(ground: Path) -> None:
     assert left[2]["reason"].startswith("too long: ")
 
 
-def test_sources_by_weight_and_one_percent_kept_aside(ground: Path) -> None:
+def test_sources_by_weight_and_one_percent_for_validation(ground: Path) -> None:
     write_rows(ground / "other.jsonl", ALPACA[300:500])
     arguments = (
         "sft",
@@ -307,7 +307,7 @@ def test_sources_by_weight_and_one_percent_kept_aside(ground: Path) -> None:
         2,
     )
     figures = done(ground, *arguments)
-    assert (figures["samples"], figures["kept_aside"]) == (396, 4)
+    assert (figures["samples"], figures["validation_samples"]) == (396, 4)
     assert figures["answers_bits_per_byte"]["before"] > 0
 
 

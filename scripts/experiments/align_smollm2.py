@@ -26,7 +26,7 @@ def train(command: str, model: Path, pairs: Path, out: Path, args: argparse.Name
     if not (out / "manifest.json").is_file():
         command_line = [
             sys.executable, "-P", "-m", "zhllama", command, "--model", model, "--pairs", pairs, "--out", out, "--skip-bad",
-            "--max-length", args.length, "--steps", args.steps, "--batch", 4, "--micro-batch", 4, "--aside", args.aside,
+            "--max-length", args.length, "--steps", args.steps, "--batch", 4, "--micro-batch", 4, "--validation-share", args.validation_share,
             "--log-every", 4, "--save-every", 8, "--precision", "fp32", *COMMANDS[command],
         ]  # fmt: skip
         resume = ["--resume"] if out.exists() else []
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=tuple(COMMANDS))
     parser.add_argument("--length", type=int, default=128, help="tokens of a prompt with its answer")
     parser.add_argument("--steps", type=int, default=24, help="of four pairs")
-    parser.add_argument("--aside", type=float, default=0.2, help="share of the prompts")
+    parser.add_argument("--validation-share", type=float, default=0.2, help="share of the prompts")
     args = parser.parse_args()
     model = smollm2(args.work / "smollm2")
     pairs = args.data / "instructions" / "rank_oasst_zh.jsonl.xz"
@@ -56,10 +56,10 @@ def main() -> None:
     )
     for command in args.only or COMMANDS:
         figures = train(command, model, pairs, args.work / command, args)
-        shown = [figures.get(f"{name}_aside") for name in ("accuracy", "margin", "likelier")]
+        shown = [figures.get(f"{name}_validation") for name in ("accuracy", "margin", "likelier")]
         cells = [f"{x['before']:.3f} → {x['after']:.3f}" if isinstance(x, dict) else "–" for x in shown]
         print(
-            f"| {command} | {4 * args.steps}, {figures['pairs_aside']} | {' | '.join(cells)} | {figures['cpu_seconds']} |"
+            f"| {command} | {4 * args.steps}, {figures['validation_pairs']} | {' | '.join(cells)} | {figures['cpu_seconds']} |"
         )
 
 

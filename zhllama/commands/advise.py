@@ -63,7 +63,7 @@ def advise(
     """Say how far to extend a vocabulary for Chinese, and whether that pays at all."""
     from zhllama.efficiency.advise import AdvisedModel
     from zhllama.efficiency.advise import advise as advised
-    from zhllama.efficiency.bpe_extension import extend, kept_aside
+    from zhllama.efficiency.bpe_extension import extend, split_validation
     from zhllama.io.files import to_json
     from zhllama.io.text import find_files
     from zhllama.pages.advice import advice_page
@@ -81,7 +81,7 @@ def advise(
     )
     if run is not None:
         run.check()
-    train, validation = kept_aside(_samples(files, reading, options), options.seed)
+    train, validation = split_validation(_samples(files, reading, options), options.seed)
     with progress(f"up to {options.most:,} pieces", total=1.0) as bar:
         extension = extend(vocabulary, train, validation, options.most, options.prior, bar.at)
     model = AdvisedModel(options.hidden, options.layers, options.tied)

@@ -31,9 +31,14 @@ class PairData:
         "Ranked answers: chosen and rejected, ranked_outputs, responses_and_scores, completion_a and _b; .gz, .xz too.",
     )
     eval_pairs: tuple[str, ...] = option(
-        (), "FILE of pairs for validation, instead of --aside.", panel=MONITORING
+        (), "FILE of pairs for validation, instead of --validation-share.", panel=MONITORING
     )
-    aside: float = option(0.1, "Share of the prompts in the validation split, 200 at most.", panel=MONITORING)
+    validation_share: float = option(
+        0.1,
+        "Share of the prompts in the validation split, 200 at most.",
+        panel=MONITORING,
+        former=("--aside",),
+    )
     template: str | None = option(
         None, "alpaca, vicuna, chatml, llama3 or own.", show_default="own; alpaca without one"
     )
@@ -73,7 +78,7 @@ def train_pairs(
         }  # fmt: skip
         inputs = [*files, *validation, *info.info.inputs()]
         run = Run(start.out, start.command, config, inputs, start.force, start.resume, options.seed)
-        job = PairTrainingJob(tuple(files), tuple(validation), data.aside, data.skip_bad)
+        job = PairTrainingJob(tuple(files), tuple(validation), data.validation_share, data.skip_bad)
         with progress(start.command, None, "steps") as bar:
             manifest = train(job, options, info, run, hooks_for(bar, "reading pairs", start.as_json))
     if manifest is None:
@@ -95,7 +100,7 @@ def _plan(data: PairData, options: TrainingOptions, plan: PlanOptions) -> "Train
         validation = find_files(data.eval_pairs, RANKED)
         with inspect_pair_model(data.model, data.template, options.block_size) as info:
             pairs = read_pairs(
-                find_files(data.pairs, RANKED), info.encoder, options.block_size, validation_share=data.aside,
+                find_files(data.pairs, RANKED), info.encoder, options.block_size, validation_share=data.validation_share,
                 validation_files=validation, seed=options.seed, skip_bad=data.skip_bad,
             )  # fmt: skip
             count = len(pairs.training)
@@ -108,4 +113,4 @@ def _show(out: Path, figures: Mapping[str, Any]) -> None:
     summary = (
         f"{figures['steps']:,} steps on {figures['pairs']:,} pairs of {read:,}, {left_out:,} left out: {out}"
     )
-    show_result(summary, figures, f"on {figures['pairs_aside']:,} validation pairs")
+    show_result(summary, figures, f"on {figures['validation_pairs']:,} validation pairs")

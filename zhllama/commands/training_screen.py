@@ -118,7 +118,7 @@ def measured_name(key: str) -> str | None:
     label, separator, unit = key.partition("_bits_per_")
     if separator:
         return f"{label} bits/{'char' if unit == 'character' else unit}"
-    return key.removesuffix("_aside") if key.endswith("_aside") else None
+    return key.removesuffix("_validation") if key.endswith("_validation") else None
 
 
 def show_result(summary: str, figures: Mapping[str, Any], head: str = "") -> None:

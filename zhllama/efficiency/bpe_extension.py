@@ -30,7 +30,7 @@ class Extension:
     training: Counts
 
 
-def kept_aside(texts: Mapping[str, Iterable[str]], seed: int) -> tuple[list[str], dict[str, list[str]]]:
+def split_validation(texts: Mapping[str, Iterable[str]], seed: int) -> tuple[list[str], dict[str, list[str]]]:
     """Lines with Chinese to train on, and the validation split of each text; InputError where either is empty."""
     random, train = Random(seed), list[str]()
     validation: dict[str, list[str]] = {label: [] for label in texts}

@@ -42,9 +42,9 @@ def dpo(
 ) -> dict[str, Any] | None:
     """Train and return the manifest, None in processes other than the first; write an adapter, or with `full` the model.
 
-    Figures on the validation split, before and after: `accuracy_aside`, the share of pairs whose better answer gained
-    more log probability over the reference model (always .5 before); `margin_aside`, the mean difference of these gains,
-    times beta; `likelier_aside`, the share whose better answer is the likelier one, which long answers seldom are.
+    Figures on the validation split, before and after: `accuracy_validation`, the share of pairs whose better answer gained
+    more log probability over the reference model (always .5 before); `margin_validation`, the mean difference of these gains,
+    times beta; `likelier_validation`, the share whose better answer is the likelier one, which long answers seldom are.
     """
     if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         # trl writes the reference model's log probabilities to a file that only the first process sees.
@@ -85,9 +85,9 @@ def _trainer(
                 self.initial = current
             gained = current - self.initial
             return {
-                "accuracy_aside": accuracy(gained[0], gained[1]),
-                "margin_aside": float(self.beta * (gained[0] - gained[1]).mean()),
-                "likelier_aside": accuracy(current[0], current[1]),
+                "accuracy_validation": accuracy(gained[0], gained[1]),
+                "margin_validation": float(self.beta * (gained[0] - gained[1]).mean()),
+                "likelier_validation": accuracy(current[0], current[1]),
             }
 
         def _log_probabilities(self, batch: dict[str, Any]) -> torch.Tensor:

@@ -95,7 +95,7 @@ class PairTrainer(CheckpointingTrainer):
         return dataset
 
     def measure(self) -> dict[str, float]:
-        """Return figures on the validation split, by names that end in `_aside`."""
+        """Return figures on the validation split, by names that end in `_validation`."""
         raise NotImplementedError
 
     def on_pairs(self, joined: bool, values: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:

@@ -40,7 +40,7 @@ class TokenizedPairs:
         """Return the counts."""
         counts = {
             "pairs": len(self.training),
-            "pairs_aside": len(self.validation),
+            "validation_pairs": len(self.validation),
             "pairs_left_out": len(self.rejected),
         }
         return {"pairs_read": sum(counts.values()), **counts}
@@ -64,7 +64,7 @@ def read_pairs(
     no pair is left to train on.
     """
     if not 0 <= validation_share < 1:
-        raise OptionError(f"aside {validation_share}", "is not from 0 up to 1", "Give 0.1")
+        raise OptionError(f"validation_share {validation_share}", "is not from 0 up to 1", "Give 0.1")
     reader = _PairReader(encoder, length)
     pairs = [pair for path in files for pair in reader.read(path, advance)]
     extra = [pair for path in validation_files for _, pair in reader.read(path, advance)]

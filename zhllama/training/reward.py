@@ -38,8 +38,8 @@ def reward(
 ) -> dict[str, Any] | None:
     """Train and return the manifest, None in processes other than the first; write adapter and head to `reward/`.
 
-    Figures on the validation split, before (with a random head) and after: `accuracy_aside`, the share of pairs whose
-    better answer scores higher, and `margin_aside`, the mean difference of the scores.
+    Figures on the validation split, before (with a random head) and after: `accuracy_validation`, the share of pairs whose
+    better answer scores higher, and `margin_validation`, the mean difference of the scores.
     """
 
     def build(model: Any, plan: TrainingPlan, common: dict[str, Any]) -> PairTrainer:
@@ -90,8 +90,8 @@ def _trainer(
             model: Any = self.model
             scores = self.on_pairs(True, lambda batch: model(**batch, use_cache=False).logits[:, 0])
             return {
-                "accuracy_aside": accuracy(scores[0], scores[1]),
-                "margin_aside": float((scores[0] - scores[1]).mean()),
+                "accuracy_validation": accuracy(scores[0], scores[1]),
+                "margin_validation": float((scores[0] - scores[1]).mean()),
             }
 
     settings = pair_arguments(RewardConfig, options, plan, run.out)

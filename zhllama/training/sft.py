@@ -196,7 +196,7 @@ class ChatTuningJob:
             "samples": sum(packed.meta.documents for packed in blocks),
             "rejected": len(rejected),
             "shortened": shortened,
-            "kept_aside": sum(len(packed.validation()) for packed in blocks),
+            "validation_samples": sum(len(packed.validation()) for packed in blocks),
         }
 
 
