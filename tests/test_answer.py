@@ -146,7 +146,7 @@ def test_user_errors_are_one_line_and_leave_no_folder(model: Path, questions: Pa
         ((model, "--questions", questions, "--template", "x"), "--template: 'x' is not known"),
         ((model, "--questions", questions, "--temperature", 9), "--temperature 9.0: is not from 0 to 5."),
         ((model, "--questions", questions, "--at-once", 0), "--at-once 0: is below 1."),
-        (("x", "--questions", questions, "--base-url", "http://127.0.0.1:9/v1", "--system", "你好"), "--system: is for a model here."),
+        (("x", "--questions", questions, "--base-url", "http://127.0.0.1:9/v1", "--system", "你好"), "--system: is for a local model."),
     ]:  # fmt: skip
         shown = line(tmp_path, "answer", *arguments, "--out", out)
         assert (shown.code, shown.out, shown.err.count("zhllama: ")) == (1, "", 1), shown.err

@@ -332,7 +332,7 @@ def test_one_line_errors(parrots: dict[str, Path], tmp_path: Path, monkeypatch: 
         last = result.err.splitlines()[-1]
         assert result.code == 1 and told in last and last.startswith("zhllama: "), result.err
     monkeypatch.setattr("sys.stdin", io.StringIO("/save there.txt"))
-    assert "there.txt: is there already" in line(tmp_path, "chat", model).err
+    assert "there.txt: exists already" in line(tmp_path, "chat", model).err
     assert (tmp_path / "there.txt").read_text(encoding="utf-8") == "mine"
 
 

@@ -18,4 +18,4 @@ def test_the_demo_from_a_word_list_to_a_chat_turn_and_once_more(tmp_path: Path, 
     assert (tmp_path / "runs" / "demo" / "page" / "report.html").is_file()
     assert "train-vocab" in first.stdout and "zhllama run chinese-llama-7b --dry-run" in first.stdout
     again = zhllama("demo", timeout=300)
-    assert again.returncode == 0 and again.stderr.count("stands already") == 9, again.stderr
+    assert again.returncode == 0 and again.stderr.count("already finished") == 9, again.stderr

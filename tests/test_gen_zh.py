@@ -149,7 +149,7 @@ def test_kills_lose_and_repeat_nothing(served: Served, tmp_path: Path) -> None:
     assert code == 0, said
     for name in ("instructions.json", "instructions.jsonl", "rejected.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes(), name
-    assert told.startswith(f"{tmp_path}/plain: kept 200 of 200 asked for")
+    assert told.startswith(f"{tmp_path}/plain: accepted 200 of 200 requested tasks")
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_made_once_then_skipped_then_made_anew_where_something_changed(
     first = zhllama("run", str(file))
     assert first.returncode == 0, first.stderr
     assert (tmp_path / "made" / "vocab" / "manifest.json").exists()
-    assert zhllama("run", str(file)).stderr.count("stands already") == 3
+    assert zhllama("run", str(file)).stderr.count("already finished") == 3
     assert states(zhllama, file) == ["done", "done", "done"]
     assert states(zhllama, file, "--set", "size=8001") == ["changed", "changed", "changed"]
     (tmp_path / "made" / "list" / "zh.model").write_bytes(b"other")  # an input of the second step

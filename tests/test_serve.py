@@ -156,7 +156,7 @@ def test_ctrl_c_ends_both_and_leaves_nothing(serving: Serving, folder: Path) -> 
     serving.process.send_signal(signal.SIGINT)
     assert serving.process.wait(60) == 130
     assert serving.process.stderr is not None
-    assert serving.process.stderr.read() == "zhllama: stopped. Whatever was finished stands.\n"
+    assert serving.process.stderr.read() == "zhllama: stopped. Finished results are kept.\n"
     assert list(folder.glob("zhllama-serve-*")) == [] and list(folder.glob("gradio*")) == []
     for port in ports:
         with socket.socket() as free:

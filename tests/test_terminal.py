@@ -249,7 +249,7 @@ def test_signals_twice(tmp_path: Path, number: signal.Signals) -> None:
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (128 + number, "cleaned\n")
-    assert err == "zhllama: stopped. Whatever was finished stands.\n"
+    assert err == "zhllama: stopped. Finished results are kept.\n"
 
 
 def test_nohup_is_respected() -> None:

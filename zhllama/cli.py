@@ -41,7 +41,7 @@ def _run(words: list[str], debug: bool) -> int:
             except SystemExit as ended:
                 code = ended.code if isinstance(ended.code, int) else 0
                 if isinstance(ended, _Stopped):
-                    complain("stopped. Whatever was finished stands.")
+                    complain("stopped. Finished results are kept.")
             except BrokenPipeError:
                 code = 1
             except BaseException as error:  # a panic in a Rust library is not an Exception
@@ -105,7 +105,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _extra_of(module: str) -> str:
-    """The extra of zhllama that installs a module's package; `all` where none is known."""
+    """The extra of zhllama that installs a module's package; `all` if none is known."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:

@@ -75,7 +75,7 @@ def test_ctrl_c(world: Path, tmp_path: Path, name: str) -> None:
         assert told.code in (0, 130), told.err
         if told.code == 130:
             caught += 1
-            assert one_line(told) == "zhllama: stopped. Whatever was finished stands."
+            assert one_line(told) == "zhllama: stopped. Finished results are kept."
         shutil.rmtree(out, ignore_errors=True)
     assert caught, "it always was quicker"
 

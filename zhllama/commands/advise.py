@@ -1,4 +1,4 @@
-"""advise: how far to extend a vocabulary."""
+"""The command `advise`, which recommends how far to extend a vocabulary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def advise(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Say how far to extend a vocabulary for Chinese, and whether that pays at all."""
+    """Recommend how far to extend a vocabulary for Chinese, and whether it pays at all."""
     from zhllama.efficiency.advise import AdvisedModel
     from zhllama.efficiency.advise import advise as advised
     from zhllama.efficiency.bpe_extension import extend, split_validation

@@ -1,4 +1,4 @@
-"""answer: answer a file of questions with a model, for judge."""
+"""The command `answer`, which answers a file of questions with a model."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -81,7 +81,7 @@ def answer(
 
     start, remote = time.monotonic(), bool(server.base_url)
     if remote and options.system:
-        raise OptionError("system", "is for a model here", "Leave it out with `base_url`")
+        raise OptionError("system", "is for a local model", "Leave it out with `base_url`")
     questions = read_questions(options.questions)[: options.n]
     sampling: dict[str, Any] = {"temperature": options.temperature, "max_tokens": options.reply_tokens}
     sampling |= {"top_p": options.top_p} if options.top_p < 1 or not remote else {}
@@ -140,7 +140,7 @@ def _run_model(
             bar.note("loading the model")
             model = open_chat_model(options.model, options.template)
             if model.assumed:
-                warn("the tokenizer has no chat template: asked by Alpaca's")
+                warn("the tokenizer has no chat template: prompted in the format of Alpaca")
             answering.watch = bar
             bar.note(f"{model.template.name}, {options.at_once} at once")
             answer_locally(answering, journal, model, options.at_once, options.system)
@@ -165,5 +165,5 @@ def _files_of(model: str) -> list[Path]:
 def _show(path: Path, result: Mapping[str, Any]) -> None:
     say(
         f"{path}: answered {result['answered']:,} of {result['questions']:,}, refused {result['refused']:,}, "
-        f"cut off at the limit {result['cut_off']:,}"
+        f"truncated at the limit {result['cut_off']:,}"
     )

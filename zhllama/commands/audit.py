@@ -1,4 +1,4 @@
-"""audit: prove what an extension of a vocabulary changed."""
+"""The command `audit`, which proves what an extension of a vocabulary changed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

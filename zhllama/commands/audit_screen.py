@@ -18,60 +18,60 @@ _CHARSETS = {
 }
 
 
-def draw(screen: Console, found: Audit, name: str, base: str) -> None:
-    """Print what was promised and kept, what was found beside it, and what the extension gained."""
-    title = Text.assemble((name, "bold"), f"  {found.size:,} pieces, against {base}, {found.base_size:,}")
+def draw(screen: Console, audit: Audit, name: str, base: str) -> None:
+    """Print the promises, the other findings, the gain on each text, and a sentence before and after."""
+    title = Text.assemble((name, "bold"), f"  {audit.size:,} pieces, against {base}, {audit.base_size:,}")
     screen.print(
-        Panel(Group(_promises(found), _findings(found), _texts(found), _sentence(found)), title=title)
+        Panel(Group(_promises(audit), _findings(audit), _texts(audit), _sentence(audit)), title=title)
     )
 
 
-def _promises(found: Audit) -> Table:
+def _promises(audit: Audit) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for promise in found.promises:
+    for promise in audit.promises:
         mark = Text("✓", "bold green") if promise.kept else Text("✗", "bold red")
         table.add_row(mark, Text(promise.name, "bold"), Text(promise.detail))
     return table
 
 
-def _findings(found: Audit) -> Table:
-    """What the recipe does not promise, told all the same."""
+def _findings(audit: Audit) -> Table:
+    """Findings on properties that the recipe does not promise."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    promised = {p.name for p in found.promises}
+    promised = {p.name for p in audit.promises}
     if "no English drift" not in promised:
-        told = (
-            f"{found.drift.differ:,} of {found.drift.lines:,} lines without Chinese are tokenized differently"
+        summary = (
+            f"{audit.drift.differ:,} of {audit.drift.lines:,} lines without Chinese are tokenized differently"
         )
-        table.add_row("English drift", told + _first(found.drift))
-    if found.kind == "byte-level":
+        table.add_row("English drift", summary + _first(audit.drift))
+    if audit.kind == "byte-level":
         table.add_row(
-            "parts of characters", f"{found.fragments:,} of the added tokens, on the way to whole ones"
+            "parts of characters", f"{audit.fragments:,} of the added tokens, steps towards whole characters"
         )
     if "no dead pieces" not in promised:
-        shown = f", as {' '.join(found.dead[:4])}" if found.dead else ""
-        told = f"{len(found.dead):,} of {found.added:,} added pieces can never occur"
-        table.add_row("dead pieces", told + shown)
-    if found.kind == "sentencepiece" and "exact fast tokenizer" not in promised:
-        differ, texts = found.parity.differ + found.fuzz.differ, found.parity.lines + found.fuzz.lines
-        told = (
-            f"none can be exact: {found.why_no_fast_tokenizer}"
-            if found.why_no_fast_tokenizer
+        shown = f", as {' '.join(audit.dead[:4])}" if audit.dead else ""
+        summary = f"{len(audit.dead):,} of {audit.added:,} added pieces can never occur"
+        table.add_row("dead pieces", summary + shown)
+    if audit.kind == "sentencepiece" and "exact fast tokenizer" not in promised:
+        differ, texts = audit.parity.differ + audit.fuzz.differ, audit.parity.lines + audit.fuzz.lines
+        summary = (
+            f"none can be exact: {audit.why_no_fast_tokenizer}"
+            if audit.why_no_fast_tokenizer
             else f"{differ:,} of {texts:,} texts differ"
         )
-        table.add_row("tokenizer.json", told)
-    covered = "   ".join(f"{_CHARSETS[name]} {n:,}/{of:,}" for name, (n, of) in found.charsets.items())
+        table.add_row("tokenizer.json", summary)
+    covered = "   ".join(f"{_CHARSETS[name]} {n:,}/{of:,}" for name, (n, of) in audit.charsets.items())
     table.add_row("single pieces", covered)
-    table.add_row("duplicates", " ".join(found.duplicates[:SPECIALS]) or "none")
-    more = f" and {len(found.specials) - SPECIALS:,} more" if len(found.specials) > SPECIALS else ""
-    table.add_row("specials", " ".join(found.specials[:SPECIALS]) + more)
+    table.add_row("duplicates", " ".join(audit.duplicates[:SPECIALS]) or "none")
+    more = f" and {len(audit.specials) - SPECIALS:,} more" if len(audit.specials) > SPECIALS else ""
+    table.add_row("specials", " ".join(audit.specials[:SPECIALS]) + more)
     return table
 
 
-def _texts(found: Audit) -> Table:
+def _texts(audit: Audit) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("text", "tokens", "characters per token", "gain", "byte tokens"):
         table.add_column(heading, justify="left" if heading in ("text", "gain") else "right", no_wrap=True)
-    for label, text in found.texts.items():
+    for label, text in audit.texts.items():
         if not text.lines:
             continue
         before, after = text.characters / max(1, text.base_tokens), text.characters / max(1, text.tokens)
@@ -87,11 +87,16 @@ def _texts(found: Audit) -> Table:
     return table
 
 
-def _sentence(found: Audit) -> Group:
-    return Group(*(Text.assemble((f"{len(cut):>3} tokens  ", "dim"), _cut(cut)) for cut in found.sentence))
+def _sentence(audit: Audit) -> Group:
+    return Group(
+        *(
+            Text.assemble((f"{len(pieces):>3} tokens  ", "dim"), _tokenized(pieces))
+            for pieces in audit.sentence
+        )
+    )
 
 
-def _cut(pieces: list[str]) -> Text:
+def _tokenized(pieces: list[str]) -> Text:
     text = Text()
     for number, piece in enumerate(pieces):
         text.append(piece.replace(SPACE, "▁"), _SHADES[number % 2])

@@ -1,4 +1,4 @@
-"""chat: talk with a model in the terminal."""
+"""The command `chat`, which talks with a model in the terminal."""
 
 import codecs
 import io
@@ -19,11 +19,11 @@ from zhllama.inference.options import SamplingOptions
 if TYPE_CHECKING:
     from zhllama.inference.chat import Chat
 
-HELP = """/reset        begin anew, under the same system prompt
-/system TEXT  tell the model who it is; alone: show it
+HELP = """/reset        start over with the same system prompt
+/system TEXT  set the system prompt; without TEXT: show it
 /save FILE    write the conversation as a line of JSON, in ShareGPT's form
-/help         this
-/quit         leave; so does Ctrl-D
+/help         list the commands
+/quit         leave, like Ctrl-D
 Ctrl-C stops an answer."""
 
 
@@ -36,14 +36,14 @@ def chat(
 ) -> None:
     """Talk with a model in the terminal, by the template that it was trained with.
 
-    Lines from a pipe are read as turns one after the other. In the conversation, /help lists what else there is.
+    Lines from a pipe are read as turns one after the other. In the conversation, /help lists the commands.
     """
     from zhllama.inference.chat import Chat, Sampling
 
     if as_json and options.prompt is None:
-        raise OptionError("--json", "needs --prompt", "Give one, or leave --json out")
+        raise OptionError("--json", "needs --prompt", "Give a prompt, or leave --json out")
     if options.prompt is not None and not options.prompt.strip():
-        raise OptionError("prompt", "is empty", "Say something")
+        raise OptionError("prompt", "is empty", "Give some text")
     sampling = Sampling(options.temperature, options.top_p, options.max_tokens, options.seed, options.greedy)
     with notes.status("loading"):
         chat_model = open_model(model, "chat")
@@ -86,16 +86,15 @@ def _open_keyboard() -> bool:
     """Check that standard input can be read as text, and return whether it is a keyboard."""
     if sys.stdin is None:
         raise InputError("standard input", "is closed", "Give --prompt, or a conversation by a pipe")
-    if isinstance(
-        sys.stdin, io.TextIOWrapper
-    ):  # Python replaces characters that a POSIX locale cannot encode
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # In a POSIX locale, Python would replace characters that it cannot decode.
         ascii = codecs.lookup(sys.stdin.encoding).name == "ascii"
         sys.stdin.reconfigure(encoding="utf-8" if ascii else None, errors="strict")
     return sys.stdin.isatty()
 
 
 def _read_turn(keyboard: bool) -> str | None:
-    """The next line without the spaces around it, None at the end."""
+    """The next line without surrounding spaces; None at the end of input."""
     try:
         return input("> " if keyboard else "").strip()
     except EOFError:
@@ -117,7 +116,7 @@ def _read_turn(keyboard: bool) -> str | None:
 
 @contextmanager
 def _interrupts() -> Iterator[Event]:
-    """Ctrl-C sets the event while an answer comes, and at the prompt interrupts the line."""
+    """Ctrl-C sets the event while an answer streams, and interrupts the line at the prompt."""
     stop = Event()
     stop.set()
 
@@ -139,7 +138,7 @@ def _say(conversation: "Chat", text: str, stop: Event) -> None:
     pieces = conversation.say(text, stop)
     if conversation.forgotten > forgotten:
         count = (conversation.forgotten - forgotten) // 2
-        note(f"(the conversation is long: the oldest {count} exchange{'s' * (count > 1)} forgotten)")
+        note(f"(the conversation is long: the oldest {count} exchange{'s' * (count > 1)} dropped)")
     for piece in pieces:
         say_part(piece)
     say_part("\n")
@@ -153,7 +152,7 @@ def _command(conversation: "Chat", line: str, saved: set[Path]) -> bool:
         return True
     if name == "/reset":
         conversation.reset()
-        message = "begun anew"
+        message = "conversation reset"
     elif name == "/system":
         conversation.system = rest or conversation.system
         message = f"system prompt: {conversation.system}" if conversation.system else "no system prompt"
@@ -168,7 +167,7 @@ def _command(conversation: "Chat", line: str, saved: set[Path]) -> bool:
 
 
 def _save(conversation: "Chat", name: str, saved: set[Path]) -> Path:
-    """Write the conversation; a file that was there before this conversation is never overwritten."""
+    """Write the conversation; a file that existed before this conversation is never overwritten."""
     from zhllama.conversation.sharegpt import sharegpt_row
     from zhllama.io.files import json_line, write_whole
 
@@ -176,7 +175,7 @@ def _save(conversation: "Chat", name: str, saved: set[Path]) -> Path:
         raise InputError("/save", "names no file", "Write /save FILE")
     path = Path(name).expanduser()
     if path.exists() and path not in saved:
-        raise InputError(path, "is there already", "Choose another name")
+        raise InputError(path, "exists already", "Choose another name")
     try:
         write_whole(path, json_line(sharegpt_row(conversation.conversation())))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The model that chat and serve open."""
+"""Opens the model of `chat` and `serve`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ChatModelOptions:
     """A model and its chat template."""
 
-    model: str = required("Folder, hub name, run of ours, or a .gguf file.", positional=True)
+    model: str = required("Folder, hub name, run of zhllama, or a .gguf file.", positional=True)
     template: str | None = option(None, "alpaca, vicuna, chatml or llama3, in place of the model's own.")
 
 
@@ -37,8 +37,8 @@ def open_model(options: ChatModelOptions, command: str) -> "TransformersChatMode
     model = open_chat_model(options.model, options.template)
     if model.assumed:
         warn(
-            f"{options.model} has no chat template, so it may never have learned to answer; it is asked by "
-            f"{model.template.name}'s. --template names another."
+            f"{options.model} has no chat template, so it may not be a chat model; it is prompted in the format of "
+            f"{model.template.name}. Choose another format with --template."
         )
     return model
 

@@ -122,7 +122,7 @@ def fetch(
         return
     say(f"{done.documents:,} documents of {source.name} in {out}")
     if done.without_text:
-        note(f"{done.without_text:,} rows held no readable text.")
+        note(f"{done.without_text:,} rows contained no readable text.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""demo: the whole pipeline at toy size."""
+"""The command `demo`, which runs the whole pipeline at toy size."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from zhllama.pipeline import PipelineRecord, PipelineStep
 NEXT = """
 The same for a model of your own:
   zhllama advise --base YOUR_MODEL --text YOUR_TEXT                 whether to extend, and how far
-  zhllama run chinese-llama-7b --dry-run                            the published line, step by step
+  zhllama run chinese-llama-7b --dry-run                            the published pipeline, step by step
   zhllama run llama-3-8b --set model=PATH --set zh=TEXT --set en=TEXT"""
 
 
@@ -38,6 +38,6 @@ def demo(
 
     run_steps(pipeline, PipelineRecord(pipeline), STEP_NOTES, after)
     last = next(step.out for step in reversed(pipeline.steps) if step.out)
-    note("\nAll of it, traced back:", "bold")
+    note("\nLineage of the result:", "bold")
     draw(trace(last))
     say(NEXT)

@@ -1,4 +1,4 @@
-"""dpo: train a model to prefer the better answers."""
+"""The command `dpo`, which trains a model to prefer the better answers."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""eval: bits per byte and per character, and scores on tasks."""
+"""The command `eval`, which measures bits per byte and per character, and scores on tasks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ def _bits_table(rows: list[dict[str, Any]]) -> Table:
         )
         if row["unknown"]:
             warn(
-                f"{row['unknown']} tokens of {row['text']} are unknown ones to {row['model']}: its bits flatter it"
+                f"{row['unknown']} tokens of {row['text']} are unknown tokens of {row['model']}: its bits are too low"
             )
     return table
 

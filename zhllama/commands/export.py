@@ -1,4 +1,4 @@
-"""export: one plain model from a chain of runs."""
+"""The command `export`, which merges a chain of runs into one plain model."""
 
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ PROOF = (("zh_news.txt", 500), ("en_essay.txt", 600), ("code_python.txt", 200)) 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """The run, and the format of a second product."""
+    """The run, and the format of an additional file."""
 
     run: str = required(
         "A finished pretrain run (or any model).", key="run_folder", positional=True, metavar="RUN"
@@ -30,7 +30,7 @@ def export(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Fold everything that a chain of runs trained into one plain model, and prove that its outputs are equal."""
+    """Merge everything that a chain of runs trained into one plain model, and prove that its outputs are equal."""
     check_torch("export")
     from zhllama.model.chain import chain_files, resolve_chain
     from zhllama.model.export import merge_chain, prove_export, write_generation_config, write_model_card
@@ -39,7 +39,7 @@ def export(
     chain = resolve_chain(options.run)
     with (
         Run(out, "export", recorded(options), chain_files(chain), force) as run,
-        notes.status("folding") as status,
+        notes.status("merging") as status,
     ):
         changed = merge_chain(chain, run.out)
         write_generation_config(run.out)
@@ -55,7 +55,7 @@ def export(
         print_json({"out": str(out), **asdict(proof)})
         return
     say(
-        f"{out}: {len(chain.runs)} run{'s' * (len(chain.runs) != 1)} folded into {chain.base.name}; logits differ "
-        f"by {proof.difference:.1e} of their size (allowed {proof.limit:.0e}), the same next token after "
+        f"{out}: {len(chain.runs)} run{'s' * (len(chain.runs) != 1)} merged into {chain.base.name}; logits differ "
+        f"by {proof.difference:.1e} relative to their size (at most {proof.limit:.0e}), the same next token after "
         f"{100 * proof.agree:.1f} % of {proof.tokens} tokens"
     )

@@ -1,4 +1,4 @@
-"""gen-zh: generate Chinese instruction data."""
+"""The command `gen-zh`, which generates Chinese instruction data."""
 
 import time
 from collections.abc import Mapping
@@ -51,7 +51,9 @@ def gen_zh(
         if finished:
             run.finish(result)
     if finished and not plan.input_tasks and result["kept"] < result["wanted"]:
-        warn(f"no more was asked once {MAX_EMPTY_ROUNDS} rounds had kept nothing: {out / REJECTED} says why.")
+        warn(
+            f"generation stopped after {MAX_EMPTY_ROUNDS} rounds without an accepted task: see {out / REJECTED} for the reasons."
+        )
     show_result(out, result, as_json)
 
 
@@ -64,7 +66,9 @@ def show_result(out: Path, result: Mapping[str, Any], as_json: bool) -> None:
         return
     cost = "" if result["cost"] is None else f", cost {result['cost']:.4f}"
     tokens = f"{result['prompt_tokens']:,} + {result['completion_tokens']:,} tokens"
-    say(f"{out}: kept {result['kept']:,} of {result['wanted']:,} asked for, rejected {result['rejected']:,}")
+    say(
+        f"{out}: accepted {result['kept']:,} of {result['wanted']:,} requested tasks, rejected {result['rejected']:,}"
+    )
     say(f"  {result['replies']:,} replies, {tokens}{cost}")
     for reason, count in result["reasons"].items():
         say(f"  {count:>7,}  {reason}")

@@ -33,15 +33,15 @@ def live(method: GenerationMethod, rounds: Rounds, client: Client | None) -> Ite
 
 
 def picture(method: GenerationMethod, rounds: Rounds, client: Client | None, seconds: float) -> Group:
-    """The run as it stands after so many seconds."""
+    """The state of the run after `seconds`."""
     pool, spending = method.pool, rounds.spending
-    kept, wanted = len(pool.accepted), pool.wanted
+    accepted, wanted = len(pool.accepted), pool.wanted
     rate = rounds.new_replies / seconds if seconds else 0.0
-    # What an earlier start made came at no time, so that the rate is taken over the calls of this one.
-    left = (wanted - kept) / (kept / spending.replies * rate) if kept and rate else None
+    # Replies of an earlier start took no time in this one, so the rate counts new replies only.
+    left = (wanted - accepted) / (accepted / spending.replies * rate) if accepted and rate else None
     facts = Table.grid(padding=(0, 3))
     facts.add_row(
-        f"kept {kept:,} / {wanted:,}",
+        f"accepted {accepted:,} / {wanted:,}",
         f"rejected {pool.rejected:,}",
         f"{rate:.1f} replies/s",
         "ETA —" if left is None else f"ETA {int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}",
@@ -53,4 +53,4 @@ def picture(method: GenerationMethod, rounds: Rounds, client: Client | None, sec
         f"429s {client.rate_limited}  retries {client.retries}" if client else "",
     )
     reasons = "  ".join(f"{reason} {count:,}" for reason, count in pool.reasons.most_common(8))
-    return Group(ProgressBar(total=wanted, completed=kept), facts, Text(reasons, style="dim"))
+    return Group(ProgressBar(total=wanted, completed=accepted), facts, Text(reasons, style="dim"))

@@ -1,4 +1,4 @@
-"""grow: add rows to a model for a larger vocabulary."""
+"""The command `grow`, which adds rows to a model for a larger vocabulary."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ def grow(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Give a model one row for each id of a larger vocabulary, its old rows unchanged to the byte."""
+    """Add rows to a model for the ids of a larger vocabulary; old rows stay unchanged to the byte."""
     check_torch("grow")
     from zhllama.io.text import find_files, read_documents
     from zhllama.model.chain import local_folder, model_files
@@ -71,8 +71,8 @@ def grow(
         print_json({"out": str(out), **asdict(grown)})
         return
     say(
-        f"{out}: {grown.n_old:,} old rows kept, {grown.n_new:,} new ones ({options.init}), {grown.rows:,} in all; "
-        f"the head is {'the embedding itself' if grown.tied else 'a matrix of its own'}"
+        f"{out}: {grown.n_old:,} old rows unchanged, {grown.n_new:,} new ones ({options.init}), {grown.rows:,} in all; "
+        f"the LM head is {'tied' if grown.tied else 'untied'}"
     )
 
 

@@ -1,4 +1,4 @@
-"""judge: compare models' answers."""
+"""The command `judge`, which compares the answers of models."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -194,19 +194,19 @@ def _rewards(
 
 @contextmanager
 def _watched(judging: "Judging", rounds: "Rounds", client: "Client | None") -> Iterator[None]:
-    """Show tokens, cost and requests in flight beside a bar on stderr."""
+    """Show tokens, cost and requests in flight next to a progress bar on stderr."""
     with progress("judge", judging.total, "verdicts") as bar:
 
         def step() -> None:
             spending = rounds.spending
             cost = "" if spending.cost is None else f", cost {spending.cost:.4f}"
-            flying = (
+            in_flight = (
                 f", in flight {client.in_flight} / {client.limit}, 429s {client.rate_limited}"
                 if client
                 else ""
             )
             bar()
-            bar.note(f"{spending.tokens:,} tokens{cost}{flying}")
+            bar.note(f"{spending.tokens:,} tokens{cost}{in_flight}")
 
         judging.watch = step
         yield
@@ -215,24 +215,24 @@ def _watched(judging: "Judging", rounds: "Rounds", client: "Client | None") -> I
 def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
     _show_duels("win rate", results.duels)
     _show_duels("by rewards", results.reward_duels)
-    for title, marks in (("score", results.scores), ("reward", results.rewards)):
-        if marks:
-            drawn = Table("", f"{title} [95 %]", "judged", "unreadable", "missing", box=None)
-            for m in marks:
-                missing = sum(m.missing.values())
-                drawn.add_row(
-                    m.name,
-                    m.mean.text(),
-                    *(f"{count:,}" for count in (len(m.values), m.unreadable, missing)),
+    for title, contestants in (("score", results.scores), ("reward", results.rewards)):
+        if contestants:
+            table = Table("", f"{title} [95 %]", "judged", "unreadable", "missing", box=None)
+            for scores in contestants:
+                missing = sum(scores.missing.values())
+                table.add_row(
+                    scores.name,
+                    scores.mean.text(),
+                    *(f"{count:,}" for count in (len(scores.values), scores.unreadable, missing)),
                 )
-            screen.print(drawn)
+            screen.print(table)
     if results.agreements:
-        drawn = Table("", "references", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact", box=None)
+        table = Table("", "references", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact", box=None)
         for agreement in results.agreements:
             means = agreement.means()
             shown = (mean.text().replace(" [", "\n[") for mean in means.values())
-            drawn.add_row(agreement.name, f"{means['exact'].questions:,}", *shown)
-        screen.print(drawn)
+            table.add_row(agreement.name, f"{means['exact'].questions:,}", *shown)
+        screen.print(table)
     if spent:
         cost = "" if spent["cost"] is None else f", cost {spent['cost']:.4f}"
         tokens = f"{spent['prompt_tokens']:,} + {spent['completion_tokens']:,} tokens"
@@ -243,11 +243,11 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
 def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
     if not duels:
         return
-    rates = Column(f"{title} [95 %]", no_wrap=True)  # an interval is read as one, in 80 columns too
-    drawn = Table("", "against", rates, "wins", "ties", "losses", "orders disagree", "unreadable", "missing", box=None, padding=(0, 1, 0, 0))  # fmt: skip
+    rates = Column(f"{title} [95 %]", no_wrap=True)  # an interval stays on one line, even in 80 columns
+    table = Table("", "against", rates, "wins", "ties", "losses", "orders disagree", "unreadable", "missing", box=None, padding=(0, 1, 0, 0))  # fmt: skip
     for duel in duels:
         tally = duel.tally
         counts = (tally.wins, tally.ties, tally.losses, duel.disagreements, duel.unreadable, sum(duel.missing.values()))  # fmt: skip
         rate = tally.rate.text(percent=True)
-        drawn.add_row(duel.left, duel.right, rate, *(f"{count:,}" for count in counts))
-    screen.print(drawn)
+        table.add_row(duel.left, duel.right, rate, *(f"{count:,}" for count in counts))
+    screen.print(table)

@@ -1,4 +1,4 @@
-"""lineage: the tree of runs that a run was made from."""
+"""The command `lineage`, which draws the tree of runs that a run was made from."""
 
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +20,7 @@ def lineage(
     folder: Annotated[Path, typer.Argument(help="A finished run.", metavar="RUN", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Draw the runs that a run was made from, with their figures, and the files that no run made."""
+    """Draw the runs that a run was made from, with their figures, and the files that no run wrote."""
     ancestor = trace(folder)
     print_json(ancestor.as_json()) if as_json else draw(ancestor)
 

@@ -1,4 +1,4 @@
-"""Query the servers of a command until all is answered or the budget is spent."""
+"""Sends the requests of a command to its servers until all are answered or the budget is spent."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -66,4 +66,4 @@ def ask_all(
 
 def warn_of_budget() -> None:
     """Report that the budget ended a run early."""
-    warn("stopped by its budget. Go on with --resume and a larger one.")
+    warn("stopped by its budget. Continue with --resume and a larger budget.")

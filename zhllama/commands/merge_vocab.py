@@ -1,4 +1,4 @@
-"""merge-vocab: add Chinese pieces to a model's vocabulary."""
+"""The command `merge-vocab`, which adds Chinese pieces to a model's vocabulary."""
 
 from dataclasses import dataclass
 from pathlib import Path

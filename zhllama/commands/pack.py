@@ -1,4 +1,4 @@
-"""pack: documents to memory-mapped blocks."""
+"""The command `pack`, which encodes documents into memory-mapped blocks."""
 
 from dataclasses import dataclass
 from pathlib import Path

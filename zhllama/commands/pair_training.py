@@ -1,4 +1,4 @@
-"""One run on ranked pairs, as reward and dpo share it."""
+"""A training run on ranked pairs, shared by `reward` and `dpo`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def train_pairs(
 
 
 def _plan(data: PairData, options: TrainingOptions, plan: PlanOptions) -> "TrainingPlan":
-    """The plan alone; its number of steps is known where pairs are given."""
+    """Plan a run; the number of steps is known only if pairs are given."""
     from zhllama.io.text import find_files
     from zhllama.training.model_info import read_shape
     from zhllama.training.pair_training import inspect_pair_model, plan_pairs

@@ -1,4 +1,4 @@
-"""pretrain: train new rows, then adapters and rows, on text."""
+"""The command `pretrain`, which trains new rows, then adapters and rows, on text."""
 
 from dataclasses import dataclass
 from pathlib import Path

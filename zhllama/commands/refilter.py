@@ -1,4 +1,4 @@
-"""refilter: apply other filters to the replies of a gen-zh run."""
+"""The command `refilter`, which applies other filters to the replies of a gen-zh run."""
 
 import time
 from pathlib import Path
@@ -29,7 +29,7 @@ def refilter(
 ) -> None:
     """Apply other filters to the replies of a gen-zh run, without a request to a server.
 
-    A filter option that is not given is the run's own.
+    A filter that is not set keeps the value of that run.
     """
     from zhllama.generation.method_options import GenerationPlan
     from zhllama.generation.outputs import JOURNAL, REJECTED, generation_statistics, write_products

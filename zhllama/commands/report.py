@@ -1,4 +1,4 @@
-"""report: compare how finely tokenizers cut text."""
+"""The command `report`, which compares how efficiently tokenizers encode text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class ReportOptions:
     sample_bytes: int | None = option(
         None, "Bytes to draw, evenly, from each text; without it each text is read whole.", minimum=1
     )
-    sentence: tuple[str, ...] = option((), "A sentence that the page shows as every tokenizer cuts it.")
+    sentence: tuple[str, ...] = option((), "A sentence that the page shows tokenized by every tokenizer.")
     hidden: int = option(4096, "Hidden size of the model whose costs are estimated.", minimum=1)
     layers: int = option(32, "Its layers.", minimum=1)
     seed: int = option(0, "Seed of everything random.")
@@ -46,7 +46,7 @@ def report(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Compare how finely tokenizers cut text: report.json, report.md and report.html."""
+    """Compare how efficiently tokenizers encode text: report.json, report.md and report.html."""
     from zhllama.efficiency.measure import MeasuredVocabulary, ModelCost
     from zhllama.efficiency.report import LabelledText, TextSource
     from zhllama.efficiency.report import report as measured
@@ -56,16 +56,17 @@ def report(
     from zhllama.pages.report import report_page
     from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
 
-    named = _labelled(options.tokenizer, "tokenizer")
+    tokenizers = _labelled(options.tokenizer, "tokenizer")
     texts = [
         LabelledText(label, find_files([name])) for label, name in _labelled(options.text, "text").items()
     ]
     texts = texts or [LabelledText(label, sample_files(label)) for label in SAMPLES]
-    files = {label: tokenizer_file(name) for label, name in named.items()}
+    files = {label: tokenizer_file(name) for label, name in tokenizers.items()}
     inputs = [*files.values(), *(file for one in texts for file in one.files)]
     with Run(out, "report", recorded(options, reading), inputs, force, seed=options.seed) as run:
         vocabularies = [
-            MeasuredVocabulary(label, name, load_any_tokenizer(files[label])) for label, name in named.items()
+            MeasuredVocabulary(label, name, load_any_tokenizer(files[label]))
+            for label, name in tokenizers.items()
         ]
         source = TextSource(reading.field, options.sample_bytes, options.seed)
         size = sum(file.stat().st_size for one in texts for file in one.files)

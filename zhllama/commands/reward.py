@@ -1,4 +1,4 @@
-"""reward: train a reward model on ranked answers."""
+"""The command `reward`, which trains a reward model on ranked answers."""
 
 from zhllama.commands.declare import command
 from zhllama.commands.pair_training import PairData, PairRun, train_pairs

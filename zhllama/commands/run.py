@@ -1,4 +1,4 @@
-"""run: the steps of a pipeline."""
+"""The command `run`, which runs the steps of a pipeline."""
 
 import signal
 import subprocess
@@ -75,7 +75,7 @@ def _find(line: str) -> Path:
     path = LINES / f"{line}.yaml"
     if Path(line).name != line or not path.is_file():
         known = ", ".join(sorted(p.stem for p in LINES.glob("*.yaml")))
-        raise InputError(line, "is neither a .yaml file nor a shipped line", f"Shipped are: {known}")
+        raise InputError(line, "is neither a .yaml file nor a shipped pipeline", f"Shipped are: {known}")
     return path
 
 
@@ -94,7 +94,7 @@ def run_steps(
         state = record.state(step, repeated)
         title = f"[{number}/{len(pipeline.steps)}] {step.name}"
         if state == "done":
-            note(f"{title}: stands already", "dim")
+            note(f"{title}: already finished", "dim")
             if after:
                 after(step)
             continue
@@ -109,7 +109,7 @@ def run_steps(
             raise ZhllamaError(
                 step.where,
                 f"step {step.name!r} ended with {code}",
-                "Mend it and run the line again: it goes on there",
+                "Fix it and run the pipeline again: it resumes there",
             )
         record.note(step, finished=True)
         repeated.add(step.name)

@@ -1,4 +1,4 @@
-"""serve: a model over OpenAI's API, and a page to chat on."""
+"""The command `serve`, which serves a model over OpenAI's API, and a page to chat on."""
 
 import sys
 from contextlib import ExitStack, closing

@@ -1,4 +1,4 @@
-"""sft: fine-tune a model on conversations."""
+"""The command `sft`, which fine-tunes a model on conversations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,7 +107,7 @@ def sft(
 
 @contextmanager
 def _inspected(model: str, template: str, options: ChatTuningOptions) -> Iterator["ChatModelInfo"]:
-    """What is known of the model before anything is written; its tokenizer exists as long as the body runs."""
+    """Inspect the model before anything is written; its tokenizer folder exists while the body runs."""
     from zhllama.training.chat_model_info import inspect_chat_model
 
     with TemporaryDirectory(prefix="zhllama-") as folder:

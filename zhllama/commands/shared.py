@@ -20,7 +20,7 @@ notes = SafeConsole(stderr=True)
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Print a part of the result on stdout; no path in it is folded."""
+    """Print a part of the result on stdout; paths are not wrapped."""
     screen.print(text, style=style, soft_wrap=True)
 
 
@@ -96,7 +96,7 @@ def _use_recipe(context: typer.Context, value: str | None) -> str | None:
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder for the results, with their manifest.", show_default=False)
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that holds an earlier run.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that contains an earlier run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")]
 MaybeOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
 
@@ -154,7 +154,7 @@ def progress(title: str, total: float | None = None, unit: str = "bytes") -> Ite
 
 
 class Bar:
-    """A progress bar: `bar(n)` advances by n, `bar.at(n)` moves to n, `bar.note(text)` shows a text beside it."""
+    """A progress bar: `bar(n)` advances by n, `bar.at(n)` moves to n, `bar.note(text)` shows a text next to it."""
 
     def __init__(self, bars: Progress, task: Any) -> None:
         self._bars, self._task = bars, task

@@ -110,7 +110,7 @@ def clean(
         return
     _show_counts(out, figures)
     for edit, count in figures["mended"].items():
-        say(f"  {count:>7,}  mended: {edit}")
+        say(f"  {count:>7,}  repaired: {edit}")
 
 
 @app.command("split")
@@ -127,7 +127,7 @@ def split(
     """Split long conversations by tokens before a user's turn; no turn is lost, the last pair included.
 
     Each part has the id and the system prompt of its conversation, and `part` and `parts`. A pair that alone is too
-    long is cut, and its part has `cut`.
+    long is truncated, and its part has `cut`.
     """
     from zhllama.conversation.clean_files import split_files
     from zhllama.io.text import find_files
@@ -155,10 +155,10 @@ def split(
     _show_counts(out, figures)
     say(
         f"{counts.parts:,} parts of at most {options.max_length:,} tokens: {counts.long:,} conversations split, "
-        f"{counts.cut:,} pairs cut"
+        f"{counts.cut:,} pairs truncated"
     )
     if options.template is None:
-        warn("counted without a template; give --template as sft will, or parts may be too long.")
+        warn("counted without a chat template, so parts may be too long for sft: give its --template.")
 
 
 def _tokenizer_path(tokenizer: str) -> Path:
@@ -188,6 +188,8 @@ def _length(tokenizer: str, path: Path, template: str | None) -> "Length":
 
 
 def _show_counts(out: Path, figures: dict[str, Any]) -> None:
-    say(f"{out}: {figures['rows']:,} rows in = {figures['kept']:,} kept + {figures['rejected']:,} rejected")
+    say(
+        f"{out}: {figures['rows']:,} rows in = {figures['kept']:,} accepted + {figures['rejected']:,} rejected"
+    )
     for reason, count in figures["reasons"].items():
         say(f"  {count:>7,}  {reason}")

@@ -38,10 +38,10 @@ ENTRIES = (
     Entry("train-vocab", "Vocabulary", "Train a Chinese SentencePiece model: zh.model, for merge-vocab --zh.", "train_vocab:train_vocab"),
     Entry("merge-vocab", "Vocabulary", "Merge Chinese pieces into a model's vocabulary, and prove what that changed.", "merge_vocab:merge_vocab"),
     Entry("audit", "Vocabulary", "Prove what an extension changed and what it did not; exit 1 where a promise of its recipe is broken.", "audit:audit"),
-    Entry("report", "Vocabulary", "Compare how finely tokenizers cut text: report.json, report.md and report.html.", "report:report"),
-    Entry("advise", "Vocabulary", "Say how far to extend a vocabulary for Chinese, and whether that pays at all.", "advise:advise"),
-    Entry("grow", "Model", "Give a model one row for each id of a larger vocabulary, its old rows unchanged to the byte.", "grow:grow"),
-    Entry("export", "Model", "Fold everything that a chain of runs trained into one plain model, and prove that its outputs are equal.", "export:export"),
+    Entry("report", "Vocabulary", "Compare how efficiently tokenizers encode text: report.json, report.md and report.html.", "report:report"),
+    Entry("advise", "Vocabulary", "Recommend how far to extend a vocabulary for Chinese, and whether it pays at all.", "advise:advise"),
+    Entry("grow", "Model", "Add rows to a model for the ids of a larger vocabulary; old rows stay unchanged to the byte.", "grow:grow"),
+    Entry("export", "Model", "Merge everything that a chain of runs trained into one plain model, and prove that its outputs are equal.", "export:export"),
     Entry("eval", "Model", "Bits per byte and per character of texts under models, whatever their vocabularies; and tasks.", "eval:evaluate"),
     Entry("pretrain", "Training", "Train new rows (stage 1), then adapters and rows (stage 2), on Chinese and English text.", "pretrain:pretrain"),
     Entry("pack", "Training", "Encode documents into memory-mapped blocks of one length, an end of text after each.", "pack:pack"),
@@ -58,7 +58,7 @@ ENTRIES = (
     Entry("serve", "Inference", "Serve a model over OpenAI's API, by the template that it was trained with, and with --web as a page to chat on.", "serve:serve"),
     Entry("demo", "Pipeline", "Run the whole pipeline at toy size on this machine: no model file, no network, no GPU; a few minutes.", "demo:demo"),
     Entry("run", "Pipeline", "Run the steps of a pipeline one after another; finished steps are skipped.", "run:run"),
-    Entry("lineage", "Pipeline", "Draw the runs that a run was made from, with their figures, and the files that no run made.", "lineage:lineage"),
+    Entry("lineage", "Pipeline", "Draw the runs that a run was made from, with their figures, and the files that no run wrote.", "lineage:lineage"),
 )  # fmt: skip
 
 

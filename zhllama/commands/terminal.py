@@ -1,4 +1,4 @@
-"""The terminal: data is escaped, no encoding ends a command, and a failed write is named.
+"""The terminal: data is escaped, no encoding ends a command, and a failed write is an error.
 
 Every text that reaches standard output or standard error passes through `shown` (screen text) or `json_text` (--json):
 a name in a file, a reply of a server or an answer of a model may contain an escape sequence that clears the screen or
@@ -39,24 +39,24 @@ def shown(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def json_text(value: Any, encoding: str = "utf-8") -> str:
-    """JSON on one line that is plain to a terminal too; ASCII alone where `encoding` is not UTF-8.
+    """JSON on one line, without characters that steer a terminal; ASCII only if `encoding` is not UTF-8.
 
     What `shown` escapes can only occur inside strings, where JSON's own escape means the same character.
     """
     text = json.dumps(value, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
-    return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1].replace("\x7f", "\\u007f"), text)
+    return _UNSAFE.sub(lambda match: json.dumps(match[0])[1:-1].replace("\x7f", "\\u007f"), text)
 
 
 class SafeConsole(Console):
-    """A rich console that takes no markup and no emoji codes from texts, and shows what `shown` escapes.
+    """A rich console without markup and emoji codes, whose texts are escaped by `shown`.
 
-    Plain strings are escaped before they are laid out, so that columns are as wide as what is seen; styled texts after.
+    Plain strings are escaped before layout, so that column widths match the visible text; styled texts after it.
     rich's own styles and cursor movements pass.
     """
 
@@ -75,10 +75,10 @@ class SafeConsole(Console):
 
 
 class _Stream:
-    """A standard stream whose failed writes say which stream it was; with `quiet` they are dropped.
+    """A standard stream whose failed writes name the stream; with `quiet` they are ignored.
 
-    Standard output fails the command: its result did not arrive. Standard error does not: there is no other place to say
-    that it is gone, and no work should end because nobody reads its progress.
+    A failed write to standard output fails the command, since its result did not arrive. A failed write to standard error
+    does not: it cannot be reported, and work continues although nobody reads its progress.
     """
 
     def __init__(self, stream: TextIO | None, name: str, quiet: bool) -> None:
@@ -111,7 +111,7 @@ class _Stream:
             self._failed(error)
 
     def _failed(self, error: OSError) -> None:
-        """What is buffered can never be written, so that the descriptor is given another end before Python flushes again."""
+        """Redirect the descriptor to /dev/null: buffered text can never be written, and Python flushes it again at exit."""
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -125,7 +125,7 @@ class _Stream:
 
 
 class _Record(logging.LogRecord):
-    """A log record of a library: its message contains data as ours do."""
+    """A log record of a library, whose message may contain data."""
 
     def getMessage(self) -> str:
         return shown(super().getMessage())
@@ -136,16 +136,16 @@ def terminal(debug: bool = False) -> Iterator[None]:
     """Standard streams, warnings, logs and stray exceptions made safe while the body runs.
 
     With `debug`, exceptions of threads and finalizers keep their tracebacks.
-    Errors: OutputError when standard output takes no more, also at the end; BrokenPipeError when its reader has gone.
+    Errors: OutputError when standard output takes no more, also at the end; BrokenPipeError when its reader has closed it.
     """
     _fill_descriptors()
     before = sys.stdout, sys.stderr
     hooks = warnings.formatwarning, logging.getLogRecordFactory(), threading.excepthook, sys.unraisablehook
-    given = warnings.formatwarning
+    format_warning = warnings.formatwarning
     out = _Stream(sys.stdout, "standard output", quiet=False)
     sys.stdout = cast(TextIO, out)
     sys.stderr = cast(TextIO, _Stream(sys.stderr, "standard error", quiet=True))
-    warnings.formatwarning = lambda *about, **more: shown(given(*about, **more))
+    warnings.formatwarning = lambda *about, **more: shown(format_warning(*about, **more))
     logging.setLogRecordFactory(_Record)
     if not debug:
         threading.excepthook = lambda args: _stray(args.exc_type, args.exc_value)
@@ -170,7 +170,7 @@ def _stray(kind: type[BaseException], error: BaseException | None) -> None:
 
 
 def complain(line: str) -> None:
-    """One line on standard error, however many the text has; nothing where there is no standard error."""
+    """Print the text on one line of standard error, if there is one."""
     if sys.stderr is not None:
         encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""train-vocab: train a Chinese SentencePiece model."""
+"""The command `train-vocab`, which trains a Chinese SentencePiece model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,5 +96,5 @@ def train_vocab(
 
 
 def _summary(sample: "LineSample") -> str:
-    cut = f", {sample.cut:,} long lines cut at sentence ends" if sample.cut else ""
+    cut = f", {sample.cut:,} long lines split at sentence ends" if sample.cut else ""
     return f"{sample.size / MB:.1f} of {sample.seen / MB:.1f} MB of text{cut}"

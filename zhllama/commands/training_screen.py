@@ -1,4 +1,4 @@
-"""The plan, the steps and the result of a training run on the screen, and what training commands share besides."""
+"""What training commands share: checks of their options, and the plan, steps and results on the screen."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,14 +22,14 @@ Options = TypeVar("Options", bound=TrainingOptions)
 
 
 def check_present(example: Mapping[str, str], options: Mapping[str, Any]) -> None:
-    """OptionError for the first option without a value; `example` says what to give for each."""
+    """Raise OptionError for the first option without a value; `example` is the remedy of each."""
     for name, remedy in example.items():
         if not options[name]:
             raise OptionError(f"--{name}", "is missing", remedy)
 
 
 def check_model(model: str | None, plan: PlanOptions) -> None:
-    """OptionError where neither a model nor, for a plan alone, a shape is given."""
+    """Raise OptionError without a model; a plan needs a model or a shape."""
     if model is None and not (plan.dry_run and plan.shape):
         raise OptionError(
             "--model", "is missing", "Give a folder, a hub name or a run; or --dry-run --shape llama-7b"
@@ -37,7 +37,7 @@ def check_model(model: str | None, plan: PlanOptions) -> None:
 
 
 def with_all_layers(options: Options, model: str | None, plan: PlanOptions) -> Options:
-    """The options with adapters on every linear layer of the model, where none are named."""
+    """The options with adapters on every linear layer of the model, unless the user named layers."""
     from zhllama.training.lora import linear_names
     from zhllama.training.model_info import read_shape
 
@@ -80,7 +80,7 @@ def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> No
         print_json(plan.figures())
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("learns", f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %")
+    table.add_row("trained", f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %")
     table.add_row("machine", f"{plan.hardware.label}, {plan.precision}")
     memory = ", ".join(f"{name} {_size(size)}" for name, size in plan.memory.items() if size)
     table.add_row("memory", f"{_size(plan.peak)} a device: {memory}")

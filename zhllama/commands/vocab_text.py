@@ -1,4 +1,4 @@
-"""The text that vocabularies are trained on, as train-vocab and merge-vocab read it."""
+"""The text that `train-vocab` and `merge-vocab` train on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
