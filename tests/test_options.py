@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from zhllama.commands.declare import command
-from zhllama.errors import OptionError
+from zhllama.errors import InputError, MissingPackage, OptionError, ZhllamaError
 from zhllama.options import check_bounds, option, recorded, required, variant
 
 
@@ -108,3 +108,29 @@ def test_a_subclass_redeclares_an_option_under_another_key() -> None:
     )
     assert seen[0].block_size == 9 and recorded(seen[0])["max_tokens"] == 9
     assert Long(Path("here")).block_size == 1024 and Toy(Path("here")).block_size == 512
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            InputError("`text`", "is empty", "Give a larger `block_size`"),
+            "--text: is empty. Give a larger --block-size.",
+        ),
+        (InputError("a.txt:3", "has no `field`", "Give `text`"), "a.txt:3: has no `field`. Give --text."),
+        (
+            MissingPackage("`fit` whole", "toy", "all"),
+            "--fit whole: needs the package toy. pip install 'zhllama[all]'.",
+        ),
+        (OptionError("source", "is `here`", ""), "SOURCE: is `here`."),
+    ],
+)
+def test_errors_of_every_kind_show_flags(error: ZhllamaError, message: str) -> None:
+    @command
+    def toy(toy: Toy) -> None:
+        raise error
+
+    app = typer.Typer(add_completion=False)
+    app.command()(toy)
+    raised = CliRunner().invoke(app, ["here"]).exception
+    assert raised is error and str(raised) == message

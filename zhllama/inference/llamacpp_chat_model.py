@@ -54,7 +54,7 @@ class LlamaCppChatModel:
         except Exception as error:  # xllamacpp raises plain RuntimeErrors
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                path, f"cannot be loaded by llama.cpp ({reason})", "Export it again with --gguf"
+                path, f"cannot be loaded by llama.cpp ({reason})", "Export it again by zhllama export --gguf"
             ) from error
         self._address = str(self._server.listening_address)
         settings = self._call("/props")["default_generation_settings"]
