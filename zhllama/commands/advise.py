@@ -1,7 +1,6 @@
 """The command `advise`, which recommends how far to extend a vocabulary."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,41 +8,13 @@ import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, TextOptions, print_json, progress, say, screen
+from zhllama.efficiency.options import AdviceOptions
 from zhllama.errors import OptionError
-from zhllama.options import option, recorded
+from zhllama.options import recorded
 from zhllama.run import Run
 
 if TYPE_CHECKING:
     from zhllama.efficiency.advise import Advice
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdviceOptions:
-    """The vocabulary, the text, and the model that the advice is for."""
-
-    text: tuple[str, ...] = option(
-        (),
-        "Files, folders or globs of Chinese text, each file a domain. A tenth of the lines is the validation split.",
-    )
-    base: str | None = option(
-        None,
-        "The model's vocabulary: a .model, a byte-level tokenizer.json, a folder, a hub name. Without it: the "
-        "embedded 32,000-piece one.",
-    )
-    hidden: int = option(4096, "Width of the model: hidden_size.", minimum=1)
-    layers: int = option(32, "Layers of the model: num_hidden_layers.", minimum=1)
-    tied: bool = option(False, "The embedding matrix is the LM head too (tie_word_embeddings).")
-    train_tokens: float = option(2e9, "Tokens of such text you will train on, e.g. 2e9.", minimum=1)
-    bits: float | None = option(
-        None,
-        "Bits per character of the model on Chinese before any training, from `zhllama eval`: the better it reads, "
-        "the more training new rows need to catch up.",
-        minimum=0.1,
-    )
-    most: int = option(32_000, "The largest number of pieces to consider.", minimum=1000)
-    prior: float = option(0.1, "Weight of jieba's list, where the text weighs 1.", minimum=0)
-    sample_bytes: int = option(20_000_000, "Bytes of text to draw, evenly from all files.", minimum=1)
-    seed: int = option(0, "Seed of everything random.")
 
 
 @command

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,10 @@ from zhllama.commands.declare import command
 from zhllama.commands.llm_requests import ask_all, warn_of_budget
 from zhllama.commands.shared import AsJson, Config, Force, Out, Resume, print_json, progress, say, warn
 from zhllama.errors import OptionError
+from zhllama.evaluation.options import AnswerOptions
 from zhllama.io.files import json_lines
 from zhllama.llm.options import ServerOptions
-from zhllama.options import option, recorded, required
+from zhllama.options import recorded
 from zhllama.run import Run
 from zhllama.run_folder import MANIFEST
 
@@ -22,45 +22,6 @@ if TYPE_CHECKING:
     from zhllama.llm.client import Client
     from zhllama.llm.journal import Journal
     from zhllama.llm.rounds import Rounds
-
-LOCAL = "Local model"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnswerOptions:
-    """Which questions are answered by which model, and how it samples."""
-
-    # Recorded as `by`: `model` is the key of a run's base in a chain, and these answers are no model.
-    model: str = required(
-        "Folder, hub name or run; with --base-url the model's name on that server.",
-        positional=True,
-        recorded=False,
-    )
-    questions: Path = required(
-        "JSON lines {id, instruction, input?, category?, reference?}, Alpaca's form, or seed tasks.",
-        flags=("--questions", "-q"),
-    )
-    n: int | None = option(None, "Answer only the first questions, this many.", show_default="all")
-    temperature: float = option(0.0, "0: greedy decoding.")
-    top_p: float = option(1.0, "Sample from the likeliest tokens with this total probability.")
-    reply_tokens: int = option(512, "Tokens of one answer at most.")
-    template: str | None = option(
-        None, "alpaca, vicuna, chatml, llama3 or own.", panel=LOCAL,
-        show_default="the tokenizer's own; alpaca where it has none",
-    )  # fmt: skip
-    system: str = option("", "System prompt.", panel=LOCAL)
-    at_once: int = option(8, "Questions in one batch.", panel=LOCAL)
-    seed: int = option(0, "Seed of everything random.")
-
-    def __post_init__(self) -> None:
-        for name in ("n", "reply_tokens", "at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name} {value}", "is below 1", "Leave it out")
-        if not 0 <= self.temperature <= 5:
-            raise OptionError(f"temperature {self.temperature}", "is not from 0 to 5", "Leave it out")
-        if not 0 < self.top_p <= 1:
-            raise OptionError(f"top_p {self.top_p}", "is not from 0 to 1", "Leave it out")
 
 
 @command

@@ -1,7 +1,6 @@
 """The command `audit`, which proves what an extension of a vocabulary changed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,25 +8,8 @@ import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, TextOptions, print_json, progress, screen
-from zhllama.options import option, required
 from zhllama.resources import SAMPLES, sample_files
-from zhllama.vocab.vocabulary import Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditOptions:
-    """The extended vocabulary, its base, and the texts that both tokenize."""
-
-    tokenizer: str = required(
-        "The extended vocabulary: a folder of merge-vocab, or a .model.", positional=True
-    )
-    base: str | None = option(None, "The vocabulary it extends. Without it: the base in its manifest.")
-    text: tuple[Path, ...] = option((), "Files, folders or globs. Without any: the texts of corpora/sample.")
-    recipe: Recipe | None = option(
-        None, "The recipe whose promises are checked. Without it: the recipe in its manifest."
-    )
-    fuzz: int = option(20_000, "Fuzzed strings in the proof of parity.", minimum=0)
-    seed: int = option(0, "Seed of everything random.")
+from zhllama.vocab.options import AuditOptions
 
 
 @command

@@ -10,11 +10,11 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from zhllama.commands.chat_model import ChatModelOptions, open_model
+from zhllama.commands.chat_model import open_model
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, note, notes, print_json, say_part, warn
 from zhllama.errors import InputError, OptionError, ZhllamaError
-from zhllama.inference.options import SamplingOptions
+from zhllama.inference.options import ChatModelOptions, SamplingOptions
 
 if TYPE_CHECKING:
     from zhllama.inference.chat import Chat

@@ -1,24 +1,15 @@
 """Opens the model of `chat` and `serve`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhllama.commands.shared import check_torch, warn
 from zhllama.errors import OptionError
-from zhllama.options import option, required
+from zhllama.inference.options import ChatModelOptions
 
 if TYPE_CHECKING:
     from zhllama.inference.llamacpp_chat_model import LlamaCppChatModel
     from zhllama.inference.transformers_chat_model import TransformersChatModel
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatModelOptions:
-    """A model and its chat template."""
-
-    model: str = required("Folder, hub name, run of zhllama, or a .gguf file.", positional=True)
-    template: str | None = option(None, "alpaca, vicuna, chatml or llama3, in place of the model's own.")
 
 
 def open_model(options: ChatModelOptions, command: str) -> "TransformersChatModel | LlamaCppChatModel":

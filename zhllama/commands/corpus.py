@@ -1,7 +1,6 @@
 """The commands `corpus list`, `show`, `fetch` and `clean`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,11 +20,17 @@ from zhllama.commands.shared import (
     say,
     screen,
 )
-from zhllama.corpus.options import CorpusCleaningOptions, ReadingOptions, TaskOptions
+from zhllama.corpus.options import (
+    CorpusCleaningOptions,
+    CorpusText,
+    FetchOptions,
+    ReadingOptions,
+    TaskOptions,
+)
 from zhllama.errors import InputError
 from zhllama.io.files import open_regular
 from zhllama.manifest import read_manifest
-from zhllama.options import option, recorded, required
+from zhllama.options import recorded
 from zhllama.run import Run
 from zhllama.run_folder import CONFIG, MANIFEST
 
@@ -77,14 +82,6 @@ def show(
     screen.print(table)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FetchOptions:
-    """What is fetched."""
-
-    name: str = required("A source by name or .yaml file, or a folder on this machine.", positional=True)
-    limit: int | None = option(None, "Documents to fetch at most.", minimum=1)
-
-
 @app.command("fetch")
 @command
 def fetch(
@@ -123,17 +120,6 @@ def fetch(
     say(f"{done.documents:,} documents of {source.name} in {out}")
     if done.without_text:
         note(f"{done.without_text:,} rows contained no readable text.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusText:
-    """The text that is cleaned."""
-
-    text: tuple[str, ...] = required(
-        "Files, folders, globs, or runs of corpus fetch: text in any encoding, JSON lines, Parquet; "
-        "also .gz, .bz2, .xz, .zst.",
-        positional=True,
-    )
 
 
 @app.command("clean")

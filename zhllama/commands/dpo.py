@@ -4,10 +4,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.declare import command
-from zhllama.commands.pair_training import PairData, PairRun, train_pairs
+from zhllama.commands.pair_training import PairRun, train_pairs
 from zhllama.commands.shared import AsJson, Config, Force, MaybeOut, Resume, check_torch
 from zhllama.commands.training_screen import check_model, with_all_layers
 from zhllama.run import Run
+from zhllama.training.data_options import PairData
 from zhllama.training.options import DpoOptions, PlanOptions, TrainingOptions
 
 if TYPE_CHECKING:

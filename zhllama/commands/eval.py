@@ -1,6 +1,5 @@
 """The command `eval`, which measures bits per byte and per character, and scores on tasks."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,7 @@ from zhllama.commands.shared import (
     warn,
 )
 from zhllama.errors import OptionError
-from zhllama.options import option, required
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalOptions:
-    """Which models are evaluated on which texts and tasks."""
-
-    models: tuple[str, ...] = required("Folders, hub names or runs.", positional=True, metavar="MODEL...")
-    text: tuple[Path, ...] = option((), "Text file; each has a row of its own.")
-    window: int = option(1024, "Tokens of a window, the model's context.")
-    stride: int = option(512, "Tokens scored in each window.")
-    limit: int | None = option(None, "Characters of each text.")
-    tasks: str | None = option(None, "Tasks of lm-eval, separated by commas.")
-    task_path: Path | None = option(None, "Folder of your own tasks for lm-eval.")
-    samples: int | None = option(None, "Questions of each task.")
+from zhllama.evaluation.options import EvalOptions
 
 
 @command

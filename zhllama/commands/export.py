@@ -1,25 +1,15 @@
 """The command `export`, which merges a chain of runs into one plain model."""
 
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, notes, print_json, say
-from zhllama.options import option, recorded, required
+from zhllama.model.options import ExportOptions
+from zhllama.options import recorded
 from zhllama.resources import shipped
 from zhllama.run import Run
 
 PROOF = (("zh_news.txt", 500), ("en_essay.txt", 600), ("code_python.txt", 200))  # characters of each
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """The run, and the format of an additional file."""
-
-    run: str = required(
-        "A finished pretrain run (or any model).", key="run_folder", positional=True, metavar="RUN"
-    )
-    gguf: Literal["f16", "q8_0", "q4_0"] | None = option(None, "Also write a file for llama.cpp.")
 
 
 @command

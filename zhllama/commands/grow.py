@@ -1,29 +1,13 @@
 """The command `grow`, which adds rows to a model for a larger vocabulary."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, print_json, progress, say
-from zhllama.options import option, recorded, required
+from zhllama.model.options import GrowOptions
+from zhllama.options import recorded
 from zhllama.run import Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class GrowOptions:
-    """The model, its larger vocabulary, and the initialization of the new rows."""
-
-    model: str = required("Folder, hub name or run.", flags=("--model", "-m"))
-    tokenizer: Path = required("Folder of the larger vocabulary.", flags=("--tokenizer", "-t"))
-    init: Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "distill"] = option(
-        "mean", "Initialization of the new rows; mean measured best."
-    )
-    pad_rows_to: int = option(1, "Make the number of rows a multiple of this.")
-    vectors: Path | None = option(None, "For focus: word vectors of the pieces.")
-    text: tuple[Path, ...] = option((), "For fitted and distill: text in the new language.")
-    steps: int = option(200, "For distill: number of steps.")
-    seed: int = option(0, "Seed of everything random.")
 
 
 @command

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,9 +13,10 @@ from zhllama.commands.declare import command
 from zhllama.commands.llm_requests import ask_all, warn_of_budget
 from zhllama.commands.shared import AsJson, Config, Force, Out, Resume, print_json, progress, say, screen
 from zhllama.errors import OptionError
+from zhllama.evaluation.options import JudgeOptions
 from zhllama.io.files import json_lines, to_json
 from zhllama.llm.options import ModelServerOptions
-from zhllama.options import option, recorded, required
+from zhllama.options import recorded
 from zhllama.run import Run
 from zhllama.run_folder import MANIFEST
 
@@ -27,47 +27,6 @@ if TYPE_CHECKING:
     from zhllama.evaluation.win_rates import ContestantScores, Duel
     from zhllama.llm.client import Client
     from zhllama.llm.rounds import Rounds
-
-JUDGING = "Judging"
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeOptions:
-    """Whose answers are judged, and by what method."""
-
-    answers: tuple[str, ...] = required(
-        "FILE, folder of zhllama answer, or NAME=FILE; given once for each contestant.",
-        flags=("--answers", "-a"),
-    )
-    questions: Path | None = option(
-        None, "Questions, with references and categories; by default those in the answers' files."
-    )
-    mode: Literal["pair", "score"] | None = option(
-        None, "pair: two answers side by side, in both orders. score: each on its own, 1 to 10.", panel=JUDGING,
-        show_default="pair; score for one file",
-    )  # fmt: skip
-    baseline: str | None = option(
-        None,
-        "Contestant that all others are compared with, by its name; by default all with all.",
-        panel=JUDGING,
-    )
-    references: Literal["exact", "all", "none"] = option(
-        "exact", "Reference answers that the judge sees. exact: in mathematics, code and reasoning, by category.",
-        panel=JUDGING,
-    )  # fmt: skip
-    prompts: Path | None = option(
-        None, "Folder of prompts.", panel=JUDGING, show_default="the shipped prompts_zh"
-    )
-    temperature: float = option(0.0, "Temperature of the judge's replies.", panel=JUDGING)
-    reply_tokens: int = option(
-        1024, "Tokens of one reply at most; a judge that thinks needs more.", panel=JUDGING
-    )
-    reward: Path | None = option(None, "Run of zhllama reward that scores each answer.", panel=JUDGING)
-    seed: int = option(0, "Seed of everything random.")
-
-    def __post_init__(self) -> None:
-        if self.reply_tokens < 1:
-            raise OptionError(f"reply_tokens {self.reply_tokens}", "is below 1", "Leave it out")
 
 
 @command

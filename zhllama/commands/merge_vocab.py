@@ -1,74 +1,12 @@
 """The command `merge-vocab`, which adds Chinese pieces to a model's vocabulary."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
 from zhllama.commands.audit import sample_texts
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, TextOptions, print_json, progress, say, screen
-from zhllama.commands.vocab_text import TextSampleOptions, sample_text
-from zhllama.errors import OptionError
-from zhllama.options import option, recorded
+from zhllama.commands.vocab_text import sample_text
+from zhllama.options import recorded
 from zhllama.run import Run
-from zhllama.vocab.vocabulary import Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeVocabularyOptions:
-    """The vocabulary, the pieces that are added to it, and the proof."""
-
-    base: str | None = option(
-        None,
-        "The model's vocabulary: a .model, a byte-level tokenizer.json, a folder, a hub name. Without it: the "
-        "embedded 32,000-piece one.",
-    )
-    zh: Path | None = option(
-        None, "Chinese pieces: a .model, or a .txt with a word a line. Without it: 20,000 from jieba's list."
-    )
-    recipe: Recipe = option(
-        "chinese-llama",
-        "chinese-llama: as published. safe: the same list without its harm. continued: continue the base's own BPE "
-        "training on --text. A byte-level base accepts the last two.",
-    )
-    pad: bool = option(False, "Add [PAD] after the last piece, for tuning.")
-    text: tuple[Path, ...] = option(
-        (),
-        "For continued: files, folders or globs to train on. Without any: jieba's list. For --prune: text that the "
-        "model still has to write, English too.",
-    )
-    add: int | None = option(
-        None, "For continued: pieces to add. Without it: up to --size, else 17,953 as published.", minimum=0
-    )
-    size: int | None = option(
-        None,
-        "For continued: pieces in all, without [PAD]. For --prune: pieces that remain, by default the base's number.",
-    )
-    prune: Literal["leaf"] | None = option(
-        None, "leaf: then remove the rarest pieces on --text that no other piece is built from."
-    )
-    prior: float = option(
-        0.1, "For continued: weight of jieba's list, where the text weighs 1; 0 leaves it out.", minimum=0
-    )
-    character_coverage: float = option(
-        0.999,
-        "For continued, SentencePiece: share of Chinese characters that get a piece of their own.",
-        minimum=0.9,
-        maximum=1.0,
-    )
-    fuzz: int = option(20_000, "Fuzzed strings in the proof of parity.", minimum=0)
-
-    def __post_init__(self) -> None:
-        if self.text and self.recipe != "continued" and not self.prune:
-            raise OptionError(
-                "text", f"is not used by `recipe` {self.recipe}", "Train a list first: zhllama train-vocab"
-            )
-        if self.prune and not self.text:
-            raise OptionError("prune", "needs text to count rare pieces", "Give `text` FILE")
-        if self.zh is not None and self.recipe == "continued":
-            raise OptionError("zh", "is not used by `recipe` continued", "Give `text`, or `recipe` safe")
-        if self.size is not None and self.add is not None and not self.prune:
-            raise OptionError("size", "and `add` contradict each other", "Give one of them")
+from zhllama.vocab.options import MergeVocabularyOptions, TextSampleOptions
 
 
 @command

@@ -1,21 +1,11 @@
 """The command `pack`, which encodes documents into memory-mapped blocks."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, TextOptions, print_json, progress, say
-from zhllama.options import recorded, required
+from zhllama.options import recorded
 from zhllama.run import Run
+from zhllama.training.data_options import PackingData
 from zhllama.training.options import PackingOptions
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackingData:
-    """The text and its tokenizer."""
-
-    text: tuple[Path, ...] = required("Files, folders or globs.")
-    tokenizer: Path = required("Folder, .model or tokenizer.json.", flags=("--tokenizer", "-t"))
 
 
 @command

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.shared import print_json, progress
 from zhllama.commands.training_screen import check_present, hardware_of, hooks_for, show_plan, show_result
-from zhllama.options import option, recorded
+from zhllama.options import recorded
 from zhllama.run import Run
-from zhllama.training.options import MONITORING, PlanOptions, TrainingOptions
+from zhllama.training.data_options import PairData
+from zhllama.training.options import PlanOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from zhllama.training.pair_training import PairModelInfo, PairTrainingJob
@@ -19,30 +20,6 @@ if TYPE_CHECKING:
 Train = Callable[["PairTrainingJob", TrainingOptions, "PairModelInfo", Run, "Hooks"], dict[str, Any] | None]
 
 RANKED = ("comparisons.json",)  # the ranked answers in a gen-zh run
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairData:
-    """The model, its chat template, and the ranked pairs."""
-
-    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"), recorded=False)
-    pairs: tuple[str, ...] = option(
-        (),
-        "Ranked answers: chosen and rejected, ranked_outputs, responses_and_scores, completion_a and _b; .gz, .xz too.",
-    )
-    eval_pairs: tuple[str, ...] = option(
-        (), "FILE of pairs for validation, instead of --validation-share.", panel=MONITORING
-    )
-    validation_share: float = option(
-        0.1,
-        "Share of the prompts in the validation split, 200 at most.",
-        panel=MONITORING,
-        former=("--aside",),
-    )
-    template: str | None = option(
-        None, "alpaca, vicuna, chatml, llama3 or own.", show_default="own; alpaca without one"
-    )
-    skip_bad: bool = option(False, "Reject bad rows into rejected.jsonl instead of stopping.")
 
 
 @dataclass(frozen=True)

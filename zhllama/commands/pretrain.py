@@ -1,7 +1,5 @@
 """The command `pretrain`, which trains new rows, then adapters and rows, on text."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhllama.commands.declare import command
@@ -25,29 +23,12 @@ from zhllama.commands.training_screen import (
     show_result,
     steps_summary,
 )
-from zhllama.options import option
 from zhllama.run import Run
-from zhllama.training.options import HARDWARE, LENGTH, PretrainingOptions, VocabularyPlanOptions
+from zhllama.training.data_options import PretrainingData
+from zhllama.training.options import PretrainingOptions, VocabularyPlanOptions
 
 if TYPE_CHECKING:
     from zhllama.training.plan import TrainingPlan
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainingData:
-    """The model, its text, and the cache of packed blocks."""
-
-    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"))
-    tokenizer: Path | None = option(
-        None, "Tokenizer folder; by default the model's own. A larger one grows the model.",
-        flags=("--tokenizer", "-t"),
-    )  # fmt: skip
-    text: tuple[str, ...] = option((), "LABEL=PATH[:WEIGHT], e.g. zh=corpus.txt:9.")
-    eval_text: tuple[str, ...] = option(
-        (), "LABEL=PATH of the validation text; by default 1 % of the text, or the shipped sample."
-    )
-    stream: bool = option(False, "Tokenize during training, without packed blocks on disk.", panel=LENGTH)
-    cache: Path | None = option(None, "Folder of packed blocks.", panel=HARDWARE, recorded=False)
 
 
 @command

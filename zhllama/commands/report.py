@@ -1,40 +1,18 @@
 """The command `report`, which compares how efficiently tokenizers encode text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, TextOptions, print_json, progress, say, screen
+from zhllama.efficiency.options import ReportOptions
 from zhllama.errors import OptionError
-from zhllama.options import option, recorded, required
+from zhllama.options import recorded
 from zhllama.resources import SAMPLES, sample_files
 from zhllama.run import Run
 
 _GENERIC = ("tokenizer", "tekken", "spiece", "model", "vocab")  # file names that do not identify a tokenizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """The tokenizers, the texts, and the model whose costs are estimated."""
-
-    tokenizer: tuple[str, ...] = required(
-        "Tokenizers, the first one the reference: a .model, tokenizer.json, tekken.json, .tiktoken or .gguf file, a "
-        "folder, a hub name; or LABEL=any of these.",
-        positional=True,
-    )
-    text: tuple[str, ...] = option(
-        (),
-        "A file, folder or glob, reported as one text; or LABEL=it. Without any: the texts of corpora/sample.",
-    )
-    sample_bytes: int | None = option(
-        None, "Bytes to draw, evenly, from each text; without it each text is read whole.", minimum=1
-    )
-    sentence: tuple[str, ...] = option((), "A sentence that the page shows tokenized by every tokenizer.")
-    hidden: int = option(4096, "Hidden size of the model whose costs are estimated.", minimum=1)
-    layers: int = option(32, "Its layers.", minimum=1)
-    seed: int = option(0, "Seed of everything random.")
 
 
 @command

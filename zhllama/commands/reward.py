@@ -1,9 +1,10 @@
 """The command `reward`, which trains a reward model on ranked answers."""
 
 from zhllama.commands.declare import command
-from zhllama.commands.pair_training import PairData, PairRun, train_pairs
+from zhllama.commands.pair_training import PairRun, train_pairs
 from zhllama.commands.shared import AsJson, Config, Force, MaybeOut, Resume, check_torch
 from zhllama.commands.training_screen import check_model, with_all_layers
+from zhllama.training.data_options import PairData
 from zhllama.training.options import PlanOptions, RewardOptions
 
 

@@ -2,27 +2,13 @@
 
 import sys
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from threading import Event
 
-from zhllama.commands.chat_model import ChatModelOptions, open_model
+from zhllama.commands.chat_model import open_model
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, notes, print_json, say
 from zhllama.errors import MissingPackage
-from zhllama.options import option
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeOptions:
-    """Where the API and the page listen."""
-
-    host: str = option("127.0.0.1", "0.0.0.0 lets others in.")
-    port: int = option(8000, "Port of the API; 0: any free one.", minimum=0, maximum=65535)
-    web: bool = option(False, "Open a chat page too.")
-    web_port: int = option(7860, "Port of the page; 0: any free one.", minimum=0, maximum=65535)
-    allow_host: tuple[str, ...] = option(
-        (), "Another name by which clients reach this machine, such as that of a proxy."
-    )
+from zhllama.inference.options import ChatModelOptions, ServeOptions
 
 
 @command

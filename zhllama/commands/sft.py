@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -31,31 +30,14 @@ from zhllama.commands.training_screen import (
     with_all_layers,
 )
 from zhllama.errors import OptionError
-from zhllama.options import option
 from zhllama.run import Run
-from zhllama.training.options import HARDWARE, ChatTuningOptions, VocabularyPlanOptions
+from zhllama.training.data_options import ChatTuningData
+from zhllama.training.options import ChatTuningOptions, VocabularyPlanOptions
 
 if TYPE_CHECKING:
     from zhllama.training.chat_model_info import ChatModelInfo
     from zhllama.training.mixture import WeightedSource
     from zhllama.training.plan import TrainingPlan
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatTuningData:
-    """The model, its chat template, and the conversations."""
-
-    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"))
-    data: tuple[str, ...] = option(
-        (),
-        "FILE[:WEIGHT]: rows of Alpaca, BELLE, ShareGPT, Firefly, or messages; a list or one a line, .gz and .xz too.",
-    )
-    eval_data: tuple[str, ...] = option(
-        (), "FILE of conversations for validation; by default 1 % of the data."
-    )
-    template: str = option("alpaca", "alpaca, vicuna, chatml, llama3; own: the model's chat_template.")
-    skip_bad: bool = option(False, "Reject bad rows into rejected.jsonl instead of stopping.")
-    cache: Path | None = option(None, "Folder of packed blocks.", panel=HARDWARE, recorded=False)
 
 
 @command

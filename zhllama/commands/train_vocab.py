@@ -1,38 +1,16 @@
 """The command `train-vocab`, which trains a Chinese SentencePiece model."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, TextOptions, note, print_json, progress, say
-from zhllama.commands.vocab_text import MB, TextSampleOptions, sample_text
-from zhllama.options import option, recorded
+from zhllama.commands.vocab_text import sample_text
+from zhllama.options import recorded
 from zhllama.run import Run
+from zhllama.vocab.options import MB, TextSampleOptions, TrainVocabularyOptions
 
 if TYPE_CHECKING:
     from zhllama.vocab.sample import LineSample
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainVocabularyOptions:
-    """The text and the SentencePiece model trained on it."""
-
-    text: tuple[Path, ...] = option(
-        (),
-        "Files, folders or globs: .txt, .jsonl, .parquet, also .gz, .xz, .zst. Without any: jieba's word list.",
-        positional=True,
-    )
-    size: int = option(20_000, "Number of pieces.", minimum=300)
-    model_type: Literal["bpe", "unigram"] = option(
-        "bpe", "bpe is ten times faster and leaves no dead pieces when merged."
-    )
-    character_coverage: float = option(
-        0.9995, "Share of all characters that get a piece of their own.", minimum=0.9, maximum=1.0
-    )
-    script: Literal["as-is", "simplified", "traditional", "both"] = option(
-        "as-is", "Convert the text to one script, or train on both."
-    )
 
 
 @command

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zhllama.errors import OptionError
-from zhllama.options import option
+from zhllama.options import option, required
 
 if TYPE_CHECKING:
     from zhllama.corpus.clean import CleaningOptions
@@ -121,3 +121,22 @@ class TaskOptions:
         return Machines(
             self.executor, self.workers or os.cpu_count() or 1, self.memory_gb, self.partition, self.time
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchOptions:
+    """What is fetched."""
+
+    name: str = required("A source by name or .yaml file, or a folder on this machine.", positional=True)
+    limit: int | None = option(None, "Documents to fetch at most.", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusText:
+    """The text that is cleaned."""
+
+    text: tuple[str, ...] = required(
+        "Files, folders, globs, or runs of corpus fetch: text in any encoding, JSON lines, Parquet; "
+        "also .gz, .bz2, .xz, .zst.",
+        positional=True,
+    )

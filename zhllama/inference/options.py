@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from zhllama.options import option
+from zhllama.options import option, required
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,3 +16,24 @@ class SamplingOptions:
     max_tokens: int = option(512, "Tokens of an answer, at most.")
     seed: int | None = option(None, "Seed that makes answers repeatable.")
     greedy: bool = option(False, "Always the likeliest token.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatModelOptions:
+    """A model and its chat template."""
+
+    model: str = required("Folder, hub name, run of zhllama, or a .gguf file.", positional=True)
+    template: str | None = option(None, "alpaca, vicuna, chatml or llama3, in place of the model's own.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Where the API and the page listen."""
+
+    host: str = option("127.0.0.1", "0.0.0.0 lets others in.")
+    port: int = option(8000, "Port of the API; 0: any free one.", minimum=0, maximum=65535)
+    web: bool = option(False, "Open a chat page too.")
+    web_port: int = option(7860, "Port of the page; 0: any free one.", minimum=0, maximum=65535)
+    allow_host: tuple[str, ...] = option(
+        (), "Another name by which clients reach this machine, such as that of a proxy."
+    )

@@ -1,0 +1,33 @@
+"""The options of `grow` and `export`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from zhllama.options import option, required
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowOptions:
+    """The model, its larger vocabulary, and the initialization of the new rows."""
+
+    model: str = required("Folder, hub name or run.", flags=("--model", "-m"))
+    tokenizer: Path = required("Folder of the larger vocabulary.", flags=("--tokenizer", "-t"))
+    init: Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "distill"] = option(
+        "mean", "Initialization of the new rows; mean measured best."
+    )
+    pad_rows_to: int = option(1, "Make the number of rows a multiple of this.")
+    vectors: Path | None = option(None, "For focus: word vectors of the pieces.")
+    text: tuple[Path, ...] = option((), "For fitted and distill: text in the new language.")
+    steps: int = option(200, "For distill: number of steps.")
+    seed: int = option(0, "Seed of everything random.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The run, and the format of an additional file."""
+
+    run: str = required(
+        "A finished pretrain run (or any model).", key="run_folder", positional=True, metavar="RUN"
+    )
+    gguf: Literal["f16", "q8_0", "q4_0"] | None = option(None, "Also write a file for llama.cpp.")
