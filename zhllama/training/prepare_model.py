@@ -86,7 +86,7 @@ def prepare_model(
     rows, plain_reason = rows_by_probe(model, layout, matrices, opened.probe)
     if plain_reason is not None and sharded and rows.masked:
         message = f"cannot train some of its rows while it is sharded: {plain_reason}"
-        raise InputError(model.config.model_type, message, "Give --rows all, or do without FSDP and ZeRO")
+        raise InputError(model.config.model_type, message, "Give `rows` all, or do without FSDP and ZeRO")
     if not scales_loss_by_count(model, opened.probe):
         model.accepts_loss_kwargs = False  # the Trainer then averages the micro-batches of a step
     if checkpointing:
