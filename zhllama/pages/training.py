@@ -8,7 +8,7 @@ from typing import Any
 from zhllama.pages.charts import Curve, LineChart, Point, line_chart, smoothed
 from zhllama.pages.render import render
 
-BITS_PER_CHARACTER, BITS_PER_BYTE, VALIDATION = "_bits_per_character", "_bits_per_byte", "_aside"
+BITS_PER_CHARACTER, BITS_PER_BYTE, VALIDATION = "_bits_per_character", "_bits_per_byte", "_validation"
 
 
 @dataclass(frozen=True)
