@@ -18,7 +18,7 @@ def render(template: str, scripts: tuple[str, ...] = (), **context: Any) -> str:
 
     All of `context` is escaped.
     """
-    script = static("switch.js")
+    script: str = static("switch.js")
     if scripts:
         prefix = f"{template}."
         texts = {
