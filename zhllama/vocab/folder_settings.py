@@ -29,7 +29,7 @@ Inside = Literal["never", "always", "prepend"]
 TEMPLATES = "additional_chat_templates"
 CARRIED_OVER = (TEMPLATE, "chat_template.json", "LICENSE", "NOTICE")
 # Paths and code of the base's folder mean nothing in another folder, and the class is always written.
-_LEFT_BEHIND = (
+LEFT_BEHIND = (
     "auto_map", "tokenizer_file", "vocab_file", "merges_file", "special_tokens_map_file", "name_or_path", "backend",
     "is_local", "local_files_only", "tokenizer_class", "additional_special_tokens",
 )  # fmt: skip
@@ -135,7 +135,7 @@ def read_folder_settings(
         return None
     tokenizer, reread = _opened(folder, path, plain_ids)
     raw = read_settings(folder)
-    config = {key: value for key, value in raw.items() if key not in _LEFT_BEHIND}
+    config = {key: value for key, value in raw.items() if key not in LEFT_BEHIND}
     config |= {name: getattr(tokenizer, name) for name in SETTINGS if hasattr(tokenizer, name)}
     roles = tokenizer.SPECIAL_TOKENS_ATTRIBUTES
     for role in roles:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.io.files import read_whole, to_json
-from zhllama.vocab.folder_settings import CARRIED_OVER, AddedToken, FolderSettings
-from zhllama.vocab.tokenizer_config import CONFIG
+from zhllama.vocab.folder_settings import CARRIED_OVER, LEFT_BEHIND, AddedToken, FolderSettings
+from zhllama.vocab.tokenizer_config import CONFIG, read_settings
 
 CLASS = "PreTrainedTokenizerFast"  # takes tokenizer.json as it is; Qwen2Tokenizer and GPT2Tokenizer build a pattern of their own
 
@@ -23,7 +23,11 @@ def transformers_files(
     if settings is None:
         folder = source.parent
         files = {name: read_whole(folder / name) for name in CARRIED_OVER if (folder / name).is_file()}
-        config = {"tokenizer_class": CLASS} | ({"pad_token": pad} if pad is not None else {})
+        # A .tiktoken or tekken.json is not read by AutoTokenizer as we read it, but what stands beside it is meant for it.
+        config = {
+            k: v for k, v in read_settings(folder).items() if k not in (*LEFT_BEHIND, "added_tokens_decoder")
+        }
+        config |= {"tokenizer_class": CLASS} | ({"pad_token": pad} if pad is not None else {})
         return {**files, CONFIG: to_json(config).encode(), **content}
     tokens = {token["id"]: AddedToken.of(token) for token in raw["added_tokens"]}
     ids = {token.content: id for id, token in tokens.items()}
