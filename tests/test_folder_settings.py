@@ -595,3 +595,47 @@ def test_deepseek_with_chatml_tokens(tmp_path: Path) -> None:
     path.write_text(json.dumps(config), encoding="utf-8")
     audit = merged(tmp_path / "base/tokenizer.json", tmp_path / "out")
     assert broken(audit) == [] and audit.carried is not None and audit.carried.tokens > 1200
+
+
+def test_added_token_in_plain_text(tmp_path: Path) -> None:
+    """An ordinary word as an added token: tokenizer.json matches it as the base does, and the audit says what it left out."""
+
+    def word(config: dict[str, Any]) -> None:
+        config["added_tokens_decoder"]["602"] = token("中国", special=False)
+
+    audit = merged(chatml(tmp_path / "base", word), tmp_path / "out")
+    assert (
+        broken(audit) == [] and audit.lines_with_added > 0 and audit.parity.lines == len(EN) + len(WORDS) - 1
+    )
+    old, new = auto(tmp_path / "base"), auto(tmp_path / "out")
+    for text in ("中国", "中国 one", "one中国two", "one 中国"):
+        assert new(text).input_ids == old(text).input_ids
+
+    def null(config: dict[str, Any]) -> None:
+        config["added_tokens_decoder"]["602"] = token("a\0b")
+
+    with pytest.raises(InputError, match="no piece of SentencePiece can contain a null character"):
+        read_vocabulary(chatml(tmp_path / "null", null))
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "named tokens in a dict": {"extra_special_tokens": {"image_token": "<image>", "boi_token": "<boi>"}},
+    "further roles": {"cls_token": "<cls>", "sep_token": "<sep>", "mask_token": "<mask>"},
+    "an ordinary piece ends": {"eos_token": "▁the"},
+    "no pad": {"pad_token": None},
+    "another unknown": {"unk_token": "<unknown>"},
+    "a token twice": {"additional_special_tokens": ["<|im_end|>", "<|im_end|>"]},
+    "a broken template": {"chat_template": "{% for %}"},
+    "a template that refuses": {"chat_template": "{{ raise_exception('no') }}"},
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_settings(kind: str, tmp_path: Path) -> None:
+    assert (
+        broken(merged(chatml(tmp_path / "base", lambda config: config.update(ODD[kind])), tmp_path / "out"))
+        == []
+    )
+    old, new = auto(tmp_path / "base"), auto(tmp_path / "out")
+    assert flags(new) == flags(old) and new(TEXTS).input_ids == old(TEXTS).input_ids
+    assert new.special_tokens_map == old.special_tokens_map

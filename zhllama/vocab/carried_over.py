@@ -10,6 +10,7 @@ from typing import Any
 from zhllama.characters import chinese
 from zhllama.pretrained import open_tokenizer
 from zhllama.vocab.folder_settings import SETTINGS, FolderSettings
+from zhllama.vocab.tokenizer_json import without_limits
 from zhllama.vocab.vocabulary import Vocabulary
 
 TOKENS, LINES = 40, 64  # of the base that are put into texts, and lines of each text that they are put into
@@ -76,6 +77,9 @@ def compare_folders(
     if settings is None:
         return None
     old, new = settings.tokenizer, open_tokenizer(folder)
+    for tokenizer in (old, new):
+        if hasattr(tokenizer, "_tokenizer"):
+            without_limits(tokenizer._tokenizer)  # with the dropout that a file can store, ids are random
     result = CarriedOver(notes=list(_notes(settings, base)))
     added = {str(token) for token in new.added_tokens_decoder.values()} - {
         t.content for t in settings.tokens.values()

@@ -198,7 +198,9 @@ def _as_loaded(content: str, settings: FolderSettings) -> str:
         return content
     stored: Mapping[str, Any] = json.loads(content)
     limits = {key: stored.get(key) for key in ("truncation", "padding")}
-    return dumped({**json.loads(backend.to_str()), **limits})
+    rebuilt = json.loads(backend.to_str())
+    rebuilt["model"]["dropout"] = stored["model"].get("dropout")
+    return dumped({**rebuilt, **limits})
 
 
 def _is_byte(text: str) -> bool:

@@ -204,6 +204,11 @@ class SentencePieceVocabulary:
         transformers does, and every other one a control piece. A token that its folder puts in the place of a piece
         takes that piece's id.
         """
+        if null := next((t.content for t in settings.tokens.values() if "\0" in t.content), None):
+            reason = f"adds the token {null!r}, and no piece of SentencePiece can contain a null character"
+            raise InputError(
+                settings.folder, reason, "Remove the token, or give a tokenizer.json without the .model"
+            )
         message = proto.ModelProto.FromString(self.content)
         if not settings.prefix:
             message.normalizer_spec.add_dummy_prefix = False
