@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from sentencepiece import SentencePieceTrainer
 
-from tests.model_toys import base_vocabulary, write_model
+from tests.model_toys import base_vocabulary, line, write_model
 from tests.test_byte_level_vocabulary import trained
 from zhllama.errors import InputError, OptionError
 from zhllama.model.gguf_export import read_gguf_vocabulary
@@ -639,3 +639,31 @@ def test_odd_settings(kind: str, tmp_path: Path) -> None:
     old, new = auto(tmp_path / "base"), auto(tmp_path / "out")
     assert flags(new) == flags(old) and new(TEXTS).input_ids == old(TEXTS).input_ids
     assert new.special_tokens_map == old.special_tokens_map
+
+
+def test_commands_say_what_falls_back(tmp_path: Path) -> None:
+    chatml(tmp_path / "base", _drop("tokenizer_class"))
+    (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    result = line(
+        tmp_path,
+        "merge-vocab",
+        "--base",
+        "base",
+        "--zh",
+        "words.txt",
+        "--recipe",
+        "safe",
+        "--fuzz",
+        50,
+        "--out",
+        "out",
+    )
+    assert result.code == 0 and result.err.count("so it was read as LlamaTokenizer") == 2
+    assert "✓  special and added tokens" in result.out
+    inputs = json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))["inputs"]
+    assert [Path(entry["path"]).name for entry in inputs] == [
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "words.txt",
+    ]
+    assert line(tmp_path, "audit", "out", "--fuzz", 50).code == 0

@@ -54,8 +54,9 @@ def grow(
     if as_json:
         print_json({"out": str(out), **asdict(grown)})
         return
+    spare = f" ({grown.spare_taken:,} in rows that belonged to no id)" if grown.spare_taken else ""
     say(
-        f"{out}: {grown.n_old:,} old rows unchanged, {grown.n_new:,} new ones ({options.init}), {grown.rows:,} in all; "
+        f"{out}: {grown.n_old:,} old rows unchanged, {grown.n_new:,} new ones ({options.init}){spare}, {grown.rows:,} in all; "
         f"the LM head is {'tied' if grown.tied else 'untied'}"
     )
 

@@ -2,7 +2,19 @@
 
 from zhllama.commands.audit import sample_texts
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, Force, Out, TextOptions, print_json, progress, say, screen
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    TextOptions,
+    note,
+    print_json,
+    progress,
+    say,
+    screen,
+    warn,
+)
 from zhllama.commands.vocab_text import sample_text
 from zhllama.options import recorded
 from zhllama.run import Run
@@ -26,6 +38,7 @@ def merge_vocab(
     from zhllama.vocab.proof import prove
     from zhllama.vocab.read import read_vocabulary
     from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
+    from zhllama.vocab.tokenizer_config import settings_files
     from zhllama.vocab.word_lists import base_file, jieba_file, listed_pieces
 
     recipe = options.recipe
@@ -35,9 +48,11 @@ def merge_vocab(
     )  # fmt: skip
     source = base_file(options.base)
     vocabulary = read_vocabulary(source)
-    inputs = [source, *([options.zh] if options.zh else [])]
+    inputs = [source, *settings_files(source), *([options.zh] if options.zh else [])]
     run = Run(out, "merge-vocab", recorded(options, sampling, reading), inputs, force, seed=sampling.seed)
     run.check()
+    if vocabulary.settings is not None and vocabulary.settings.reread is not None:
+        warn(f"{source.parent}: {vocabulary.settings.reread}")
     files = find_files(options.text)
     sample = sample_text(files, reading, sampling) if files else None
     uses_jieba = recipe == "continued" and (sample is None or options.prior > 0)
@@ -56,6 +71,8 @@ def merge_vocab(
         audit = prove(
             written, vocabulary, sample_texts(), recipe, options.fuzz, sampling.seed, bar, source.parent
         )
+        for remark in audit.carried.notes if audit.carried is not None else ():
+            note(f"special and added tokens: {remark}")
         for name, content in report_files(merge, audit).items():
             run.write(name, content)
         manifest = run.finish(

@@ -76,3 +76,11 @@ def named_tokens(path: Path) -> set[str]:
         for token in listed.values() if isinstance(listed, dict) else listed or ():
             texts.add(named_token({key: token}, key))
     return {text for text in texts if text} | declared_tokens(folder).keys()
+
+
+def settings_files(path: Path) -> list[Path]:
+    """The files beside the vocabulary file `path` whose settings are read with it, for a manifest."""
+    if path.name not in VOCABULARIES:
+        return []
+    names = (CONFIG, NAMED, ADDED, TEMPLATE, *((MERGES,) if path.name == VOCAB else ()))
+    return [path.with_name(name) for name in names if path.with_name(name).is_file()]
