@@ -229,7 +229,8 @@ class _Comparison:
             # What the base loses too, as SentencePiece a literal ▁, is no fault of the extension.
             lost = text != line and base_text == line
             self.round_trip.add({"line": line[:200], "back": text[:200]} if lost else None)
-            has_chinese = chinese.search(line) is not None
+            # A base's normalizer can turn other characters into Chinese ones (㈱ into 株): its decoded text shows them.
+            has_chinese = chinese.search(line) is not None or chinese.search(base_text) is not None
             old = [self.new_id[id] for id in ids if id in self.new_id]
             if len(old) < len(ids):
                 self.pruned_lines += not has_chinese

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from zhllama.characters import Charset, charset, chinese_run
 from zhllama.errors import InputError, OptionError
-from zhllama.vocab.merge import SentencePieceMerge, merge_by_rank, pad_piece, ranked, require_bpe
+from zhllama.vocab.merge import (
+    SentencePieceMerge,
+    merge_by_rank,
+    pad_piece,
+    ranked,
+    require_bpe,
+    why_changed,
+    why_unsafe,
+)
 from zhllama.vocab.sentencepiece_trainer import Progress, train_sentencepiece
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.vocabulary import AddedPiece, Merge
@@ -80,7 +88,7 @@ def continued(
     Errors: OptionError where `size` leaves no room, InputError where there is too little text.
     """
     require_bpe(base)
-    singles = [c for c in characters(runs, coverage, cover) if c not in base.ids]
+    singles = _possible(base, [c for c in characters(runs, coverage, cover) if c not in base.ids])
     room = size - len(base.pieces)
     if room == 0:
         return Merge("continued", base, tuple(pad_piece(base, pad)))
@@ -102,7 +110,8 @@ def continued(
     start = base.extended(characters_added)
     weighted = with_prior(runs, prior, prior_weight)
     trained = _new_pieces(start, weighted, int(merges * SPARE) + 8, log, progress)
-    candidates = [text for text in trained if text not in start.ids]
+    candidates = [text for text in trained if text not in start.ids and why_unsafe(base, text) is None]
+    # Each pass removes at least one candidate, since single characters are possible in any text: so the loop ends.
     while True:
         added = ranked(base, (*characters_added, *(AddedPiece(c, "merge") for c in candidates[:merges])))
         if len(added) < room:
@@ -115,8 +124,14 @@ def continued(
         dead = {extended.texts[id] for id in extended.dead(range(len(base.pieces), size))}
         if not dead:
             return Merge("continued", base, (*added, *pad_piece(base, pad)))
+        assert dead <= set(candidates), f"single characters are dead: {dead - set(candidates)}"
         # A dead piece occurs in no tokenization, so removing it changes none.
         candidates = [text for text in candidates if text not in dead]
+
+
+def _possible(base: SentencePieceVocabulary, singles: Sequence[str]) -> list[str]:
+    """The characters that stay as they are when the base normalizes a text; no piece can contain any other."""
+    return [text for text in singles if why_changed(base, text) is None]
 
 
 def joined_ids(vocabulary: SentencePieceVocabulary, added: Iterable[AddedPiece]) -> list[tuple[int, ...]]:

@@ -51,7 +51,17 @@ def why_unsafe(base: SentencePieceVocabulary, word: str) -> str | None:
         return "contains no Han character or CJK punctuation"
     if any(c not in base.ids and not chinese.match(c) for c in word):
         return "contains a character that is neither Chinese nor in the base"
-    return None
+    return why_changed(base, word)
+
+
+def why_changed(base: SentencePieceVocabulary, word: str) -> str | None:
+    """Why the base changes or splits a piece's text before it applies any merge, so that the piece would be dead, or None."""
+    if base.bare.normalize(word.replace(SPACE, " ")) != word:
+        return "is changed by the base's normalizer"
+    if base.normalizer.remove_extra_whitespaces and SPACE * 2 in word:
+        return "contains a run of spaces, which the base reduces to one"
+    matched = next((piece for piece in base.user_defined if piece in word), None)
+    return None if matched is None else f"contains {matched!r}, which the base matches before its merges"
 
 
 def with_paths(base: SentencePieceVocabulary, added: Sequence[AddedPiece]) -> list[AddedPiece]:

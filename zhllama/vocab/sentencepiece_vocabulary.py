@@ -88,6 +88,12 @@ class SentencePieceVocabulary:
         """Pieces that no merge produces: unknown, control and user-defined ones."""
         return {id: p.text for id, p in enumerate(self.pieces) if p.kind in ("unknown", "control", "user")}
 
+    @cached_property
+    def user_defined(self) -> tuple[str, ...]:
+        """Pieces that are matched in a text before any merge, the longest first at each place."""
+        texts = [p.text for p in self.pieces if p.kind == "user"]
+        return tuple(sorted(texts, key=len, reverse=True))
+
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """The unknown, control and user-defined pieces in the order of their ids."""
