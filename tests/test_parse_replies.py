@@ -138,7 +138,8 @@ def test_questions_and_lists() -> None:
     assert parse_list("当然：\n9. 写诗。\n10、指令：作画。\n\n3) **唱歌。**\n希望有用") == [
         "写诗。",
         "作画。",
-        "唱歌。**\n希望有用",
+        # Not the remark below it as a part of the instruction.
+        Unreadable("唱歌。\n希望有用", "lines after the item"),
     ]
     assert parse_list("没有") == []
 

@@ -22,6 +22,14 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A part of a model's reply that is not a task, and the reason."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class SeedTask:
     """A task with an id; the output may be empty where only the instruction is used."""
 
