@@ -232,7 +232,9 @@ def _read_label(text: str, start: str, positions: list[int]) -> Line | None:
     else:
         closed = match["bold4"] is not None or match["bold5"] is not None
     if closed and not opened:
-        return None
+        if match["colon"] is not None or match["close"] != "】":
+            return None
+        end, closed = match.start("bold4"), False  # 【输出】**注意**
     value = text[positions[end] :] if end < len(positions) else ""
     marked = bool(match["hashes"] or opened or (match["open"] and match["close"]))
     if match["colon"] is None:
