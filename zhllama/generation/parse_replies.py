@@ -72,7 +72,9 @@ def _task(block: Block) -> ParsedTask:
 
 
 def _quoted(text: str) -> bool:
-    """True if a field is wrapped in quotation marks, which may be those of the reply, or is a YAML block."""
+    """True if a field is wrapped in quotation marks, or in a fence, which may be those of the reply."""
+    if text.startswith("```") and text.endswith("```"):
+        return True
     return text[:1] + text[-1:] in ('""', "''", "“”", "「」", "``") and len(text) > 2 and not set(text[1:-1]) & set("\"“”「」`")  # fmt: skip
 
 

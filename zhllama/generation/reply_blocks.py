@@ -3,6 +3,7 @@
 A block is valid only if its structure is that of the whole reply and nothing of that structure remains in its fields.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ def read_blocks(text: str, order: tuple[Role, ...], label_in_prompt: bool = Fals
 
     Of `order` = (instruction, input, output) the input may be missing; (output, input) are the fields of an instance.
     """
+    if all(line.lstrip().startswith(">") for line in text.split("\n") if line.strip()):
+        text = re.sub(r"^[ \t]{0,3}> ?", "", text, flags=re.MULTILINE)
     lines = [read_line(line) for line in text.split("\n")]
     if order[0] != "instruction":
         lines = [replace(line, role="output") if line.role == "label" else line for line in lines]
@@ -249,6 +252,8 @@ class _Reader:
         return self.fenced and end < len(self.lines) and self.lines[end].kind == "fence"
 
     def _structure_left(self, block: Block, body: Sequence[Line], own: set[str]) -> str:
+        if not self.own and not self.style.numbered[self.style.order[0]] and _contains_task(body):
+            return "another task"
         loose = self._loose_label()
         for line in body:
             if loose is not None and line.kind != "label" and loose.match(line.text):
@@ -320,6 +325,11 @@ class _Reader:
     def _check_numbers(self, blocks: list[Block]) -> None:
         """Reject blocks whose number interrupts those of the others: they are part of the text of the block before them."""
         numbers = [int(n) if (n := block.number.lstrip("~")).isdecimal() else None for block in blocks]
+        for index, (number, following) in enumerate(itertools.pairwise(numbers)):
+            if number is not None and following is not None and following > number + 1:
+                body = self.lines[self.starts[index] + 1 : self.ends[index]]
+                if any(line.number.lstrip("~") == str(number + 1) for line in body):
+                    blocks[index].reason = blocks[index].reason or "heading of a missing task inside a field"
         for index in nested(numbers) | isolated(numbers):
             blocks[index].reason = blocks[index].reason or "the numbers of the reply are interrupted"
 
@@ -352,3 +362,14 @@ class _Reader:
                 for block, names in zip(blocks, labels, strict=True):
                     if name in names:
                         block.reason = block.reason or f"label {name} inside {last}"
+
+
+def _contains_task(body: Sequence[Line]) -> bool:
+    """True if an instruction and an output in other words follow each other, such as 问题：… 回答：…."""
+    asked = False
+    for line in body:
+        if line.kind == "label" and line.colon and len(line.word) > 1:
+            asked = asked or line.role == "instruction"
+            if asked and line.role == "output":
+                return True
+    return False

@@ -138,7 +138,7 @@ _ITEM = r"任务|任務|题目|題目|指令|示例|例子|例题|例|样例|样
 _WORD = "|".join(sorted(map(re.escape, WORDS), key=len, reverse=True))
 _BOLD = r"\*\*|__"
 _LABEL = re.compile(
-    rf"(?:> ?)?(?P<hashes>#{{1,6}} ?)?(?P<bullet>{_BULLET})?(?P<emoji1>{_EMOJI})? ?(?P<bold1>{_BOLD})?(?P<emoji2>{_EMOJI})? ?(?P<number>{NUMBER} ?)?"
+    rf"(?P<hashes>#{{1,6}} ?)?(?P<bullet>{_BULLET})?(?P<emoji1>{_EMOJI})? ?(?P<bold1>{_BOLD})?(?P<emoji2>{_EMOJI})? ?(?P<number>{NUMBER} ?)?"
     rf"(?P<bold2>{_BOLD})? ?(?P<bold3>{_BOLD})?(?P<open>[【\[〈「])? ?(?P<name>{_WORD})(?P<suffix>{_AFTER})? ?(?P<close>[】\]〉」])?"
     rf"(?P<bold4>{_BOLD})? ?(?P<colon>[:：])?(?P<bold5> ?(?:{_BOLD}))?",
     re.IGNORECASE,

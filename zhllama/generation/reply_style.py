@@ -51,7 +51,9 @@ def find_style(lines: Sequence[Line], order: tuple[Role, ...]) -> Style | None:
         following = labels[position + 1][1] if position + 1 < len(labels) else None
         if following is not None and following.role == order[0] and _adjacent(lines, labels, position):
             counts = Counter(other.word for _, other in labels)
-            if counts[following.word] * 5 >= counts[line.word] * 4:
+            # The last heading of a reply that was cut off has no label after it.
+            headings = counts[line.word] - (0 if line.value.strip() else 1)
+            if counts[following.word] * 5 >= headings * 4:
                 continue
         first = line
         break
