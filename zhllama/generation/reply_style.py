@@ -4,7 +4,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from zhllama.generation.reply_grammar import HEADING_WORDS, THOUGHT_TAG, TITLED, USUAL, Line, Role, read_line
+from zhllama.generation.reply_grammar import (
+    HEADING_WORDS,
+    THOUGHT_TAG,
+    TITLED,
+    USUAL,
+    Kind,
+    Line,
+    Role,
+    read_line,
+)
 
 PROMPTED = "\x00"  # stands for the first label, which the prompt of a completion ends with
 
@@ -144,7 +153,7 @@ def with_headings(lines: list[Line], style: Style) -> list[Line]:
             and style.has(following, style.order[0])
             and line.text != PROMPTED
         ):
-            kind = "titled" if line.value.strip() else "heading"
+            kind: Kind = "titled" if line.value.strip() else "heading"
             form = f"label {line.word}{TITLED if kind == 'titled' else ''}"
             result[number] = replace(line, kind=kind, form=form)
         if line.kind not in ("blank", "attribute", "fence", "separator"):

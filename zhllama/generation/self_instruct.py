@@ -124,7 +124,7 @@ class SelfInstruct:
         cut_off = record.reply.finish == "length" and "cut off" not in self.pool.options.without
         for number, (item, item_origin) in enumerate(zip(items, origins(record), strict=False), 1):
             if cut_off and number == len(items):
-                candidate = Task(item) if isinstance(item, str) else item
+                candidate: Task | Unreadable = Task(item) if isinstance(item, str) else item
                 self.pool.reject(candidate, item_origin, "cut off", "finish_reason is length")
             elif isinstance(item, Unreadable):
                 self.pool.reject(item, item_origin, "format", item.reason)
