@@ -1,5 +1,6 @@
 """Finds the shipped seeds, prompts and corpora, in the wheel or in the checkout of an editable install."""
 
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -23,3 +24,10 @@ def shipped(folder: Folder, *parts: str) -> Path:
 def sample_files(label: str) -> list[Path]:
     """The shipped texts of a label, some tens of KB; empty for a label without shipped texts."""
     return sorted(shipped("corpora", "sample").glob(f"{label}_*.txt"))
+
+
+def sample_lines() -> dict[str, Iterator[str]]:
+    """The lines of the shipped texts by label."""
+    from zhllama.io.text import read_lines
+
+    return {label: read_lines(sample_files(label)) for label in SAMPLES}

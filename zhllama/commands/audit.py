@@ -1,6 +1,5 @@
 """The command `audit`, which proves what an extension of a vocabulary changed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, TextOptions, print_json, progress, screen
-from zhllama.resources import SAMPLES, sample_files
+from zhllama.resources import sample_lines
 from zhllama.vocab.options import AuditOptions
 
 
@@ -36,7 +35,7 @@ def audit(
     names = [f.name for f in files] if len({f.name for f in files}) == len(files) else list(map(str, files))
     texts = {
         name: read_lines([f], reading.field) for name, f in zip(names, files, strict=True)
-    } or sample_texts()
+    } or sample_lines()
     with progress("audit", unit="lines") as bar:
         result = audit_file(
             file, read_vocabulary(base), texts, options.recipe, options.fuzz, options.seed, bar
@@ -51,10 +50,3 @@ def audit(
         draw(screen, result, options.tokenizer, str(base))
     if not result.passed:
         raise typer.Exit(1)
-
-
-def sample_texts() -> dict[str, Iterator[str]]:
-    """The lines of corpora/sample by language."""
-    from zhllama.io.text import read_lines
-
-    return {label: read_lines(sample_files(label)) for label in SAMPLES}

@@ -1,8 +1,7 @@
 """The commands `corpus list`, `show`, `fetch` and `clean`."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -27,17 +26,11 @@ from zhllama.corpus.options import (
     ReadingOptions,
     TaskOptions,
 )
-from zhllama.errors import InputError
 from zhllama.io.files import open_regular
 from zhllama.manifest import read_manifest
 from zhllama.options import recorded
 from zhllama.run import Run
-from zhllama.run_folder import CONFIG, MANIFEST
-
-if TYPE_CHECKING:
-    from zhllama.corpus.clean import CleaningOptions
-    from zhllama.corpus.documents import Reading
-    from zhllama.corpus.executors import Machines
+from zhllama.run_folder import CONFIG
 
 app = typer.Typer(help="Find, fetch and clean text for training.", no_args_is_help=True)
 
@@ -140,12 +133,16 @@ def clean(
     Texts are written to OUT/documents, rejects to OUT/rejected/STEP, and OUT/report.html shows the effect of each step.
     An interrupted run continues with --resume to the same bytes.
     """
+    from zhllama.corpus.clean_run import clean_corpus
+
     machines = tasks.machines()
     machines.check()
     settings = recorded(source, reading, options)
     lists = [*options.word_list, *options.url_list]
     run = Run(out, "corpus clean", settings, lists, force, resume)
-    figures = _clean(source.text, reading.reading(options.max_chars), options.cleaning(), machines, run)
+    figures = clean_corpus(
+        source.text, reading.reading(options.max_chars), options.cleaning(), machines, run, progress
+    )
     if figures is None:
         say("The phases are queued. When squeue shows none, give the same command with --resume.")
     elif as_json:
@@ -153,53 +150,6 @@ def clean(
     else:
         _print_steps(figures)
         say(f"{out / 'report.html'} shows examples.")
-
-
-def _clean(
-    text: Sequence[str], reading: "Reading", options: "CleaningOptions", machines: "Machines", run: Run
-) -> dict[str, Any] | None:
-    """Run the phases; the figures, or None while Slurm runs them. The inputs of `run` are completed here."""
-    from zhllama.corpus import clean as pipeline
-    from zhllama.corpus.documents import find_inputs, split_files
-    from zhllama.corpus.executors import run_phases
-    from zhllama.corpus.stats import collect_stats
-    from zhllama.pages.cleaning import cleaning_page
-
-    inputs = find_inputs([_place(name) for name in text])
-    shards = pipeline.shard(split_files(inputs, reading))
-    pipeline.check_out(run.out)
-    run.inputs = [*_lineage(text, inputs), *run.inputs]
-    with run:
-        phases = pipeline.phases(shards, reading, options, run.out)
-        pipeline.keep_plan(run, shards)
-        with progress("Cleaning", sum(phase.tasks for phase in phases), "tasks") as bar:
-            if not run_phases(phases, machines, bar.at):
-                return None
-        statistics = collect_stats(phases, run.out)
-        run.write("report.html", cleaning_page(statistics, ", ".join(text)))
-        pipeline.sweep(run.out)
-        run.finish(statistics.figures())
-        return statistics.figures()
-
-
-def _place(name: str) -> str:
-    """A path unchanged, or the folder of a local source; a remote source must be fetched first."""
-    if Path(name).expanduser().exists() or any(character in name for character in "*?[/"):
-        return name
-    from zhllama.corpus.sources import find_source
-
-    source = find_source(name)
-    if source.kind != "local":
-        raise InputError(
-            name, "is not on this machine", f"Fetch it first: zhllama corpus fetch {name} --out FOLDER"
-        )
-    return source.place
-
-
-def _lineage(text: Sequence[str], inputs: list[Path]) -> list[Path]:
-    """The inputs, and the manifests of the runs that they come from."""
-    manifests = [Path(name) / MANIFEST for name in text]
-    return [*inputs, *(path for path in manifests if path.is_file() and path not in inputs)]
 
 
 def _show_run(folder: Path, as_json: bool) -> None:

@@ -1,6 +1,5 @@
 """The command `merge-vocab`, which adds Chinese pieces to a model's vocabulary."""
 
-from zhllama.commands.audit import sample_texts
 from zhllama.commands.declare import command
 from zhllama.commands.shared import (
     AsJson,
@@ -15,7 +14,6 @@ from zhllama.commands.shared import (
     screen,
     warn,
 )
-from zhllama.commands.vocab_text import sample_text
 from zhllama.options import recorded
 from zhllama.run import Run
 from zhllama.vocab.options import MergeVocabularyOptions, TextSampleOptions
@@ -33,11 +31,11 @@ def merge_vocab(
 ) -> None:
     """Merge Chinese pieces into a model's vocabulary, and prove what that changed."""
     from zhllama.characters import charsets
-    from zhllama.io.text import find_files
-    from zhllama.vocab.folder import id_map, report_files
-    from zhllama.vocab.proof import prove
+    from zhllama.io.text import find_files, read_lines
+    from zhllama.vocab.merge_folder import write_merge
     from zhllama.vocab.read import read_vocabulary
     from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
+    from zhllama.vocab.sample import sample_lines
     from zhllama.vocab.tokenizer_config import settings_files
     from zhllama.vocab.word_lists import base_file, jieba_file, listed_pieces
 
@@ -54,7 +52,10 @@ def merge_vocab(
     if vocabulary.settings is not None and vocabulary.settings.reread is not None:
         warn(f"{source.parent}: {vocabulary.settings.reread}")
     files = find_files(options.text)
-    sample = sample_text(files, reading, sampling) if files else None
+    sample = None
+    if files:
+        with progress("reading", sum(file.stat().st_size for file in files)) as bar:
+            sample = sample_lines(read_lines(files, reading.field, bar), sampling.sample_bytes, sampling.seed)
     uses_jieba = recipe == "continued" and (sample is None or options.prior > 0)
     run.inputs = [*inputs, *files, *([jieba_file()] if uses_jieba else [])]
     title = f"{merge_options.count(vocabulary):,} more pieces" if recipe == "continued" else "merging"
@@ -63,40 +64,17 @@ def merge_vocab(
     with progress(title, total=1.0) as bar:
         merge = merge_vocabulary(vocabulary, merge_options, words, lines, bar.at)
     with run, progress("audit", unit="lines") as bar:
-        base_ids = merge.base_ids if merge.removed else None
-        products = merge.vocabulary.transformers_files(source, base_ids, merge.pad)
-        for name, content in {**products, **id_map(merge)}.items():
-            run.write(name, content)
-        written = out / ("tokenizer.model" if "tokenizer.model" in products else "tokenizer.json")
-        audit = prove(
-            written, vocabulary, sample_texts(), recipe, options.fuzz, sampling.seed, bar, source.parent
-        )
-        for remark in audit.carried.notes if audit.carried is not None else ():
-            note(f"special and added tokens: {remark}")
-        for name, content in report_files(merge, audit).items():
-            run.write(name, content)
-        manifest = run.finish(
-            {
-                "pieces": audit.size,
-                "base_pieces": audit.base_size,
-                "added": merge.counts(),
-                "left_out": len(merge.left_out),
-                "dead": len(audit.dead),
-                "drift": [audit.drift.differ, audit.drift.lines],
-                "sentence_tokens": [len(pieces) for pieces in audit.sentence],
-                "tied": audit.tied,
-                "exact_fast_tokenizer": audit.why_no_fast_tokenizer is None,
-                "pruned": audit.pruned,
-            }
-        )
+        proven = write_merge(merge, source, run, fuzz=options.fuzz, seed=sampling.seed, advance=bar)
+    for remark in proven.audit.carried.notes if proven.audit.carried is not None else ():
+        note(f"special and added tokens: {remark}")
     if as_json:
-        print_json({"out": str(out), **manifest["figures"]})
+        print_json({"out": str(out), **proven.manifest["figures"]})
         return
     from zhllama.commands.audit_screen import draw
 
-    draw(screen, audit, f"{out}", str(source))
+    draw(screen, proven.audit, f"{out}", str(source))
     added = ", ".join(f"{n:,} {reason}" for reason, n in merge.counts().items()) or "0"
-    pruned = f", {audit.pruned:,} of the base pruned (id_map.json)" if merge.removed else ""
+    pruned = f", {proven.audit.pruned:,} of the base pruned (id_map.json)" if merge.removed else ""
     say(f"{added} added{pruned}, {len(merge.left_out):,} of the list left out. Written to {out}", "bold")
     if recipe == "chinese-llama" and merge.added:
         say("--recipe safe adds the same Chinese pieces without the drift, the dead pieces and the ties.")

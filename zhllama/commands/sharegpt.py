@@ -1,21 +1,16 @@
 """The commands `sharegpt clean` and `sharegpt split`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, print_json, progress, say, warn
 from zhllama.conversation.options import CleanOptions, ConversationFiles, SplitOptions
-from zhllama.errors import OptionError
 from zhllama.io.files import JsonLines
 from zhllama.options import recorded
 from zhllama.run import Run
-from zhllama.run_folder import CONFIG
-
-if TYPE_CHECKING:
-    from zhllama.conversation.split import Length
 
 app = typer.Typer(help="Clean and split conversations, ShareGPT's and others.", no_args_is_help=True)
 
@@ -89,11 +84,12 @@ def split(
     long is truncated, and its part has `cut`.
     """
     from zhllama.conversation.clean_files import split_files
+    from zhllama.conversation.token_length import length_function, tokenizer_path
     from zhllama.io.text import find_files
     from zhllama.vocab.any_tokenizer import tokenizer_file
 
-    place = _tokenizer_path(options.tokenizer)
-    length = _length(options.tokenizer, place, options.template)
+    place = tokenizer_path(options.tokenizer)
+    length = length_function(options.tokenizer, options.template)
     paths = find_files(conversations.files)
     inputs = [*paths, *([tokenizer_file(place)] if place.exists() else [])]
     settings = recorded(conversations, options, reading)
@@ -118,32 +114,6 @@ def split(
     )
     if options.template is None:
         warn("counted without a chat template, so parts may be too long for sft: give its --template.")
-
-
-def _tokenizer_path(tokenizer: str) -> Path:
-    """The folder of a tokenizer; for a run, the tokenizer of its model."""
-    from zhllama.model.chain import resolve_chain
-    from zhllama.model.load import VOCABULARY_FILES
-
-    path = Path(tokenizer)
-    if (path / CONFIG).is_file() and not any((path / name).is_file() for name in VOCABULARY_FILES):
-        return resolve_chain(path).tokenizer
-    return path
-
-
-def _length(tokenizer: str, path: Path, template: str | None) -> "Length":
-    from zhllama.conversation.split import template_length, text_length
-    from zhllama.model.load import load_transformers_tokenizer
-    from zhllama.vocab.any_tokenizer import load_any_tokenizer
-
-    if template is None:
-        return text_length(load_any_tokenizer(path if path.exists() else tokenizer))
-    if not path.is_dir():
-        raise OptionError("template", "needs a tokenizer's folder", "Name one that has tokenizer_config.json")
-    from zhllama.conversation.template import template_for
-
-    opened = load_transformers_tokenizer(path)
-    return template_length(opened, template_for(template, opened))
 
 
 def _show_counts(out: Path, figures: dict[str, Any]) -> None:

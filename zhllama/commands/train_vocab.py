@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, TextOptions, note, print_json, progress, say
-from zhllama.commands.vocab_text import sample_text
 from zhllama.options import recorded
 from zhllama.run import Run
 from zhllama.vocab.options import MB, TextSampleOptions, TrainVocabularyOptions
@@ -25,7 +24,8 @@ def train_vocab(
 ) -> None:
     """Train a Chinese SentencePiece model: zh.model, for merge-vocab --zh."""
     from zhllama.characters import charsets
-    from zhllama.io.text import find_files
+    from zhllama.io.text import find_files, read_lines
+    from zhllama.vocab.sample import sample_lines
     from zhllama.vocab.train import COST, train_on_text, train_on_words
     from zhllama.vocab.word_lists import jieba_file
 
@@ -39,7 +39,12 @@ def train_vocab(
         force,
         seed=sampling.seed,
     ) as run:
-        sample = sample_text(files, reading, sampling) if files else None
+        sample = None
+        if files:
+            with progress("reading", sum(file.stat().st_size for file in files)) as bar:
+                sample = sample_lines(
+                    read_lines(files, reading.field, bar), sampling.sample_bytes, sampling.seed
+                )
         if sample is not None:
             seconds, memory = (rate * sample.size for rate in COST[options.model_type])
             note(
