@@ -279,3 +279,18 @@ def test_the_report_is_complete_and_escaped(served: Served, tmp_path: Path) -> N
         "cost",
     ):
         assert title in html
+
+
+def test_unreadable_replies_stop_a_run_and_nothing_accepted_is_a_failure(
+    served: Served, tmp_path: Path
+) -> None:
+    url, out = served(text="好的，我这就去想一想，请稍等片刻。"), tmp_path / "run"
+    code, _, said = gen_zh(url, out, "--n", 2000)
+    assert code == 1 and not (out / "manifest.json").exists()
+    replies = len(rows(out / "journal.jsonl"))
+    assert f"{replies:,} of {replies:,} candidates in {replies:,} replies cannot be read (100%)" in said
+    assert "resume with a higher --max-unreadable" in said.splitlines()[-1]
+    code, _, said = gen_zh(url, out, "--n", 2000, "--resume", "--max-unreadable", 1)
+    assert code == 1 and (out / "manifest.json").exists()
+    assert "cannot be read (100%)" in said and f"no task was accepted: see {out / 'rejected.jsonl'}" in said
+    assert stats(url)["twice"] == 0 and stats(url)["answered"] == len(rows(out / "journal.jsonl"))

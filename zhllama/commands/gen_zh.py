@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from zhllama.commands.declare import command
 from zhllama.commands.llm_requests import ask_all, warn_of_budget
 from zhllama.commands.shared import AsJson, Config, Force, Out, Resume, print_json, say, warn
@@ -32,6 +34,7 @@ def gen_zh(
     from zhllama.generation.method_options import GenerationPlan
     from zhllama.generation.methods import MAX_EMPTY_ROUNDS
     from zhllama.generation.outputs import JOURNAL, REJECTED, generation_statistics, write_products
+    from zhllama.generation.readability import ReadabilityCheck
     from zhllama.llm.journal import Journal
 
     settings = recorded(options, filters, server)
@@ -41,8 +44,16 @@ def gen_zh(
     with Run(out, "gen-zh", settings, plan.inputs, force=force, resume=resume, seed=seed) as run:
         with Journal(out / JOURNAL) as journal, JsonLines(out / REJECTED) as rejects:
             method = plan.create_method(rejects.write)
+            plan_of_rounds = ReadabilityCheck(method, options.max_unreadable, out / REJECTED, warn)
             finished, server_figures = ask_all(
-                run, method, journal, connection, spending, server.batch_api, seed, partial(live, method)
+                run,
+                plan_of_rounds,
+                journal,
+                connection,
+                spending,
+                server.batch_api,
+                seed,
+                partial(live, method),
             )
             method.finish()
             result = dict(generation_statistics(method, spending))
@@ -55,6 +66,9 @@ def gen_zh(
             f"generation stopped after {MAX_EMPTY_ROUNDS} rounds without an accepted task: see {out / REJECTED} for the reasons."
         )
     show_result(out, result, as_json)
+    if finished and not result["kept"]:
+        warn(f"no task was accepted: see {out / REJECTED} for the reasons.")
+        raise typer.Exit(1)
 
 
 def show_result(out: Path, result: Mapping[str, Any], as_json: bool) -> None:

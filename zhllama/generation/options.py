@@ -27,6 +27,13 @@ class GenerationOptions:
     temperature: float | None = option(None, "Instead of each step's own.", show_default="the papers'")
     top_p: float | None = option(None, "Instead of each step's own.", show_default="the papers'")
     reply_tokens: int | None = option(None, "Tokens of one reply at most, instead of each step's own.")
+    max_unreadable: float = option(
+        0.8,
+        "Share of candidates that cannot be read, from 32 replies on, above which the run stops; 1 never stops it.",
+        minimum=0.0,
+        maximum=1.0,
+        recorded=False,
+    )
     seed: int = option(0, "Seed of everything random.")
 
 
