@@ -1,18 +1,13 @@
 """The command `report`, which compares how efficiently tokenizers encode text."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, TextOptions, print_json, progress, say, screen
 from zhllama.efficiency.options import ReportOptions
-from zhllama.errors import OptionError
 from zhllama.options import recorded
 from zhllama.resources import SAMPLES, sample_files
 from zhllama.run import Run
-
-_GENERIC = ("tokenizer", "tekken", "spiece", "model", "vocab")  # file names that do not identify a tokenizer
 
 
 @command
@@ -25,6 +20,7 @@ def report(
     config: Config = None,
 ) -> None:
     """Compare how efficiently tokenizers encode text: report.json, report.md and report.html."""
+    from zhllama.efficiency.labels import names_by_label
     from zhllama.efficiency.measure import MeasuredVocabulary, ModelCost
     from zhllama.efficiency.report import LabelledText, TextSource
     from zhllama.efficiency.report import report as measured
@@ -34,9 +30,10 @@ def report(
     from zhllama.pages.report import report_page
     from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
 
-    tokenizers = _labelled(options.tokenizer, "tokenizer")
+    tokenizers = names_by_label(options.tokenizer, "tokenizer")
     texts = [
-        LabelledText(label, find_files([name])) for label, name in _labelled(options.text, "text").items()
+        LabelledText(label, find_files([name]))
+        for label, name in names_by_label(options.text, "text").items()
     ]
     texts = texts or [LabelledText(label, sample_files(label)) for label in SAMPLES]
     files = {label: tokenizer_file(name) for label, name in tokenizers.items()}
@@ -64,34 +61,6 @@ def report(
         return
     _draw(result)
     say(f"Written to {out}: report.html, report.md, report.json", "bold")
-
-
-def _labelled(entries: Sequence[str], field: str) -> dict[str, str]:
-    """Names by label, of `label=name`, or of names alone, whose label comes from the file name."""
-    names: dict[str, str] = {}
-    for entry in entries:
-        label, equals, name = entry.partition("=")
-        if not equals or Path(entry).exists():
-            label, name = _own_label(entry), entry
-        label = " ".join(label.split())
-        if not label or not name:
-            raise OptionError(f"{field} {entry}", "has an empty label or path", "Write it as LABEL=PATH")
-        if label in names:
-            raise OptionError(
-                f"{field} {entry}",
-                f"has the label {label!r}, which {names[label]} has already",
-                "Give them labels: LABEL=PATH",
-            )
-        names[label] = name
-    return names
-
-
-def _own_label(name: str) -> str:
-    """The stem of a file's name, or its folder's name where the file has a generic one."""
-    path = Path(name)
-    stem = path.name.split(".")[0] if path.is_file() else path.name
-    stem = stem or path.name or path.resolve().name
-    return path.resolve().parent.name if path.is_file() and stem in _GENERIC else stem
 
 
 def _draw(result: dict[str, Any]) -> None:

@@ -86,10 +86,10 @@ def _read(text: str, complete: bool, parse: Callable[[str], Verdict | None]) -> 
     if marked:
         if any(_DENIED.search(line) or _UNSURE.search(line) for line in marked):
             return None
-        found = {parse(content) for line in marked for content in _MARK.findall(line)}
+        readings = {parse(content) for line in marked for content in _MARK.findall(line)}
         if not complete and _MARK.sub("", marked[-1]).strip(" *。."):
             return None
-        return found.pop() if len(found) == 1 else None
+        return readings.pop() if len(readings) == 1 else None
     if not complete:
         return None
     if (row := _json_object(answer)) is not None:
@@ -114,11 +114,11 @@ def _labeled(lines: list[str]) -> Iterator[tuple[bool, str]]:
 
 def _from_marks(value: str, parse: Callable[[str], Verdict | None]) -> Verdict | None:
     """The verdict in [[ ]] on a labeled line, unless the words around it doubt it."""
-    found = {parse(content) for content in _MARK.findall(value)}
+    readings = {parse(content) for content in _MARK.findall(value)}
     around = re.sub(r"\([^()]{0,200}\)", "", _MARK.sub("", value))
-    if len(found) != 1 or _DENIED.search(value) or _DOUBT.search(around) or _UNSURE.search(around):
+    if len(readings) != 1 or _DENIED.search(value) or _DOUBT.search(around) or _UNSURE.search(around):
         return None
-    return found.pop()
+    return readings.pop()
 
 
 def _from_words(value: str, parse: Callable[[str], Verdict | None]) -> Verdict | None:
@@ -152,12 +152,12 @@ def _json_object(text: str) -> dict[str, Any] | None:
 
 def _from_json(row: dict[str, Any], parse: Callable[[str], Verdict | None]) -> Verdict | None:
     values = [value for key, value in row.items() if _JSON_KEY.fullmatch(key.strip())]
-    found = {
+    readings = {
         parse(unicodedata.normalize("NFKC", str(value)).replace("[[", "").replace("]]", ""))
         for value in values
         if not isinstance(value, bool)
     }
-    return found.pop() if len(found) == 1 else None
+    return readings.pop() if len(readings) == 1 else None
 
 
 def _parse_choice(words: str) -> Choice | None:
