@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.model_toys import line, write_model
-from zhllama.commands.shared import read_recipe
+from zhllama.commands.recipes import read_recipe
 from zhllama.errors import OptionError
 from zhllama.training.hardware import Hardware, named_hardware
 from zhllama.training.options import ChatTuningOptions, Lora, PretrainingOptions

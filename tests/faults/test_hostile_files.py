@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.model_toys import base_vocabulary, write_model
-from zhllama.commands.shared import read_recipe
+from zhllama.commands.recipes import read_recipe
 from zhllama.corpus.sources import read_source
 from zhllama.errors import ZhllamaError
 from zhllama.io.yaml import read_yaml

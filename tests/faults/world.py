@@ -82,6 +82,16 @@ COMMANDS = {
 
 def make(folder: Path) -> Path:
     """What the command lines above read."""
+    make_inputs(folder)
+    for name, out in (("pretrain", "trained"), ("gen-zh", "generated")):
+        told = line(folder, *COMMANDS[name].line(folder / out))
+        assert told.code == 0, told.err
+    assert len(base_vocabulary().pieces) == 600
+    return folder
+
+
+def make_inputs(folder: Path) -> None:
+    """What the command lines above read, without the runs."""
     write_model(folder / "base")
     write_tokenizer(larger_vocabulary(), folder / "bigger")
     story = shipped("corpora", "sample", "zh_story.txt").read_text(encoding="utf-8")
@@ -102,11 +112,6 @@ def make(folder: Path) -> Path:
         ]
         (folder / f"{name}.jsonl").write_text("".join(map(json_line, answers)), encoding="utf-8")
     (folder / "server.yaml").write_text(f"base_url: [{serve()}]\nmodel: fake\n", encoding="utf-8")
-    for name, out in (("pretrain", "trained"), ("gen-zh", "generated")):
-        told = line(folder, *COMMANDS[name].line(folder / out))
-        assert told.code == 0, told.err
-    assert len(base_vocabulary().pieces) == 600
-    return folder
 
 
 def serve(**manner: object) -> str:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.declare import command
 from zhllama.commands.llm_requests import ask_all, warn_of_budget
-from zhllama.commands.shared import AsJson, Config, Force, Out, Resume, print_json, progress, say, warn
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    LineOptions,
+    Out,
+    Resume,
+    print_json,
+    progress,
+    say,
+    warn,
+)
 from zhllama.errors import OptionError
 from zhllama.evaluation.options import AnswerOptions
 from zhllama.io.files import json_lines
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
 @command
 def answer(
     options: AnswerOptions,
+    reading: LineOptions,
     server: ServerOptions,
     out: Out,
     config: Config = None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.declare import command
 from zhllama.commands.pair_training import PairRun, train_pairs
-from zhllama.commands.shared import AsJson, Config, Force, MaybeOut, Resume, check_torch
+from zhllama.commands.shared import AsJson, Config, Force, LineOptions, MaybeOut, Resume, check_torch
 from zhllama.commands.training_screen import check_model, with_all_layers
 from zhllama.run import Run
 from zhllama.training.data_options import PairData
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def dpo(
     data: PairData,
     options: DpoOptions,
+    reading: LineOptions,
     plan: PlanOptions,
     out: MaybeOut = None,
     resume: Resume = False,

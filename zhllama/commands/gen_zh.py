@@ -10,7 +10,7 @@ import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.llm_requests import ask_all, warn_of_budget
-from zhllama.commands.shared import AsJson, Config, Force, Out, Resume, print_json, say, warn
+from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, Resume, print_json, say, warn
 from zhllama.generation.options import GenerationFilters, GenerationOptions
 from zhllama.io.files import JsonLines
 from zhllama.llm.options import ModelServerOptions
@@ -22,6 +22,7 @@ from zhllama.run import Run
 def gen_zh(
     options: GenerationOptions,
     filters: GenerationFilters,
+    reading: LineOptions,
     server: ModelServerOptions,
     out: Out,
     config: Config = None,

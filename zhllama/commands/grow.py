@@ -4,7 +4,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, print_json, progress, say
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    TextOptions,
+    check_torch,
+    print_json,
+    progress,
+    say,
+)
 from zhllama.model.options import GrowOptions
 from zhllama.options import recorded
 from zhllama.run import Run
@@ -13,6 +23,7 @@ from zhllama.run import Run
 @command
 def grow(
     options: GrowOptions,
+    reading: TextOptions,
     out: Out,
     force: Force = False,
     as_json: AsJson = False,
@@ -26,7 +37,7 @@ def grow(
     from zhllama.model.row_init_distilled import Distillation
 
     files = find_files(options.text)
-    texts = list(read_documents(files))
+    texts = list(read_documents(files, reading.field))
     folder = local_folder(options.model)
     inputs = [
         *model_files(folder),
@@ -35,7 +46,7 @@ def grow(
         *files,
     ]
     with (
-        Run(out, "grow", recorded(options), inputs, force, seed=options.seed) as run,
+        Run(out, "grow", recorded(options, reading), inputs, force, seed=options.seed) as run,
         progress("grow", options.steps if options.init == "distill" else 1) as bar,
     ):
         grown = grow_model(

@@ -11,7 +11,18 @@ from rich.table import Column, Table
 
 from zhllama.commands.declare import command
 from zhllama.commands.llm_requests import ask_all, warn_of_budget
-from zhllama.commands.shared import AsJson, Config, Force, Out, Resume, print_json, progress, say, screen
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    LineOptions,
+    Out,
+    Resume,
+    print_json,
+    progress,
+    say,
+    screen,
+)
 from zhllama.errors import OptionError
 from zhllama.evaluation.options import JudgeOptions
 from zhllama.io.files import json_lines, to_json
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
 @command
 def judge(
     options: JudgeOptions,
+    reading: LineOptions,
     server: ModelServerOptions,
     out: Out,
     config: Config = None,

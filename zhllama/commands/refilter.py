@@ -8,7 +8,7 @@ import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.gen_zh import show_result
-from zhllama.commands.shared import AsJson, Config, Force, Out, progress
+from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, progress
 from zhllama.errors import InputError
 from zhllama.generation.options import RefilterOptions
 from zhllama.io.files import JsonLines
@@ -22,6 +22,7 @@ def refilter(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="Folder of a gen-zh run, finished or not.")],
     options: RefilterOptions,
+    reading: LineOptions,
     out: Out,
     config: Config = None,
     force: Force = False,

@@ -2,7 +2,7 @@
 
 from zhllama.commands.declare import command
 from zhllama.commands.pair_training import PairRun, train_pairs
-from zhllama.commands.shared import AsJson, Config, Force, MaybeOut, Resume, check_torch
+from zhllama.commands.shared import AsJson, Config, Force, LineOptions, MaybeOut, Resume, check_torch
 from zhllama.commands.training_screen import check_model, with_all_layers
 from zhllama.training.data_options import PairData
 from zhllama.training.options import PlanOptions, RewardOptions
@@ -12,6 +12,7 @@ from zhllama.training.options import PlanOptions, RewardOptions
 def reward(
     data: PairData,
     options: RewardOptions,
+    reading: LineOptions,
     plan: PlanOptions,
     out: MaybeOut = None,
     resume: Resume = False,

@@ -1,4 +1,4 @@
-"""What every command shares: common options, recipe files, the screen and the progress bar."""
+"""What every command shares: common options, the screen and the progress bar."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from zhllama.commands.recipes import use_recipe
 from zhllama.commands.terminal import SafeConsole, json_text, shown
-from zhllama.errors import InputError, MissingPackage, OptionError
+from zhllama.errors import MissingPackage
 from zhllama.io.files import LONGEST_LINE
-from zhllama.options import FORMER, check_bounds, option
+from zhllama.options import check_bounds, option
 
 screen = SafeConsole()
 notes = SafeConsole(stderr=True)
@@ -50,49 +51,6 @@ def check_torch(command: str) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """The options in a YAML file, or in a shipped recipe (zhllama/recipes) by its name."""
-    shipped = Path(__file__).parent.parent / "recipes"
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        path = shipped / f"{name}.yaml"
-        if Path(name).name != name or not path.is_file():
-            known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml"))) or "none yet"
-            raise InputError(name, "is neither a .yaml file nor a shipped recipe", f"Shipped are: {known}")
-    from zhllama.io.yaml import read_yaml
-
-    return read_yaml(path, "a mapping of options")
-
-
-def key_of_flag(flag: str) -> str:
-    """A flag as recipes spell it."""
-    return flag.lstrip("-").replace("-", "_")
-
-
-def _use_recipe(context: typer.Context, value: str | None) -> str | None:
-    """Make a recipe's values the defaults of this command; flags override them."""
-    if value is None or context.resilient_parsing:
-        return value
-    recipe = {str(key).replace("-", "_"): v for key, v in read_recipe(value).items() if key != "command"}
-    known = {p.name: p for p in context.command.params if p.name and not p.name.startswith(FORMER)}
-    for param in context.command.params:
-        if param.name and param.name.startswith(FORMER) and (former := key_of_flag(param.opts[0])) in recipe:
-            new = param.name.removeprefix(FORMER).rpartition("_")[0]
-            raise OptionError(value, f"the option {former!r} is now {new!r}", f"Write {new}")
-    unknown = sorted(recipe.keys() - known.keys())
-    if unknown:
-        raise OptionError(
-            value,
-            f"unknown option {unknown[0]!r} for {context.info_name}",
-            f"Known are: {', '.join(sorted(known))}",
-        )
-    for name, setting in recipe.items():
-        if isinstance(setting, list) != bool(known[name].multiple or known[name].nargs == -1):
-            recipe[name] = setting if isinstance(setting, list) else [setting]
-    context.default_map = {**(context.default_map or {}), **recipe}
-    return value
-
-
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder for the results, with their manifest.", show_default=False)
 ]
@@ -105,7 +63,9 @@ MaybeOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of th
 class LineOptions:
     """The longest line that readers of text and JSON accept, for the whole process."""
 
-    max_line_bytes: int = option(LONGEST_LINE, "A longer line of text or JSON is refused.", minimum=1)
+    max_line_bytes: int = option(
+        LONGEST_LINE, "A longer line of text or JSON is refused.", minimum=1, recorded=False
+    )
 
     def __post_init__(self) -> None:
         from zhllama.io.text import limit_lines
@@ -128,7 +88,7 @@ Config = Annotated[
         "--config",
         help="YAML file with the same keys as the flags, or a shipped recipe. A flag wins.",
         is_eager=True,
-        callback=_use_recipe,
+        callback=use_recipe,
         show_default=False,
     ),
 ]

@@ -128,7 +128,9 @@ class LazyGroup(TyperGroup):
             return super().make_context(*arguments, **settings)
 
     def invoke(self, ctx: Any) -> Any:
-        with _escaped_messages():
+        from zhllama.commands.recipes import errors_that_name_the_recipe  # not needed for --help
+
+        with _escaped_messages(), errors_that_name_the_recipe(ctx):
             return super().invoke(ctx)
 
 
