@@ -51,6 +51,12 @@ def merge_vocab(
     run.check()
     if vocabulary.settings is not None and vocabulary.settings.reread is not None:
         warn(f"{source.parent}: {vocabulary.settings.reread}")
+    why_no_json = vocabulary.why_no_fast_tokenizer()
+    if why_no_json is not None:
+        note(
+            f"There will be no tokenizer.json: none can be exact for this base, because {why_no_json}. AutoTokenizer "
+            "will call SentencePiece."
+        )
     files = find_files(options.text)
     sample = None
     if files:

@@ -7,8 +7,6 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from zhllama.characters import LEVELS, charset, chinese
 from zhllama.vocab.carried_over import CarriedOver
 from zhllama.vocab.fuzz import fuzzed
@@ -65,6 +63,7 @@ class Audit:
     base_dead: tuple[str, ...]
     tied: int  # pieces that share their score with another
     why_no_fast_tokenizer: str | None
+    base_why_no_fast_tokenizer: str | None  # then no extension of the base has an exact tokenizer.json
     drift: LineTally
     parity: LineTally
     fuzz: LineTally
@@ -107,7 +106,7 @@ def audit(
     base: V,
     texts: Mapping[str, Iterable[str]],
     recipe: Recipe | None = None,
-    fast_tokenizer: Tokenizer | None = None,
+    fast_tokenizer: Any = None,
     fuzz: int = 20_000,
     seed: int = 0,
     advance: Callable[[int], None] = lambda lines: None,
@@ -115,7 +114,7 @@ def audit(
 ) -> Audit:
     """Audit `vocabulary` against `base` on lines of text by label, and on `fuzz` strings made from its own pieces.
 
-    `fast_tokenizer` is what transformers loads from the vocabulary's folder; `advance` receives the number of lines
+    `fast_tokenizer` is what transformers loads from the vocabulary's folder, a `tokenizers.Tokenizer` or called as one; `advance` receives the number of lines
     compared. `base_ids` are the base's ids that pruning left, in their new order; None means that all of them remain.
     """
     remaining = sorted(base.entries) if base_ids is None else list(base_ids)
@@ -150,6 +149,7 @@ def audit(
         base_dead=tuple(map(base.display, base.dead(sorted(base.entries)))),
         tied=vocabulary.tied,
         why_no_fast_tokenizer=vocabulary.why_no_fast_tokenizer(),
+        base_why_no_fast_tokenizer=base.why_no_fast_tokenizer(),
         drift=compare.drift,
         parity=compare.parity,
         fuzz=compare.fuzz,
@@ -187,7 +187,7 @@ def _pieces(vocabulary: Vocabulary, text: str) -> list[str]:
 class _Comparison:
     vocabulary: Vocabulary
     base: Vocabulary
-    fast_tokenizer: Tokenizer | None
+    fast_tokenizer: Any
     new_id: Mapping[int, int]  # the new id of each remaining id of the base
     expansion: Mapping[int, tuple[int, ...]] | None  # each id as ids of the base, numbered as after pruning
     drift: LineTally = field(default_factory=LineTally)

@@ -9,16 +9,20 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, processors
 from tokenizers.models import BPE
 
 from zhllama.io.files import to_json
 from zhllama.vocab.folder_settings import AddedToken as FolderToken
+from zhllama.vocab.text_steps import matched_as_words, matched_pieces, set_text_steps, why_no_steps
 from zhllama.vocab.tokenizer_config import CONFIG
 from zhllama.vocab.vocabulary import SPACE, Pair
 
 if TYPE_CHECKING:
     from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+
+
+SENTENCEPIECE = "SentencePieceBackend"  # the class of transformers 5 that calls SentencePiece itself
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,18 @@ def why_no_fast_tokenizer(model: "SentencePieceVocabulary") -> str | None:
     """Why no tokenizer.json can give the ids of this model, or None where one can."""
     if model.algorithm != "bpe":
         return f"it is a {model.algorithm} model"
+    unused = {p.text for p in model.pieces if p.kind == "unused"}
+    joinable = {*unused, *(p.text for p in model.pieces if p.kind == "normal")}
+    if any(
+        text[:cut] in joinable and text[cut:] in joinable for text in unused for cut in range(1, len(text))
+    ):
+        return "it contains unused pieces, which SentencePiece merges and takes apart again"
     tied = tied_pieces(model)
     if tied:
         return f"{tied:,} pieces share their score with another, and SentencePiece then merges from left to right"
-    if model.normalizer.name != "identity" or model.normalizer.remove_extra_whitespaces:
-        return "it changes the text before tokenizing it"
-    added = (
-        {token.content for token in model.settings.tokens.values()} if model.settings is not None else set()
-    )
-    if any(p.kind == "user" and p.text not in added for p in model.pieces):
-        return "it contains user-defined pieces"
-    if not any(p.kind == "byte" for p in model.pieces):
-        return "it has no byte fallback"
+    steps = why_no_steps(model)
+    if steps is not None:
+        return steps
     lacking = sorted({c for p in model.pieces if p.kind == "normal" for c in p.text} - model.ids.keys())
     if lacking:
         return f"it lacks single pieces for {len(lacking)} characters of its longer ones ({''.join(lacking[:5])})"
@@ -82,14 +86,11 @@ def fast_tokenizer(model: "SentencePieceVocabulary", specials: Specials) -> Toke
         merges=model.merges,
         unk_token=_first_of_kind(model, "unknown"),
         fuse_unk=True,
-        byte_fallback=True,
+        byte_fallback=bool(model.byte_ids),
+        ignore_merges=matched_as_words(model),
     )
     tokenizer = Tokenizer(bpe)
-    _set_prefix(tokenizer, model)
-    strip = [decoders.Strip(" ", 1, 0)] if model.normalizer.add_dummy_prefix else []
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
-    )
+    set_text_steps(tokenizer, model)
     for token in _added_tokens(model):
         flags = {key: value for key, value in token.entry().items() if key != "content"}
         add = tokenizer.add_special_tokens if token.special else tokenizer.add_tokens
@@ -108,32 +109,16 @@ def fast_tokenizer(model: "SentencePieceVocabulary", specials: Specials) -> Toke
     return tokenizer
 
 
-def _set_prefix(tokenizer: Tokenizer, model: "SentencePieceVocabulary") -> None:
-    """Replace spaces by ▁, put ▁ before a text, and after a special token what the folder's tokenizer puts there.
-
-    A normalizer sees each text between special tokens as a text of its own. `Metaspace` knows the place in the whole text, but
-    puts no ▁ where there is one already. So the first one, in which ▁ is an ordinary character, puts a space before the text.
-    """
-    inside = model.settings.inside if model.settings is not None else "prepend"
-    replace = normalizers.Replace(" ", SPACE)
-    if not model.normalizer.add_dummy_prefix:
-        tokenizer.normalizer = normalizers.Sequence([replace])
-    elif inside == "prepend":
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replace])
-    else:
-        tokenizer.normalizer = replace
-        first = pre_tokenizers.Metaspace(" ", prepend_scheme="first", split=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [first, pre_tokenizers.Metaspace(SPACE, prepend_scheme=inside, split=False)]
-        )
-
-
 def _added_tokens(model: "SentencePieceVocabulary") -> list[FolderToken]:
     """The tokens that are matched before text is tokenized, by id: those of the folder, else the .model's own."""
     if model.settings is not None:
         tokens = [token for token in model.settings.tokens.values() if token.content in model.ids]
-        return sorted(tokens, key=lambda token: model.ids[token.content])
-    return [FolderToken(p.text) for p in model.pieces if p.kind in ("unknown", "control")]
+    else:
+        tokens = [FolderToken(p.text) for p in model.pieces if p.kind in ("unknown", "control")]
+    if not matched_as_words(model):
+        # Matched after spaces became ▁, the longest first, as SentencePiece does.
+        tokens += [FolderToken(text, special=False, normalized=True) for text in matched_pieces(model)]
+    return sorted(tokens, key=lambda token: model.ids[token.content])
 
 
 def transformers_files(
@@ -149,7 +134,7 @@ def transformers_files(
     exact = why_no_fast_tokenizer(model) is None
     if exact:
         files["tokenizer.json"] = (fast_tokenizer(model, specials).to_str(pretty=False) + "\n").encode()
-    class_name = "PreTrainedTokenizerFast" if exact else "SentencePieceBackend"
+    class_name = "PreTrainedTokenizerFast" if exact else SENTENCEPIECE
     if model.settings is not None:
         files |= model.settings.written(model.ids.__getitem__, class_name, specials.pad)
         if not exact:
@@ -178,6 +163,7 @@ def _name_the_ends(files: dict[str, bytes], model: "SentencePieceVocabulary") ->
     """Say in the config which special tokens SentencePieceBackend puts around a text."""
     assert model.settings is not None
     config = json.loads(files[CONFIG])
+    config["legacy"] = True  # without it this class puts no ▁ before a text
     ids = list(model.settings.tokenizer("a").input_ids)
     begin = bool(ids) and ids[0] == model.settings.tokenizer.bos_token_id
     end = bool(ids) and ids[-1] == model.settings.tokenizer.eos_token_id

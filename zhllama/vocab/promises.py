@@ -57,7 +57,9 @@ def _base_ids(audit: "Audit") -> Promise:
 def _special_and_added_tokens(audit: "Audit", carried: "CarriedOver") -> Promise:
     """Every recipe carries them over; that text with them is tokenized as before is promised where plain text is."""
     kept = not carried.differences and (
-        carried.texts_differ == 0 or audit.recipe not in ("safe", "continued")
+        carried.texts_differ == 0
+        or audit.recipe not in ("safe", "continued")
+        or audit.base_why_no_fast_tokenizer is not None  # SentencePieceBackend puts ▁ after each special token
     )
     compared = (
         f"{carried.tokens:,} tokens with their flags, {carried.settings:,} settings and {carried.conversations:,} "
@@ -77,6 +79,9 @@ def _same_in_transformers(audit: "Audit") -> Promise:
         detail = f"in {differ:,} of {texts:,} texts AutoTokenizer gives different ids"
         return Promise("same in transformers", kept, detail)
     name, reason = "exact fast tokenizer", audit.why_no_fast_tokenizer
+    if reason is not None and audit.base_why_no_fast_tokenizer is not None:
+        detail = f"{differ:,} of {texts:,} texts differ between SentencePiece and AutoTokenizer; no tokenizer.json: {reason}"
+        return Promise("same in transformers", kept, detail)
     if reason is not None:
         return Promise(name, False, reason)
     if not audit.compared:

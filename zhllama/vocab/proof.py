@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-
-from tokenizers import Tokenizer
+from typing import Any
 
 from zhllama.errors import BrokenPromise, InputError
+from zhllama.io.json import read_object
 from zhllama.vocab.any_tokenizer import JsonTokenizer
 from zhllama.vocab.audit import Audit, audit
 from zhllama.vocab.carried_over import SampledLines, compare_folders
+from zhllama.vocab.fast_tokenizer import SENTENCEPIECE
 from zhllama.vocab.folder import base_ids_of, recipe_of
 from zhllama.vocab.read import read_vocabulary
 from zhllama.vocab.reload import auto_tokenizer
@@ -82,17 +83,12 @@ def audit_file(
     return replace(result, carried=compare_folders(folder, base, new_id, sampled.lines))
 
 
-def _fast_tokenizer(file: Path, source: Path | None) -> Tokenizer | None:
-    """The fast tokenizer that transformers loads from the file's folder.
+def _fast_tokenizer(file: Path, source: Path | None) -> Any:
+    """The tokenizer that transformers loads from the file's folder, called as `tokenizers` is.
 
-    Without tokenizer_config.json it is tokenizer.json alone, or None where that is `file` itself.
+    Without tokenizer_config.json it is tokenizer.json alone, or None where that is `file` itself or does not exist.
     """
-    path = file.with_name("tokenizer.json")
-    if not path.is_file():
-        return None
-    if (file.parent / CONFIG).is_file():
+    path, config = file.with_name("tokenizer.json"), file.with_name(CONFIG)
+    if config.is_file() and (path.is_file() or read_object(config).get("tokenizer_class") == SENTENCEPIECE):
         return auto_tokenizer(file.parent, source)
-    if path == file:
-        return None
-    tokenizer: Tokenizer = JsonTokenizer(path).inner
-    return tokenizer
+    return JsonTokenizer(path).inner if path.is_file() and path != file else None

@@ -151,6 +151,11 @@ class SentencePieceVocabulary:
         """The NormalizerSpec: name, precompiled map, and what happens to spaces."""
         return self._message.normalizer_spec
 
+    @property
+    def trainer(self) -> Any:
+        """The TrainerSpec, which also says on which side of a word its space is."""
+        return self._message.trainer_spec
+
     @cached_property
     def processor(self) -> SentencePieceProcessor:
         """SentencePiece itself on this model."""
