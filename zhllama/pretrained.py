@@ -67,7 +67,7 @@ def config_of(settings: Mapping[str, Any], where: object) -> Any:
 
 
 def open_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder as transformers loads it.
+    """The tokenizer of a folder as transformers loads it, except that SentencePieceBackend decodes bytes as text.
 
     Errors: InputError for one that needs its own code, and any error of transformers.
     """
@@ -76,7 +76,7 @@ def open_tokenizer(folder: Path) -> Any:
     _never_ask()
     require_regular_files(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except ValueError as error:
         path = folder / TOKENIZER_CONFIG
         if not _settings(path).get("auto_map") or "trust_remote_code" not in str(error):
@@ -85,6 +85,11 @@ def open_tokenizer(folder: Path) -> Any:
         raise InputError(
             path, reason, "Use a tokenizer.json and a tokenizer_class of transformers"
         ) from error
+    if type(tokenizer).__name__ != "SentencePieceBackend":
+        return tokenizer
+    from zhllama.sentencepiece_backend import with_exact_decoder
+
+    return with_exact_decoder(tokenizer)
 
 
 def open_causal(folder: Path, config: Any, **loading: Any) -> Any:

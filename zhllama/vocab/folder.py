@@ -85,7 +85,11 @@ def _readme(audit: Audit) -> str:
             f"There is no `tokenizer.json`, and none can be exact: {audit.why_no_fast_tokenizer}.\n"
             "`AutoTokenizer.from_pretrained` uses SentencePiece itself (class SentencePieceBackend, transformers 5), as\n"
             "`zhllama.load_any_tokenizer` does. A `tokenizer.json` that another tool makes of this folder will tokenize text\n"
-            "differently. Copy this folder rather than saving it again: `save_pretrained` (transformers 5.23) keeps the ids of\n"
+            "differently.\n\n"
+            "zhllama's commands decode exactly. A bare `AutoTokenizer` (transformers 5.23) encodes exactly, but its `decode` shows a\n"
+            "character without a piece as its bytes, a line feed as `<0x0A>`, and strips the text. Decode with SentencePiece:\n"
+            "`tokenizer.sp_model.decode([id for id in ids if id not in tokenizer.all_special_ids])`.\n\n"
+            "Copy this folder rather than saving it again: `save_pretrained` (transformers 5.23) keeps the ids of\n"
             'the text but drops `"special_tokens_pattern": "bos"`, and with it the BOS that the tokenizer puts first.\n'
         )
     base = f"{audit.base_size:,} of the base at their old ids"

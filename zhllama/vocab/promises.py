@@ -59,7 +59,8 @@ def _special_and_added_tokens(audit: "Audit", carried: "CarriedOver") -> Promise
     kept = not carried.differences and (
         carried.texts_differ == 0
         or audit.recipe not in ("safe", "continued")
-        or audit.base_why_no_fast_tokenizer is not None  # SentencePieceBackend puts ▁ after each special token
+        or audit.base_why_no_fast_tokenizer
+        is not None  # SentencePieceBackend puts ▁ after each special token
     )
     compared = (
         f"{carried.tokens:,} tokens with their flags, {carried.settings:,} settings and {carried.conversations:,} "
