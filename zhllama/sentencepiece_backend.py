@@ -8,7 +8,7 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend a
 SPACE = "▁"
 
 
-class SentencePieceBackend(Original):  # type: ignore[misc]
+class SentencePieceBackend(Original):
     """SentencePiece's ids and SentencePiece's text: transformers' own class decodes a line feed as <0x0A> and strips the text.
 
     It has the original's name, because `save_pretrained` writes the name of the class into tokenizer_config.json.

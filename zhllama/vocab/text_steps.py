@@ -49,7 +49,8 @@ def matched_as_words(model: "SentencePieceVocabulary") -> bool:
 def set_text_steps(tokenizer: Tokenizer, model: "SentencePieceVocabulary") -> None:
     """Set the normalizer, pre-tokenizer and decoder of a tokenizer whose model has the merges."""
     spec, space, inside = model.normalizer, normalizers.Replace(" ", SPACE), _inside(model)
-    suffix, steps = model.trainer.treat_whitespace_as_suffix, []
+    suffix = model.trainer.treat_whitespace_as_suffix
+    steps: list[Any] = []
     words: list[Any] = _word_splits(model) if matched_as_words(model) else []
     if spec.remove_extra_whitespaces:
         steps = [normalizers.Replace(Regex(r"\A +"), ""), normalizers.Replace(Regex(" +"), " ")]
