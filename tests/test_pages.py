@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.page_toys import pages
+from tests.seed_checks import spaced
 from tests.test_report_page import CONTRASTS, browser
 from zhllama.efficiency.advise import Verdict
 from zhllama.generation.filters import REASONS
@@ -118,10 +119,12 @@ def test_the_catalogue_is_complete() -> None:
 
 
 def test_chinese_terms() -> None:
-    """The glossary's terms; former ones do not come back."""
+    """The glossary's terms and no space beside Han; former terms do not come back."""
     former = "残字|词片|切得最整|落选|最近者|读不出|文种|续训|见到|处理器"
     for key, texts in page_texts().items():
         assert not re.search(former, texts["zh-Hans"]), key
+        filled = re.sub(r"\{\w+\}", "0", texts["zh-Hans"])
+        assert spaced(filled) == [], f"{key}: a space between Han and figures or Latin"
         assert re.search("[\u4e00-\u9fff]", texts["zh-Hans"]) or key.endswith(
             (".separator", ".colon", "column.id")
         ), key

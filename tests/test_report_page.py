@@ -167,7 +167,7 @@ def test_added_pieces_are_searched_and_sorted(browser: Any, file: Path) -> None:
     counts = [int(text.split("\t")[-1].replace(",", "")) for text in rows.all_inner_texts()]
     assert counts == sorted(counts, reverse=True) and counts[0] > 0
     opened.page.fill("#piece-search", "没有这样的词片")
-    assert opened.page.locator("#pieces [role=status]").inner_text() == "0 个"
+    assert opened.page.locator("#pieces [role=status]").inner_text() == "0个"
     assert opened.complaints() == []
 
 

@@ -27,13 +27,13 @@ CHINESE = {
     "system": "系统提示词",
     "system_hint": "希望模型扮演什么角色，例如：一位耐心的语文老师",
     "settings": "设置",
-    "temperature": "温度（0 表示每次取概率最高的词元）",
+    "temperature": "温度（0表示每次取概率最高的词元）",
     "top_p": "Top-p",
     "max_tokens": "回答的最大词元数",
     "message": "说点什么吧",
     "new_chat": "新对话",
 }
-FORGOTTEN = "对话太长，最早的 {n} 轮模型已看不到。 The conversation is long: the model no longer sees the first {n} exchanges."
+FORGOTTEN = "对话太长，最早的{n}轮模型已看不到。 The conversation is long: the model no longer sees the first {n} exchanges."
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _READ = r"/|/theme\.css|/favicon\.ico|/(?:assets|static)/.+|/gradio_api/(?:queue/data|heartbeat/\w+)"
 NEEDED = {"GET": _READ, "HEAD": _READ, "POST": r"/gradio_api/(?:queue/join|run/predict|cancel)"}
