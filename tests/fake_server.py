@@ -60,6 +60,13 @@ class Manner:
     key: str = ""  # asked for
     text: str | None = None  # of every reply, instead
     finish: str = "stop"
+    bodies: list[str] = field(default_factory=list)  # raw bodies of the first replies, bytes as Latin-1
+    forever: bool = False  # the last of `bodies` is sent to all that follow
+    usage: Any = "counted"  # reported instead
+    refused: dict[str, str] = field(
+        default_factory=dict
+    )  # parameter -> message of the 400 that a request with it gets
+    streams: bool = False  # refuses requests without `stream`
     batch: str = "completed"  # how a batch ends
     hold: float = 0.0  # seconds between a batch's creation and word of it
     lost: bool = False  # word of a batch's creation never comes: the connection is cut
@@ -111,6 +118,27 @@ class Server:
             )
         if manner.status:
             return await self.send(writer, manner.status, {"error": manner.error})
+        for name, message in manner.refused.items():
+            if name in request:
+                self.stats[f"400 {name}"] += 1
+                return await self.send(
+                    writer, 400, {"error": {"message": message, "type": "invalid_request_error"}}
+                )
+        if manner.streams and not request.get("stream"):
+            self.stats["400 stream"] += 1
+            return await self.send(
+                writer,
+                400,
+                {
+                    "error": {
+                        "message": "This model only supports stream mode, please enable the stream parameter."
+                    }
+                },
+            )
+        if manner.bodies and (self.stats["bodies"] < len(manner.bodies) or manner.forever):
+            body = manner.bodies[min(self.stats["bodies"], len(manner.bodies) - 1)]
+            self.stats["bodies"] += 1
+            return await self.send(writer, 200, body.encode("latin-1"))
         trouble = chance.random()
         if first and trouble < manner.busy:
             self.stats["429"] += 1
@@ -137,11 +165,27 @@ class Server:
             {"text": text} if "prompt" in request else {"message": {"role": "assistant", "content": text}}
         )
         usage = {"prompt_tokens": len(prompt), "completion_tokens": len(text)}
+        usage = usage if manner.usage == "counted" else manner.usage
+        if request.get("stream"):
+            return await self.send(writer, 200, self.events(request, text, finish, usage))
         return await self.send(
             writer,
             200,
             {"model": request["model"], "choices": [{**choice, "finish_reason": finish}], "usage": usage},
         )
+
+    def events(self, request: dict[str, Any], text: str, finish: str, usage: Any) -> bytes:
+        """The reply as server-sent events, three characters in each."""
+        parts = [text[at : at + 3] for at in range(0, len(text), 3)]
+        chunks: list[dict[str, Any]] = [
+            {"model": request["model"], "choices": [{"index": 0, "delta": {"content": part}}]}
+            for part in parts
+        ]
+        chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+        if request.get("stream_options"):
+            chunks.append({"choices": [], "usage": usage})
+        lines = [f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n" for chunk in chunks]
+        return ": keep-alive\n\n".join(["", *lines]).encode() + b"data: [DONE]\n\n"
 
     async def batch(self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter) -> bool:
         """A Batch API whose batches are done when they are looked at for the second time."""

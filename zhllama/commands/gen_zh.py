@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from zhllama.commands.declare import command
-from zhllama.commands.llm_requests import ask_all, warn_of_budget
+from zhllama.commands.llm_requests import ask_all, estimated_note, warn_of_budget
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, Resume, print_json, say, warn
 from zhllama.generation.options import GenerationFilters, GenerationOptions
 from zhllama.io.files import JsonLines
@@ -81,6 +81,7 @@ def show_result(out: Path, result: Mapping[str, Any], as_json: bool) -> None:
         return
     cost = "" if result["cost"] is None else f", cost {result['cost']:.4f}"
     tokens = f"{result['prompt_tokens']:,} + {result['completion_tokens']:,} tokens"
+    tokens += estimated_note(result["estimated_replies"])
     say(
         f"{out}: accepted {result['kept']:,} of {result['wanted']:,} requested tasks, rejected {result['rejected']:,}"
     )

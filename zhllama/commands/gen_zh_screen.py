@@ -39,6 +39,7 @@ def picture(method: GenerationMethod, rounds: Rounds, client: Client | None, sec
     rate = rounds.new_replies / seconds if seconds else 0.0
     # Replies of an earlier start took no time in this one, so the rate counts new replies only.
     left = (wanted - accepted) / (accepted / spending.replies * rate) if accepted and rate else None
+    about = "~" if spending.estimated else ""  # the server reports no token counts, or false ones
     facts = Table.grid(padding=(0, 3))
     facts.add_row(
         f"accepted {accepted:,} / {wanted:,}",
@@ -47,8 +48,8 @@ def picture(method: GenerationMethod, rounds: Rounds, client: Client | None, sec
         "ETA —" if left is None else f"ETA {int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}",
     )
     facts.add_row(
-        f"tokens {spending.tokens:,}",
-        "cost —" if spending.cost is None else f"cost {spending.cost:.4f}",
+        f"tokens {about}{spending.tokens:,}",
+        "cost —" if spending.cost is None else f"cost {about}{spending.cost:.4f}",
         f"in flight {client.in_flight} / {client.limit}" if client else "batch",
         f"429s {client.rate_limited}  retries {client.retries}" if client else "",
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Column, Table
 
 from zhllama.commands.declare import command
-from zhllama.commands.llm_requests import ask_all, warn_of_budget
+from zhllama.commands.llm_requests import ask_all, estimated_note, warn_of_budget
 from zhllama.commands.shared import (
     AsJson,
     Config,
@@ -207,6 +207,7 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
     if spent:
         cost = "" if spent["cost"] is None else f", cost {spent['cost']:.4f}"
         tokens = f"{spent['prompt_tokens']:,} + {spent['completion_tokens']:,} tokens"
+        tokens += estimated_note(spent["estimated_replies"])
         say(f"{spent['replies']:,} replies, {tokens}{cost}")
     say(str(out / "report.html"))
 

@@ -47,7 +47,7 @@ def ask_all(
                 rounds = Rounds(requests, journal, batches, spending)
                 with screen(rounds, None):
                     return await rounds.run(), figures
-        async with Client(connection, Random(seed)) as client:
+        async with Client(connection, Random(seed), warn=warn) as client:
             rounds = Rounds(requests, journal, client, spending)
             with screen(rounds, client):
                 finished = await rounds.run()
@@ -56,7 +56,7 @@ def ask_all(
     try:
         return asyncio.run(work())
     except BaseException as error:
-        if not len(journal) and not (run.out / BATCHES).exists():
+        if not journal.has_completions() and not (run.out / BATCHES).exists():
             # Nothing was paid for: the folder is removed, and the same command can be given again.
             run.resume = None
             if isinstance(error, ServerError):
@@ -67,3 +67,8 @@ def ask_all(
 def warn_of_budget() -> None:
     """Report that the budget ended a run early."""
     warn("stopped by its budget. Continue with --resume and a larger budget.")
+
+
+def estimated_note(replies: int) -> str:
+    """What follows a count of tokens if those of some replies are estimated."""
+    return f" (estimated from characters for {replies:,} replies)" if replies else ""

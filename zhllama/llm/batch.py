@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,16 +12,18 @@ from typing import Any, Self
 from zhllama.errors import OutputError
 from zhllama.io.files import read_utf8, write_whole
 from zhllama.io.json import as_object, parse_json
-from zhllama.llm.completions_api import read_reply, request_body
+from zhllama.llm.completions_api import request_body
 from zhllama.llm.connection import Connection, ServerError, redact_key
+from zhllama.llm.read_reply import ErrorReply, UnreadableReply, read_reply
 from zhllama.llm.requests import Key, Reply, Request
+from zhllama.llm.server_errors import ErrorMessage, find_error
 
 FINAL_STATUSES = ("completed", "failed", "expired", "cancelled")
 GATHER = 0.2  # seconds without a new request after which the waiting requests are sent as one batch
 POLL = 30.0  # seconds
 BATCHES = "batches.jsonl"
 
-_Waiting = dict[Key, tuple[Request, asyncio.Future[Reply]]]
+_Waiting = dict[Key, tuple[Request, asyncio.Future[Reply], Callable[[bytes], None]]]
 
 
 class BatchClient:
@@ -51,13 +54,19 @@ class BatchClient:
         self._entries = _read_log(log)
 
     async def ask(
-        self, request: Request, is_allowed: Callable[[], Awaitable[bool]] | None = None
+        self,
+        request: Request,
+        is_allowed: Callable[[], Awaitable[bool]] | None = None,
+        store: Callable[[bytes], None] = lambda body: None,
     ) -> Reply | None:
-        """The reply to one request, once its batch has ended; None if `is_allowed` forbids the request."""
+        """The reply to one request, once its batch has ended; None if `is_allowed` forbids the request.
+
+        `store` gets the response body before anything of it is judged.
+        """
         if is_allowed is not None and not await is_allowed():
             return None
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[request.key] = request, future
+        self._waiting[request.key] = request, future, store
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_waiting())
         return await future
@@ -91,14 +100,14 @@ class BatchClient:
                 message = redact_key(" ".join(str(error).split())[:300], self.connection.key)
                 fix = "Check the key and that the server has a Batch API"
                 failure = ServerError(self.url, f"batch failed ({message})", fix)
-            for _, future in [*batch.values(), *self._waiting.values()]:
+            for _, future, _ in [*batch.values(), *self._waiting.values()]:
                 if not future.done():
                     future.set_exception(failure)
 
     async def _process_batch(self, requests: _Waiting) -> None:
         id = await self._find_batch(requests.keys())
         if id is None:
-            id = await self._create_batch([request for request, _ in requests.values()])
+            id = await self._create_batch([request for request, _, _ in requests.values()])
         while (batch := await self._client.batches.retrieve(id)).status not in FINAL_STATUSES:
             await self._sleep(self._poll)
         if batch.status != "completed":
@@ -106,9 +115,8 @@ class BatchClient:
         for file in (batch.output_file_id, batch.error_file_id):
             for line in (await self._client.files.content(file)).text.split("\n") if file else ():
                 if line.strip():
-                    row = parse_json(line, f"{self.url}: batch {id}", "Ask again", any_number=True)
-                    self._resolve(row, requests)
-        if missing := [key for key, (_, future) in requests.items() if not future.done()]:
+                    self._resolve(line, requests)
+        if missing := [key for key, (_, future, _) in requests.items() if not future.done()]:
             reason = batch.errors.data[0].message if batch.errors and batch.errors.data else batch.status
             raise ServerError(
                 self.url,
@@ -155,21 +163,23 @@ class BatchClient:
         self._append_entry({"file": file, "ended": "never made"})  # the value stays: older logs contain it
         return None
 
-    def _resolve(self, row: Mapping[str, Any], requests: _Waiting) -> None:
-        """Pass one row of a batch's output to the request that waits for it."""
-        round_, _, index = str(row.get("custom_id", "")).partition("-")
-        key = int(round_), int(index)
+    def _resolve(self, line: str, requests: _Waiting) -> None:
+        """Pass one row of a batch's output to the request that waits for it; a row without its key belongs to none."""
+        if not (found := re.search(r'"custom_id"\s*:\s*"(\d+)-(\d+)"', line)):
+            return
+        key = int(found[1]), int(found[2])
         if key not in requests or requests[key][1].done():
             return
-        request, future = requests[key]
-        response = row.get("response") or {}
-        if response.get("status_code") == 200:
-            body = json.dumps(response["body"]).encode()
-            future.set_result(read_reply(body, request.prompt, self.connection.key))
-        else:
-            error = row.get("error") or (response.get("body") or {}).get("error") or response
-            refusal = f"refused: {json.dumps(error, ensure_ascii=False)[:200]}"
-            future.set_result(Reply(text=None, refusal=redact_key(refusal, self.connection.key)))
+        request, future, store = requests[key]
+        store(redact_key(line, self.connection.key).encode("utf-8", "replace"))
+        try:
+            reply = _read_row(line, request, self.connection.key)
+        except (UnreadableReply, ErrorReply) as error:
+            refusal = redact_key(f"refused: {error}", self.connection.key)
+            usage = error.usage if isinstance(error, UnreadableReply) else None
+            reply = Reply(text=None, refusal=refusal)
+            reply = reply.with_usage(usage) if usage else reply
+        future.set_result(reply)
 
     async def _find_batch(self, keys: Collection[Key]) -> str | None:
         """The id of an earlier batch that contains all these requests; None if there is none."""
@@ -207,3 +217,20 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     if text and not text.endswith("\n"):
         write_whole(path, "".join(line + "\n" for line in lines))
     return [as_object(parse_json(line, path, "Remove that line"), path) for line in lines]
+
+
+def _read_row(line: str, request: Request, key: str | None) -> Reply:
+    """The reply in one row of a batch's output. Errors: UnreadableReply, ErrorReply."""
+    try:
+        row = json.loads(line, strict=False)
+    except (ValueError, RecursionError):
+        raise UnreadableReply("not JSON") from None
+    row = row if isinstance(row, Mapping) else {}
+    response = row.get("response")
+    response = response if isinstance(response, Mapping) else {}
+    body = response.get("body")
+    if response.get("status_code") == 200:
+        return read_reply(json.dumps(body).encode(), request.prompt, key)
+    errors = ({"error": row.get("error")}, body if isinstance(body, Mapping) else {}, {"error": response})
+    found = (error for value in errors if (error := find_error(value)))
+    raise ErrorReply(next(found, ErrorMessage("a row without a response")))

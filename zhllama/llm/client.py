@@ -3,17 +3,17 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import ValidationError
-
-from zhllama.llm.completions_api import read_reply, send_request
-from zhllama.llm.connection import Connection, ServerError
+from zhllama.llm.completions_api import request_body, send_request
+from zhllama.llm.connection import Connection, ServerError, redact_key
+from zhllama.llm.parameters import Adaptation
 from zhllama.llm.rate_limiter import RateLimiter
+from zhllama.llm.read_reply import ErrorReply, UnreadableReply, read_reply
 from zhllama.llm.requests import Reply, Request
 from zhllama.llm.retry import (
     FAILURES,
@@ -21,9 +21,10 @@ from zhllama.llm.retry import (
     TRIES,
     FailedAttempt,
     backoff_delay,
-    classify_status,
+    classify_error,
     server_pause,
 )
+from zhllama.llm.server_errors import ErrorMessage, kind_of, read_error
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -35,6 +36,7 @@ class _Server:
     limiter: RateLimiter
     client: "AsyncOpenAI"
     failures: int = 0  # consecutive
+    adaptation: Adaptation = field(default_factory=Adaptation)
 
 
 class Client:
@@ -50,10 +52,12 @@ class Client:
         random: Random,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         from openai import AsyncOpenAI
 
         self.connection, self._random, self._clock, self._sleep = connection, random, clock, sleep
+        self._warn = warn
         per_server = -(-connection.concurrency // len(connection.base_urls))
         self.servers = [
             _Server(
@@ -83,16 +87,22 @@ class Client:
         return sum(int(server.limiter.limit) for server in self.servers)
 
     async def ask(
-        self, request: Request, is_allowed: Callable[[], Awaitable[bool]] | None = None
+        self,
+        request: Request,
+        is_allowed: Callable[[], Awaitable[bool]] | None = None,
+        store: Callable[[bytes], None] = lambda body: None,
     ) -> Reply | None:
-        """The reply to one request, after as many attempts as needed; None if `is_allowed` forbids the call."""
+        """The reply to one request, after as many attempts as needed; None if `is_allowed` forbids the call.
+
+        `store` gets each response body before anything of it is judged.
+        """
         successes_before, tries = self.successes, 0
         for attempt in itertools.count(1):
             server = await self._acquire_server()
             try:
                 if is_allowed is not None and not await is_allowed():
                     return None
-                result = await self._attempt(server, request)
+                result = await self._attempt(server, request, store)
             finally:
                 server.limiter.release()
             if isinstance(result, Reply):
@@ -100,14 +110,16 @@ class Client:
                 return result
             if result.refusal:
                 return Reply(text=None, refusal=result.reason)
+            self.retries += 1
+            if result.adapted:
+                continue
             tries += not result.rate_limited
             server.failures += not result.rate_limited
             if server.failures >= FAILURES and len(self.servers) > 1:
                 # A dead server fails at once and therefore looks idle: without a pause it would attract every call.
                 server.limiter.back_off(server_pause(server.failures))
-            self.retries += 1
             if tries >= (TRIES if self.successes else FIRST_TRIES):
-                if self.successes == successes_before:
+                if self.successes == successes_before and not result.completion:
                     raise ServerError(
                         server.url, f"gives no reply ({result.reason})", "Check the URL and the server"
                     )
@@ -135,33 +147,64 @@ class Client:
             if await server.limiter.acquire():
                 return server
 
-    async def _attempt(self, server: _Server, request: Request) -> Reply | FailedAttempt:
+    async def _attempt(
+        self, server: _Server, request: Request, store: Callable[[bytes], None]
+    ) -> Reply | FailedAttempt:
         from openai import APIConnectionError, APIStatusError, OpenAIError
 
-        timeout = self.connection.timeout
+        timeout, key = self.connection.timeout, self.connection.key
+        sent = server.adaptation.apply(request_body(self.connection, request))
         try:
             async with asyncio.timeout(timeout):
-                body = await send_request(server.client, self.connection, request)
-            reply = read_reply(body, request.prompt, self.connection.key)
+                body = await send_request(server.client, self.connection, sent)
         except APIStatusError as error:
-            idle = self._clock() - self._last_success
-            failure = classify_status(error, server.url, self.connection, self.successes > 0, idle)
-            self.rate_limited += failure.rate_limited
-            if error.status_code in (429, 503) and not failure.refusal:
-                server.limiter.back_off(failure.wait or 0.0)
-            return failure
+            headers, message = error.response.headers, read_error(error.response.content)
+            return self._classify(server, message, error.status_code, headers, sent)
         except TimeoutError:
             return FailedAttempt(f"nothing after {timeout:g} s")
         except APIConnectionError as error:
             return FailedAttempt(f"{error.__cause__ or error}"[:200])
-        except (ValidationError, OpenAIError, ValueError, LookupError, RecursionError) as error:
-            return FailedAttempt(f"not a completion: {' '.join(str(error).split())[:200]}")
         except OSError as error:
             return FailedAttempt(f"{error.strerror or error}")
+        except (OpenAIError, ValueError) as error:
+            return FailedAttempt(" ".join(str(error).split())[:200])
+        body = body.replace(key.encode(), b"[key]") if key else body
+        store(body)
+        try:
+            reply = read_reply(body, request.prompt, key)
+        except ErrorReply as error:
+            return self._classify(server, error.error, 200, {}, sent)
+        except UnreadableReply as error:
+            return FailedAttempt(redact_key(str(error), key), completion=error.usage is not None)
         server.limiter.record_success()
         self.successes += 1
         self._last_success = self._clock()
         return reply
+
+    def _classify(
+        self,
+        server: _Server,
+        error: ErrorMessage,
+        status: int,
+        headers: Mapping[str, str],
+        sent: Mapping[str, Any],
+    ) -> FailedAttempt:
+        """What an error means; the server's parameters are adapted if it refuses one of them."""
+        if status in (200, 400, 422) and kind_of(error, status) == "other":
+            change = server.adaptation.learn(error, sent, fixed=self.connection.extra_body)
+            if change is not None:
+                message = redact_key(error.message, self.connection.key)
+                if change:
+                    self._warn(f"{server.url}: {change} ({message})")
+                return FailedAttempt(message, wait=0.0, adapted=True)
+        idle = self._clock() - self._last_success
+        failure = classify_error(
+            error, status, headers, server.url, self.connection, self.successes > 0, idle
+        )
+        self.rate_limited += failure.rate_limited
+        if failure.slow_down:
+            server.limiter.back_off(failure.wait or 0.0)
+        return failure
 
 
 def _http_client(timeout: float) -> Any:

@@ -42,6 +42,7 @@ class Connection:
     concurrency: int = 32
     timeout: float = 120.0  # seconds for one whole call, including blank keep-alive lines
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    omit: tuple[str, ...] = ()  # sampling parameters that are not sent
 
     def __post_init__(self) -> None:
         if not self.base_urls:

@@ -1,18 +1,24 @@
-"""The journal of a run: every raw reply, stored before it is parsed."""
+"""The journal of a run: every response body, stored before it is parsed, and one record for each reply."""
 
+import base64
+import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from zhllama.errors import InputError, OutputError
+from zhllama.errors import InputError
+from zhllama.llm.append_file import AppendFile
 from zhllama.llm.requests import Key, Reply, Request
 
 SYNC_EVERY = 1.0  # seconds
+BODIES = "raw_replies.jsonl"
+_BODY_KEY = re.compile(rb'\{"round": ?(\d+), ?"index": ?(\d+),')
 
 
 class JournalRecord(BaseModel):
@@ -34,31 +40,34 @@ class JournalRecord(BaseModel):
 
 
 class Journal:
-    """An append-only file of records, indexed by round and index.
+    """An append-only file of records, indexed by round and index, and beside it the file of all response bodies.
 
-    Each record is a single `write` at the end of the file, so that SIGKILL loses no record; fsync follows once a second
-    and at the end, so that a power failure loses at most one second. An incomplete last line is removed when the journal
-    is opened for writing. Errors: InputError for a broken line before the end, OutputError for a full disk.
+    Each line is a single `write` at the end of its file, so that SIGKILL loses none; fsync follows once a second and at
+    the end, so that a power failure loses at most one second. An incomplete last line is removed when the journal is
+    opened for writing. Errors: InputError for a broken line before the end, OutputError for a full disk.
     """
 
     def __init__(self, path: Path, write: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self.path, self._clock, self._last_sync, self._write = path, clock, clock(), write
         self._positions: dict[Key, tuple[int, int]] = {}  # key -> offset and length in bytes
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if write else os.O_RDONLY
+        self._body_positions: dict[Key, list[tuple[int, int]]] = {}
+        self._bodies: AppendFile | None = None
         try:
-            self._file = os.open(path, flags, 0o666)
+            self._file = AppendFile(path, write)
         except FileNotFoundError:
             raise InputError(path, "no such journal", "Give the folder of a gen-zh run") from None
-        except OSError as error:
-            raise OutputError(
-                path, f"cannot be opened ({error.strerror})", "Check its permissions"
-            ) from error
         try:
-            self._end = self._read()
+            for key, position in _index(self._file, _record_key):
+                self._positions.setdefault(key, position)
+            if write and (bodies := path.with_name(BODIES)).exists():
+                self._bodies = AppendFile(bodies)
+                for key, position in _index(self._bodies, _body_key):
+                    self._body_positions.setdefault(key, []).append(position)
+                self._bodies.truncate()
             if write:
-                os.ftruncate(self._file, self._end)
+                self._file.truncate()
         except BaseException:
-            os.close(self._file)
+            self._close()
             raise
 
     def __len__(self) -> int:
@@ -78,8 +87,36 @@ class Journal:
         """The record of a request; None if it has no reply yet."""
         if key not in self._positions:
             return None
-        start, length = self._positions[key]
-        return JournalRecord.model_validate_json(os.pread(self._file, length, start))
+        return JournalRecord.model_validate_json(self._file.read(*self._positions[key]))
+
+    def store(self, request: Request, body: bytes) -> None:
+        """Store a response body before anything of it is judged. After this returns, it survives the process."""
+        row: dict[str, Any] = {"round": request.round, "index": request.index, "print": request.fingerprint}
+        try:
+            row["body"] = body.decode("utf-8")
+        except UnicodeDecodeError:
+            row["base64"] = base64.b64encode(body).decode("ascii")
+        line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
+        self._bodies = self._bodies or AppendFile(self.path.with_name(BODIES))
+        self._body_positions.setdefault(request.key, []).append((self._bodies.append(line), len(line)))
+        self._sync_if_due()
+
+    def bodies(self, request: Request) -> list[bytes]:
+        """The stored response bodies of a request, in the order of arrival."""
+        bodies = []
+        for position in self._body_positions.get(request.key, ()):
+            assert self._bodies is not None
+            row = json.loads(self._bodies.read(*position))
+            if row["print"] == request.fingerprint:
+                bodies.append(row["body"].encode() if "body" in row else base64.b64decode(row["base64"]))
+        return bodies
+
+    def has_completions(self) -> bool:
+        """True if a reply was received: a record, or a body that looks like a completion."""
+        positions = [position for group in self._body_positions.values() for position in group]
+        return bool(self._positions) or any(
+            self._bodies is not None and b"choices" in self._bodies.read(*position) for position in positions
+        )
 
     def append(self, request: Request, reply: Reply) -> JournalRecord:
         """Store a reply. After this returns, the record survives the death of the process."""
@@ -93,24 +130,15 @@ class Journal:
             reply=reply,
         )
         line = (record.model_dump_json(by_alias=True) + "\n").encode("utf-8")
-        try:
-            remaining = memoryview(line)
-            while remaining:
-                remaining = remaining[os.write(self._file, remaining) :]
-            if self._clock() - self._last_sync >= SYNC_EVERY:
-                self.sync()
-        except OSError as error:
-            os.ftruncate(self._file, self._end)
-            raise OutputError(
-                self.path, f"cannot be written ({error.strerror})", "Free some disk space, then --resume"
-            ) from error
-        self._positions[request.key] = (self._end, len(line))
-        self._end += len(line)
+        self._positions[request.key] = self._file.append(line), len(line)
+        self._sync_if_due()
         return record
 
     def sync(self) -> None:
         """Flush all written records to the disk."""
-        os.fsync(self._file)
+        if self._bodies:
+            self._bodies.sync()
+        self._file.sync()
         self._last_sync = self._clock()
 
     def __enter__(self) -> Self:
@@ -123,27 +151,50 @@ class Journal:
             if self._write:
                 self.sync()
         finally:
-            os.close(self._file)
+            self._close()
 
-    def _read(self) -> int:
-        """Index all records; returns the offset behind the last complete one."""
-        offset, first_broken = 0, 0
-        with os.fdopen(os.dup(self._file), "rb") as file:
-            file.seek(0)
-            for number, line in enumerate(file, 1):
-                try:
-                    if not line.endswith(b"\n"):
-                        raise ValueError("incomplete line")
-                    record = JournalRecord.model_validate_json(line)
-                except (ValidationError, ValueError):
-                    first_broken = first_broken or number
-                    continue
-                if first_broken:
-                    raise InputError(
-                        f"{self.path}:{first_broken}",
-                        "is broken, and complete records follow",
-                        "Remove that line by hand, or start over with --force",
-                    )
-                self._positions.setdefault(record.key, (offset, len(line)))
-                offset += len(line)
-        return offset
+    def _sync_if_due(self) -> None:
+        if self._clock() - self._last_sync >= SYNC_EVERY:
+            self.sync()
+
+    def _close(self) -> None:
+        self._file.close()
+        if self._bodies:
+            self._bodies.close()
+
+
+def _body_key(line: bytes) -> Key:
+    """The key of a stored body. Errors: ValueError if the line does not begin with one."""
+    if not (found := _BODY_KEY.match(line)) or not line.endswith(b'"}\n'):
+        raise ValueError("broken line")
+    return int(found[1]), int(found[2])
+
+
+def _record_key(line: bytes) -> Key:
+    return JournalRecord.model_validate_json(line).key
+
+
+def _index(file: AppendFile, key_of: Callable[[bytes], Key]) -> Iterator[tuple[Key, tuple[int, int]]]:
+    """Key, offset and length of each complete line; sets `file.end` behind the last one.
+
+    Errors: InputError for a line that `key_of` refuses and that complete lines follow.
+    """
+    first_broken = 0
+    with os.fdopen(os.dup(file.descriptor), "rb") as lines:
+        lines.seek(0)
+        for number, line in enumerate(lines, 1):
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("incomplete line")
+                key = key_of(line)
+            except ValueError:  # pydantic's ValidationError is one
+                first_broken = first_broken or number
+                continue
+            if first_broken:
+                raise InputError(
+                    f"{file.path}:{first_broken}",
+                    "is broken, and complete records follow",
+                    "Remove that line by hand, or start over with --force",
+                )
+            yield key, (file.end, len(line))
+            file.end += len(line)

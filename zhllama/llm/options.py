@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zhllama.errors import OptionError
 from zhllama.io.json import parse_row
+from zhllama.llm.parameters import PARAMETERS
 from zhllama.options import option
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ class ServerOptions:
     extra_body: str | None = option(
         None, """More fields for each request, as JSON, e.g. '{"enable_thinking": false}'.""", panel=SERVER
     )
+    omit: tuple[str, ...] = option(
+        (),
+        "Sampling parameter that is not sent, such as top_p; repeatable.",
+        metavar="NAME",
+        panel=SERVER,
+        recorded=False,
+    )
     concurrency: int = option(
         32, "Requests in flight at most, over all servers.", panel=SERVER, recorded=False
     )
@@ -63,6 +71,13 @@ class ServerOptions:
     def __post_init__(self) -> None:
         if self.concurrency < 1 or self.timeout <= 0:
             raise OptionError("concurrency", "and `timeout` are not both above 0", "Leave them out")
+        for name in self.omit:
+            if name not in PARAMETERS:
+                raise OptionError(
+                    f"omit {name}",
+                    "is not a parameter that can be left out",
+                    f"Choose from: {', '.join(PARAMETERS)}",
+                )
 
     def connection(self, model: str) -> "Connection":
         """The servers to query for a model. Errors: OptionError."""
@@ -82,6 +97,7 @@ class ServerOptions:
             self.concurrency,
             self.timeout,
             self._extra_fields(),
+            self.omit,
         )
 
     def spending(self, model: str) -> "Spending":

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from zhllama.llm.usage import Usage
+
 Key = tuple[int, int]  # round, index within the round
 Sampling = Mapping[str, Any]  # temperature, max_tokens, ... as the API names them
 
@@ -46,4 +48,15 @@ class Reply(BaseModel, frozen=True):
     model: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False  # the server's token counts are missing or cannot be true
     refusal: str = ""
+
+    def with_usage(self, usage: Usage) -> "Reply":
+        """The reply with the tokens of a failed attempt added to its own."""
+        return self.model_copy(
+            update={
+                "prompt_tokens": self.prompt_tokens + usage.prompt_tokens,
+                "completion_tokens": self.completion_tokens + usage.completion_tokens,
+                "estimated": self.estimated or usage.estimated,
+            }
+        )

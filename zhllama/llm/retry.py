@@ -5,32 +5,32 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
 
 from zhllama.llm.connection import Connection, ServerError, redact_key
-
-if TYPE_CHECKING:
-    from openai import APIStatusError
+from zhllama.llm.server_errors import ErrorMessage, kind_of
 
 FIRST_TRIES, TRIES = 3, 8  # attempts per request: before the first success of the run, and after it
 FAILURES = 3  # consecutive failures of one server before the others are preferred
 # Seconds: the longest `retry-after` that is honored, and the longest time without any success.
 PATIENCE = 900.0
-QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "Arrearage"}
-FILTERED = {"content_filter", "content_policy_violation", "data_inspection_failed", "DataInspectionFailed"}
 
 
 @dataclass(frozen=True)
 class FailedAttempt:
     """Why an attempt failed. `wait` is the delay in seconds that the server asked for.
 
-    `rate_limited` attempts do not use up tries; a `refusal` is final for this request alone.
+    Attempts that were `rate_limited`, and those that `adapted` the parameters to the server, do not use up tries; a
+    `refusal` is final for this request alone. `slow_down` lowers the number of concurrent calls. `completion` is true if
+    the server sent a completion that could not be read.
     """
 
     reason: str
     wait: float | None = None
     rate_limited: bool = False
     refusal: bool = False
+    slow_down: bool = False
+    adapted: bool = False
+    completion: bool = False
 
 
 def backoff_delay(attempt: int, random: Random) -> float:
@@ -43,25 +43,36 @@ def server_pause(failures: int) -> float:
     return min(5.0, 0.5 * 2.0 ** min(8, failures - FAILURES))
 
 
-def classify_status(
-    error: "APIStatusError", url: str, connection: Connection, any_success: bool, idle: float
+def classify_error(
+    error: ErrorMessage,
+    status: int,
+    headers: Mapping[str, str],
+    url: str,
+    connection: Connection,
+    any_success: bool,
+    idle: float,
 ) -> FailedAttempt:
-    """What an HTTP error status means for the request.
+    """What an error means for the request; `status` is that of HTTP, or 200 for an error sent as a success.
 
     `any_success` is true once any call of the run succeeded; `idle` is the number of seconds since the last success.
     Errors: ServerError where a retry cannot help.
     """
-    status, codes = error.status_code, {str(error.code), str(error.type)}
-    body = error.body if isinstance(error.body, dict) else {}
-    message = redact_key(" ".join(str(body.get("message") or error.message).split())[:300], connection.key)
+    wait, message = retry_after(headers), redact_key(error.message, connection.key)
+    kind = kind_of(error, status, waits=wait is not None)
+    if status == 200:
+        status = error.status or 200
+    if kind == "quota":
+        raise ServerError(url, f"has no quota left for this key ({message})", "Top it up")
+    if kind == "content":
+        return FailedAttempt(f"refused: {message}", refusal=True)
     if status == 401:
         if connection.key:
             raise ServerError(url, f"refuses the key ({message})", "Check the key")
         raise ServerError(url, f"asks for a key ({message})", "Set OPENAI_API_KEY")
-    if status == 402 or codes & QUOTA:
-        raise ServerError(url, f"has no quota left for this key ({message})", "Top it up")
-    if codes & FILTERED:
-        return FailedAttempt(f"refused: {message}", refusal=True)
+    if kind == "rate" or status == 503:
+        if (wait or 0) > PATIENCE or idle > PATIENCE:
+            raise ServerError(url, f"asks to wait {wait or PATIENCE:.0f} s ({message})", "Wait for that long")
+        return FailedAttempt(_reason(status, message), wait, rate_limited=kind == "rate", slow_down=True)
     if status == 403:
         raise ServerError(url, f"forbids this key the model {connection.model!r} ({message})", "Check both")
     if status == 404:
@@ -71,21 +82,20 @@ def classify_status(
             "Check `model`, and that `base_url` ends as the server's does, mostly in /v1",
             resumable=False,
         )
-    if status in (429, 503):
-        wait = retry_after(error.response.headers)
-        if (wait or 0) > PATIENCE or idle > PATIENCE:
-            raise ServerError(url, f"asks to wait {wait or PATIENCE:.0f} s ({message})", "Wait for that long")
-        return FailedAttempt(f"HTTP {status}: {message}", wait, rate_limited=status == 429)
-    if status in (408, 409, 425) or status >= 500:
-        return FailedAttempt(f"HTTP {status}: {message}")
+    if status in (200, 408, 409, 425) or status >= 500:
+        return FailedAttempt(_reason(status, message))
     if not any_success:
         raise ServerError(
             url,
             f"refuses the request ({message})",
-            "Check `extra_body`, `api` and `reply_tokens`",
+            "Check `extra_body`, `api`, `reply_tokens` and `omit`",
             resumable=False,
         )
-    return FailedAttempt(f"HTTP {status}: {message}", refusal=True)
+    return FailedAttempt(_reason(status, message), refusal=True)
+
+
+def _reason(status: int, message: str) -> str:
+    return f"HTTP {status}: {message}" if status != 200 else f"an error instead of a reply: {message}"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -8,8 +8,10 @@ from typing import Protocol
 
 from zhllama.errors import InputError
 from zhllama.llm.journal import Journal, JournalRecord
+from zhllama.llm.read_reply import ErrorReply, UnreadableReply, read_reply
 from zhllama.llm.requests import Key, Reply, Request
 from zhllama.llm.spending import Spending
+from zhllama.llm.usage import estimate_prompt
 
 
 class RequestPlan(Protocol):
@@ -28,8 +30,13 @@ class RequestPlan(Protocol):
 class ReplySource(Protocol):
     """Answers requests: a client, or a provider's Batch API."""
 
-    async def ask(self, request: Request, is_allowed: Callable[[], Awaitable[bool]]) -> Reply | None:
-        """The reply, or None if `is_allowed` forbids the call."""
+    async def ask(
+        self,
+        request: Request,
+        is_allowed: Callable[[], Awaitable[bool]],
+        store: Callable[[bytes], None],
+    ) -> Reply | None:
+        """The reply, or None if `is_allowed` forbids the call; `store` gets each response body before it is read."""
 
 
 @dataclass
@@ -80,9 +87,14 @@ class Rounds:
             self.spending.count(record.reply)
             return record
         try:
-            reply = await self.source.ask(request, lambda: self._is_allowed(request))
+            reply = self._stored_reply(request) or await self.source.ask(
+                request,
+                lambda: self._is_allowed(request),
+                lambda body: self.journal.store(request, body),
+            )
             if reply is None:
                 return None
+            reply = self._with_failed_attempts(request, reply)
             self.spending.count(reply)
             self.new_replies += 1
             return self.journal.append(request, reply)
@@ -90,9 +102,30 @@ class Rounds:
             self._in_flight.discard(request.key)
             self._call_ended.set()
 
+    def _stored_reply(self, request: Request) -> Reply | None:
+        """The reply in a body that was stored just before the run was killed; None if there is none."""
+        for body in self.journal.bodies(request):
+            try:
+                return read_reply(body, request.prompt)
+            except (UnreadableReply, ErrorReply):
+                continue
+        return None
+
+    def _with_failed_attempts(self, request: Request, reply: Reply) -> Reply:
+        """The reply with the tokens of the completions that could not be read added to its own: they were paid for."""
+        bodies = self.journal.bodies(request)
+        for body in bodies if len(bodies) > 1 or reply.text is None else ():
+            try:
+                read_reply(body, request.prompt)
+            except UnreadableReply as error:
+                reply = reply.with_usage(error.usage) if error.usage else reply
+            except ErrorReply:
+                continue
+        return reply
+
     async def _is_allowed(self, request: Request) -> bool:
         """True if the budget covers the call; waits for calls in flight while their cost decides that."""
-        worst = len(request.prompt) + int(request.sampling.get("max_tokens", 0))
+        worst = estimate_prompt(request.prompt) + int(request.sampling.get("max_tokens", 0))
         while request.key not in self._in_flight:
             if self.spending.allows(len(self._in_flight), worst):
                 self._in_flight.add(request.key)

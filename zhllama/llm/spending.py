@@ -30,6 +30,7 @@ class Spending:
     replies: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: int = 0  # replies whose tokens are estimated from their characters
     models: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -43,6 +44,7 @@ class Spending:
         self.replies += 1
         self.prompt_tokens += reply.prompt_tokens
         self.completion_tokens += reply.completion_tokens
+        self.estimated += reply.estimated
         self.models[reply.model] += 1
 
     @property
@@ -62,6 +64,7 @@ class Spending:
             "replies": self.replies,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
+            "estimated_replies": self.estimated,
             "cost": self.cost,
             "models": dict(self.models.most_common()),
         }

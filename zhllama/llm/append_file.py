@@ -1,0 +1,49 @@
+"""A file to which whole lines are appended, each of which survives the death of the process."""
+
+import os
+from pathlib import Path
+
+from zhllama.errors import OutputError
+
+
+class AppendFile:
+    """An open file of lines; `end` is the offset behind the last complete one. Errors: OutputError."""
+
+    def __init__(self, path: Path, write: bool = True) -> None:
+        self.path, self.end = path, 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if write else os.O_RDONLY
+        try:
+            self.descriptor = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                path, f"cannot be opened ({error.strerror})", "Check its permissions"
+            ) from error
+
+    def append(self, line: bytes) -> int:
+        """Append a line; returns its offset. A line that does not fit on the disk leaves nothing behind."""
+        try:
+            remaining = memoryview(line)
+            while remaining:
+                remaining = remaining[os.write(self.descriptor, remaining) :]
+        except OSError as error:
+            os.ftruncate(self.descriptor, self.end)
+            raise OutputError(
+                self.path, f"cannot be written ({error.strerror})", "Free some disk space, then --resume"
+            ) from error
+        offset, self.end = self.end, self.end + len(line)
+        return offset
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self.descriptor, length, offset)
+
+    def truncate(self) -> None:
+        """Remove what follows the last complete line."""
+        os.ftruncate(self.descriptor, self.end)
+
+    def sync(self) -> None:
+        os.fsync(self.descriptor)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
