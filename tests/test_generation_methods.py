@@ -28,7 +28,9 @@ class Script:
     def __init__(self, answer: Callable[[Request], str | Reply]) -> None:
         self.answer, self.asked = answer, list[Request]()
 
-    async def ask(self, request: Request, may: Callable[[], Awaitable[bool]]) -> Reply | None:
+    async def ask(
+        self, request: Request, may: Callable[[], Awaitable[bool]], store: Callable[[bytes], None]
+    ) -> Reply | None:
         if not await may():
             return None
         self.asked.append(request)
