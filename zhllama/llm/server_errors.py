@@ -37,7 +37,7 @@ _RATE = re.compile(
 )
 _CONTENT = re.compile(
     r"content[ _-]?(filter|polic|safety|moderation|violat|exists risk|security)|content management policy|responsible ?ai|data ?inspection"
-    r"|sensitive[ _](content|information|words?|data|text)|text sensitive|(input|output)( new)? sensitive|inappropriate|moderation|flagged"
+    r"|sensitive[ _](content|information|words?|data|text)|text sensitive|(input|output)[ _](new[ _])?sensitive|inappropriate|moderation|flagged"
     r"|unsafe|harmful|prohibited content|safety (system|filter|settings?|reasons?|guidelines|policy|check)|usage (polic|guideline)|censor"
     r"|(prompt|content|output|input|response)s?( was| were| is| has been)? blocked"
     r"|违规|(?<!大小写)敏感|不安全|不合规|(安全|内容)审核|审核(不|未)通过|内容安全|涉政|色情|风控|不当内容|违禁"
