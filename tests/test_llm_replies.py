@@ -162,7 +162,7 @@ def test_an_unreadable_completion_is_rejected_and_paid_for(served: Served, tmp_p
     url, out = served(bodies=[body(7, usage={"prompt_tokens": 1000, "completion_tokens": 9}).decode()], forever=True), tmp_path / "run"  # fmt: skip
     code, told, said = gen_zh(url, out, "--n", 1, "--json")
     result = json.loads(told)
-    assert code == 0 and result["kept"] == 0 and result["reasons"]["no reply"] == result["replies"] > 0, said
+    assert code == 1 and result["kept"] == 0 and result["reasons"]["no reply"] == result["replies"] > 0, said
     assert result["prompt_tokens"] == 1000 * stats(url)["requests"] == 1000 * len(rows(out / BODIES))
     assert "a completion without text (7)" in rows(out / "rejected.jsonl")[0]["detail"]
 
