@@ -362,3 +362,30 @@ def test_a_plan_without_a_model_or_data(ground: Path) -> None:
     told = line(ground, "sft", "--dry-run")
     assert told.code == 1 and "--model: is missing" in told.err
     assert not (ground / "run").exists()
+
+
+def test_what_rows_and_models_bring_is_used_and_reported(ground: Path) -> None:
+    """A model's own template is the default; unused fields, rows left out, the first and the last step are reported."""
+    prepare_tokenizer(ground / "base", "chatml", ground / "base")
+    write_model(ground / "base", rows=603, tokenizer=False)
+    rows = [
+        *({**row, "hint": "x", "id": n} for n, row in enumerate(ALPACA[:20])),
+        {**ALPACA[20], "label": False}, {**ALPACA[21], "weight": 0},
+    ]  # fmt: skip
+    write_rows(ground / "mixed.jsonl", rows)
+    told = line(ground, *sft("base", "run", "--data", "mixed.jsonl", "--steps", 3, "--log-every", 100))
+    assert told.code == 0, told.err
+    assert "template: the model's own chat_template, by default" in told.err
+    assert "mixed.jsonl: the field 'hint' of 20 rows is not used" in " ".join(told.err.split())
+    figures = read_manifest(ground / "run")["figures"]
+    assert (figures["template"], figures["samples"], figures["rejected"]) == ("own", 20, 2)
+    assert figures["unused_fields"] == [{"file": "mixed.jsonl", "field": "hint", "rows": 20}]
+    lines = (ground / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [row["step"] for row in map(json.loads, lines) if "loss" in row] == [1, 3]
+    left = (ground / "run" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(row)["reason"] for row in left] == [
+        "is marked as a bad answer (label: false)", "is marked as not to be trained on (weight: 0)",
+    ]  # fmt: skip
+    write_model(ground / "plain")
+    told = line(ground, *sft("plain", "other", "--steps", 1))
+    assert told.code == 0 and "template: alpaca, by default" in told.err

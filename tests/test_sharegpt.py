@@ -95,7 +95,7 @@ def test_a_leading_answer_and_a_trailing_question_go_and_the_rest_stays() -> Non
         ({"text": "no turns"}, "no conversation"),
         ([QUESTION], "no conversation"),
         ({"conversations": [{"from": "human"}]}, "no conversation"),
-        ({"conversations": [{"from": "observation", "value": "1"}]}, "unknown role"),
+        ({"conversations": [{"from": "robot", "value": "1"}]}, "unknown role"),
         (row(QUESTION), "no answer"),
         (row(), "no answer"),
         (row(QUESTION, "\u200b ", "然后呢？", ANSWER), "empty turn"),
@@ -161,7 +161,7 @@ def test_clean_counts_and_keeps_everything(tmp_path: Path) -> None:
     rows = [
         row(QUESTION, ANSWER, id="a"),
         row("短", "短"),
-        {"conversations": [{"from": "tool", "value": "\ud83d"}]},
+        {"conversations": [{"from": "robot", "value": "\ud83d"}]},
     ]
     (tmp_path / "in.jsonl").write_text(
         "".join(json.dumps(r) + "\n" for r in rows) + "{broken\n", encoding="utf-8"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhllama.commands.shared import print_json, progress
+from zhllama.commands.shared import note, print_json, progress
 from zhllama.commands.training_screen import check_present, hardware_of, hooks_for, show_plan, show_result
 from zhllama.options import recorded
 from zhllama.run import Run
@@ -38,6 +38,8 @@ def train_pairs(
     data: PairData, options: TrainingOptions, plan: PlanOptions, as_given: TrainingOptions, start: PairRun, train: Train
 ) -> None:  # fmt: skip
     """Train and print the result; `as_given` are the options as config.yaml records them."""
+    from zhllama.conversation.row_fields import parse_field_map
+    from zhllama.conversation.template import template_chosen
     from zhllama.io.text import find_files
     from zhllama.training.pair_training import PairTrainingJob, inspect_pair_model
 
@@ -48,14 +50,18 @@ def train_pairs(
     check_present(required, {"pairs": data.pairs, "out": start.out})
     assert data.model is not None and start.out is not None
     files, validation = (find_files(names, RANKED) for names in (data.pairs, data.eval_pairs))
+    field_map = parse_field_map(data.field_map)
     with inspect_pair_model(data.model, data.template, options.block_size) as info:
+        note(template_chosen(info.encoder.template, data.template))
         chain = info.info.chain
         config = recorded(data, as_given, plan) | {
             "base_model": str(chain.base), start.base: str(chain.runs[-1] if chain.runs else chain.base)
         }  # fmt: skip
         inputs = [*files, *validation, *info.info.inputs()]
         run = Run(start.out, start.command, config, inputs, start.force, start.resume, options.seed)
-        job = PairTrainingJob(tuple(files), tuple(validation), data.validation_share, data.skip_bad)
+        job = PairTrainingJob(
+            tuple(files), tuple(validation), data.validation_share, data.skip_bad, field_map
+        )
         with progress(start.command, None, "steps") as bar:
             manifest = train(job, options, info, run, hooks_for(bar, "reading pairs", start.as_json))
     if manifest is None:
@@ -66,6 +72,7 @@ def train_pairs(
 
 def _plan(data: PairData, options: TrainingOptions, plan: PlanOptions) -> "TrainingPlan":
     """Plan a run; the number of steps is known only if pairs are given."""
+    from zhllama.conversation.row_fields import parse_field_map
     from zhllama.io.text import find_files
     from zhllama.training.model_info import read_shape
     from zhllama.training.pair_training import inspect_pair_model, plan_pairs
@@ -79,6 +86,7 @@ def _plan(data: PairData, options: TrainingOptions, plan: PlanOptions) -> "Train
             pairs = read_pairs(
                 find_files(data.pairs, RANKED), info.encoder, options.block_size, validation_share=data.validation_share,
                 validation_files=validation, seed=options.seed, skip_bad=data.skip_bad,
+                field_map=parse_field_map(data.field_map),
             )  # fmt: skip
             count = len(pairs.training)
     shape = shape_of(read_shape(data.model, plan.shape), options.lora)

@@ -15,6 +15,7 @@ from zhllama.commands.shared import (
     MaybeOut,
     Resume,
     check_torch,
+    note,
     print_json,
     progress,
     warn,
@@ -67,19 +68,23 @@ def sft(
     }
     check_present(required, {"model": data.model, "data": data.data, "out": out})
     assert data.model is not None and out is not None
+    from zhllama.conversation.row_fields import parse_field_map
+    from zhllama.conversation.template import template_chosen
     from zhllama.io.text import find_files
     from zhllama.training.mixture import default_cache
     from zhllama.training.sft import ChatTuningJob
     from zhllama.training.train import train
 
     sources, validation = tuple(map(_source, data.data)), tuple(find_files(data.eval_data))
-    with _inspected(data.model, data.template, options) as info, progress("sft", None, "steps") as bar:
+    with _inspected(data, options) as info, progress("sft", None, "steps") as bar:
         inputs = [path for source in sources for path in source.files] + [*validation, *info.info.inputs()]
         recorded = recorded_options(info.info, out, data, as_given, reading, plan)
         run = Run(out, "sft", recorded, inputs, force, resume, options.seed)
         job = ChatTuningJob(
-            sources, validation, info.encoder, data.cache or default_cache(), skip_bad=data.skip_bad, note=warn
+            sources, validation, info.encoder, data.cache or default_cache(), skip_bad=data.skip_bad,
+            field_map=parse_field_map(data.field_map), note=warn,
         )  # fmt: skip
+        note(template_chosen(info.encoder.template, data.template))
         manifest = train(job, options, info.info, run, hooks_for(bar, "encoding", as_json))
     if manifest is None:
         return
@@ -88,12 +93,13 @@ def sft(
 
 
 @contextmanager
-def _inspected(model: str, template: str, options: ChatTuningOptions) -> Iterator["ChatModelInfo"]:
+def _inspected(data: ChatTuningData, options: ChatTuningOptions) -> Iterator["ChatModelInfo"]:
     """Inspect the model before anything is written; its tokenizer folder exists while the body runs."""
     from zhllama.training.chat_model_info import inspect_chat_model
 
     with TemporaryDirectory(prefix="zhllama-") as folder:
-        yield inspect_chat_model(model, template, options, Path(folder))
+        assert data.model is not None
+        yield inspect_chat_model(data.model, data.template, options, Path(folder), data.thoughts)
 
 
 def _source(value: str) -> "WeightedSource":
@@ -109,7 +115,7 @@ def _plan(data: ChatTuningData, options: ChatTuningOptions, plan: VocabularyPlan
     from zhllama.training.plan import plan_training, shape_of
 
     if data.model is not None and plan.ids is None:
-        with _inspected(data.model, data.template, options) as info:
+        with _inspected(data, options) as info:
             config, rows = info.info.config, info.info.rows
             n_old = info.info.old_rows() if options.rows in ("new", "used") else 0
     else:

@@ -120,5 +120,7 @@ def _show_counts(out: Path, figures: dict[str, Any]) -> None:
     say(
         f"{out}: {figures['rows']:,} rows in = {figures['kept']:,} accepted + {figures['rejected']:,} rejected"
     )
+    for name, count in figures["unused_fields"].items():
+        warn(f"the field {name!r} of {count:,} rows is not used")
     for reason, count in figures["reasons"].items():
         say(f"  {count:>7,}  {reason}")

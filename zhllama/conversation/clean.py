@@ -9,8 +9,9 @@ from typing import Any
 from zhllama.ai_statements import ai_statement
 from zhllama.conversation.duplicates import NearDuplicates
 from zhllama.conversation.markdown import is_page, is_page_question, to_markdown, to_plain, without_buttons
-from zhllama.conversation.read_conversations import order_fault, row_id, turns_of
+from zhllama.conversation.read_conversations import conversation_of, order_fault
 from zhllama.conversation.records import Conversation, Role, Turn
+from zhllama.conversation.row_fields import MarkedRow, RowReading
 from zhllama.corpus.edits import unicode_form
 from zhllama.corpus.filters import InLanguages, Language, WithoutWords, broken_text
 from zhllama.errors import InputError, MissingPackage
@@ -54,11 +55,12 @@ class ConversationCleaning:
 class ConversationCleaner:
     """Cleans rows in order; remembers about 100 bytes per accepted conversation, and 5 KB more with `near`.
 
-    `edits` counts the conversations that each repair changed.
+    `edits` counts the conversations that each repair changed, `reading` the fields without a use.
     """
 
     options: ConversationCleaning
     edits: Counter[str] = field(default_factory=Counter)
+    reading: RowReading = field(default_factory=RowReading)
     _seen: dict[bytes, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,13 +77,16 @@ class ConversationCleaner:
         if clean != row:
             edits.add("lone surrogates")
         try:
-            turns = repaired(turns_of(clean, where), edits)
+            read = conversation_of(clean, where, self.reading)
+            turns = repaired(list(read.turns), edits)
+        except MarkedRow as error:
+            return Rejected("not for training", error.what)
         except InputError as error:
             unknown_role = error.what.startswith("unknown role")
             return Rejected("unknown role" if unknown_role else "no conversation", error.what)
         except RecursionError:
             return Rejected("HTML too deep")
-        conversation = Conversation(tuple(turns), where, row_id(clean))
+        conversation = replace(read, turns=tuple(turns))
         reason = self._fault(conversation) or self._duplicate(conversation)
         if reason is None:
             self.edits.update(edits)
@@ -90,7 +95,7 @@ class ConversationCleaner:
     def _fault(self, conversation: Conversation) -> Rejected | None:
         """Why a conversation is rejected by itself, without regard to earlier ones."""
         for number, turn in enumerate(conversation.turns, 1):
-            if not turn.text:
+            if not turn.text and not turn.calls and turn.role != "tool":
                 return Rejected("empty turn", f"turn {number}")
             if broken_text(turn.text):
                 return Rejected("broken characters", f"turn {number}")

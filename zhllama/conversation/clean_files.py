@@ -8,6 +8,7 @@ from typing import Any
 
 from zhllama.conversation.clean import ConversationCleaner, Rejected
 from zhllama.conversation.read_conversations import BadRow, order_fault, read_conversations
+from zhllama.conversation.row_fields import RowReading
 from zhllama.conversation.sharegpt import sharegpt_row
 from zhllama.conversation.split import Length, split
 from zhllama.io.rows import NotJson, read_rows_or_faults
@@ -22,6 +23,7 @@ class RowCounts:
 
     accepted: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)  # fields without a use
 
     def figures(self) -> dict[str, Any]:
         rejected = self.reasons.total()
@@ -30,6 +32,7 @@ class RowCounts:
             "kept": self.accepted,
             "rejected": rejected,
             "reasons": dict(self.reasons.most_common()),
+            "unused_fields": dict(self.unused.most_common()),
         }
 
 
@@ -61,6 +64,7 @@ def clean_files(
             else:
                 counts.accepted += 1
                 accept(sharegpt_row(result))
+    counts.unused = cleaner.reading.unused
     return counts
 
 
@@ -69,8 +73,9 @@ def split_files(
 ) -> SplitCounts:
     """Split the conversations of some files into parts of at most `max_length` by `length`."""
     counts = SplitCounts()
+    reading = RowReading(unused=counts.unused)
     for path in paths:
-        for conversation in read_conversations(path, lambda read: order_fault(read.turns), advance):
+        for conversation in read_conversations(path, lambda read: order_fault(read.turns), advance, reading):
             if isinstance(conversation, BadRow):
                 counts.reasons["bad row"] += 1
                 reject({"reason": conversation.reason, "where": conversation.where})

@@ -25,14 +25,17 @@ from zhllama.vocab.vocabulary import PAD
 JSON = "tokenizer.json"
 
 
-def prepare_tokenizer(source: Path, name: str, out: Path) -> ChatTemplate:
+def prepare_tokenizer(source: Path, name: str | None, out: Path) -> ChatTemplate:
     """Write the tokenizer of the folder `source` to the folder `out` with the tokens of the named template.
 
+    Without a name, the tokenizer's own template is used, or Alpaca's if it has none.
     A tokenizer without a pad token gets `[PAD]`, like the published one; existing ids stay. The template becomes its
     `chat_template`, and the token that ends answers becomes its end token.
     Errors: InputError for a tokenizer that cannot be extended, or whose own template writes no end token.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if name is None:
+        name = "own" if load_transformers_tokenizer(source).chat_template else "alpaca"
     existing = load_any_tokenizer(source)
     if isinstance(existing, SentencePieceTokenizer):
         model = in_its_folder(existing.model, tokenizer_file(source))

@@ -1,137 +1,63 @@
 """Reads conversations in every common format; a bad row is reported with its line and reason."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field, StringConstraints
-
-from zhllama.conversation.records import Comparison, Conversation, Role, Turn
+from zhllama.conversation.records import Comparison, Conversation, Turn
+from zhllama.conversation.row_fields import (
+    LABELS,
+    SWITCHES,
+    THOUGHTS,
+    MarkedRow,
+    RowFields,
+    RowReading,
+    is_empty,
+)
+from zhllama.conversation.row_turns import ANSWERS, QUESTIONS, exchange, question_of, turns_of_list
 from zhllama.errors import InputError
-from zhllama.io.rows import MEND, NotJson, checked, read_rows_or_faults
+from zhllama.io.rows import MEND, NotJson, read_rows_or_faults
 from zhllama.io.text import Advance
 
-ROLES: dict[str, Role] = {
-    "system": "system", "human": "user", "user": "user", "prompter": "user", "gpt": "assistant",
-    "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
-}  # fmt: skip
-Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+LISTS = ("conversations", "messages", "conversation")
+FORMS = (*LISTS, "instruction", "input", "prompt", "query", "question")  # one of which a row must have
+SYSTEM = ("system", "system_prompt")
 Check = Callable[[Conversation], str | None]
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """An invalid row; `where` is FILE:LINE."""
+    """A row that is not used; `where` is FILE:LINE.
+
+    `marked`: the row is valid, and says by a field of its own that it must not be trained on.
+    """
 
     where: str
     reason: str
+    marked: bool = False
 
 
 Read = TypeVar("Read", Conversation, Comparison)
 
 
-class _Alpaca(BaseModel):
-    instruction: Text
-    input: Text | None = None
-    output: Text | None = None
-    history: list[tuple[Text, Text]] | None = None
-    system: Text | None = None
-
-    def turns(self) -> list[Turn]:
-        question = self.instruction if not self.input else f"{self.instruction}\n{self.input}"
-        before = [turn for user, assistant in self.history or [] for turn in _pair(user, assistant)]
-        return [*_system(self.system), *before, *_pair(question, self.output)]
-
-
-class _Belle(BaseModel):
-    input: Text
-    target: Text | None = None
-
-    def turns(self) -> list[Turn]:
-        return _pair(self.input, self.target)
-
-
-class ShareGptTurn(BaseModel):
-    sender: str = Field(alias="from")
-    value: Text
-
-
-class _ShareGpt(BaseModel):
-    conversations: list[ShareGptTurn]
-    system: Text | None = None
-
-    def turns(self) -> list[Turn]:
-        return [
-            *_system(self.system),
-            *(Turn(parse_role(turn.sender), turn.value) for turn in self.conversations),
-        ]
-
-
-class Message(BaseModel):
-    role: str
-    content: Text
-
-
-class _Messages(BaseModel):
-    messages: list[Message]
-
-    def turns(self) -> list[Turn]:
-        return turns_from_messages(self.messages)
-
-
-class _Exchange(BaseModel):
-    human: Text
-    assistant: Text
-
-
-class _Firefly(BaseModel):
-    conversation: list[_Exchange]
-
-    def turns(self) -> list[Turn]:
-        return [turn for pair in self.conversation for turn in _pair(pair.human, pair.assistant)]
-
-
-# Formats by their distinctive field, in this order: an Alpaca row has an `input` too.
-FORMS: dict[str, type[_ShareGpt | _Messages | _Firefly | _Alpaca | _Belle]] = {
-    "conversations": _ShareGpt, "messages": _Messages, "conversation": _Firefly, "instruction": _Alpaca,
-    "input": _Belle,
-}  # fmt: skip
-
-
-def _pair(question: str, answer: str | None) -> list[Turn]:
-    return [Turn("user", question), *([Turn("assistant", answer)] if answer else [])]
-
-
-def _system(text: str | None) -> list[Turn]:
-    return [Turn("system", text)] if text else []
-
-
-def turns_from_messages(messages: Sequence[Message]) -> list[Turn]:
-    """The turns of messages in OpenAI's format."""
-    return [Turn(parse_role(message.role), message.content) for message in messages]
-
-
-def parse_role(name: str) -> Role:
-    """The role of a sender's name; InputError for an unknown one."""
-    if name not in ROLES:
-        raise InputError("", f"unknown role {name!r}; known are {', '.join(ROLES)}")
-    return ROLES[name]
-
-
 def read_conversations(
-    path: Path, check: Check | None = None, advance: Advance | None = None
+    path: Path,
+    check: Check | None = None,
+    advance: Advance | None = None,
+    reading: RowReading | None = None,
 ) -> Iterator[Conversation | BadRow]:
-    """Read Alpaca, BELLE, ShareGPT, Firefly, `messages` or seed-task rows from a JSON list or JSON lines.
+    """Read the rows of a JSON list, JSON lines, Parquet or CSV, in any format of docs/sft.md.
 
-    Texts are stripped. `check` returns a conversation's fault (`training_fault`, `prompt_fault`); without it the order of
+    Texts are stripped. `reading` renames fields and counts those without a use. `check` returns a conversation's fault (`training_fault`, `prompt_fault`); without it the order of
     turns is not checked. Errors: InputError for a file that cannot be read or has no rows.
     """
 
+    reading = reading or RowReading()
+
     def parse(row: Any, where: str) -> list[Conversation]:
-        conversations = [
-            Conversation(tuple(turns_of(one, where)), where, row_id(one)) for one in _expand_instances(row)
-        ]
+        conversations = [conversation_of(one, where, reading) for one in _expand_instances(row)]
         reasons = [check(conversation) for conversation in conversations] if check else []
         for reason in filter(None, reasons):
             raise InputError(where, reason, MEND)
@@ -145,7 +71,8 @@ def _expand_instances(row: Any) -> list[Any]:
     instances = row.get("instances") if isinstance(row, dict) else None
     if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
         return [row]
-    return [{**row, **one} for one in instances] or [row]
+    task = {name: value for name, value in row.items() if name != "instances"}
+    return [{**task, **one} for one in instances] or [row]
 
 
 def accepted_rows(rows: Iterable[Read | BadRow], bad: list[BadRow]) -> Iterator[Read]:
@@ -177,18 +104,27 @@ def prompt_fault(conversation: Conversation) -> str | None:
 
 
 def order_fault(turns: Sequence[Turn]) -> str | None:
-    """The fault in the turns, which must be an optional system turn, then user and assistant alternately, none empty."""
+    """The fault in the turns: an optional system turn, then user and assistant alternately, none empty.
+
+    An answer with calls is followed by the tools' turns and another answer, or ends the conversation.
+    """
     dialogue = turns[1:] if turns and turns[0].role == "system" else turns
     if not dialogue:
         return "contains no user turn"
     for number, turn in enumerate(turns, 1):
-        if not turn.text.strip():
+        if not turn.text.strip() and not turn.calls and turn.role != "tool":
             return f"turn {number} ({turn.role}) is empty"
-    first = len(turns) - len(dialogue) + 1
-    for number, turn in enumerate(dialogue):
-        if turn.role != ("user", "assistant")[number % 2]:
-            expected = ("a user's", "an assistant's")[number % 2]
-            return f"turn {first + number} is {turn.role}'s where {expected} is expected"
+    expected: tuple[str, ...] = ("user",)
+    for number, turn in enumerate(dialogue, len(turns) - len(dialogue) + 1):
+        if turn.role not in expected:
+            owners = " or ".join(
+                "an assistant's" if role == "assistant" else f"a {role}'s" for role in expected
+            )
+            return f"turn {number} is {turn.role}'s where {owners} is expected"
+        if turn.role == "assistant":
+            expected = ("tool",) if turn.calls else ("user",)
+        else:
+            expected = ("assistant",) if turn.role == "user" else ("assistant", "tool")
     return None
 
 
@@ -205,19 +141,99 @@ def read_each(
         try:
             yield from parse(row, where)
         except InputError as error:
-            yield BadRow(where, error.what)
+            yield BadRow(where, error.what, isinstance(error, MarkedRow))
     if empty:
         raise InputError(path, "contains no rows", "Give a JSON list, or one JSON object per line")
 
 
-def turns_of(row: Any, where: str) -> list[Turn]:
-    """The turns of a row in any format; InputError for an unknown format."""
-    if not isinstance(row, dict):
-        raise InputError(where, "is not a JSON object", MEND)
-    for field, form in FORMS.items():
-        if field in row:
-            return checked(form, row, where).turns()
-    raise InputError(where, f"has none of the fields {', '.join(FORMS)}", MEND)
+def conversation_of(row: Any, where: str, reading: RowReading) -> Conversation:
+    """The conversation of a row in any format, every field of which is read, refused or counted.
+
+    Errors: InputError for an unknown format or a field that is not supported; MarkedRow.
+    """
+    fields = reading.fields(row, where)
+    conversation = Conversation(tuple(dialogue(fields, where)), where, row_id(row), tools_of(fields))
+    refuse_marked(fields, where)
+    answers = [turn for turn in conversation.turns if turn.role == "assistant"]
+    if answers and not any(turn.trained for turn in answers):
+        raise MarkedRow(where, "has no answer that is to be trained on")
+    fields.refuse_unsupported()
+    reading.count(fields.unused())
+    return conversation
+
+
+def refuse_marked(fields: RowFields, where: str) -> None:
+    """Raise MarkedRow where the row's own label or switch says that it must not be trained on."""
+    for name in LABELS:
+        value = fields.row.get(name)
+        is_switch = value in (True, False, 0, 1) or str(value).lower() in ("true", "false")
+        if is_switch and (off := fields.switch(name)) is not None:
+            raise MarkedRow(where, f"is marked as a bad answer ({off})")
+    if (off := fields.switch(*SWITCHES)) is not None:
+        raise MarkedRow(where, f"is marked as not to be trained on ({off})")
+
+
+def dialogue(fields: RowFields, where: str, *, answers: Sequence[str] = ANSWERS) -> list[Turn]:
+    """The turns of a row's fields; without `answers` those of a prompt. Errors: InputError for an unknown format."""
+    if (name := next((name for name in LISTS if fields.has(name)), None)) is not None:
+        turns = turns_of_list(fields.items(name), name, fields)
+    elif not fields.has(*QUESTIONS):
+        raise InputError(where, f"has none of the fields {', '.join(FORMS)}", MEND)
+    elif fields.has("prompt") and isinstance(fields.json("prompt"), list):
+        turns = turns_of_list(fields.items("prompt"), "prompt", fields)
+        turns += _completion(fields, answers)
+    else:
+        turns = _history(fields)
+        answer = fields.text(*answers) if answers else None
+        thought = fields.text(*THOUGHTS) if answer else None
+        turns += exchange(
+            question_of(fields), answer, thought or "", fields.first(*answers) or "" if answers else ""
+        )
+    return with_system(fields, turns)
+
+
+def _completion(fields: RowFields, answers: Sequence[str]) -> list[Turn]:
+    """The turns after a prompt of messages: messages too, or a text."""
+    name = fields.first(*answers) if answers else None
+    if name is None:
+        return []
+    value = fields.json(name)
+    if isinstance(value, list):
+        return turns_of_list(value, name, fields)
+    return exchange("", fields.text(name), path=name)[1:]
+
+
+def _history(fields: RowFields) -> list[Turn]:
+    return (
+        [] if is_empty(fields.take("history")) else turns_of_list(fields.items("history"), "history", fields)
+    )
+
+
+def with_system(fields: RowFields, turns: list[Turn]) -> list[Turn]:
+    """The turns after the row's own system prompt. Errors: InputError where a system turn differs from it."""
+    system = fields.text(*SYSTEM)
+    if not system:
+        return turns
+    if turns and turns[0].role == "system":
+        if turns[0].text != system:
+            raise InputError("", "system: differs from the system turn", MEND)
+        return turns
+    return [Turn("system", system), *turns]
+
+
+def tools_of(fields: RowFields) -> str:
+    """The row's tools as the JSON text of a list in OpenAI's form, empty without any. Errors: InputError."""
+    name = fields.first("tools", "functions")
+    listed = None if name is None else fields.json(name)
+    if is_empty(listed):
+        return ""
+    listed = listed if isinstance(listed, list) else [listed]
+    for number, tool in enumerate(listed):
+        inner = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+            raise InputError("", f"{name}.{number}: is not a tool with a name", MEND)
+    whole = [tool if "function" in tool else {"type": "function", "function": tool} for tool in listed]
+    return json.dumps(whole, ensure_ascii=False)
 
 
 def row_id(row: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ TRIALS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("user", WORDS * 400), ("assistant", WORDS * 400)),
     (("user", WORDS), ("assistant", WORDS)) * 12,
 )
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 
 
 class Fails(Exception):
@@ -44,10 +44,13 @@ class Renderer:
         self._lock, self._worker, self._owner = Lock(), cast("subprocess.Popen[str] | None", None), 0
 
     def render(
-        self, jinja: str, messages: Sequence[Message], specials: Mapping[str, Any], opened: bool
-    ) -> str:
+        self, jinja: str, messages: Sequence[Message], specials: Mapping[str, Any], opened: bool,
+        tools: Sequence[Any] | None = None,
+    ) -> str:  # fmt: skip
         """The text of a conversation, as transformers renders it. Errors: Fails, Exceeds."""
-        request = {"template": jinja, "messages": messages, "specials": specials, "opened": opened}
+        request = {
+            "template": jinja, "messages": messages, "specials": specials, "opened": opened, "tools": tools
+        }  # fmt: skip
         if (
             self._owner != os.getpid()
         ):  # after a fork: a lock that another thread had acquired is never released

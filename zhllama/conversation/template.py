@@ -5,6 +5,8 @@ answer follows a line end or a colon and precedes a special token. No common tok
 ids of a prompt are a prefix of the ids of its conversation.
 """
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,8 +14,10 @@ from typing import Any, Literal, get_args
 from zhllama.conversation.records import Turn
 from zhllama.conversation.sandboxed_templates import Exceeds, renderer, try_out
 from zhllama.errors import InputError, OptionError
+from zhllama.io.json import parse_row
 
 Name = Literal["alpaca", "vicuna", "chatml", "llama3", "own"]
+ThoughtForm = Literal["content", "reasoning_content", "none"]  # where a template expects an answer's thought
 NAMES: tuple[str, ...] = get_args(Name)
 REMEDY = "Give `template` alpaca, vicuna, chatml or llama3"
 
@@ -57,13 +61,21 @@ class ChatTemplate:
     stop: str
     tokens: tuple[str, ...] = ()
 
-    def render(self, tokenizer: Any, turns: Sequence[Turn], *, opened: bool = False) -> str:
-        """Render turns as transformers does; `opened` adds the prompt of the next answer.
+    def render(self, tokenizer: Any, turns: Sequence[Turn], *, opened: bool = False, tools: str = "") -> str:
+        """Render turns as transformers does; `opened` adds the prompt of the next answer, `tools` is a JSON list.
 
         A template that zhllama does not ship is rendered in a separate process with limits on time, memory and text.
         Errors: InputError where the template fails or exceeds a bound.
         """
-        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        form: ThoughtForm = "content"
+        if self.jinja not in SHIPPED and any(turn.thought for turn in turns):
+            form = _thought_form(self, tokenizer)
+        return self._rendered(tokenizer, turns, form, opened, tools)
+
+    def _rendered(
+        self, tokenizer: Any, turns: Sequence[Turn], form: ThoughtForm, opened: bool = False, tools: str = ""
+    ) -> str:
+        messages = [message_of(turn, form) for turn in turns]
         try:
             if self.jinja in SHIPPED:
                 return str(
@@ -71,7 +83,8 @@ class ChatTemplate:
                         messages, chat_template=self.jinja, tokenize=False, add_generation_prompt=opened
                     )
                 )
-            return renderer.render(self.jinja, messages, tokenizer.special_tokens_map, opened)
+            listed = parse_row(tools) if tools else None
+            return renderer.render(self.jinja, messages, tokenizer.special_tokens_map, opened, listed)
         except Exceeds as error:
             raise InputError(f"template {self.name}", str(error), REMEDY) from None
         except Exception as error:  # a foreign template can raise anything
@@ -87,6 +100,45 @@ class ChatTemplate:
                 try_out(self.jinja, tokenizer.special_tokens_map)
             except Exceeds as error:
                 raise InputError(f"template {self.name}", str(error), REMEDY) from None
+
+
+def message_of(turn: Turn, form: ThoughtForm = "content") -> dict[str, Any]:
+    """A turn as transformers' templates expect it; without thought and calls only its role and content."""
+    message: dict[str, Any] = {"role": turn.role, "content": turn.text}
+    if turn.thought and form == "content":
+        message["content"] = with_thought(turn)
+    elif turn.thought:
+        message["reasoning_content"] = turn.thought
+    if turn.calls:
+        message["tool_calls"] = [
+            {"type": "function", **({"id": call.id} if call.id else {}),
+             "function": {"name": call.name, "arguments": parse_row(call.arguments)}}
+            for call in turn.calls
+        ]  # fmt: skip
+    if turn.call_id:
+        message["tool_call_id"] = turn.call_id
+    return message
+
+
+def with_thought(turn: Turn) -> str:
+    """The text of an answer after its thought, in the form of Qwen3 and DeepSeek-R1."""
+    return f"<think>\n{turn.thought}\n</think>\n\n{turn.text}"
+
+
+def _thought_form(template: ChatTemplate, tokenizer: Any) -> ThoughtForm:
+    """Where the template expects a thought, found by rendering one; `none` where it writes none."""
+    key = (template.jinja, json.dumps(tokenizer.special_tokens_map, default=str, sort_keys=True))
+    if key not in _FORMS:
+        turns = (Turn("user", "zhllama-user"), Turn("assistant", "zhllama-answer", "zhllama-thought"))
+        forms: tuple[ThoughtForm, ...] = ("content", "reasoning_content")
+        written = [template._rendered(tokenizer, turns, form) for form in forms]
+        marked = re.compile(r"<think>\s*zhllama-thought\s*</think>\s*zhllama-answer")
+        fits = [len(marked.findall(text)) == 1 and text.count("</think>") == 1 for text in written]
+        _FORMS[key] = next((form for form, fit in zip(forms, fits, strict=True) if fit), "none")
+    return _FORMS[key]
+
+
+_FORMS: dict[tuple[str, str], ThoughtForm] = {}
 
 
 # `bos_token` comes first where the tokenizer begins every text with it.
@@ -132,6 +184,12 @@ def template_for(name: str, tokenizer: Any) -> ChatTemplate:
             "tokenizer", "names no end of text (eos_token)", "Name one in its tokenizer_config.json"
         )
     return ChatTemplate(name, begin + PLAIN[name], str(tokenizer.eos_token))
+
+
+def template_chosen(template: ChatTemplate, requested: str | None) -> str:
+    """The note on which template is used."""
+    own = "the model's own chat_template" if template.name == "own" else template.name
+    return f"template: {own}" if requested else f"template: {own}, by default"
 
 
 def refuse_lacking(template: ChatTemplate, tokenizer: Any, remedy: str) -> None:

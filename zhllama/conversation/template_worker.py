@@ -55,9 +55,12 @@ def answer(render: Any, request: dict[str, Any]) -> dict[str, str]:
     try:
         (text,), _ = render(
             conversations=[request["messages"]], chat_template=request["template"],
-            add_generation_prompt=request["opened"], **request["specials"],
+            add_generation_prompt=request["opened"], tools=request["tools"], **request["specials"],
         )  # fmt: skip
-        most = REPLY + TIMES * sum(len(m["content"]) for m in request["messages"])
+        size = sum(
+            len(str(value)) for m in request["messages"] for name, value in m.items() if name != "role"
+        )
+        most = REPLY + TIMES * (size + len(str(request["tools"] or "")))
         if len(text) > most:
             return {"exceeds": f"writes {len(text):,} characters, and {most:,} are the most"}
     except MemoryError:

@@ -1,5 +1,6 @@
-"""Reads rows of JSON with their line numbers: one object a line, or the members of one list."""
+"""Reads rows with their line numbers: JSON objects, one a line or indented, a JSON list, CSV, or Parquet."""
 
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -12,10 +13,12 @@ from pydantic import BaseModel, ValidationError
 from zhllama.errors import InputError
 from zhllama.io.files import require_regular
 from zhllama.io.json import parse_member, parse_row, reason
-from zhllama.io.text import Advance, decoded_lines
+from zhllama.io.parquet import Parquet
+from zhllama.io.text import Advance, decoded_lines, text_format
 
 Row = TypeVar("Row", bound=BaseModel)
 MEND = "Correct this row"
+INDENTED = 10_000  # lines of one indented object
 LARGEST = 2 << 30  # characters of a JSON list, which is read into memory; lines are streamed
 
 
@@ -41,18 +44,88 @@ def read_rows(path: Path, advance: Advance | None = None) -> Iterator[tuple[int,
 def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[tuple[int, Any]]:
     """Every row with its line number as in `read_rows`, but NotJson for a line that is not JSON.
 
+    Rows of Parquet are numbered from 1; those of CSV are objects of text by the first line's names, without empty cells.
     Errors: InputError for a file that cannot be read, and for a broken list, which cannot be parsed any further.
     """
-    require_regular(path)
+    size = require_regular(path).st_size
+    kind = text_format(path)
+    if kind == ".parquet":
+        yield from _parquet_rows(path, size, advance)
+        return
+    if kind in (".csv", ".tsv"):
+        yield from _table_rows(path, "," if kind == ".csv" else "\t", advance)
+        return
     lines = enumerate(decoded_lines(path, advance), 1)
     begin, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
     if first.lstrip().startswith("["):
         text = "\n".join(_limited(path, chain([first], (line for _, line in lines))))
         yield from _members(path, text, begin)
         return
-    for number, line in chain([(begin, first)], lines):
-        if line.strip():
-            yield number, _row_or_fault(line)
+    yield from _objects(chain([(begin, first)], lines))
+
+
+def _parquet_rows(path: Path, size: int, advance: Advance | None) -> Iterator[tuple[int, Any]]:
+    file = Parquet(path)
+    number = 0
+    for records in file.batches(tuple(file.names)):
+        for record in records:
+            number += 1
+            yield number, record
+        if advance is not None:
+            advance(round(len(records) * size / max(1, file.rows)))
+
+
+def _table_rows(path: Path, delimiter: str, advance: Advance | None) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(LARGEST)
+    lines = (f"{line}\n" for line in decoded_lines(path, advance))
+    table = csv.DictReader(lines, delimiter=delimiter, strict=True)
+    before = 1
+    try:
+        names = table.fieldnames or []
+        if len(set(names)) < len(names):
+            raise InputError(f"{path}:1", "names a column twice", "Rename one of them")
+        before = table.line_num
+        for row in table:
+            number, before = before + 1, table.line_num
+            if None in row or None in row.values():
+                yield number, NotJson(f"does not have {len(names)} cells as the first line does")
+            else:
+                yield number, {name: cell for name, cell in row.items() if cell.strip()}
+    except csv.Error as error:
+        raise InputError(f"{path}:{before + 1}", f"is not CSV ({error})", "Write the table again") from None
+
+
+def _objects(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
+    """The row of each line; an object whose lines are indented is one row."""
+    current = next(lines, None)
+    while current is not None:
+        (number, line), current = current, None
+        row = _row_or_fault(line) if line.strip() else None
+        if isinstance(row, NotJson) and line.startswith("{"):
+            group, current = _indented(line, lines)
+            whole = _row_or_fault("\n".join(group)) if len(group) > 1 else row
+            if isinstance(whole, NotJson):
+                rest = [(n, other) for n, other in enumerate(group[1:], number + 1) if other.strip()]
+                yield number, row
+                yield from ((n, _row_or_fault(other)) for n, other in rest)
+            else:
+                yield number, whole
+        elif line.strip():
+            yield number, row
+        if current is None:
+            current = next(lines, None)
+
+
+def _indented(first: str, lines: Iterator[tuple[int, str]]) -> tuple[list[str], tuple[int, str] | None]:
+    """The lines of an object up to its closing brace at the margin, and the line after them if it was read."""
+    group = [first]
+    for number, line in lines:
+        if line.strip() and line[0] not in " \t}":
+            return group, (number, line)
+        group.append(line)
+        if line.startswith("}") or len(group) > INDENTED:
+            break
+    return group, None
 
 
 def _limited(path: Path, lines: Iterator[str]) -> Iterator[str]:

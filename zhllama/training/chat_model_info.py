@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zhllama.conversation.answer_segments import Thoughts
 from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.prepare_tokenizer import prepare_tokenizer
 from zhllama.conversation.template import ChatTemplate
@@ -25,9 +26,12 @@ class ChatModelInfo:
     encoder: ConversationEncoder
 
 
-def inspect_chat_model(model: str, template: str, options: TrainingOptions, folder: Path) -> ChatModelInfo:
+def inspect_chat_model(
+    model: str, template: str | None, options: TrainingOptions, folder: Path, thoughts: Thoughts = "keep"
+) -> ChatModelInfo:
     """Resolve the model's chain and write its tokenizer, with the tokens that the template needs, to `folder`.
 
+    Without `template`, the tokenizer's own is used, or Alpaca's if it has none.
     Errors: InputError and OptionError for rows, a length or a template that do not fit the model.
     """
     chain = resolve_chain(model)
@@ -49,7 +53,7 @@ def inspect_chat_model(model: str, template: str, options: TrainingOptions, fold
     if grows and not n_old:
         n_old = rows
     info = ModelInfo(chain, config, document_tokenizer, max(rows, document_tokenizer.size), n_old, grows)
-    return ChatModelInfo(info, ConversationEncoder(tokenizer, chat_template))
+    return ChatModelInfo(info, ConversationEncoder(tokenizer, chat_template, thoughts))
 
 
 def _check_new_tokens(template: ChatTemplate, tokenizer: Any, n_ids: int, options: TrainingOptions) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from zhllama.options import option, required
 from zhllama.training.options import HARDWARE, LENGTH, MONITORING
@@ -31,12 +32,20 @@ class ChatTuningData:
     model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"))
     data: tuple[str, ...] = option(
         (),
-        "FILE[:WEIGHT]: rows of Alpaca, BELLE, ShareGPT, Firefly, or messages; a list or one a line, .gz and .xz too.",
+        "FILE[:WEIGHT]: rows of Alpaca, BELLE, ShareGPT, Firefly, messages and others: JSON, Parquet or CSV.",
     )
     eval_data: tuple[str, ...] = option(
         (), "FILE of conversations for validation; by default 1 % of the data."
     )
-    template: str = option("alpaca", "alpaca, vicuna, chatml, llama3; own: the model's chat_template.")
+    template: str | None = option(
+        None,
+        "alpaca, vicuna, chatml, llama3; own: the model's chat_template.",
+        show_default="own; alpaca without one",
+    )
+    thoughts: Literal["keep", "drop", "mask"] = option(
+        "keep", "Thoughts before answers: train on them, leave them out, or give them as context."
+    )
+    field_map: tuple[str, ...] = option((), "NEW=OLD: read the field OLD of the rows as NEW.")
     skip_bad: bool = option(False, "Reject bad rows into rejected.jsonl instead of stopping.")
     cache: Path | None = option(None, "Folder of packed blocks.", panel=HARDWARE, recorded=False)
 
@@ -62,6 +71,7 @@ class PairData:
     template: str | None = option(
         None, "alpaca, vicuna, chatml, llama3 or own.", show_default="own; alpaca without one"
     )
+    field_map: tuple[str, ...] = option((), "NEW=OLD: read the field OLD of the rows as NEW.")
     skip_bad: bool = option(False, "Reject bad rows into rejected.jsonl instead of stopping.")
 
 

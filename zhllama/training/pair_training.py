@@ -1,9 +1,9 @@
 """Training on ranked pairs, shared by the reward model and DPO: a model with its template, and a trl trainer that resumes."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -14,6 +14,7 @@ import torch
 from transformers import PrinterCallback
 
 from zhllama.conversation.encode_conversation import ConversationEncoder
+from zhllama.conversation.row_fields import unused_field
 from zhllama.conversation.template import refuse_lacking, template_for
 from zhllama.errors import MissingPackage, OptionError
 from zhllama.io.files import json_lines, to_json
@@ -49,6 +50,7 @@ class PairTrainingJob:
     validation_files: tuple[Path, ...] = ()
     validation_share: float = 0.1
     skip_bad: bool = False
+    field_map: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ def train_on_pairs(
             return outputs.finish_run(run) if first else None
     pairs = read_pairs(
         job.files, model_info.encoder, options.block_size, validation_share=job.validation_share,
-        validation_files=job.validation_files, seed=options.seed, skip_bad=job.skip_bad, advance=hooks.read,
+        validation_files=job.validation_files, seed=options.seed, skip_bad=job.skip_bad, field_map=job.field_map,
+        advance=hooks.read,
     )  # fmt: skip
     shape = shape_of(model_info.info.config, options.lora, model_info.info.rows)
     plan = plan_pairs(options, shape, this_hardware(processes), len(pairs.training))
@@ -184,9 +187,12 @@ def train_on_pairs(
         processes
     )  # raises OptionError for a batch that does not divide, before a folder is made
     hooks.planned(plan)
+    for row in pairs.unused_fields:
+        hooks.note(unused_field(row["file"], row["field"], row["rows"]))
     with run if first else nullcontext():
         if pairs.rejected and first:
-            run.write(REJECTED, json_lines(map(asdict, pairs.rejected)))
+            rejected = [{"where": row.where, "reason": row.reason} for row in pairs.rejected]
+            run.write(REJECTED, json_lines(rejected))
             hooks.note(f"{len(pairs.rejected):,} pairs were left out: {run.out / REJECTED} says why")
         trainer = _trainer(options, model_info, plan, pairs, run.out, hooks, joined, build)
         measures = bool(pairs.validation) and first

@@ -1,15 +1,17 @@
 """Ranked pairs as ids: read, filtered by length, and split by prompt into training and validation."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.read_comparisons import read_comparisons
 from zhllama.conversation.read_conversations import BadRow, refuse_bad_rows
-from zhllama.conversation.records import Comparison, Conversation, Turn
+from zhllama.conversation.records import Comparison, Conversation
+from zhllama.conversation.row_fields import RowReading
+from zhllama.conversation.row_turns import answer_turn
 from zhllama.errors import InputError, OptionError
 from zhllama.io.text import Advance
 
@@ -35,15 +37,16 @@ class TokenizedPairs:
     training: list[TokenizedPair]
     validation: list[TokenizedPair]
     rejected: list[BadRow] = field(default_factory=list)
+    unused_fields: list[dict[str, Any]] = field(default_factory=list)
 
-    def figures(self) -> dict[str, int]:
+    def figures(self) -> dict[str, Any]:
         """Return the counts."""
         counts = {
             "pairs": len(self.training),
             "validation_pairs": len(self.validation),
             "pairs_left_out": len(self.rejected),
         }
-        return {"pairs_read": sum(counts.values()), **counts}
+        return {"pairs_read": sum(counts.values()), **counts, "unused_fields": self.unused_fields}
 
 
 def read_pairs(
@@ -55,6 +58,7 @@ def read_pairs(
     validation_files: Sequence[Path] = (),
     seed: int = 0,
     skip_bad: bool = False,
+    field_map: Mapping[str, str] | None = None,
     advance: Advance | None = None,
 ) -> TokenizedPairs:
     """Read the pairs of some files whose prompt and answers fit into `length` ids.
@@ -65,7 +69,7 @@ def read_pairs(
     """
     if not 0 <= validation_share < 1:
         raise OptionError(f"validation_share {validation_share}", "is not from 0 up to 1", "Give 0.1")
-    reader = _PairReader(encoder, length)
+    reader = _PairReader(encoder, length, field_map or {})
     pairs = [pair for path in files for pair in reader.read(path, advance)]
     extra = [pair for path in validation_files for _, pair in reader.read(path, advance)]
     if not skip_bad:
@@ -78,7 +82,7 @@ def read_pairs(
             files[0], f"leaves no pair to train on{reason}", "Give other pairs, or more `block_size`"
         )
     validation = [pair for key, pair in pairs if key in chosen] + extra
-    return TokenizedPairs(training, validation, reader.rejected)
+    return TokenizedPairs(training, validation, reader.rejected, reader.unused)
 
 
 def _choose(prompts: set[str], share: float, seed: int) -> set[str]:
@@ -95,20 +99,26 @@ class _PairReader:
 
     encoder: ConversationEncoder
     length: int
+    field_map: Mapping[str, str]
     bad: list[BadRow] = field(default_factory=list)
     rejected: list[BadRow] = field(default_factory=list)
+    unused: list[dict[str, Any]] = field(default_factory=list)
 
     def read(self, path: Path, advance: Advance | None) -> list[tuple[str, TokenizedPair]]:
         """Return the pairs of a file, each with its prompt as text."""
         pairs = []
-        for row in read_comparisons(path, advance):
+        reading = RowReading(self.field_map)
+        for row in read_comparisons(path, advance, reading):
             pair = row if isinstance(row, BadRow) else self._encoded(row)
             if isinstance(pair, BadRow):
                 self.rejected.append(pair)
             elif isinstance(row, Comparison):
                 pairs.append(("\n".join(f"{t.role}: {t.text}" for t in row.prompt.turns), pair))
-            if isinstance(row, BadRow):
+            if isinstance(row, BadRow) and not row.marked:
                 self.bad.append(row)
+        self.unused += [
+            {"file": str(path), "field": name, "rows": count} for name, count in reading.unused.most_common()
+        ]
         return pairs
 
     def _encoded(self, row: Comparison) -> TokenizedPair | BadRow:
@@ -127,13 +137,9 @@ class _PairReader:
 
     def _ids(self, prompt: Conversation, answer: str) -> tuple[list[int], list[int]]:
         """Return the ids before the last answer, and those of the answer with its end token, without what follows it."""
-        encoded = self.encoder.encode(
-            Conversation((*prompt.turns, Turn("assistant", answer)), prompt.where, prompt.id)
-        )
+        encoded = self.encoder.encode(replace(prompt, turns=(*prompt.turns, answer_turn(answer))))
         end = encoded.ends[-1]
-        start = end
-        while start and encoded.mask[start - 1]:
-            start -= 1
+        start = encoded.starts[-1]
         return encoded.ids[:start], encoded.ids[start:end]
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from zhllama.conversation.read_conversations import (
     refuse_bad_rows,
     training_fault,
 )
-from zhllama.conversation.records import Conversation, Turn
+from zhllama.conversation.records import Conversation
+from zhllama.conversation.row_fields import RowReading, unused_field
+from zhllama.conversation.stored_conversations import from_json, to_json
 from zhllama.errors import InputError
 from zhllama.io.files import json_lines
 from zhllama.model.export import merge_chain
@@ -38,6 +40,8 @@ from zhllama.training.packing import TokenizedSample, pack_samples
 from zhllama.training.validation import ValidationSet
 
 REJECTED, SHORTENED, LABEL = "rejected.jsonl", "shortened.jsonl", "answers"
+UNUSED, SPLIT = "unused-fields.jsonl", "split.jsonl"
+READER = "rows-2"  # changes with what the reader makes of a row, so that blocks packed before are not used
 VERIFIED = 32  # conversations whose encoding turn by turn is compared with that of the whole text
 SHOWN = 20  # rejected rows that are reported on the screen; --skip-bad writes all of them to a file
 
@@ -54,6 +58,7 @@ class ChatTuningJob:
     encoder: ConversationEncoder
     cache: Path
     skip_bad: bool = False
+    field_map: Mapping[str, str] = field(default_factory=dict)
     note: Callable[[str], None] = lambda text: None
 
     def blocks(
@@ -76,7 +81,8 @@ class ChatTuningJob:
         template = self.encoder.template
         template_hash = hashlib.sha256(template.jinja.encode()).hexdigest()
         names = " ".join(map(str, source.files))  # rejected rows are cached with the names of their files
-        text = f"{source.hash()} {names} {template_hash} {template.stop} {one_per_block} {self.skip_bad}"
+        reading = f"{READER} {self.encoder.thoughts} {sorted(self.field_map.items())}"
+        text = f"{source.hash()} {names} {template_hash} {template.stop} {one_per_block} {self.skip_bad} {reading}"
         origin = BlocksOrigin(text, tokenizer.hash, size, "best-fit", validation_split=not self.validation)
         folder = self.cache / origin.key()
         if (folder / META).is_file():
@@ -86,7 +92,7 @@ class ChatTuningJob:
         packed = pack_samples(samples, size, tokenizer.end, one_per_block=one_per_block)
         blocks = write_blocks(folder, packed, origin, tokenizer.size, counts, excluded.files)
         if not len(blocks):
-            rejected = [*excluded.bad, *excluded.long]
+            rejected = [*excluded.bad, *excluded.marked, *excluded.long]
             self._report_rejected(rejected)
             reason = f": {rejected[0].where}: {rejected[0].reason}" if rejected else ""
             raise InputError(source.files[0], f"leaves no sample to train on{reason}", "Give other data")
@@ -99,32 +105,33 @@ class ChatTuningJob:
         """Yield the samples to train on; add all other rows to `excluded`, rejected ones with their reason."""
         validation_characters = 0
         for number, (conversation, encoded) in enumerate(self._encoded(files, excluded, advance), 1):
-            sample = _sample(conversation, encoded, size, excluded)
-            if sample is None:
+            samples = _samples(conversation, encoded, size, excluded)
+            if not samples:
                 continue
             if split and number % VALIDATION_EVERY == 0 and validation_characters < VALIDATION_CHARACTERS:
-                excluded.validation.append(_to_json(conversation))
-                validation_characters += sample.characters
+                excluded.validation.append(to_json(conversation))
+                validation_characters += sum(sample.characters for sample in samples)
                 continue
-            counts.documents += 1
-            counts.characters += sample.characters
-            counts.bytes += sample.bytes
-            yield sample
+            counts.documents += len(samples)
+            counts.characters += sum(sample.characters for sample in samples)
+            counts.bytes += sum(sample.bytes for sample in samples)
+            yield from samples
         if not self.skip_bad:
             self._report_rejected(excluded.bad)
             refuse_bad_rows(excluded.bad)
 
     def _encoded(
         self, files: Iterable[Path], excluded: "_ExcludedRows", advance: Callable[[int], None]
-    ) -> Iterator[tuple[Conversation, Encoded]]:
+    ) -> Iterator[tuple[Conversation, list[Encoded]]]:
         verified = 0
         for path in files:
-            for row in read_conversations(path, training_fault, advance):
+            reading = RowReading(self.field_map)
+            for row in read_conversations(path, training_fault, advance, reading):
                 if isinstance(row, BadRow):
-                    excluded.bad.append(row)
+                    (excluded.marked if row.marked else excluded.bad).append(row)
                     continue
                 try:
-                    encoded = self.encoder.encode(row)
+                    encoded = self.encoder.samples(row)
                 except InputError as error:
                     excluded.bad.append(BadRow(row.where, error.what))
                     continue
@@ -132,6 +139,10 @@ class ChatTuningJob:
                     self.encoder.prove(row)
                     verified += 1
                 yield row, encoded
+            excluded.unused += [
+                {"file": str(path), "field": name, "rows": count}
+                for name, count in reading.unused.most_common()
+            ]
 
     def _report_rejected(self, rows: Sequence[BadRow]) -> None:
         for row in rows[:SHOWN]:
@@ -159,13 +170,14 @@ class ChatTuningJob:
             samples = list(
                 self._samples(self.validation, size, excluded, lambda count: None, False, TextCounts())
             )
-            self._report_rejected([*excluded.bad, *excluded.long])
+            self._report_rejected([*excluded.bad, *excluded.marked, *excluded.long])
             if not samples:
                 raise InputError(self.validation[0], "leaves no answer to measure", "Give other `eval_data`")
         else:
-            rows = [_from_json(row) for packed in blocks for row in packed.validation()]
-            tokenized = [_sample(row, self.encoder.encode(row), size, excluded) for row in rows]
-            samples = [sample for sample in tokenized if sample is not None]
+            rows = [from_json(row) for packed in blocks for row in packed.validation()]
+            samples = [
+                sample for row in rows for sample in _samples(row, self.encoder.samples(row), size, excluded)
+            ]
         if not samples:
             return []
         return [ValidationSet.of_samples(LABEL, samples, size, tokenizer.end, one_per_block)]
@@ -192,54 +204,77 @@ class ChatTuningJob:
             self.note(
                 f"{len(rejected):,} rows were left out ({REJECTED}), {shortened:,} cut at a turn to fit --max-length"
             )
+        unused = [row for packed in blocks for row in packed.extra(UNUSED)]
+        separate = sum(row["samples"] for packed in blocks for row in packed.extra(SPLIT))
+        for row in unused:
+            self.note(unused_field(row["file"], row["field"], row["rows"]))
+        if separate:
+            self.note(
+                f"the template renders earlier answers differently once later turns follow, so {separate:,} of them are "
+                "trained in samples of their own"
+            )
         return {
+            "template": self.encoder.template.name,
             "samples": sum(packed.meta.documents for packed in blocks),
+            "separate_samples": separate,
             "rejected": len(rejected),
             "shortened": shortened,
+            "unused_fields": unused,
             "validation_samples": sum(len(packed.validation()) for packed in blocks),
         }
 
 
 @dataclass
 class _ExcludedRows:
-    """Rows that are not trained on: bad or too long ones with their reason, and the validation split; also shortened rows."""
+    """Rows that are not trained on, with their reason, and the validation split; also shortened rows and unused fields.
+
+    `marked` are valid rows that say themselves that they must not be trained on; `separate` counts samples per split row.
+    """
 
     bad: list[BadRow] = field(default_factory=list)
+    marked: list[BadRow] = field(default_factory=list)
     long: list[BadRow] = field(default_factory=list)
     shortened: list[Any] = field(default_factory=list)
     validation: list[Any] = field(default_factory=list)
+    unused: list[Any] = field(default_factory=list)
+    separate: list[Any] = field(default_factory=list)
 
     @property
     def files(self) -> dict[str, Callable[[], list[Any]]]:
         """The rows by the names of their files in the folder of packed blocks."""
 
         def rejected() -> list[Any]:
-            return [{"where": row.where, "reason": row.reason} for row in (*self.bad, *self.long)]
+            return [
+                {"where": row.where, "reason": row.reason} for row in (*self.bad, *self.marked, *self.long)
+            ]
 
-        return {VALIDATION: lambda: self.validation, REJECTED: rejected, SHORTENED: lambda: self.shortened}
+        return {
+            VALIDATION: lambda: self.validation, REJECTED: rejected, SHORTENED: lambda: self.shortened,
+            UNUSED: lambda: self.unused, SPLIT: lambda: self.separate,
+        }  # fmt: skip
 
 
-def _sample(
-    conversation: Conversation, encoded: Encoded, size: int, excluded: _ExcludedRows
-) -> TokenizedSample | None:
-    """Return as many of the turns as fit; None if not even the first answer does."""
-    cut = encoded.cut(size)
-    if cut is None:
-        reason = f"too long: {encoded.ends[0]:,} tokens up to its first answer, of {size:,}"
+def _samples(
+    conversation: Conversation, encoded: Sequence[Encoded], size: int, excluded: _ExcludedRows
+) -> list[TokenizedSample]:
+    """Return the samples of a conversation, each with as many of the turns as fit; none if no first answer does."""
+    cuts = [one.cut(size) for one in encoded]
+    fitting = [cut for cut in cuts if cut is not None]
+    if not fitting:
+        reason = f"too long: {encoded[0].ends[0]:,} tokens up to its first answer, of {size:,}"
         excluded.long.append(BadRow(conversation.where, reason))
-        return None
-    if cut is not encoded:
-        excluded.shortened.append(
-            {"where": conversation.where, "answers": [len(cut.ends), len(encoded.ends)]}
-        )
-    texts = [turn.text for turn in conversation.turns if turn.role == "assistant"][: len(cut.ends)]
-    ids, answers = np.array(cut.ids, np.int32), np.array(cut.mask, np.bool_)
+        return []
+    answers = [sum(len(one.ends) for one in some) for some in (fitting, encoded)]
+    if answers[0] < answers[1] or any(
+        len(c.ids) < len(e.ids) for c, e in zip(cuts, encoded, strict=True) if c
+    ):
+        excluded.shortened.append({"where": conversation.where, "answers": answers})
+    if len(fitting) > 1:
+        excluded.separate.append({"where": conversation.where, "samples": len(fitting) - 1})
+    return [_tokenized(cut) for cut in fitting]
+
+
+def _tokenized(encoded: Encoded) -> TokenizedSample:
+    ids, answers = np.array(encoded.ids, np.int32), np.array(encoded.mask, np.bool_)
+    texts = encoded.texts
     return TokenizedSample(ids, answers, sum(map(len, texts)), sum(len(text.encode()) for text in texts))
-
-
-def _to_json(conversation: Conversation) -> dict[str, Any]:
-    return {"where": conversation.where, "turns": [[turn.role, turn.text] for turn in conversation.turns]}
-
-
-def _from_json(row: dict[str, Any]) -> Conversation:
-    return Conversation(tuple(Turn(role, text) for role, text in row["turns"]), row["where"])

@@ -199,6 +199,7 @@ def arguments_of(kind: type[Arguments], options: TrainingOptions, out: Path, **m
         fp16=precision == "fp16",
         optim="adamw_torch_fused",
         logging_steps=options.log_every,
+        logging_first_step=True,
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=options.save_every,

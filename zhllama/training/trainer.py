@@ -169,9 +169,11 @@ class TrainingLog(TrainerCallback):
         self._started = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop the clock, and report the step."""
+        """Stop the clock, and report the step; the last one is always logged."""
         self._spent += time.monotonic() - self._started
         self._steps += 1
+        if state.global_step >= state.max_steps:
+            control.should_log = True
         self.report({"step": state.global_step, "steps": state.max_steps})
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
