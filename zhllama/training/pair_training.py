@@ -210,6 +210,7 @@ def train_on_pairs(
             **pairs.figures(), **plan.figures(), **outputs.log_figures(log),
             **{key: {"before": before[key], "after": after[key]} for key in after},
             "template": model_info.encoder.template.name,
+            "unused_fields": pairs.unused_fields,
         }  # fmt: skip
         lines = [{"step": 0, **before}, *log, {"step": options.steps, **after}]
         run.write(PAGE, training_page(run.out.name, figures, lines))

@@ -39,14 +39,14 @@ class TokenizedPairs:
     rejected: list[BadRow] = field(default_factory=list)
     unused_fields: list[dict[str, Any]] = field(default_factory=list)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, int]:
         """Return the counts."""
         counts = {
             "pairs": len(self.training),
             "validation_pairs": len(self.validation),
             "pairs_left_out": len(self.rejected),
         }
-        return {"pairs_read": sum(counts.values()), **counts, "unused_fields": self.unused_fields}
+        return {"pairs_read": sum(counts.values()), **counts}
 
 
 def read_pairs(
