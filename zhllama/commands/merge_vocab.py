@@ -37,12 +37,12 @@ def merge_vocab(
     from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
     from zhllama.vocab.sample import sample_lines
     from zhllama.vocab.tokenizer_config import settings_files
-    from zhllama.vocab.word_lists import base_file, jieba_file, listed_pieces
+    from zhllama.vocab.word_lists import base_file, jieba_file, word_list
 
     recipe = options.recipe
     merge_options = MergeOptions(
         recipe, options.pad, options.add, options.size, options.prune is not None, options.prior,
-        options.character_coverage, tuple(charsets(sampling.cover)),
+        options.character_coverage, tuple(charsets(sampling.cover)), options.mixed,
     )  # fmt: skip
     source = base_file(options.base)
     vocabulary = read_vocabulary(source)
@@ -66,7 +66,10 @@ def merge_vocab(
     run.inputs = [*inputs, *files, *([jieba_file()] if uses_jieba else [])]
     title = f"{merge_options.count(vocabulary):,} more pieces" if recipe == "continued" else "merging"
     lines = None if sample is None else sample.lines
-    words = None if options.zh is None else listed_pieces(options.zh)
+    listed = None if options.zh is None else word_list(options.zh)
+    if listed is not None:
+        note(f"{options.zh}: {len(listed.words):,} words, read as {listed.reading}.")
+    words = None if listed is None else listed.words
     with progress(title, total=1.0) as bar:
         merge = merge_vocabulary(vocabulary, merge_options, words, lines, bar.at)
     with run, progress("audit", unit="lines") as bar:

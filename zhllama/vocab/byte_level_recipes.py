@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zhllama.characters import Charset, ascii_word, charset, chinese, chinese_run
+from zhllama.characters import Charset, ascii_word, charset, chinese, chinese_run, han
 from zhllama.errors import InputError, OptionError
 from zhllama.vocab.byte_level_json import spelled
 from zhllama.vocab.byte_level_paths import Paths
@@ -28,11 +28,13 @@ SPARE = 1.1  # candidates beyond the need: once their usage is counted, the best
 ByteLevelMerge = Merge[ByteLevelVocabulary]
 
 
-def safe(base: ByteLevelVocabulary, words: Sequence[str], pad: bool = False) -> ByteLevelMerge:
-    """The Chinese words of a list in its order, each with a path of merges to it."""
+def safe(
+    base: ByteLevelVocabulary, words: Sequence[str], pad: bool = False, mixed: bool = False
+) -> ByteLevelMerge:
+    """The Chinese words of a list in its order, each with a path of merges to it; `mixed` admits words as 维生素C."""
     left_out, accepted = [], []
     for word in dict.fromkeys(word.replace(SPACE, " ") for word in words):
-        reason = why_left_out(base, word)
+        reason = why_left_out(base, word, mixed)
         if reason is None:
             accepted.append(word)
         else:
@@ -47,11 +49,11 @@ def safe(base: ByteLevelVocabulary, words: Sequence[str], pad: bool = False) -> 
     return Merge("safe", base, (*added, *_pad(base, pad)), tuple(left_out))
 
 
-def why_left_out(base: ByteLevelVocabulary, word: str) -> str | None:
+def why_left_out(base: ByteLevelVocabulary, word: str, mixed: bool = False) -> str | None:
     """Why a word cannot become a token, or would change how text without Chinese is tokenized; None where it can."""
     if word in base.added_tokens.values():
         return "is a special token of the base"
-    if ascii_word.search(word):
+    if ascii_word.search(word) and not (mixed and han.search(word)):
         return "contains an ASCII letter or digit"
     if not chinese.search(word):
         return "contains no Han character or CJK punctuation"

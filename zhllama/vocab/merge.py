@@ -6,8 +6,9 @@ base lacks, in order, with score 0.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
-from zhllama.characters import ascii_word, chinese
+from zhllama.characters import ascii_word, chinese, han
 from zhllama.errors import InputError
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Merge, Reason
@@ -29,12 +30,17 @@ def chinese_llama(
     return Merge("chinese-llama", base, tuple(added), tuple(_known_words(base, words)))
 
 
-def safe(base: SentencePieceVocabulary, words: Sequence[str], pad: bool = False) -> SentencePieceMerge:
-    """The same list without side effects: only Chinese pieces, ranked below every ordinary merge of the base, none dead."""
+def safe(
+    base: SentencePieceVocabulary, words: Sequence[str], pad: bool = False, mixed: bool = False
+) -> SentencePieceMerge:
+    """The same list without side effects: only Chinese pieces, ranked below every ordinary merge of the base, none dead.
+
+    `mixed` admits letters and digits beside a Han character, as in 维生素C.
+    """
     require_bpe(base)
     accepted, left_out = [], list(_known_words(base, words))
     for word in _new_words(base, words):
-        reason = why_unsafe(base, word)
+        reason = why_unsafe(base, word, mixed)
         if reason is None:
             accepted.append(AddedPiece(word, "list"))
         else:
@@ -43,9 +49,9 @@ def safe(base: SentencePieceVocabulary, words: Sequence[str], pad: bool = False)
     return Merge("safe", base, (*added, *pad_piece(base, pad)), tuple(left_out))
 
 
-def why_unsafe(base: SentencePieceVocabulary, word: str) -> str | None:
+def why_unsafe(base: SentencePieceVocabulary, word: str, mixed: bool = False) -> str | None:
     """Why a piece could change how text without Chinese is tokenized, or None."""
-    if ascii_word.search(word):
+    if ascii_word.search(word) and not (mixed and han.search(word)):
         return "contains an ASCII letter or digit"
     if not chinese.search(word):
         return "contains no Han character or CJK punctuation"
@@ -68,7 +74,8 @@ def with_paths(base: SentencePieceVocabulary, added: Sequence[AddedPiece]) -> li
     """The same pieces in their order, followed by what BPE needs to reach each of them, so that none is dead.
 
     A character that the base lacks becomes a piece: `tokenizers` merges nothing that it has split into bytes.
-    A dead piece is tokenized into three parts or more; its first two are joined, again and again, until it is whole.
+    A dead piece is tokenized into three parts or more; the first two of them with a Chinese character are joined, again
+    and again, until it is whole. Two without one, as I and T in IT行业, would change text without Chinese.
     Such intermediates rank below all others, so a piece that was reachable stays so: on its own text they never apply.
     """
     pieces = list(added)
@@ -87,7 +94,8 @@ def with_paths(base: SentencePieceVocabulary, added: Sequence[AddedPiece]) -> li
             add(character, "character")
     for piece in added:
         while len(parts := merge_by_rank(piece.text, rank)) > 1:
-            add(parts[0] + parts[1], "intermediate")
+            joined = [left + right for left, right in pairwise(parts)]
+            add(next((text for text in joined if chinese.search(text)), joined[0]), "intermediate")
     return pieces
 
 

@@ -51,13 +51,16 @@ class MergeVocabularyOptions:
         "embedded 32,000-piece one.",
     )
     zh: Path | None = option(
-        None, "Chinese pieces: a .model, or a .txt with a word a line. Without it: 20,000 from jieba's list."
+        None,
+        "Chinese pieces: a .model, or a file with a word a line, also with counts, tags or a header, as CSV, or jieba's "
+        "user dictionary. Without it: 20,000 from jieba's list.",
     )
     recipe: Recipe = option(
         "chinese-llama",
         "chinese-llama: as published. safe: the same list without its harm. continued: continue the base's own BPE "
         "training on --text. A byte-level base accepts the last two.",
     )
+    mixed: bool = option(False, "For safe: admit words of Han characters with letters or digits, as 维生素C.")
     pad: bool = option(False, "Add [PAD] after the last piece, for tuning.")
     text: tuple[Path, ...] = option(
         (),
@@ -94,6 +97,8 @@ class MergeVocabularyOptions:
             raise OptionError("prune", "needs text to count rare pieces", "Give `text` FILE")
         if self.zh is not None and self.recipe == "continued":
             raise OptionError("zh", "is not used by `recipe` continued", "Give `text`, or `recipe` safe")
+        if self.mixed and self.recipe != "safe":
+            raise OptionError("mixed", f"is not used by `recipe` {self.recipe}", "Take `recipe` safe")
         if self.size is not None and self.add is not None and not self.prune:
             raise OptionError("size", "and `add` contradict each other", "Give one of them")
 

@@ -22,6 +22,7 @@ from zhllama.vocab.vocabulary import Merge, Recipe, Vocabulary
 from zhllama.vocab.word_lists import jieba_words
 
 WORDS = 20_000  # pieces trained on jieba's word list where none are given, as many as the published list has
+NEARLY_ALL = 0.95  # of a list's words left out: it was not read as it was meant
 PUBLISHED_SIZE = 17_953  # pieces that the published list adds to LLaMA's vocabulary
 
 
@@ -32,6 +33,7 @@ class MergeOptions:
     `continued` adds `add` pieces, or reaches `size` pieces not counting `[PAD]`; by default it adds as many as the
     published list. With `prune`, `size` is the size after pruning, by default the base's. `prior` is the weight of
     jieba's word list relative to the text. `coverage` and `cover` select the characters that become pieces.
+    `mixed` admits words of Han characters with letters or digits to `safe`.
     """
 
     recipe: Recipe = "chinese-llama"
@@ -42,6 +44,7 @@ class MergeOptions:
     prior: float = 0.1
     coverage: float = 0.999
     cover: tuple[Charset, ...] = ()
+    mixed: bool = False
 
     def count(self, base: Vocabulary) -> int:
         """How many pieces `continued` adds to `base`; OptionError where `size` is below the base's."""
@@ -66,12 +69,29 @@ def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOption
     """Extend by a word list: `chinese-llama` or `safe`."""
     check_recipe(base, options.recipe)
     if isinstance(base, ByteLevelVocabulary):
-        return byte_level_recipes.safe(base, words, options.pad)
+        return byte_level_recipes.safe(base, words, options.pad, options.mixed)
     if isinstance(base, MetaspaceVocabulary):
-        return _of(base, merge.safe(base.model, words, options.pad))
+        return _of(base, merge.safe(base.model, words, options.pad, options.mixed))
     assert isinstance(base, SentencePieceVocabulary)
-    recipe = merge.chinese_llama if options.recipe == "chinese-llama" else merge.safe
-    return recipe(base, words, options.pad)
+    if options.recipe == "chinese-llama":
+        return merge.chinese_llama(base, words, options.pad)
+    return merge.safe(base, words, options.pad, options.mixed)
+
+
+def check_accepted(merged: Merge[Vocabulary]) -> None:
+    """InputError where nearly nothing of a word list was accepted, for another reason than that the base has it."""
+    rejected = Counter(reason for _, reason in merged.left_out if reason != "is in the base")
+    words = merged.counts().get("list", 0) + rejected.total()
+    if words < 20 or rejected.total() < NEARLY_ALL * words:
+        return
+    reason, count = rejected.most_common(1)[0]
+    example = next(word for word, why in merged.left_out if why == reason)
+    raise InputError(
+        "`zh`",
+        f"nearly nothing of the list was accepted: {rejected.total():,} of {words:,} words were left out, {count:,} "
+        f"because each {reason}, as {example!r}",
+        "Check that the list has a word a line or a column of words; `mixed` admits words as 维生素C",
+    )
 
 
 def extend_by_text(
@@ -153,6 +173,7 @@ def merge_vocabulary(
     else:
         check_recipe(base, options.recipe)
         merged = extend_by_words(base, _trained_words(progress) if words is None else words, options)
+        check_accepted(merged)
     if options.prune and lines is not None:
         merged = pruned(merged, lines, options.size or base.size)
     return merged

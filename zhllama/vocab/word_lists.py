@@ -10,6 +10,7 @@ from zhllama.manifest import check_outputs
 from zhllama.vocab.any_tokenizer import tokenizer_file
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.vocabulary import SPACE
+from zhllama.vocab.word_table import WordTable, read_words
 
 
 def base_file(name: str | None) -> Path:
@@ -38,12 +39,18 @@ def jieba_words() -> Iterator[tuple[str, int]]:
 
 
 def listed_pieces(path: Path) -> list[str]:
-    """The pieces of a word list in its order, from a .model or a .txt with one word per line."""
+    """The pieces of a word list in its order: see `word_list`."""
+    return list(word_list(path).words)
+
+
+def word_list(path: Path) -> WordTable:
+    """The pieces of a word list in its order, with spaces as ▁, from a .model or a file of words that `read_words` reads."""
     check_outputs([path])
     if path.suffix == ".model":
         model = SentencePieceVocabulary.read(path)
-        return [text for id, text in enumerate(model.texts) if id not in model.byte_ids]
-    words = [line.strip().replace(" ", SPACE) for line in read_lines([path])]
-    if not words:
+        pieces = [text for id, text in enumerate(model.texts) if id not in model.byte_ids]
+        return WordTable(tuple(pieces), "the pieces of a SentencePiece model")
+    table = read_words(read_lines([path]))
+    if not table.words:
         raise InputError(path, "contains no words", "Write one word a line")
-    return words
+    return WordTable(tuple(word.replace(" ", SPACE) for word in table.words), table.reading)

@@ -1,0 +1,91 @@
+"""Word lists as people have them: columns are found over the whole file, and what was read is said."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Zhllama
+from zhllama.characters import chinese
+from zhllama.errors import InputError
+from zhllama.vocab.audit import audit
+from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer
+from zhllama.vocab.merge import safe
+from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.word_lists import listed_pieces, word_list
+
+WORDS = ["心电图", "合同法", "维生素C", "新▁冠", "诉讼", "仲裁", "法人", "债权人", "IT行业", "A股"] * 3
+PLAIN = [word.replace("▁", " ") for word in WORDS]
+SOLID = [word.replace("▁", "") for word in WORDS]
+
+
+@pytest.mark.parametrize(
+    ("content", "reading"),
+    [
+        ("\n".join(PLAIN), "a word a line"),
+        ("\ufeff" + "\r\n".join(PLAIN) + "\r\n", "a word a line"),
+        ("\n".join(f"{w}\t{n}" for n, w in enumerate(PLAIN)), "column 1 of 2, separated by tabs"),
+        ("\n".join(f"{n}\t{w}\tn" for n, w in enumerate(PLAIN)), "column 2 of 3, separated by tabs"),
+        ("\n".join(f"{w},{n}" for n, w in enumerate(PLAIN)), "column 1 of 2, separated by commas"),
+        ("\ufeff词,词频\r\n" + "\r\n".join(f'"{w}","{n}"' for n, w in enumerate(PLAIN)), "with the header '词'"),
+        ("word;note\n" + "\n".join(f"{w};x" for w in PLAIN), "separated by semicolons, with the header 'word'"),
+        ("id,word,score\n" + "\n".join(f"{n},{w},0.{n}" for n, w in enumerate(PLAIN)), "column 2 of 3"),
+        ("\n".join(f"{w}\t{-n}.5" for n, w in enumerate(PLAIN)), "column 1 of 2"),
+    ],
+)  # fmt: skip
+def test_columns(content: str, reading: str, tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_bytes(content.encode())
+    assert list(word_list(path).words) == WORDS and reading in word_list(path).reading
+    path.rename(path.with_suffix(".csv"))
+    assert listed_pieces(path.with_suffix(".csv")) == WORDS
+
+
+@pytest.mark.parametrize("line", ["{w} {n}", "{w} {n} nr", "{w}  {n}", "{w} nz", "{w} {n} eng"])
+def test_words_with_counts_or_tags_after_spaces(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "userdict.txt"
+    some = [line.format(w=word, n=n) for n, word in enumerate(SOLID)]
+    path.write_text("\n".join([*some, "台中"]), encoding="utf-8")  # jieba's count and tag may be absent
+    assert listed_pieces(path) == [*SOLID, "台中"]
+    assert word_list(path).reading == "word, count or tag, separated by spaces"
+
+
+def test_a_word_that_ends_in_a_number_is_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join([*SOLID, "苹果 15", "你好，世界", "1,2"]), encoding="utf-8")
+    assert listed_pieces(path) == [*SOLID, "苹果▁15", "你好，世界", "1,2"]
+
+
+def test_mixed_words_change_no_text_without_chinese(embedded: SentencePieceVocabulary) -> None:
+    words = ["维生素C", "IT行业", "A股", "ZQX业务", "卡拉OK厅", "3D打印", "a1b2c3号", "QQ", "中国"]
+    assert {word for word, _ in safe(embedded, words).left_out} >= {"维生素C", "IT行业", "QQ"}
+    merge = safe(embedded, words, mixed=True)
+    model = merge.vocabulary
+    assert {word for word, _ in merge.left_out} == {"QQ"} and model.dead(range(32_000, model.size)) == []
+    assert all(chinese.search(piece.text) for piece in merge.added)
+    assert model.encode(["x维生素C"])[0][-1] == model.ids["维生素C"]
+    lines = ["QX Z ZQX ZQ IT OK KOK 3D a1b2c3 a1b a1b2c A C b2c3", "x " * 30, "ITZQXOK3D"]
+    tokenizer = fast_tokenizer(model, Specials())
+    tokenizer.encode_special_tokens = True
+    found = audit(model, embedded, {"text": lines}, "safe", tokenizer, fuzz=600)
+    assert found.passed and found.drift.lines == 3
+
+
+def test_a_list_of_which_nearly_nothing_is_accepted_fails(embedded: SentencePieceVocabulary) -> None:
+    terms = [f"合同{n}" for n in range(100)]
+    with pytest.raises(
+        InputError, match=r"100 of 100 words were left out, 100 because each contains an ASCII"
+    ):
+        merge_vocabulary(embedded, MergeOptions("safe"), terms)
+    assert merge_vocabulary(embedded, MergeOptions("safe", mixed=True), terms).left_out == ()
+
+
+def test_the_command_says_what_it_read(zhllama: Zhllama, tmp_path: Path) -> None:
+    path = tmp_path / "words.csv"
+    path.write_text("词,次数\n" + "\n".join(f"{w},{n}" for n, w in enumerate(PLAIN)), encoding="utf-8")
+    run = zhllama("merge-vocab", "--zh", path, "--recipe", "safe", "--mixed", "--fuzz", 50, "--out", "out")
+    assert run.returncode == 0, run.stderr
+    assert "30 words, read as column 1 of 2, separated by commas, with the header '词'" in " ".join(
+        run.stderr.split()
+    )
+    assert "维生素C" in (tmp_path / "out" / "added.tsv").read_text(encoding="utf-8")
