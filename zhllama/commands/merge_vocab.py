@@ -34,7 +34,7 @@ def merge_vocab(
     from zhllama.io.text import find_files, read_lines
     from zhllama.vocab.merge_folder import write_merge
     from zhllama.vocab.read import read_vocabulary
-    from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
+    from zhllama.vocab.recipes import MergeOptions, check_recipe, merge_vocabulary
     from zhllama.vocab.sample import sample_lines
     from zhllama.vocab.tokenizer_config import settings_files
     from zhllama.vocab.word_lists import base_file, jieba_file, word_list
@@ -46,6 +46,7 @@ def merge_vocab(
     )  # fmt: skip
     source = base_file(options.base)
     vocabulary = read_vocabulary(source)
+    check_recipe(vocabulary, recipe)
     inputs = [source, *settings_files(source), *([options.zh] if options.zh else [])]
     run = Run(out, "merge-vocab", recorded(options, sampling, reading), inputs, force, seed=sampling.seed)
     run.check()
