@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sentencepiece import SentencePieceTrainer
 
+from zhllama.errors import OptionError
 from zhllama.io.text import read_lines
 from zhllama.pretrained import open_tokenizer
 from zhllama.resources import shipped
@@ -17,6 +18,7 @@ from zhllama.vocab.fast_tokenizer import transformers_files
 from zhllama.vocab.merge import chinese_llama, safe
 from zhllama.vocab.proof import prove
 from zhllama.vocab.read import read_vocabulary
+from zhllama.vocab.recipes import MergeOptions, continue_training
 from zhllama.vocab.reload import auto_tokenizer
 from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
 
@@ -139,3 +141,11 @@ def test_no_byte_token_is_ever_shown(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path / "again")
     again = open_tokenizer(tmp_path / "again")
     assert again.decode(again("第一行\n😀")["input_ids"], skip_special_tokens=True) == "第一行\n😀"
+
+
+def test_the_refusal_names_the_option_that_was_set(runs: Counter[str]) -> None:
+    base = trained()
+    with pytest.raises(OptionError, match=r"^add: 1,610 leaves 10 pieces.* Raise `add`"):
+        continue_training(base, runs, 10, 0.0, MergeOptions("continued", add=10))
+    with pytest.raises(OptionError, match=r"^size: 1,610 leaves 10 pieces.* Raise `size`"):
+        continue_training(base, runs, 10, 0.0, MergeOptions("continued", size=1610))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from zhllama.characters import Charset
-from zhllama.errors import InputError, OptionError
+from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.vocab import byte_level_recipes, continued, merge
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
 from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary
@@ -130,10 +130,17 @@ def continue_training(
         )
     model = base.model if isinstance(base, MetaspaceVocabulary) else base
     assert isinstance(model, SentencePieceVocabulary)
-    merged = continued.continued(
-        model, runs, base.size + add, words, prior, options.coverage, options.cover, options.pad,
-        progress=progress,
-    )  # fmt: skip
+    try:
+        merged = continued.continued(
+            model, runs, base.size + add, words, prior, options.coverage, options.cover, options.pad,
+            progress=progress,
+        )  # fmt: skip
+    except ZhllamaError as error:
+        if options.add is None or "`size`" not in error.remedy:
+            raise
+        # The user set `add`, so the refusal names that and not the size that results.
+        what = "add" if error.where == "size" else error.where
+        raise type(error)(what, error.what, error.remedy.replace("`size`", "`add`")) from None
     return _of(base, merged)
 
 
