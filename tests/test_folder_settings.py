@@ -667,3 +667,15 @@ def test_commands_say_what_falls_back(tmp_path: Path) -> None:
         "words.txt",
     ]
     assert line(tmp_path, "audit", "out", "--fuzz", 50).code == 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"model_max_length": "<s>"}, {"padding_side": 7}, {"bos_token": ["<s>"]}, {"additional_special_tokens": 3}]
+)  # fmt: skip
+def test_settings_of_another_type_are_refused_or_read(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Whichever transformers does with them, it is no internal error."""
+    source = chatml(tmp_path / "base", lambda config: config.update(settings))
+    try:
+        assert read_vocabulary(source).encode("one")
+    except InputError as error:
+        assert "base" in str(error)

@@ -1,5 +1,6 @@
 """The journal keeps every written record, even if its writer was killed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,10 @@ def test_a_broken_line_before_the_end_is_refused(tmp_path: Path) -> None:
         Journal(path)
     with pytest.raises(InputError, match="no such journal"):
         Journal(tmp_path / "none", write=False)
+
+
+def test_a_pipe_in_the_place_of_a_journal_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "journal.jsonl")
+    for write in (True, False):
+        with pytest.raises(InputError, match="pipe"):
+            Journal(tmp_path / "journal.jsonl", write=write)

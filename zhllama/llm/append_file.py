@@ -4,13 +4,16 @@ import os
 from pathlib import Path
 
 from zhllama.errors import OutputError
+from zhllama.io.files import require_regular
 
 
 class AppendFile:
-    """An open file of lines; `end` is the offset behind the last complete one. Errors: OutputError."""
+    """An open file of lines; `end` is the offset behind the last complete one. Errors: InputError, OutputError."""
 
     def __init__(self, path: Path, write: bool = True) -> None:
         self.path, self.end = path, 0
+        if path.exists():
+            require_regular(path)  # opening a pipe would wait for its other end
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if write else os.O_RDONLY
         try:
             self.descriptor = os.open(path, flags, 0o666)

@@ -133,6 +133,17 @@ def read_folder_settings(
         return None
     if path.name != VOCAB and not any((folder / name).is_file() for name in (CONFIG, NAMED, ADDED)):
         return None
+    try:
+        return _read(folder, path, plain_ids)
+    except ZhllamaError:
+        raise
+    except Exception as error:  # settings of another type than transformers expects fail anywhere in it
+        reason = " ".join(str(error).split())[:160]
+        remedy = f"Check {CONFIG} and the files beside it"
+        raise InputError(folder, f"has settings that transformers cannot use ({reason})", remedy) from error
+
+
+def _read(folder: Path, path: Path, plain_ids: Callable[[str], Sequence[int]] | None) -> FolderSettings:
     tokenizer, reread = _opened(folder, path, plain_ids)
     raw = read_settings(folder)
     config = {key: value for key, value in raw.items() if key not in LEFT_BEHIND}
