@@ -88,7 +88,7 @@ MEASURE = """
 import json, os, signal, sys
 from zhllama.conversation import sandboxed_templates as own
 
-used, end = {}, own._ended
+used, end = {}, own._end
 
 def ended(child):
     os.kill(child.pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ def ended(child):
     used[name] = [usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]
     return end(child)
 
-own._ended = ended
+own._end = ended
 for name, jinja in json.load(sys.stdin).items():
     try:
         own.try_out(jinja, {})

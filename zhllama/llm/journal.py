@@ -13,6 +13,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from zhllama.errors import InputError
+from zhllama.io.json import parse_row
 from zhllama.llm.append_file import AppendFile
 from zhllama.llm.requests import Key, Reply, Request
 
@@ -106,7 +107,7 @@ class Journal:
         bodies = []
         for position in self._body_positions.get(request.key, ()):
             assert self._bodies is not None
-            row = json.loads(self._bodies.read(*position))
+            row = parse_row(self._bodies.read(*position))
             if row["print"] == request.fingerprint:
                 bodies.append(row["body"].encode() if "body" in row else base64.b64decode(row["base64"]))
         return bodies

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, processors
 from tokenizers.models import BPE
 
 from zhllama.io.files import to_json
+from zhllama.io.json import parse_row
 from zhllama.vocab.folder_settings import AddedToken as FolderToken
 from zhllama.vocab.text_steps import matched_as_words, matched_pieces, set_text_steps, why_no_steps
 from zhllama.vocab.tokenizer_config import CONFIG
@@ -97,7 +98,7 @@ def fast_tokenizer(model: "SentencePieceVocabulary", specials: Specials) -> Toke
         add([AddedToken(token.content, **flags)])
     if model.settings is not None and model.settings.processor is not None:
         raw = {
-            **json.loads(tokenizer.to_str()),
+            **parse_row(tokenizer.to_str()),
             "post_processor": model.settings.written_processor(model.ids.__getitem__),
         }
         return Tokenizer.from_str(json.dumps(raw))
@@ -162,7 +163,7 @@ def transformers_files(
 def _name_the_ends(files: dict[str, bytes], model: "SentencePieceVocabulary") -> None:
     """Say in the config which special tokens SentencePieceBackend puts around a text."""
     assert model.settings is not None
-    config = json.loads(files[CONFIG])
+    config = parse_row(files[CONFIG])
     config["legacy"] = True  # without it this class puts no ▁ before a text
     ids = list(model.settings.tokenizer("a").input_ids)
     begin = bool(ids) and ids[0] == model.settings.tokenizer.bos_token_id

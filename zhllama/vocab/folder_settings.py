@@ -1,6 +1,5 @@
 """What AutoTokenizer makes of a base's folder besides its vocabulary: added tokens, special tokens, settings, templates."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal
 
 from zhllama.errors import InputError, ZhllamaError
 from zhllama.io.files import read_whole, to_json
-from zhllama.io.json import read_object
+from zhllama.io.json import parse_row, read_object
 from zhllama.pretrained import open_tokenizer
 from zhllama.vocab.tokenizer_config import (
     ADDED,
@@ -112,7 +111,7 @@ class FolderSettings:
             config["pad_token"] = pad
         files = {**self.files, CONFIG: to_json(config).encode()}
         if NAMED in files and pad is not None:
-            files[NAMED] = to_json(json.loads(files[NAMED]) | {"pad_token": pad}).encode()
+            files[NAMED] = to_json(parse_row(files[NAMED]) | {"pad_token": pad}).encode()
         return files
 
     def written_processor(self, id_of: Callable[[str], int]) -> Any:
@@ -162,7 +161,7 @@ def _read(folder: Path, path: Path, plain_ids: Callable[[str], Sequence[int]] | 
     actual = {token.content: id for id, token in tokens.items()}
     declared = {text: id for text, id in declared_tokens(folder).items() if actual.get(text) != id}
     backend = getattr(tokenizer, "_tokenizer", None)
-    processor = None if backend is None else json.loads(backend.to_str())["post_processor"]
+    processor = None if backend is None else parse_row(backend.to_str())["post_processor"]
     if backend is not None:
         begin, end = (getattr(tokenizer, f"add_{side}_token", False) for side in ("bos", "eos"))
         config |= {"add_bos_token": bool(begin), "add_eos_token": bool(end)}

@@ -14,6 +14,7 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
+from zhllama.io.json import parse_json, parse_row
 from zhllama.vocab.any_tokenizer import JsonTokenizer
 from zhllama.vocab.folder_settings import FolderSettings, read_folder_settings
 from zhllama.vocab.json_vocabulary import JsonVocabulary, dumped, loaded, special_token
@@ -181,7 +182,7 @@ class MetaspaceVocabulary(JsonVocabulary):
 
 def is_metaspace(content: str) -> bool:
     """Whether a tokenizer.json spells bytes as byte pieces or spaces as ▁, and not in GPT-2's stand-in characters."""
-    raw = json.loads(content)
+    raw = parse_json(content, "tokenizer.json")
     model = raw.get("model", {})
     steps = json.dumps([raw.get("pre_tokenizer"), raw.get("decoder")])
     return "ByteLevel" not in steps and bool(
@@ -196,9 +197,9 @@ def _as_loaded(content: str, settings: FolderSettings) -> str:
     backend = getattr(settings.tokenizer, "_tokenizer", None)
     if backend is None:
         return content
-    stored: Mapping[str, Any] = json.loads(content)
+    stored: Mapping[str, Any] = parse_json(content, "tokenizer.json")
     limits = {key: stored.get(key) for key in ("truncation", "padding")}
-    rebuilt = json.loads(backend.to_str())
+    rebuilt = parse_row(backend.to_str())
     rebuilt["model"]["dropout"] = stored["model"].get("dropout")
     return dumped({**rebuilt, **limits})
 

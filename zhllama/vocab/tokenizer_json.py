@@ -5,6 +5,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from zhllama.io.json import parse_json
+
 
 def open_tokenizer_json(content: str) -> Tokenizer:
     """The tokenizer of a tokenizer.json without its stored limits; whatever `tokenizers` raises."""
@@ -25,7 +27,7 @@ def without_limits(tokenizer: Tokenizer) -> Tokenizer:
 
 def inside_a_text(content: str) -> str:
     """The same tokenizer.json without the space that `add_prefix_space` puts before a text: for parts of a longer text."""
-    raw = json.loads(content)
+    raw = parse_json(content, "tokenizer.json")
     return json.dumps({**raw, "pre_tokenizer": _without_prefix(raw.get("pre_tokenizer"))}, ensure_ascii=False)
 
 
