@@ -13,6 +13,7 @@ from tests.model_toys import (
     ENGLISH,
     base_vocabulary,
     line,
+    logits,
     write_chain,
     write_model,
     write_run,
@@ -56,10 +57,19 @@ def test_llamacpp_cuts_and_writes_as_transformers(tmp_path: Path, tied: bool, ki
     assert done.code == 0, done.err
     llama = Llama(tmp_path / "out" / "model-f16.gguf")
     tokenizer = open_model(tmp_path / "out").tokenizer
+    equal = 0
     for sentence in SENTENCES:
         ids = tokenizer(sentence).input_ids
         assert llama.ids(sentence) == ids
-        assert llama.greedy(ids, 8) == _greedy(tmp_path / "out", ids, 8)
+        theirs, ours = llama.greedy(ids, 8), _greedy(tmp_path / "out", ids, 8)
+        equal += theirs == ours
+        if (
+            theirs != ours
+        ):  # llama.cpp rounds states to f16, which may turn a near tie of a random model round
+            step = next(number for number in range(8) if theirs[number] != ours[number])
+            exact = logits(tmp_path / "out", [*ids, *ours[:step]])[-1]
+            assert exact[ours[step]] - exact[theirs[step]] < 0.1 * exact.std(), (sentence, step)
+    assert equal >= len(SENTENCES) - 1
 
 
 def test_llamacpp_adds_the_biases_of_qwen2(tmp_path: Path) -> None:

@@ -77,7 +77,10 @@ def asked(folder: Path, *words: str, said: str = "y\n") -> tuple[Told, str]:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     left = os.read(reading, 100).decode()
     os.close(reading)
-    return Told(*json.loads(told.read_text(encoding="utf-8"))), left
+    result = Told(*json.loads(told.read_text(encoding="utf-8")))
+    if "Invalid thread pool" in result.err:  # now and then torch's pool does not outlive the fork of a long process
+        return asked(folder, *words, said=said)
+    return result, left
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +143,9 @@ def test_a_type_that_needs_code_is_refused(unknown: Path, name: str) -> None:
     told, left = asked(unknown, *READING[name])
     assert left == "y\n", "standard input was read"
     assert not (unknown / "marker").exists() and "internal error" not in told.err
-    if told.code:
+    if told.code and name == "audit":  # its report says which settings it could not read, and why
+        assert "✗  special and added tokens" in told.out and "never run here" in told.out
+    elif told.code:
         assert told.err.count("\n") == 1 and "never run here" in told.err and "base/" in told.err
     else:  # these read the vocabulary's own file and no more
         assert name in ("merge-vocab", "report", "pack", "audit", "advise", "sharegpt split")

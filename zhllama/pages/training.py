@@ -8,7 +8,12 @@ from typing import Any
 from zhllama.pages.charts import Curve, LineChart, Point, line_chart, smoothed
 from zhllama.pages.render import render
 
-BITS_PER_CHARACTER, BITS_PER_BYTE, VALIDATION = "_bits_per_character", "_bits_per_byte", "_validation"
+# The ends of the figures' names, and the page's text for each.
+UNITS = {
+    "_bits_per_character": "bits_per_character",
+    "_bits_per_byte": "bits_per_byte",
+    "_validation": "validation_pairs",
+}
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,14 @@ def read_curves(figures: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) ->
     }
     names = dict.fromkeys([*compared, *(key for line in log for key in line)])
     validation = []
-    for unit in (BITS_PER_CHARACTER, BITS_PER_BYTE, VALIDATION):
+    for end, unit in UNITS.items():
         for key in names:
-            if key.endswith(unit):
+            if key.endswith(end):
                 ends = compared.get(key, {})
                 validation.append(
                     ValidationFigure(
-                        key.removesuffix(unit),
-                        unit.strip("_"),
+                        key.removesuffix(end),
+                        unit,
                         curve(key),
                         ends.get("before"),
                         ends.get("after"),
