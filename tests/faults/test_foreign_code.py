@@ -78,7 +78,7 @@ def asked(folder: Path, *words: str, said: str = "y\n") -> tuple[Told, str]:
     left = os.read(reading, 100).decode()
     os.close(reading)
     result = Told(*json.loads(told.read_text(encoding="utf-8")))
-    if "Invalid thread pool" in result.err:  # now and then torch's pool does not outlive the fork of a long process
+    if "Invalid thread pool" in result.err:  # torch's pool does not always outlive a fork
         return asked(folder, *words, said=said)
     return result, left
 
