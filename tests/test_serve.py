@@ -306,5 +306,7 @@ def test_gen_zh_is_served(own_server: Serving, folder: Path, tmp_path: Path, api
         "replies"
     ]
     for row in rows:
-        assert row["reply"]["text"] and row["reply"]["completion_tokens"] == 6, row
+        assert row["reply"]["text"] and 1 <= row["reply"]["completion_tokens"] <= 6, (
+            row
+        )  # it may end by itself
     assert (tmp_path / "made" / "manifest.json").is_file()

@@ -260,8 +260,10 @@ def test_parts_fit_and_are_the_conversation(
     for (turn, cut), whole in zip(joined, said, strict=True):
         assert turn.role == whole.role and turn.text
         assert turn.text == whole.text if not cut else whole.text.startswith(turn.text)
-    cuts = [part.conversation.turns for part in parts if part.cut]
-    assert all(any(turn not in said for turn in turns[len(system) :]) for turns in cuts)
+    wholes = iter(said)
+    for part in parts:
+        pairs = [(turn, next(wholes)) for turn in part.conversation.turns[len(system) :]]
+        assert part.cut == any(turn.text != whole.text for turn, whole in pairs)
 
 
 def test_the_last_pair_is_not_lost_and_parts_are_as_few_as_may_be(lengths: list[Any]) -> None:
