@@ -16,6 +16,9 @@ class Llama:
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_ctx, params.cpuparams.n_threads, params.warmup = 256, 1, False
+        # In f32 without flash attention: f16 states turn near ties of random models round.
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.server = xllamacpp.Server(params)  # listens on a port of its own
 
     def ids(self, text: str) -> list[int]:

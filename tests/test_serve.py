@@ -289,7 +289,7 @@ def test_gen_zh_is_served(own_server: Serving, folder: Path, tmp_path: Path, api
     # Its own process: a browser's test before this one may have left an event loop in ours.
     told = subprocess.run(
         [sys.executable, "-m", "zhllama", "gen-zh", "--method", "translate", "--given", "given.json", "--base-url", own_server["api"], "--model", own_server["model"],
-        "--api", api, "--reply-tokens", "6", "--concurrency", "3", "--out", "made", "--json"],
+        "--api", api, "--temperature", "0", "--reply-tokens", "6", "--concurrency", "3", "--out", "made", "--json"],
         cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300,
     )  # fmt: skip
     result = json.loads(told.stdout)
