@@ -60,7 +60,7 @@ def poison(folder: Path, marker: Path, **config: Any) -> Path:
     return folder
 
 
-def asked(folder: Path, *words: str, said: str = "y\n") -> tuple[Told, str]:
+def asked(folder: Path, *words: str, said: str = "y\n", again: bool = True) -> tuple[Told, str]:
     """Run a command line in a child of ours with `said` on its standard input; also what it left there."""
     reading, writing = os.pipe()
     os.write(writing, said.encode())
@@ -78,8 +78,8 @@ def asked(folder: Path, *words: str, said: str = "y\n") -> tuple[Told, str]:
     left = os.read(reading, 100).decode()
     os.close(reading)
     result = Told(*json.loads(told.read_text(encoding="utf-8")))
-    if "Invalid thread pool" in result.err:  # torch's pool does not always outlive a fork
-        return asked(folder, *words, said=said)
+    if again and "Invalid thread pool" in result.err:  # torch's pool does not always outlive a fork
+        return asked(folder, *words, said=said, again=False)
     return result, left
 
 
