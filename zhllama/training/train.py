@@ -120,31 +120,24 @@ def train(
             blocks = job.blocks(info.tokenizer, options.block_size, one_per_block, hooks.read)
             validation = job.validation_sets(info.tokenizer, options.block_size, blocks, one_per_block)
             info = _grow_model(job, info, run.out, options.seed, hooks) if info.grows else info
+        layout, plan = _plan_rows(options, info, blocks, arguments.world_size)
+        hooks.planned(plan)
         opened = open_for_training(
-            info.chain, None if options.rows == "none" else options.matrices,
-            options.precision or this_hardware(arguments.world_size).precision, arguments.device,
+            info.chain, None if options.rows == "none" else options.matrices, plan.precision, arguments.device,
             full=options.full, four_bit=options.load_in_4bit, sharded=is_sharded(),
         )  # fmt: skip
         if not opened.separates_documents:
             hooks.note(
                 f"{info.config.model_type}: documents of one block would see each other, so each has a block of its own"
             )
-            if not one_per_block:
-                one_per_block = True
-                with arguments.main_process_first(local=False):
-                    blocks = job.blocks(info.tokenizer, options.block_size, True, hooks.read)
-                    validation = job.validation_sets(info.tokenizer, options.block_size, blocks, True)
-        layout = _layout(options, info, blocks)
-        plan = plan_run(
-            options,
-            info,
-            this_hardware(arguments.world_size),
-            trainable_rows=info.rows - layout.first,
-            blocks=float(sum(map(len, blocks))) if blocks else None,
-        )
-        if plan.steps is None:
-            raise OptionError("steps", "is needed where the text is streamed", "Give the number of steps")
-        hooks.planned(plan)
+        if not (opened.separates_documents or one_per_block):
+            one_per_block = True
+            with arguments.main_process_first(local=False):
+                blocks = job.blocks(info.tokenizer, options.block_size, True, hooks.read)
+                validation = job.validation_sets(info.tokenizer, options.block_size, blocks, True)
+            layout, plan = _plan_rows(options, info, blocks, arguments.world_size)
+            hooks.planned(plan)
+        assert plan.steps is not None
         set_seed(options.seed)
         prepared = prepare_model(
             opened, layout, options.matrices, options.lora,
@@ -232,6 +225,19 @@ def _grow_model(job: TrainingJob, info: ModelInfo, out: Path, seed: int, hooks: 
             f"the model had {grown.n_old:,} rows and grew to {grown.rows:,}, new ones the mean of their old pieces"
         )
     return replace(info, chain=Chain(folder, (), folder), config=read_model_config(folder), grows=False)
+
+
+def _plan_rows(
+    options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks], processes: int
+) -> tuple[RowLayout, TrainingPlan]:
+    """Return which rows are trainable, and the plan; OptionError for a stream without a number of steps."""
+    layout = _layout(options, info, blocks)
+    count = float(sum(map(len, blocks))) if blocks else None
+    trainable = info.rows - layout.first
+    plan = plan_run(options, info, this_hardware(processes), trainable_rows=trainable, blocks=count)
+    if plan.steps is None:
+        raise OptionError("steps", "is needed where the text is streamed", "Give the number of steps")
+    return layout, plan
 
 
 def _layout(options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks]) -> RowLayout:
