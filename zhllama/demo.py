@@ -27,7 +27,7 @@ def two_layer_model(folder: Path, seed: int = 0) -> Path:
     base = SentencePieceVocabulary.read(base_file(None))
     config = LlamaConfig(
         vocab_size=len(base.pieces), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=512,
+        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=1024,
         bos_token_id=base.processor.bos_id(), eos_token_id=base.processor.eos_id(),
     )  # fmt: skip
     torch.manual_seed(seed)
