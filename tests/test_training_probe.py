@@ -176,6 +176,6 @@ def test_losses_that_ignore_the_token_count() -> None:
 
 
 def test_probed_ids_are_no_special_ones() -> None:
-    model = tiny("llama", pad_token_id=ROWS - 1)
-    ids = random_ids(model, 40).tolist()
-    assert not {1, 2, ROWS - 1} & set(ids) and {ROWS - 2, ROWS - 3} <= set(ids)
+    model = tiny("llama", pad_token_id=ROWS - 1, eos_token_id=[2, 9, ROWS - 3])  # a list, as Llama 3.1 has it
+    ids = random_ids(model, 140).tolist()
+    assert not {1, 2, 9, ROWS - 1, ROWS - 3} & set(ids) and {ROWS - 2, ROWS - 4} <= set(ids)

@@ -169,7 +169,9 @@ def takes_position_ids(model_class: Any) -> bool:
 def random_ids(model: Any, count: int) -> Tensor:
     """Return random ids, the last ones of the vocabulary first, without the special ones that the config names."""
     weight = model.get_input_embeddings().weight
-    special = {v for k, v in model.config.get_text_config().to_dict().items() if k.endswith("_token_id")}
+    settings = model.config.get_text_config().to_dict()
+    named = [value for key, value in settings.items() if key.endswith("_token_id")]
+    special = {id for value in named for id in (value if isinstance(value, list) else [value])}
     size = weight.shape[0]
     order = torch.randperm(size, generator=torch.Generator().manual_seed(SEED)).tolist()
     order = list(dict.fromkeys([*range(size - 1, max(size - 4, -1), -1), *order]))
