@@ -1,0 +1,237 @@
+"""The Chinese documents: the same headings, commands, figures, tables and links as the English ones, in the glossary's words."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pymdownx.slugs import slugify
+
+from tests.conftest import ROOT
+from tests.seed_checks import CJK, spaced
+from zhllama.chinese_script import converter
+
+DOCS = ROOT / "docs"
+# English pages without a Chinese one. Take a page out when its translation lands; nothing is added.
+UNTRANSLATED = {
+    "advise",
+    "bytelevel",
+    "corpora",
+    "extending",
+    "how-to/domain-words",
+    "how-to/instruction-data",
+    "how-to/own-vocabulary",
+    "how-to/prune",
+    "how-to/published-weights",
+    "how-to/several-machines",
+    "how-to/spot-machines",
+    "how-to/traditional-cantonese",
+    "index",
+    "metrics",
+    "tutorial",
+    "vocabulary",
+    # -- the second half
+    "align",
+    "architecture",
+    "chat",
+    "cli",
+    "generate",
+    "judge",
+    "model",
+    "pretrain",
+    "reference/api",
+    "reference/files",
+    "reference/lines",
+    "reference/recipes",
+    "reliability",
+    "results",
+    "sft",
+}
+# Terms that the glossary replaced.
+FORMER = re.compile(
+    "残字|切得最整|词片|落选|最近者|读不出|(?<!继)续训|文种|4比特|四比特|4位量化|打包|剪枝|词符|令牌|训练占比|血缘|谱系|Liger的?内核"
+)
+HEADING = re.compile(r"^(#{1,6}) +(.+)$", re.M)
+FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
+CODE = re.compile(r"`[^`\n]+`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+ANCHOR = re.compile(r'<a id="([^"]+)"></a>')
+UNITS = {
+    "": 0, "thousand": 3, "万": 4, "million": 6, "M": 6, "亿": 8, "billion": 9, "B": 9, "万亿": 12, "trillion": 12,
+}  # fmt: skip
+NUMBER = re.compile(
+    r"(?<![\w.])(\d[\d,]*\d|\d)((?:\.\d+)?)(?:[ -]?(thousand|million|billion|trillion|M\b|B\b|万亿|万|亿))?",
+    re.A,
+)
+# 1.4 to 1.9 million: the unit belongs to both numbers.
+RANGE = re.compile(r"(\d[\d.,]*)( to | and |, | or )(\d[\d.,]*) (thousand|million|billion|trillion)\b")
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a translation keeps of a heading and the text up to the next one."""
+
+    level: int
+    figures: Counter[Decimal]
+    code: set[str]
+    blocks: list[tuple[str, str]]
+    links: Counter[str]
+    rows: int
+    items: int
+
+
+def without_comments(language: str, block: str) -> str:
+    """A block of code without its comments and the spaces before them, which are translated."""
+    if language not in ("bash", "python", "yaml"):
+        return block
+    return re.sub(r"(^|[ \t]+)# .*$", "", block, flags=re.M)
+
+
+def figures(text: str) -> Counter[Decimal]:
+    """The numbers of a text, with those written in thousands, millions, 万 or 亿 at their full value."""
+    text = RANGE.sub(r"\1 \4\2\3 \4", text)
+    return Counter(
+        Decimal(match[1].replace(",", "") + match[2]).scaleb(UNITS[match[3] or ""]).normalize()
+        for match in NUMBER.finditer(text)
+    )
+
+
+def target(link: str) -> str:
+    """A link as it is in both languages: without the language of the page."""
+    return re.sub(r"\.zh\.md", ".md", link)
+
+
+def section(level: int, text: str) -> Section:
+    blocks = [(match[2], without_comments(match[2], match[3])) for match in FENCED.finditer(text)]
+    prose = FENCED.sub("", text)
+    shown = CODE.sub("", LINK.sub("]", ANCHOR.sub("", prose)))
+    return Section(
+        level,
+        figures(shown),
+        set(CODE.findall(prose)),
+        blocks,
+        Counter(target(link) for link in LINK.findall(prose)),
+        len(re.findall(r"^ *\|.*\|$", prose, re.M)),
+        len(re.findall(r"^ *(?:[-*]|\d+\.) ", prose, re.M)),
+    )
+
+
+def masked(text: str) -> str:
+    """The text with its code blocks blanked out, every position unchanged."""
+    return FENCED.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
+def headings(text: str) -> list[re.Match[str]]:
+    return list(HEADING.finditer(masked(text)))
+
+
+def sections(text: str) -> list[Section]:
+    """The sections of a page, from its title on; the line with a heading's anchor belongs to that heading."""
+    found = headings(text)
+    ends = [match.start() for match in found[1:]] + [len(text)]
+    return [section(len(match[1]), text[match.start() : end]) for match, end in zip(found, ends, strict=True)]
+
+
+def english_of(page: Path) -> Path:
+    return page.with_name(page.name.replace(".zh.md", ".md"))
+
+
+def name(page: Path) -> str:
+    """A page's path below docs/, without endings."""
+    return str(page.relative_to(DOCS)).split(".")[0]
+
+
+CHINESE = sorted(DOCS.rglob("*.zh.md"))
+chinese_pages = pytest.mark.parametrize("page", CHINESE, ids=name)
+
+
+def test_what_is_not_translated_is_known() -> None:
+    english = {name(page) for page in DOCS.rglob("*.md") if not page.name.endswith(".zh.md")}
+    assert english - {name(page) for page in CHINESE} == UNTRANSLATED
+
+
+@chinese_pages
+def test_both_languages_have_the_same_sections(page: Path) -> None:
+    ours, theirs = (path.read_text(encoding="utf-8") for path in (page, english_of(page)))
+    titles = [match[2] for match in headings(ours)]
+    translated, original = sections(ours), sections(theirs)
+    assert [s.level for s in translated] == [s.level for s in original], titles
+    for title, left, right in zip(titles, translated, original, strict=True):
+        for kind in ("blocks", "figures", "code", "links", "rows", "items"):
+            found, expected = getattr(left, kind), getattr(right, kind)
+            assert found == expected, f"{page.name}, {title}, {kind}: {difference(found, expected)}"
+
+
+def difference(found: object, expected: object) -> str:
+    """What the Chinese section has too much and too little."""
+    if isinstance(found, Counter | set) and isinstance(expected, Counter | set):
+        return f"too much {found - expected or '-'}, missing {expected - found or '-'}"  # type: ignore[operator]
+    return f"{found!r} instead of {expected!r}"
+
+
+@chinese_pages
+def test_links_stay_in_chinese(page: Path) -> None:
+    """A link leads to the Chinese page where there is one, and its anchor is the one of the English page."""
+    text = page.read_text(encoding="utf-8")
+    for link in LINK.findall(FENCED.sub("", text)):
+        path = (page.parent / link.partition("#")[0]).resolve()
+        if path.suffix == ".md" and "://" not in link and not path.name.endswith(".zh.md"):
+            translated = path.with_name(path.stem + ".zh.md")
+            assert not translated.is_file(), f"{page.name}: {link} has a Chinese page, {translated.name}"
+    english = [slug(match[2]) for match in headings(english_of(page).read_text(encoding="utf-8"))]
+    places = [match.start() for match in headings(text)]
+    for anchor in ANCHOR.finditer(text):
+        number = next(n for n, place in enumerate(places) if place > anchor.start())
+        assert english[number] == anchor[1], f"{page.name}: {anchor[0]} is not before its heading"
+
+
+def slug(heading: str) -> str:
+    """The anchor that MkDocs and GitHub give to a heading."""
+    return slugify(case="lower")(re.sub(r"[`*]", "", heading), "-")
+
+
+@chinese_pages
+def test_chinese_is_written_by_the_rules(page: Path) -> None:
+    """The glossary's terms, Simplified, no spaces beside Han, and nothing that Markdown shows as a space or as asterisks."""
+    english = english_of(page).read_text(encoding="utf-8")
+    prose = LINK.sub("]", FENCED.sub("", page.read_text(encoding="utf-8")))
+    prose = re.sub("“([^”]+)”", lambda quote: "“”" if quote[1] in english else quote[0], prose)
+    assert not (found := FORMER.findall(prose)), found
+    assert not (found := spaced(re.sub(r"\*\*|^#+ ", "", prose, flags=re.M))), f"a space beside Han: {found}"
+    broken = re.findall(
+        rf"[{CJK}A-Za-z0-9`*)]\n *[{CJK}A-Za-z`\[(]", re.sub(r"^#.*$|^ *\|.*$", "", prose, flags=re.M)
+    )
+    assert not broken, f"a line break inside a paragraph is shown as a space: {broken}"
+    # GitHub shows the asterisks of **词：**后文.
+    bold = re.findall(r"\*\*[^*\n]*[^\w`)*\]]\*\*\w|\w\*\*[^\w`\s][^*\n]*\*\*", prose)
+    assert not bold, f"bold text that ends or begins with punctuation: {bold}"
+    halfwidth = re.findall(r".?[\u4e00-\u9fff][,;:?!](?![\w/]).?", CODE.sub("", prose))
+    assert not halfwidth, f"half-width punctuation after Han: {halfwidth}"
+    simplify = converter("t2s")
+    traditional = {c for c in set(prose) - set(english) if simplify(c) != c}
+    assert not traditional, f"Traditional characters: {traditional}"
+
+
+def test_both_glossaries_have_the_same_terms() -> None:
+    """English, Chinese and Taiwan's word in each row, and no term twice."""
+    english, chinese = (
+        [cells(row) for row in re.findall(r"^\| .*\|$", (DOCS / page).read_text(encoding="utf-8"), re.M)]
+        for page in ("glossary.md", "glossary.zh.md")
+    )
+    terms = [(row[0], row[1], row[2]) for row in english if row[0] != "English"]
+    assert terms == [(row[1], row[0], row[2]) for row in chinese if row[1] != "英文"]
+    for column in (0, 1):
+        assert len({term[column] for term in terms}) == len(terms) > 60
+    assert not FORMER.search("".join(term[1] for term in terms))
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_figures_in_both_languages() -> None:
+    assert figures("1.4 to 1.9 million of 5,401, or 7B") == figures("140万到190万，共5,401，70亿")
+    assert figures("2 billion tokens") != figures("2亿词元") and figures("about 3%") == figures("约3%")
+    assert figures("U+3000, v1.2.3, chinese-llama-7b") == figures("chinese-llama-7b，U+3000，v1.2.3")
