@@ -16,22 +16,6 @@ from zhllama.chinese_script import converter
 DOCS = ROOT / "docs"
 # English pages without a Chinese one. Take a page out when its translation lands; nothing is added.
 UNTRANSLATED = {
-    "advise",
-    "bytelevel",
-    "corpora",
-    "extending",
-    "how-to/domain-words",
-    "how-to/instruction-data",
-    "how-to/own-vocabulary",
-    "how-to/prune",
-    "how-to/published-weights",
-    "how-to/several-machines",
-    "how-to/spot-machines",
-    "how-to/traditional-cantonese",
-    "index",
-    "metrics",
-    "tutorial",
-    "vocabulary",
     # -- the second half
     "align",
     "architecture",
@@ -51,7 +35,7 @@ UNTRANSLATED = {
 }
 # Terms that the glossary replaced.
 FORMER = re.compile(
-    "残字|切得最整|词片|落选|最近者|读不出|(?<!继)续训|文种|4比特|四比特|4位量化|打包|剪枝|词符|令牌|训练占比|血缘|谱系|Liger的?内核"
+    r"残字|切得最整|词片|落选|最近者|读不出|(?<!继)续训|文种|(?<![\d.])4比特|四比特|4位量化|打包|剪枝|词符|令牌|训练占比|血缘|谱系|Liger的?内核"
 )
 HEADING = re.compile(r"^(#{1,6}) +(.+)$", re.M)
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
@@ -91,6 +75,7 @@ def without_comments(language: str, block: str) -> str:
 
 def figures(text: str) -> Counter[Decimal]:
     """The numbers of a text, with those written in thousands, millions, 万 or 亿 at their full value."""
+    text = re.sub(r"\b[Ss]tages? [12](?: (?:and|or) [12])?\b", "", text)  # 第一阶段, not a figure
     text = RANGE.sub(r"\1 \4\2\3 \4", text)
     return Counter(
         Decimal(match[1].replace(",", "") + match[2]).scaleb(UNITS[match[3] or ""]).normalize()
@@ -205,7 +190,12 @@ def test_chinese_is_written_by_the_rules(page: Path) -> None:
     )
     assert not broken, f"a line break inside a paragraph is shown as a space: {broken}"
     # GitHub shows the asterisks of **词：**后文.
-    bold = re.findall(r"\*\*[^*\n]*[^\w`)*\]]\*\*\w|\w\*\*[^\w`\s][^*\n]*\*\*", prose)
+    bold = [
+        match[0]
+        for match in re.finditer(r"(.?)\*\*([^*\n]+)\*\*(.?)", prose)
+        if (re.match(r"\w", match[3]) and re.search(r"[^\w`)\]]$", match[2]))
+        or (re.match(r"\w", match[1]) and re.match(r"[^\w`(\[]", match[2]))
+    ]
     assert not bold, f"bold text that ends or begins with punctuation: {bold}"
     halfwidth = re.findall(r".?[\u4e00-\u9fff][,;:?!](?![\w/]).?", CODE.sub("", prose))
     assert not halfwidth, f"half-width punctuation after Han: {halfwidth}"
