@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
+from zhllama.characters import charset
 from zhllama.errors import BrokenPromise, InputError, OptionError
 from zhllama.io.text import read_lines
 from zhllama.resources import shipped
@@ -99,6 +100,22 @@ def llama3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("base") / "tokenizer.json"
     trained("llama3").save(str(path))
     return path
+
+
+def test_symbols_are_added_on_request(base: ByteLevelVocabulary) -> None:
+    """A symbol whose bytes need a part that other text contains is reported, every other one becomes a token."""
+    sets = ("enclosed", "kangxi-radicals", "fullwidth-signs", "bopomofo")
+    for merge in (safe(base, WORDS, cover=sets), continued(base, count_runs(ZH), 800, cover=sets)):
+        merged, reasons = merge.vocabulary, dict(merge.left_out)
+        symbols = {c for name in sets for c in charset(name)}
+        assert symbols == {c for c in symbols if merged.has_character(c)} | (reasons.keys() & symbols)
+        assert merged.has_character("⼀") and merged.has_character("⒈")
+        assert {reasons[c] for c in symbols & reasons.keys()} <= {
+            "needs a part that text without Chinese can contain",
+            "is changed by the base's normalizer",
+        }
+        result = audit(merged, base, {"text": [*EN[:50], "see ① ⑀ ㄱ � 5 ￥", "⒈ ⼀", "㈀ ㈠"]}, merge.recipe)
+        assert not result.dead and result.drift.differ == 0
 
 
 def plain_bpe(model: ByteLevelVocabulary, word: str) -> list[str]:

@@ -71,7 +71,7 @@ def test_prior_weighs_against_the_text() -> None:
 
 
 def test_characters_by_coverage() -> None:
-    assert characters(Counter({"一一一": 30, " 二": 9, "三": 1}), 0.95, ()) == ["一", "二"]
+    assert characters(Counter({"一一一": 30, " 二": 9, "三": 1}), 0.95) == ["一", "二"]
 
 
 @pytest.mark.slow

@@ -360,16 +360,14 @@ def test_stored_limits_cut_nothing(tmp_path: Path) -> None:
     ]
 
 
-def test_prefix_space(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nested", [False, True])
+def test_prefix_space(nested: bool, tmp_path: Path) -> None:
     """Issue 17, item 8: `add_prefix_space` of GPT-2's kind is no normalizer, and no piece is dead because of it."""
 
     def prefix(raw: dict[str, Any]) -> None:
-        raw["pre_tokenizer"] = {
-            "type": "ByteLevel",
-            "add_prefix_space": True,
-            "trim_offsets": True,
-            "use_regex": True,
-        }
+        step = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+        digits = {"type": "Digits", "individual_digits": True}
+        raw["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, step]} if nested else step
 
     source = byte_level(tmp_path / "base", prefix)
     audit = merged(source, tmp_path / "safe")
@@ -393,6 +391,29 @@ def test_no_begin_of_text(tmp_path: Path) -> None:
     expected = read_vocabulary(tmp_path / "safe/tokenizer.model").encode(["the people"])[0]
     for name in ("safe", "published"):
         assert auto(tmp_path / name)("the people").input_ids == expected
+
+
+def test_a_saved_folder_is_audited_against_the_model_of_its_base(tmp_path: Path) -> None:
+    """Issue 17, item 8: `save_pretrained` drops the .model, and the audit refused another kind."""
+    source = chatml(tmp_path / "base")
+    merged(source, tmp_path / "safe")
+    auto(tmp_path / "safe").save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved/tokenizer.model").exists()
+    saved, base = tokenizer_file(tmp_path / "saved"), read_vocabulary(source)
+    audit = audit_file(saved, base, {"zh": WORDS, "en": EN}, "safe", fuzz=200)
+    assert (
+        broken(audit) == []
+        and audit.added
+        == audit_file(tmp_path / "safe/tokenizer.model", base, {"zh": WORDS}, "safe", fuzz=0).added
+    )
+    raw = json.loads(saved.read_text(encoding="utf-8"))
+    vocab = raw["model"]["vocab"]
+    one, other = base.display(400), base.display(401)
+    vocab[one], vocab[other] = vocab[other], vocab[one]
+    saved.write_text(json.dumps(raw), encoding="utf-8")
+    assert any(
+        line.startswith("base ids") for line in broken(audit_file(saved, base, {"en": EN}, "safe", fuzz=0))
+    )
 
 
 def saved_without_model(folder: Path, kind: str) -> Path:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from zhllama.io.text import read_lines
 from zhllama.pretrained import open_tokenizer
 from zhllama.resources import shipped
 from zhllama.vocab.continued import continued, count_runs
-from zhllama.vocab.fast_tokenizer import transformers_files
+from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer, transformers_files
 from zhllama.vocab.merge import chinese_llama, safe
 from zhllama.vocab.proof import prove
 from zhllama.vocab.read import read_vocabulary
-from zhllama.vocab.recipes import MergeOptions, continue_training
+from zhllama.vocab.recipes import MergeOptions, continue_training, extend_by_words
 from zhllama.vocab.reload import auto_tokenizer
 from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
 
@@ -106,6 +107,39 @@ def test_a_base_with_an_exact_tokenizer_json(name: str, tmp_path: Path) -> None:
     loaded = auto_tokenizer(file.parent)
     ids = [one.ids for one in loaded.encode_batch_fast(HARD, add_special_tokens=False)]
     assert ids == SentencePieceVocabulary.read(file).encode(HARD)
+
+
+@pytest.mark.parametrize("name", ["user-defined", "removes spaces", "space after words"])
+def test_one_long_line_takes_linear_time(name: str) -> None:
+    """Issue 17, item 8: quadratic time would be 64 times as long for 8 times the text; a run of ▁ took 58 times."""
+    tokenizer = fast_tokenizer(safe(trained(**BASES[name]), WORDS).vocabulary, Specials())
+
+    def seconds(length: int) -> float:
+        begin = time.process_time()
+        for part in ("▁", "[RE", "中国人，", " "):
+            tokenizer.encode(part * (length // len(part)) + "x", add_special_tokens=False)
+        return time.process_time() - begin
+
+    seconds(100)
+    assert seconds(64_000) < 24 * min(seconds(8_000) for _ in range(3))
+
+
+SYMBOLS = ("bopomofo", "enclosed", "fullwidth-signs", "kangxi-radicals", "small-forms")
+
+
+def test_symbols_are_added_on_request(tmp_path: Path, runs: Counter[str]) -> None:
+    """Issue 17, item 9: ￥ ① ㄅ ﹐ and Kangxi radicals are pieces where their sets are named, and change no other text."""
+    base = trained()
+    texts = {"text": [*LINES[:60], "5 ￥ or $5, ① one ㄅ⼀", "①②", "﹐", "⑴ x"]}
+    for merge in (safe(base, WORDS, cover=SYMBOLS), continued(base, runs, base.size + 1900, cover=SYMBOLS)):
+        assert {"￥", "①", "㈠", "ㄅ", "﹐", "⼀", "⿕"} <= merge.vocabulary.ids.keys()
+        file = written(base, merge.vocabulary, tmp_path / merge.recipe)
+        assert prove(file, base, texts, merge.recipe, fuzz=300).passed
+    assert "①" not in safe(base, WORDS).vocabulary.ids
+    merge = safe(trained(normalization_rule_name="nfkc"), WORDS, cover=("enclosed", "bopomofo"))
+    assert "ㄅ" in merge.vocabulary.ids and ("①", "is changed by the base's normalizer") in merge.left_out
+    with pytest.raises(OptionError, match="`recipe` chinese-llama"):
+        extend_by_words(base, WORDS, MergeOptions("chinese-llama", cover=("enclosed",)))
 
 
 def tied() -> SentencePieceVocabulary:

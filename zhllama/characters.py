@@ -5,6 +5,7 @@ Han is the Unicode script of that name without radicals: the ideographs with all
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from typing import Literal, get_args
@@ -40,8 +41,23 @@ chinese_run = re.compile(f" ?(?:[{HAN}]+|[{CJK_PUNCTUATION}]+)")
 han = re.compile(f"[{HAN}]")
 ascii_word = re.compile("[A-Za-z0-9]")
 
-Charset = Literal["gb2312", "gb2312-1", "gb2312-2", "big5", "big5-1", "big5-2"]
+Charset = Literal[
+    "gb2312", "gb2312-1", "gb2312-2", "big5", "big5-1", "big5-2", "bopomofo", "enclosed", "fullwidth-signs", "kangxi-radicals",
+    "radicals-supplement", "ideographic-description", "small-forms", "vertical-forms",
+]  # fmt: skip
 LEVELS: tuple[Charset, ...] = ("gb2312-1", "gb2312-2", "big5-1", "big5-2")
+
+# Characters of Chinese text that are neither Han nor CJK punctuation, so that they become pieces only on request.
+_SYMBOLS: dict[str, tuple[tuple[int, int], ...]] = {
+    "bopomofo": ((0x3105, 0x312F), (0x31A0, 0x31BF)),
+    "enclosed": ((0x2460, 0x24FF), (0x3220, 0x325F), (0x3280, 0x32BF)),  # ① ⑴ ⒈ Ⓐ ㈠ ㊀
+    "fullwidth-signs": ((0xFFE0, 0xFFE6),),  # ￠ ￡ ￢ ￣ ￤ ￥ ￦
+    "kangxi-radicals": ((0x2F00, 0x2FD5),),
+    "radicals-supplement": ((0x2E80, 0x2EF3),),
+    "ideographic-description": ((0x2FF0, 0x2FFF),),
+    "small-forms": ((0xFE50, 0xFE6F),),  # ﹐ ﹑ ﹒
+    "vertical-forms": ((0xFE10, 0xFE19), (0xFE30, 0xFE4F)),
+}
 
 # Trail bytes of the tables: GB 2312-1980 rows 16-55 and 56-87; Big5 A440-C67E and C940-F9D5.
 _GB = range(0xA1, 0xFF)
@@ -50,7 +66,10 @@ _BIG5 = (*range(0x40, 0x7F), *range(0xA1, 0xFF))
 
 @cache
 def charset(name: Charset) -> tuple[str, ...]:
-    """The Han characters of a national character set, or of one of its levels, in table order."""
+    """The Han characters of a national character set or of one of its levels, or the symbols of a named set, in table order."""
+    if name in _SYMBOLS:
+        codes_of_set = (code for first, last in _SYMBOLS[name] for code in range(first, last + 1))
+        return tuple(c for c in map(chr, codes_of_set) if unicodedata.category(c) != "Cn")
     if name in ("gb2312", "big5"):
         return charset(f"{name}-1") + charset(f"{name}-2")
     first, last, trail, codec = {

@@ -199,6 +199,13 @@ class _Comparison:
     lines_with_added: int = 0
 
     @cached_property
+    def _symbols(self) -> frozenset[str]:
+        """Added single characters that are not Chinese: the user asked for them by the name of their set."""
+        old = set(self.new_id.values())
+        texts = (self.vocabulary.display(id) for id in self.vocabulary.entries if id not in old)
+        return frozenset(text for text in texts if len(text) == 1 and chinese.match(text) is None)
+
+    @cached_property
     def _matched(self) -> tuple[str, ...]:
         """Added tokens that plain text contains, which SentencePiece cannot match in every place as transformers does."""
         settings = self.vocabulary.settings if self.vocabulary.kind == "sentencepiece" else None
@@ -231,6 +238,7 @@ class _Comparison:
             self.round_trip.add({"line": line[:200], "back": text[:200]} if lost else None)
             # A base's normalizer can turn other characters into Chinese ones (㈱ into 株): its decoded text shows them.
             has_chinese = chinese.search(line) is not None or chinese.search(base_text) is not None
+            has_chinese = has_chinese or not self._symbols.isdisjoint(line)
             old = [self.new_id[id] for id in ids if id in self.new_id]
             if len(old) < len(ids):
                 self.pruned_lines += not has_chinese

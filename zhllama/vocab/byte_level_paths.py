@@ -7,6 +7,7 @@ apply. And since the base's merges rank first, the base's tokens are only joined
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from unicodedata import category
 
 from zhllama.characters import chinese
 from zhllama.vocab.byte_level_json import BYTE_OF, spelled
@@ -19,6 +20,9 @@ class Paths:
     """New merges on top of a base, one token after another."""
 
     base: ByteLevelVocabulary
+    requested: frozenset[str] = (
+        frozenset()
+    )  # characters that count as Chinese because the user named their set
     pieces: list[AddedPiece] = field(default_factory=list)
     _rank: dict[Pair, int] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
@@ -62,7 +66,7 @@ class Paths:
             if pair is None:
                 return "has no path except through a token with other merges"
             joined = pair[0] + pair[1]
-            if not harmless(joined):
+            if not harmless(joined, self.requested):
                 return "needs a part that text without Chinese can contain"
             self._rank[pair] = len(self.pieces)
             self._known.add(joined)
@@ -85,18 +89,21 @@ class Paths:
             parts[i : i + 2] = [parts[i] + parts[i + 1]]
 
 
-def harmless(token: str) -> bool:
-    """Whether only text with a Chinese character can contain these bytes.
+def harmless(token: str, requested: frozenset[str] = frozenset()) -> bool:
+    """Whether only text with a Chinese or a requested character can contain these bytes.
 
     They contain a whole one, or begin a character that is Chinese however it ends: E4 BD begins 你 and 63 others, but
     EF BD also begins half-width katakana, and the end of a character occurs in any script.
     """
     content = bytes(map(BYTE_OF.__getitem__, token))
-    if chinese.search(content.decode("utf-8", "ignore")):
+    text = content.decode("utf-8", "ignore")
+    if chinese.search(text) or not requested.isdisjoint(text):
         return True
     first, last = _completed(content, 0x80), _completed(content, 0xBF)
-    return (
-        first is not None and last is not None and all(map(chinese.match, map(chr, range(first, last + 1))))
+    if first is None or last is None:
+        return False
+    return all(
+        chinese.match(c) or c in requested or category(c) == "Cn" for c in map(chr, range(first, last + 1))
     )
 
 

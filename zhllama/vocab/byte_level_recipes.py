@@ -29,17 +29,25 @@ ByteLevelMerge = Merge[ByteLevelVocabulary]
 
 
 def safe(
-    base: ByteLevelVocabulary, words: Sequence[str], pad: bool = False, mixed: bool = False
+    base: ByteLevelVocabulary,
+    words: Sequence[str],
+    pad: bool = False,
+    mixed: bool = False,
+    cover: Sequence[Charset] = (),
 ) -> ByteLevelMerge:
-    """The Chinese words of a list in its order, each with a path of merges to it; `mixed` admits words as 维生素C."""
-    left_out, accepted = [], []
+    """The Chinese words of a list in its order, each with a path of merges to it; `mixed` admits words as 维生素C.
+
+    The characters of the sets in `cover` come first.
+    """
+    accepted = []
+    paths, left_out = _covered(base, cover)
     for word in dict.fromkeys(word.replace(SPACE, " ") for word in words):
         reason = why_left_out(base, word, mixed)
         if reason is None:
             accepted.append(word)
         else:
             left_out.append((word, reason))
-    paths, tokens = Paths(base), [spelled(word.encode()) for word in accepted]
+    tokens = [spelled(word.encode()) for word in accepted]
     for word, token, parts in zip(accepted, tokens, base.parts(tokens), strict=True):
         reason = paths.add(token, parts, "list")
         if reason is not None and token not in paths:
@@ -49,13 +57,15 @@ def safe(
     return Merge("safe", base, (*added, *_pad(base, pad)), tuple(left_out))
 
 
-def why_left_out(base: ByteLevelVocabulary, word: str, mixed: bool = False) -> str | None:
+def why_left_out(
+    base: ByteLevelVocabulary, word: str, mixed: bool = False, requested: frozenset[str] = frozenset()
+) -> str | None:
     """Why a word cannot become a token, or would change how text without Chinese is tokenized; None where it can."""
     if word in base.added_tokens.values():
         return "is a special token of the base"
     if ascii_word.search(word) and not (mixed and han.search(word)):
         return "contains an ASCII letter or digit"
-    if not chinese.search(word):
+    if not chinese.search(word) and word not in requested:
         return "contains no Han character or CJK punctuation"
     if "\ud800" <= max(word) <= "\udfff":
         return "contains an unpaired surrogate"
@@ -107,8 +117,7 @@ def continued(
             "Give more text, or add fewer",
         )
     weighted = with_prior(runs, prior, prior_weight)
-    paths = Paths(base)
-    _add_paths(paths, (c for name in cover for c in charset(name)), "character")
+    paths, left_out = _covered(base, cover)
     covered = len(paths.pieces)
     _add_paths(paths, _characters(weighted), "character")
     start = base.extended(paths.pieces)
@@ -121,14 +130,28 @@ def continued(
             f"is too little for {add:,} tokens: it yields {len(best):,}",
             "Give more text, or add fewer",
         )
-    return Merge("continued", base, (*best[:add], *_pad(base, pad)))
+    return Merge("continued", base, (*best[:add], *_pad(base, pad)), tuple(left_out))
 
 
-def _add_paths(paths: Paths, texts: Iterable[str], reason: Reason) -> None:
-    """Give each text a path where that is possible; the others are left out."""
+def _covered(base: ByteLevelVocabulary, cover: Sequence[Charset]) -> tuple[Paths, list[tuple[str, str]]]:
+    """Paths to the characters of some sets, and the characters without one, as (character, reason)."""
+    requested = dict.fromkeys(c for name in cover for c in charset(name))
+    paths = Paths(base, frozenset(requested))
+    lacking = [c for c in requested if spelled(c.encode()) not in base.ids]
+    reasons = {c: why_left_out(base, c, requested=paths.requested) for c in lacking}
+    possible = [c for c, reason in reasons.items() if reason is None]
+    reasons |= zip(possible, _add_paths(paths, possible, "character"), strict=True)
+    return paths, [(c, reason) for c, reason in reasons.items() if reason is not None]
+
+
+def _add_paths(paths: Paths, texts: Iterable[str], reason: Reason) -> list[str | None]:
+    """Give each text a path where that is possible, and return why it is not for each, or None."""
     tokens = [spelled(text.encode()) for text in texts]
-    for token, parts in zip(tokens, paths.base.parts(tokens), strict=True):
-        paths.add(token, parts, reason)
+    return [
+        failure if token not in paths else None
+        for token, parts in zip(tokens, paths.base.parts(tokens), strict=True)
+        for failure in [paths.add(token, parts, reason)]
+    ]
 
 
 def _characters(runs: Mapping[str, float]) -> list[str]:
@@ -177,7 +200,7 @@ def _most_used(paths: Paths, first: int, runs: Mapping[str, float], count: int) 
     counts = token_counts(full.encode_by_merges, runs.items(), full.size)
     uses = merge_uses(counts, joined_ids(full, pieces), base.size)
     order = [*range(first), *(i for i in np.argsort(-uses, kind="stable") if i >= first and uses[i] > 0)]
-    best = Paths(base)
+    best = Paths(base, paths.requested)
     base_parts = base.parts(pieces[i].text for i in order)
     for piece, parts in zip((pieces[i] for i in order), base_parts, strict=True):
         best.add(piece.text, parts, piece.reason)

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from zhllama.characters import Charset, charset, chinese_run
+from zhllama.characters import Charset, chinese_run
 from zhllama.errors import InputError, OptionError
 from zhllama.vocab.merge import (
     SentencePieceMerge,
+    cover_characters,
     merge_by_rank,
     pad_piece,
     ranked,
@@ -56,8 +57,8 @@ def with_prior(runs: Mapping[str, int], words: Iterable[tuple[str, int]], weight
     return mixed
 
 
-def characters(runs: Mapping[str, int], coverage: float, cover: Sequence[Charset]) -> list[str]:
-    """The most frequent characters that cover the share `coverage` of the runs, then those of the sets in `cover`."""
+def characters(runs: Mapping[str, int], coverage: float) -> list[str]:
+    """The most frequent characters that cover the share `coverage` of the runs."""
     counts: Counter[str] = Counter()
     for run, n in runs.items():
         for character in run.lstrip(" "):
@@ -68,7 +69,7 @@ def characters(runs: Mapping[str, int], coverage: float, cover: Sequence[Charset
             break
         wanted.append(character)
         room -= n
-    return list(dict.fromkeys((*wanted, *(c for name in cover for c in charset(name)))))
+    return wanted
 
 
 def continued(
@@ -88,7 +89,9 @@ def continued(
     Errors: OptionError where `size` leaves no room, InputError where there is too little text.
     """
     require_bpe(base)
-    singles = _possible(base, [c for c in characters(runs, coverage, cover) if c not in base.ids])
+    covered, left_out = cover_characters(base, cover)
+    singles = _possible(base, [c for c in characters(runs, coverage) if c not in base.ids])
+    singles = list(dict.fromkeys((*singles, *covered)))
     room = size - len(base.pieces)
     if room == 0:
         return Merge("continued", base, tuple(pad_piece(base, pad)))
@@ -123,7 +126,7 @@ def continued(
         extended = base.extended(added)
         dead = {extended.texts[id] for id in extended.dead(range(len(base.pieces), size))}
         if not dead:
-            return Merge("continued", base, (*added, *pad_piece(base, pad)))
+            return Merge("continued", base, (*added, *pad_piece(base, pad)), tuple(left_out))
         assert dead <= set(candidates), f"single characters are dead: {dead - set(candidates)}"
         # A dead piece occurs in no tokenization, so removing it changes none.
         candidates = [text for text in candidates if text not in dead]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from zhllama.characters import ascii_word, chinese, han
+from zhllama.characters import Charset, ascii_word, charset, chinese, han
 from zhllama.errors import InputError
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Merge, Reason
@@ -31,14 +31,22 @@ def chinese_llama(
 
 
 def safe(
-    base: SentencePieceVocabulary, words: Sequence[str], pad: bool = False, mixed: bool = False
+    base: SentencePieceVocabulary,
+    words: Sequence[str],
+    pad: bool = False,
+    mixed: bool = False,
+    cover: Sequence[Charset] = (),
 ) -> SentencePieceMerge:
     """The same list without side effects: only Chinese pieces, ranked below every ordinary merge of the base, none dead.
 
-    `mixed` admits letters and digits beside a Han character, as in 维生素C.
+    `mixed` admits letters and digits beside a Han character, as in 维生素C. The characters of the sets in `cover` become
+    pieces first.
     """
     require_bpe(base)
-    accepted, left_out = [], list(_known_words(base, words))
+    covered, left_out = cover_characters(base, cover)
+    accepted = [AddedPiece(c, "character") for c in covered]
+    words = [word for word in words if word not in set(covered)]
+    left_out += _known_words(base, words)
     for word in _new_words(base, words):
         reason = why_unsafe(base, word, mixed)
         if reason is None:
@@ -47,6 +55,18 @@ def safe(
             left_out.append((word, reason))
     added = ranked(base, with_paths(base, accepted))
     return Merge("safe", base, (*added, *pad_piece(base, pad)), tuple(left_out))
+
+
+def cover_characters(
+    base: SentencePieceVocabulary, cover: Sequence[Charset]
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """The characters of some sets that the base lacks and can have, and those that it changes, as (character, reason)."""
+    lacking = [c for c in dict.fromkeys(c for name in cover for c in charset(name)) if c not in base.ids]
+    reasons = {c: why_changed(base, c) for c in lacking}
+    return (
+        [c for c, reason in reasons.items() if reason is None],
+        [(c, reason) for c, reason in reasons.items() if reason is not None],
+    )
 
 
 def why_unsafe(base: SentencePieceVocabulary, word: str, mixed: bool = False) -> str | None:

@@ -15,7 +15,12 @@ MB = 1_000_000
 class TextSampleOptions:
     """Which characters get pieces of their own, and how much text is read."""
 
-    cover: str = option("", "Character sets whose characters get a piece each, e.g. gb2312,big5-1.")
+    cover: str = option(
+        "",
+        "Character sets whose characters get a piece each, e.g. gb2312,big5-1; symbols too: bopomofo (ㄅ), enclosed (①), "
+        "fullwidth-signs (￥), kangxi-radicals, radicals-supplement, ideographic-description, small-forms (﹐), "
+        "vertical-forms.",
+    )
     sample_bytes: int = option(40 * MB, "Bytes of text to draw for training, evenly from all.", minimum=1)
     seed: int = option(0, "Seed of everything random.")
 

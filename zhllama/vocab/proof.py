@@ -10,10 +10,12 @@ from zhllama.io.json import read_object
 from zhllama.vocab.any_tokenizer import JsonTokenizer
 from zhllama.vocab.audit import Audit, audit
 from zhllama.vocab.carried_over import SampledLines, compare_folders
-from zhllama.vocab.fast_tokenizer import SENTENCEPIECE
+from zhllama.vocab.fast_tokenizer import SENTENCEPIECE, Specials, fast_tokenizer
 from zhllama.vocab.folder import base_ids_of, recipe_of
+from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary
 from zhllama.vocab.read import read_vocabulary
 from zhllama.vocab.reload import auto_tokenizer
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.tokenizer_config import CONFIG
 from zhllama.vocab.vocabulary import Recipe, Vocabulary
 
@@ -58,6 +60,7 @@ def audit_file(
     transformers reads the folder's tokenizer.json; recipe and id map come from the folder. Errors: InputError.
     """
     vocabulary, folder = read_vocabulary(file), file.parent
+    vocabulary, base = _of_one_kind(vocabulary, base)
     if vocabulary.kind != base.kind:
         raise InputError(
             file,
@@ -81,6 +84,24 @@ def audit_file(
     if not (folder / CONFIG).is_file():
         return result
     return replace(result, carried=compare_folders(folder, base, new_id, sampled.lines))
+
+
+def _of_one_kind(vocabulary: Vocabulary, base: Vocabulary) -> tuple[Vocabulary, Vocabulary]:
+    """The same vocabularies; where one is a .model and the other a tokenizer.json in its spelling, both as a tokenizer.json.
+
+    `save_pretrained` leaves no .model in a folder: its tokenizer.json is compared with the exact one of the .model.
+    """
+    if {vocabulary.kind, base.kind} != {"sentencepiece", "metaspace"}:
+        return vocabulary, base
+    return _as_json(vocabulary), _as_json(base)
+
+
+def _as_json(vocabulary: Vocabulary) -> Vocabulary:
+    """A SentencePiece vocabulary as the tokenizer.json that gives its ids, where there is one; any other as it is."""
+    if isinstance(vocabulary, SentencePieceVocabulary) and vocabulary.why_no_fast_tokenizer() is None:
+        content = fast_tokenizer(vocabulary, Specials()).to_str(pretty=False)
+        return MetaspaceVocabulary(content, vocabulary.settings)
+    return vocabulary
 
 
 def _fast_tokenizer(file: Path, source: Path | None) -> Any:

@@ -69,13 +69,19 @@ def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOption
     """Extend by a word list: `chinese-llama` or `safe`."""
     check_recipe(base, options.recipe)
     if isinstance(base, ByteLevelVocabulary):
-        return byte_level_recipes.safe(base, words, options.pad, options.mixed)
+        return byte_level_recipes.safe(base, words, options.pad, options.mixed, options.cover)
     if isinstance(base, MetaspaceVocabulary):
-        return _of(base, merge.safe(base.model, words, options.pad, options.mixed))
+        return _of(base, merge.safe(base.model, words, options.pad, options.mixed, options.cover))
     assert isinstance(base, SentencePieceVocabulary)
     if options.recipe == "chinese-llama":
+        if options.cover:
+            raise OptionError(
+                "cover",
+                "is not used by `recipe` chinese-llama",
+                "Take safe or continued, or train the list with it",
+            )
         return merge.chinese_llama(base, words, options.pad)
-    return merge.safe(base, words, options.pad, options.mixed)
+    return merge.safe(base, words, options.pad, options.mixed, options.cover)
 
 
 def check_accepted(merged: Merge[Vocabulary]) -> None:

@@ -68,7 +68,8 @@ def set_text_steps(tokenizer: Tokenizer, model: "SentencePieceVocabulary") -> No
         first = pre_tokenizers.Metaspace(" ", prepend_scheme="first", split=False)
         words = [first, pre_tokenizers.Metaspace(SPACE, prepend_scheme=inside, split=False), *words]
     if spec.remove_extra_whitespaces:
-        steps.append(normalizers.Replace(Regex(f"{SPACE}+\\z"), ""))
+        # Without the lookbehind a run of ▁ inside a line would be searched from each of its characters.
+        steps.append(normalizers.Replace(Regex(f"(?<!{SPACE}){SPACE}+\\z"), ""))
     tokenizer.normalizer = steps[0] if len(steps) == 1 and words else normalizers.Sequence(steps)
     if words:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(words)
