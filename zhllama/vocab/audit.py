@@ -123,7 +123,7 @@ def audit(
     )
     removed = base.entries.keys() - new_id.keys()
     expansion = vocabulary.expansion(base.without(removed) if removed else base)
-    compare = _Comparison(vocabulary, base, fast_tokenizer, new_id, expansion)
+    compare = _Comparison(vocabulary, base, fast_tokenizer, new_id, expansion, recipe)
     figures: dict[str, TextFigures] = {}
     for label, lines in texts.items():
         figures[label] = TextFigures()
@@ -190,6 +190,7 @@ class _Comparison:
     fast_tokenizer: Any
     new_id: Mapping[int, int]  # the new id of each remaining id of the base
     expansion: Mapping[int, tuple[int, ...]] | None  # each id as ids of the base, numbered as after pruning
+    recipe: Recipe | None
     drift: LineTally = field(default_factory=LineTally)
     parity: LineTally = field(default_factory=LineTally)
     fuzz: LineTally = field(default_factory=LineTally)
@@ -200,7 +201,9 @@ class _Comparison:
 
     @cached_property
     def _symbols(self) -> frozenset[str]:
-        """Added single characters that are not Chinese: the user asked for them by the name of their set."""
+        """Added single characters that are not Chinese: `safe` and `continued` add them only if the user names their set."""
+        if self.recipe not in ("safe", "continued"):
+            return frozenset()
         old = set(self.new_id.values())
         texts = (self.vocabulary.display(id) for id in self.vocabulary.entries if id not in old)
         return frozenset(text for text in texts if len(text) == 1 and chinese.match(text) is None)
