@@ -48,13 +48,13 @@ class Command:
         return None
 
 
-def commands(page: Path) -> Iterator[Command]:
-    """The commands of a page in their order, lines that end in a backslash joined, comments taken away."""
+def commands(page: Path, language: str = "bash") -> Iterator[Command]:
+    """The commands of a page's blocks in `language`, in order; lines that end in a backslash are joined, comments removed."""
     inside, begun, held = False, 0, ""
     for number, text in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         fence = re.match(r"\s*```(\w*)", text)
         if fence:
-            inside = not inside and fence[1] == "bash"
+            inside = not inside and fence[1] == language
             continue
         if not inside:
             continue
@@ -230,6 +230,19 @@ def test_commands_do_what_the_page_says(
 def test_both_readmes_name_the_same_commands() -> None:
     english, chinese = ([c.words for c in commands(ROOT / name)] for name in ("README.md", "README.zh.md"))
     assert english == chinese
+
+
+def test_further_commands_of_the_chinese_readme() -> None:
+    """Its ```shell blocks and the inline commands with options are accepted by the command line."""
+    page = ROOT / "README.zh.md"
+    blocks = [command.ours for command in commands(page, "shell") if command.ours]
+    inline = [
+        tuple(shlex.split(text))[1:]
+        for text in re.findall(r"`(zhllama [^`]+ --[^`]+)`", page.read_text(encoding="utf-8"))
+    ]
+    assert len(blocks) >= 2 and len(inline) > 10
+    for words in (*blocks, *inline):
+        parse(words)
 
 
 def check_files(manifest: dict[str, Any]) -> None:
