@@ -1,15 +1,15 @@
-"""Write the annotated tree of docs/architecture.md: one line a file, from the first sentence of its docstring.
+"""Write the annotated tree of docs/architecture.md and its Chinese page: one line a file, from the first sentence of its docstring.
 
     python scripts/tree_docs.py
 
-A test checks that the page is up to date.
+A test checks that both pages are up to date.
 """
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "architecture.md"
+PAGES = tuple(ROOT / "docs" / name for name in ("architecture.md", "architecture.zh.md"))
 BEGIN, END = "<!-- tree: python scripts/tree_docs.py -->\n", "<!-- end of tree -->\n"
 OTHER_FOLDERS = {
     "zhllama/recipes/": "YAML options of published trainings, pipelines, shapes of models",
@@ -44,12 +44,13 @@ def annotated_tree() -> str:
     return "```text\n" + "\n".join(lines) + "\n```\n"
 
 
-def page() -> str:
-    """docs/architecture.md with the present tree between its markers."""
-    text = PAGE.read_text(encoding="utf-8")
+def updated(page: Path) -> str:
+    """The text of a page with the present tree between its markers."""
+    text = page.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     return before + BEGIN + annotated_tree() + END + after
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(updated(page), encoding="utf-8")
