@@ -15,24 +15,7 @@ from zhllama.chinese_script import converter
 
 DOCS = ROOT / "docs"
 # English pages without a Chinese one. Take a page out when its translation lands; nothing is added.
-UNTRANSLATED = {
-    # -- the second half
-    "align",
-    "architecture",
-    "chat",
-    "cli",
-    "generate",
-    "judge",
-    "model",
-    "pretrain",
-    "reference/api",
-    "reference/files",
-    "reference/lines",
-    "reference/recipes",
-    "reliability",
-    "results",
-    "sft",
-}
+UNTRANSLATED = {"cli"}
 # Terms that the glossary replaced.
 FORMER = re.compile(
     r"残字|切得最整|词片|落选|最近者|读不出|(?<!继)续训|文种|(?<![\d.])4比特|四比特|4位量化|打包|剪枝|词符|令牌|训练占比|血缘|谱系|Liger的?内核"
@@ -75,7 +58,7 @@ def without_comments(language: str, block: str) -> str:
 
 def figures(text: str) -> Counter[Decimal]:
     """The numbers of a text, with those written in thousands, millions, 万 or 亿 at their full value."""
-    text = re.sub(r"\b[Ss]tages? [12](?: (?:and|or) [12])?\b", "", text)  # 第一阶段, not a figure
+    text = re.sub(r"\b[Ss]tages?[ -][12](?: (?:and|or) [12])?\b", "", text)  # 第一阶段, not a figure
     text = RANGE.sub(r"\1 \4\2\3 \4", text)
     return Counter(
         Decimal(match[1].replace(",", "") + match[2]).scaleb(UNITS[match[3] or ""]).normalize()
