@@ -12,8 +12,10 @@ from pymdownx.slugs import slugify
 from tests.conftest import ROOT
 from tests.seed_checks import CJK, spaced
 from zhllama.chinese_script import converter
+from zhllama.pages.texts import page_texts
 
 DOCS = ROOT / "docs"
+README = ROOT / "README.zh.md"
 # English pages without a Chinese one: the command line is made from --help, which is English. Nothing is added here.
 UNTRANSLATED = {"cli"}
 # Terms that the glossary replaced.
@@ -155,12 +157,29 @@ def test_links_stay_in_chinese(page: Path) -> None:
         assert english[number] == anchor[1], f"{page.name}: {anchor[0]} is not before its heading"
 
 
+def test_readme_leads_to_its_english_version_and_to_chinese_pages() -> None:
+    """Only the command line and the changes are in English alone."""
+    links = [
+        link for link in LINK.findall(FENCED.sub("", README.read_text(encoding="utf-8"))) if "://" not in link
+    ]
+    english = {link for link in links if ".md" in link and ".zh.md" not in link}
+    assert english == {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/cli.md"}
+    assert all((ROOT / link.partition("#")[0]).exists() for link in links)
+
+
+def test_former_terms_are_in_no_page_of_results_and_no_prompt() -> None:
+    for key, texts in page_texts().items():
+        assert not FORMER.search(texts["zh-Hans"]), key
+    for path in [*(ROOT / "prompts_zh").glob("*.jinja"), *(ROOT / "zhllama" / "pages").rglob("*.js")]:
+        assert not FORMER.search(path.read_text(encoding="utf-8")), path
+
+
 def slug(heading: str) -> str:
     """The anchor that MkDocs and GitHub give to a heading."""
     return slugify(case="lower")(re.sub(r"[`*]", "", heading), "-")
 
 
-@chinese_pages
+@pytest.mark.parametrize("page", [*CHINESE, README], ids=str)
 def test_chinese_is_written_by_the_rules(page: Path) -> None:
     """The glossary's terms, Simplified, no spaces beside Han, and nothing that Markdown shows as a space or as asterisks."""
     english = english_of(page).read_text(encoding="utf-8")
