@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from zhllama.io.text import read_lines
@@ -28,6 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",  # peft asks transformers by that name
     ):
         config.addinivalue_line("filterwarnings", told)
+    # An example has no time limit: on a busy machine a limit fails tests that are right.
+    hypothesis.settings.register_profile("zhllama", deadline=None)
+    hypothesis.settings.load_profile("zhllama")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

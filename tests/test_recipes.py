@@ -39,6 +39,9 @@ def folder(tmp_path: Path) -> Path:
         ("merge-vocab --zh small.txt", "recipe: continued", "r.yaml (recipe): --zh: is not used by --recipe continued"),
         ("pretrain --stage 1", "model: m\ntext: [zh=small.txt:-1]", "r.yaml (text): --text: the weight -1 of small.txt"),
         ("answer", "model: texts\nquestions: texts/no.json", "r.yaml (questions): texts/no.json: no such file"),
+        ("train-vocab", "text: [0]", "r.yaml (text): Input is not a valid path"),
+        ("merge-vocab", "zh: small.txt\nbase: 1.5", "r.yaml (base): 1.5: "),
+        ("train-vocab", f"text: [{'长' * 300}]", f"r.yaml (text): {'长' * 100}"),
         # A flag replaces the value, and an error about anything else does not name the recipe.
         ("train-vocab nope.txt", "text: [small.txt]", "nope.txt: no such file"),
         ("train-vocab nope.txt", "cover: gb2312", "nope.txt: no such file"),

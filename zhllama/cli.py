@@ -90,9 +90,13 @@ def _signals() -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
+    text = _text_of(error)
+    return text if len(text) < LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
+
+def _text_of(error: BaseException) -> str:
     if isinstance(error, ZhllamaError):
-        text = str(error)
-        return text if len(text) < LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
         remedy = "Free some room" if error.errno == errno.ENOSPC else "Check the path and its rights"
         return f"{error.filename2 or error.filename or 'the system'}: {error.strerror}. {remedy}."

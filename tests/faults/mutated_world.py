@@ -79,7 +79,7 @@ COMMANDS = {
     "sharegpt split, packed": Mutable(("sharegpt", "split", "talks.jsonl.gz", "talks.jsonl.xz", "talks.jsonl.zst", "--tokenizer", "byte", "--max-length", "64"), ("talks.jsonl.*", "byte/*"), weight=2),
     "sharegpt split, run": Mutable(("sharegpt", "split", "generated", "--tokenizer", "base", "--max-length", "64"), ("generated/*",), ("generated",)),
     "answer": Mutable(("answer", "sharded", "--questions", "questions.jsonl", "--reply-tokens", "2"), ("sharded/*", "questions.jsonl"), weight=3),
-    "judge": Mutable(("judge", "--answers", "one.jsonl", "--answers", "answers"), ("one.jsonl", "answers/*"), ("answers",)),
+    "judge": Mutable(("judge", "--answers", "one.jsonl", "--answers", "answers"), ("one.jsonl", "answers/*"), ("answers",), ("one.jsonl",)),
     "refilter": Mutable(("refilter", "generated", "--max-output", "3000"), ("generated/*",), ("generated",)),
     "lineage": Mutable(("lineage", "trained"), ("trained/*.*", "base/*"), out=False, weight=2),
     "run": Mutable(("run", "line.yaml", "--dry-run"), ("line.yaml",), out=False),

@@ -22,6 +22,7 @@ from zhllama.commands.shared import (
     progress,
     say,
     screen,
+    warn,
 )
 from zhllama.errors import OptionError
 from zhllama.evaluation.options import JudgeOptions
@@ -70,6 +71,9 @@ def judge(
     questions = collect_questions(
         contestants, read_questions(options.questions) if options.questions else None
     )
+    for contestant in contestants:
+        if empty := sum(not text for text in contestant.texts.values()):
+            warn(f"{contestant.path}: {empty:,} of {len(contestant.texts):,} answers are empty.")
     names = [contestant.name for contestant in contestants]
     pairs = pairs_of(names, options.baseline)
     uses_server = bool(server.base_url or server.model)

@@ -48,13 +48,22 @@ def errors_that_name_the_recipe(context: Any) -> Iterator[None]:
 def _name_recipe(error: Exception, recipe: Recipe) -> None:
     params = recipe.used()
     if isinstance(error, ZhllamaError):
-        shares = {key: _share(error, param, recipe.values[key]) for key, param in params.items()}
-        key = max(shares, key=lambda key: shares[key], default=None)
-        if key is not None and shares[key]:
+        if key := _key_of(error, recipe, params):
             error.where = f"{recipe.name} ({key}): {error.where}"
             error.args = (error.text(),)
+    elif isinstance(error, OSError) and error.strerror and error.filename2 is None:
+        named = ZhllamaError(error.filename, error.strerror)
+        if key := _key_of(named, recipe, params):
+            error.filename = f"{recipe.name} ({key}): {error.filename}"
     elif (key := getattr(getattr(error, "param", None), "name", None)) in params:
         error.message = f"{recipe.name} ({key}): {error.message}"  # type: ignore[attr-defined]
+
+
+def _key_of(error: ZhllamaError, recipe: Recipe, params: Mapping[str, Any]) -> str:
+    """The key of the recipe's value that an error is about, or an empty text."""
+    shares = {key: _share(error, param, recipe.values[key]) for key, param in params.items()}
+    key = max(shares, key=lambda key: shares[key], default="")
+    return key if key and shares[key] else ""
 
 
 def _share(error: ZhllamaError, param: Any, value: Any) -> float:
@@ -65,7 +74,7 @@ def _share(error: ZhllamaError, param: Any, value: Any) -> float:
     """
     if error.where.partition(" ")[0] in param.opts:
         return len(error.where)
-    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    texts = [str(text) for text in (value if isinstance(value, list) else [value])]
     places = {place for text in texts for place in _places(text)} - {"", ".", "/"}
     named = set(re.findall(r"--[a-z0-9-]+", f"{error.what} {error.remedy}")) & set(param.opts)
     return max((len(place) for place in places if _begins(error.where, place)), default=0.5 * bool(named))
@@ -83,6 +92,7 @@ def _places(value: str) -> Iterator[str]:
             yield path
             yield str(Path(path))
             yield str(Path(path).expanduser())
+            yield str(Path(path).absolute())
 
 
 def read_recipe(name: str) -> dict[str, Any]:

@@ -132,14 +132,15 @@ def collect_questions(
         if names.count(name) > 1:
             raise OptionError("answers", f"has two files called {name!r}", "Name them: `answers` NAME=FILE")
     by_id = {question.id: question for question in questions or ()}
+    origins: dict[str, object] = dict.fromkeys(by_id, "`questions`")
     for contestant in contestants:
         for question in contestant.questions.values():
             if (known := by_id.get(question.id)) is None:
                 if questions is None and question.task.instruction:
-                    by_id[question.id] = question
+                    by_id[question.id], origins[question.id] = question, contestant.path
                 continue
             if question.task.instruction and question.task != known.task:
-                problem = f"has a different question under the id {question.id!r} than the other files"
+                problem = f"has a different question under the id {question.id!r} than {origins[question.id]}"
                 raise InputError(contestant.path, problem, "Answer the same questions")
             if questions is None:
                 by_id[question.id] = _merge(known, question)
