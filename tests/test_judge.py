@@ -172,7 +172,7 @@ def test_contestants_and_their_questions(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"two files called 'a'"):
         collect_questions([one, one])
     clash = write(tmp_path / "b.jsonl", {"id": "1", "instruction": "别的", "answer": "好"})
-    with pytest.raises(InputError, match="has a different question under the id '1' than .*\w\.jsonl"):
+    with pytest.raises(InputError, match=r"has a different question under the id '1' than .*\w\.jsonl"):
         collect_questions([one, read_answers(str(clash))])
     bare = read_answers(str(write(tmp_path / "bare.jsonl", {"id": "1", "answer": "好"})))
     with pytest.raises(InputError, match="contains answers without instructions"):
