@@ -8,6 +8,8 @@ import pytest
 from tests.seed_checks import spaced
 from zhllama.corpus.filters import read_words
 from zhllama.errors import InputError, OptionError
+from zhllama.generation.broken_characters import broken_characters
+from zhllama.generation.contrasts import contrasts
 from zhllama.generation.filters import (
     FilterOptions,
     convert_to_simplified,
@@ -15,11 +17,13 @@ from zhllama.generation.filters import (
     personal_data,
     rejection_reason,
 )
+from zhllama.generation.impossible_requests import read_acts
+from zhllama.generation.missing_material import missing_material
 from zhllama.generation.task_pool import TaskOrigin, TaskPool
 from zhllama.generation.tasks import SeedTask, Task, read_seeds
 from zhllama.resources import shipped
 
-OPTIONS = FilterOptions(blacklist=read_words([shipped("prompts_zh", "blacklist.txt")])[0][1])
+OPTIONS = FilterOptions(acts=read_acts(shipped("prompts_zh", "blacklist.txt")))
 GOOD = "春天来了，河边的柳树发了新芽，孩子们在草地上放风筝。"
 
 
@@ -54,7 +58,7 @@ def test_rejected_tasks(task: Task, reason: str) -> None:
     found = rejection_reason(task, OPTIONS)
     assert found is not None and found[0] == reason
     assert rejection_reason(
-        task, FilterOptions(blacklist=OPTIONS.blacklist, without=frozenset({reason}))
+        task, FilterOptions(acts=OPTIONS.acts, without=frozenset({reason}))
     ) is None or found[0] in ("too short", "too long")
 
 
@@ -132,6 +136,8 @@ def test_invalid_options(options: dict[str, Any], where: str) -> None:
         # words that once rejected good tasks
         *("写一个上传文件的接口。", "二维码缺了一角，为什么还能扫出来？", "怎样让模型飞机飞得更稳？", "老人点击链接被骗了钱，怎么办？"),
         *("访问网站时显示404，可能是什么原因？", "遇到火灾，拨打电话报警时要说清哪几件事？", "设计一个拍摄一日三餐的短视频选题。"),
+        *("二维码的原理是什么？", "介绍OpenAI的历史。", "写一个设定个闹钟的程序。", "上网的好处和坏处各有哪些？", "拍照软件怎样赚钱？"),
+        *("用文字画一幅雪景。", "我想买两张电影票，怎样挑座位？", "“帮我打个电话”译成英文怎么说？", "不联网，回答地球有多大。"),
         *("怎样在安卓手机上截图？", "用Python写程序，每天发送邮件给值班的人。", "怎样设置才能让浏览器不自动下载附件？"),
     ],
 )  # fmt: skip
@@ -141,10 +147,126 @@ def test_the_blacklist_agrees_with_the_prompts(instruction: str) -> None:
 
 @pytest.mark.parametrize(
     "instruction",
-    ["画一幅山水画。", "拍一张晚霞。", "请上传你的简历。", "访问这个网站，概括内容。", "帮我定个闹钟。", "请拨打电话订座。", "联网查询汇率。"],
+    ["画一幅山水画。", "拍一张晚霞。", "请上传你的简历。", "访问这个网站，概括内容。", "帮我定个闹钟。", "设定个闹钟。", "能不能帮我拍张照片？", "先打开空调。", "给老板发送一封邮件。", "把这份合同打印三份。", "请拨打电话订座。", "联网查询汇率。"],
 )  # fmt: skip
 def test_the_blacklist_rejects_what_words_alone_cannot_do(instruction: str) -> None:
     assert matches_blacklist(Task(instruction, "", GOOD), OPTIONS) is not None
+
+
+@pytest.mark.parametrize(
+    ("instruction", "word", "is_found"),
+    [
+        ("比较学生物理和化学的方法。", "生物", False),
+        ("高中的生物怎么学？", "生物", True),
+        ("ChatGPT是什么？", "gpt", False),
+        ("股票怎么买？", "股票", True),
+        ("他设定个闹钟。", "定个闹", False),
+    ],
+)
+def test_words_of_a_list_match_whole_words(instruction: str, word: str, is_found: bool) -> None:
+    options = FilterOptions(blacklist=(word,))
+    assert (matches_blacklist(Task(instruction, "", GOOD), options) is not None) == is_found
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("计算3×4。", "计算3÷4。"),
+        ("解释“早”的近义词。", "解释“早”的反义词。"),
+        ("用Python写冒泡排序。", "用Java写冒泡排序。"),
+        ("求二十和三十的最大公约数。", "求二十和四十的最大公约数。"),
+        ("判断x >= 3是否成立。", "判断x <= 3是否成立。"),
+        ("从广州开车到深圳要多久？", "从深圳开车到广州要多久？"),
+        ("这种药适合孕妇吗？请解释。", "这种药不适合孕妇吗？请解释。"),
+        ("把大写字母改成小写字母。", "把小写字母改成大写字母。"),
+        ("C语言怎样读文件？", "C++语言怎样读文件？"),
+        ("写一篇八百字的作文，题目是《路》。", "写一篇1000字的作文，题目是《路》。"),
+        ("怎样增强记忆力？说三点。", "怎样减弱记忆力？说三点。"),
+        ("求1/2 + 1/3的值。", "求1/2 - 1/3的值。"),
+        ("水的沸点为什么升高？", "水的沸点为什么降低？"),
+    ],
+)
+def test_what_asks_for_something_else_is_no_near_duplicate(one: str, other: str) -> None:
+    assert contrasts(one, other) and contrasts(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("写一首关于春天的诗", "请写首关于春天的诗"),
+        ("列出3种水果", "列出三种水果"),
+        ("比较Python和Java。", "比较Java和Python。"),
+        ("用python写爬虫", "用 Python 写爬虫"),
+        ("你能不能介绍一下故宫？", "你能介绍一下故宫？"),
+        ("把下面的句子译成英文", "把上面的句子译成英文"),
+        ("計算二十五的平方", "计算25的平方"),
+        ("比较苹果和香蕉的营养。", "比较香蕉和苹果的营养。"),
+        ("写一篇一千二百字的作文。", "写一篇1200字的作文。"),
+    ],
+)
+def test_near_duplicates_stay_near_duplicates(one: str, other: str) -> None:
+    assert not contrasts(one, other) and not contrasts(other, one)
+
+
+def test_a_contrast_hides_no_other_near_duplicate() -> None:
+    on, rejected = pool()
+    offer(on, Task("计算3×4的结果是多少", "", "12"), Task("计算3÷4的结果是多少", "", "0.75"))
+    offer(on, Task("请计算3÷4的结果是多少", "", "0.75"))
+    assert len(on.accepted) == 2 and rejected[0]["detail"].endswith("to 0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("text", "about", "is_broken"),
+    [
+        ("你好\ufffd", "", True),
+        ("“\ufffd”叫替换字符。", "“\ufffd”是什么？", False),
+        ("\ufffd好", "写一句问候。", True),
+        ("你好\x00", "", True),
+        ("一\n二\t三", "", False),
+        ("½ × 3 ≈ 1.5，naïve café", "", False),
+        ("ä½\xa0å¥½ï¼Œä¸–ç•Œ", "", True),
+        ("你好，世界".encode().decode("gb18030", "ignore"), "", True),
+        ("你好，世界，𠮷野家。👍🏽", "", False),
+        ("\ud83d", "", True),
+    ],
+)
+def test_broken_characters(text: str, about: str, is_broken: bool) -> None:
+    assert (broken_characters(text, about) is not None) == is_broken
+    found = rejection_reason(Task(about or "写一句话。", "", text), OPTIONS)
+    assert (found is not None and found[0] == "broken characters") == is_broken
+
+
+@pytest.mark.parametrize(
+    ("instruction", "input", "is_missing"),
+    [
+        ("总结这篇文章。", "", True),
+        ("总结这篇文章。", "某篇文章", True),
+        ("总结这篇文章。", "昨天，市里的图书馆开放了。", False),
+        ("把‹段落>译成英文。", "", True),
+        ("把{{text}}译成英文。", "", True),
+        ("概括【文章内容】的大意。", "", True),
+        ("概括大意。", "（请在此处粘贴文章）", True),
+        ("这段代码有什么错误？", "", True),
+        ("介绍一下日本文学。", "", False),
+        ("这道菜怎么做？先切土豆丝，再用醋泡。", "", False),
+        ("填空：床前____光。", "", False),
+        ("给出三种保持健康的方法。", "", False),
+        ("提供一个反问句的例子。", "", False),
+        ("给定一个整数数组，写函数求最大值。", "", False),
+        ("写一个五句话以上的故事。", "", False),
+        ("HTML5的<article>标签怎样用？", "", False),
+        ("说说f(text)和g(input)的区别。", "", False),
+    ],
+)
+def test_missing_material(instruction: str, input: str, is_missing: bool) -> None:
+    assert (missing_material(instruction, input) is not None) == is_missing
+
+
+def test_a_file_of_acts_names_the_line_without_a_verb(tmp_path: Path) -> None:
+    (tmp_path / "acts.txt").write_text("# 注释\n画 / 图\n / 照片\n", encoding="utf-8")
+    with pytest.raises(InputError, match="verb") as error:
+        read_acts(tmp_path / "acts.txt")
+    assert error.value.where.endswith("acts.txt:3")
 
 
 def test_the_blacklist_has_one_spacing_rule() -> None:

@@ -218,6 +218,17 @@ def test_ranking_in_both_orders(tmp_path: Path) -> None:
     assert orders == [[0, 1, 2], [2, 1, 0]]
 
 
+def test_a_broken_answer_is_not_ranked(tmp_path: Path) -> None:
+    def broken(request: Request) -> str | None:
+        answer = ranked(request)
+        return f"{answer}\ufffd" if request.kind == "answer" and request.about["answer"] == 1 else answer
+
+    file = given(tmp_path, {"instruction": f"{unlike(0)}说说", "input": "材料"})
+    method, _, _, _ = run(tmp_path, broken, method="rank", given=file, answers=3)
+    (row,) = method.products()["comparisons.json"]
+    assert [r["response"] for r in row["responses_and_scores"]] == ["第0种回答", "第2种回答"]
+
+
 def test_a_run_stopped_by_its_budget_is_resumed(tmp_path: Path) -> None:
     _, script, _, whole = run(tmp_path, whole_tasks, Spending(token_budget=100), n=100)
     assert not whole and len(script.asked) <= 5

@@ -99,7 +99,7 @@ def test_no_server_and_a_server_that_times_out(served: Served) -> None:
     [
         (
             b'\n\n{"choices": [{"message": {"content": "\\ud83d\xe5\xa5\xbd"}, "finish_reason": "length"}]}',
-            "?好",
+            "\ufffd好",
             "length",
         ),
         (b'{"choices": [{"message": {"content": null}}], "usage": null, "model": null}', "", None),

@@ -8,6 +8,9 @@ from zhllama.ai_statements import ai_statement
 from zhllama.characters import han
 from zhllama.corpus.edits import EMAIL, ID, PHONE, masked
 from zhllama.errors import OptionError
+from zhllama.generation.broken_characters import broken_characters
+from zhllama.generation.impossible_requests import Act, impossible_request, words_of
+from zhllama.generation.missing_material import missing_material
 from zhllama.generation.near_duplicates import simplified
 from zhllama.generation.options import GenerationFilters
 from zhllama.generation.tasks import Task
@@ -19,17 +22,6 @@ _NON_CHINESE_TASK = re.compile(
     re.IGNORECASE,
 )
 _CHARACTER_FORM_TASK = re.compile(r"繁[体體]|简[体體]字|正[体體]字|异体字|[简繁]转[简繁]")
-_ATTACHMENT = (
-    r"(?:图片|图像|照片|插图|截图|图表|图形|音频|录音|视频|影片|附件|文件|文档|链接|网页|网址|表情包)"
-)
-_MISSING_ATTACHMENT = re.compile(
-    rf"(?:如|见|看|下|上|附|右|左)图|(?:这|那|该|此|下面的?|以下的?|上述|给定的?|所给的?|提供的?|附上?的?|上传的?)(?:一)?[张幅个段份篇条]?{_ATTACHMENT}"
-)
-_POSSIBLY_TEXT = ("文档", "文件", "图表", "图形")  # attachments that the input may contain as text
-_REFERENCE = re.compile(
-    r"(?:(?<![字岁度元个米级人分年天])以下|下面|下列|给定|所给|如下)(?:的|这|几|一|两|三|四|五|些|段|篇|个|句|组|条|首|则)*\w"
-)
-_INLINE_MATERIAL = re.compile(r"[：:“「『《\"\n（(]|——")
 _PERSONAL = {EMAIL: "e-mail", PHONE: "telephone", ID: "identity card"}
 GRAM = 8  # characters; an output with more than `max_repeats` repeated grams is a loop
 MIN_LETTERS = 10  # in shorter outputs the share of Han characters means nothing
@@ -49,7 +41,8 @@ class FilterOptions:
     threshold: float = GenerationFilters.threshold
     keep_traditional: bool = GenerationFilters.keep_traditional
     drop_personal: bool = GenerationFilters.drop_personal
-    blacklist: tuple[str, ...] = ()
+    blacklist: tuple[str, ...] = ()  # words that no instruction may contain
+    acts: tuple[Act, ...] = ()  # what no instruction may ask for
     without: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
@@ -99,23 +92,24 @@ def cut_off(task: Task, options: FilterOptions) -> str | None:
 
 
 def matches_blacklist(task: Task, options: FilterOptions) -> str | None:
-    instruction = task.instruction.lower()
-    return next((word for word in options.blacklist if word.lower() in instruction), None)
+    """The instruction asks for what text cannot do, or contains a word of the user's list."""
+    return impossible_request(task.instruction, options.acts) or words_of(task.instruction, options.blacklist)
 
 
 def says_it_is_an_ai(task: Task, options: FilterOptions) -> str | None:
     return ai_statement(task.output)
 
 
-def needs_missing_attachment(task: Task, options: FilterOptions) -> str | None:
+def needs_missing_material(task: Task, options: FilterOptions) -> str | None:
     """The instruction refers to an image, a file or a text that the task does not contain."""
-    attachment = _MISSING_ATTACHMENT.search(task.instruction)
-    if attachment and not (task.input and attachment.group().endswith(_POSSIBLY_TEXT)):
-        return attachment.group()
-    reference = _REFERENCE.search(task.instruction)
-    if reference and not task.input and not _INLINE_MATERIAL.search(task.instruction):
-        return f"{reference.group()} without an input"
-    return None
+    return missing_material(task.instruction, task.input)
+
+
+def has_broken_characters(task: Task, options: FilterOptions) -> str | None:
+    """A field contains characters that a wrong encoding left there."""
+    fields = (task.instruction, task.input, task.output)
+    found = (broken_characters(text, about=task.instruction) for text in fields)
+    return next((characters for characters in found if characters is not None), None)
 
 
 def too_little_chinese(task: Task, options: FilterOptions) -> str | None:
@@ -159,10 +153,11 @@ def input_equals_output(task: Task, options: FilterOptions) -> str | None:
 FILTERS: dict[str, Callable[[Task, FilterOptions], str | None]] = {
     "too short": too_short,
     "too long": too_long,
+    "broken characters": has_broken_characters,
     "cut off": cut_off,
     "black list": matches_blacklist,
     "says it is an AI": says_it_is_an_ai,
-    "needs what is not there": needs_missing_attachment,
+    "needs what is not there": needs_missing_material,
     "too little Chinese": too_little_chinese,
     "repeats": too_repetitive,
     "input equals output": input_equals_output,

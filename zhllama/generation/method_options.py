@@ -9,6 +9,7 @@ from zhllama.corpus.filters import read_words
 from zhllama.errors import OptionError
 from zhllama.generation.alpaca import Alpaca
 from zhllama.generation.filters import FilterOptions
+from zhllama.generation.impossible_requests import read_acts
 from zhllama.generation.methods import GenerationMethod
 from zhllama.generation.rank import Rank
 from zhllama.generation.rewrite import Rewrite
@@ -54,7 +55,6 @@ class GenerationPlan:
         if options.get("structured") and (method_name != "alpaca" or options.get("api") != "chat"):
             raise OptionError("structured", "works with `method` alpaca and `api` chat only", "Leave it out")
         blacklists = [Path(path) for path in options.get("blacklist") or ()]
-        shipped_blacklist = shipped("prompts_zh", "blacklist.txt")
         seeds_file = Path(options.get("seeds") or shipped("seeds_zh", "seed_tasks.jsonl"))
         tasks_file = Path(options["given"]) if needs_input_tasks else None
         folder = Path(options.get("prompts") or shipped("prompts_zh"))
@@ -65,11 +65,8 @@ class GenerationPlan:
                 if field.name in options and field.name not in LISTS
             },
             without=frozenset(options.get("without") or ()),
-            blacklist=tuple(
-                dict.fromkeys(
-                    word for _, words in read_words([shipped_blacklist, *blacklists]) for word in words
-                )
-            ),
+            blacklist=tuple(dict.fromkeys(word for _, words in read_words(blacklists) for word in words)),
+            acts=read_acts(shipped("prompts_zh", "blacklist.txt")),
         )
         plan = cls(
             options,
@@ -104,5 +101,5 @@ class GenerationPlan:
         return Rewrite(pool, self.prompts, seed, self.input_tasks, name, sampling)
 
 
-LISTS = {"without", "blacklist"}  # options that FilterOptions stores in other types
-FILTER_OPTIONS = {field.name for field in fields(FilterOptions)} | {"n"}
+LISTS = {"without", "blacklist", "acts"}  # options that FilterOptions stores in other types
+FILTER_OPTIONS = {field.name for field in fields(FilterOptions)} - {"acts"} | {"n"}

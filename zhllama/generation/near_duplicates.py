@@ -80,15 +80,18 @@ class NearDuplicateIndex:
 
     def find(self, text: str) -> NearDuplicate | None:
         """The most similar text with F >= threshold, the earliest of equals; None if there is none."""
+        return next(self.matches(text), None)
+
+    def matches(self, text: str) -> Iterator[NearDuplicate]:
+        """All texts with F >= threshold, the most similar first, equals in the order of addition."""
         encoded = self._encode(text)
         candidates = self._candidates(encoded)
         if not len(candidates):
-            return None
+            return
         scores = self._scores(encoded, candidates)
-        best = int(np.argmax(scores))
-        if scores[best] < self.threshold:
-            return None
-        return NearDuplicate(int(candidates[best]), float(scores[best]))
+        similar = np.flatnonzero(scores >= self.threshold)
+        for place in similar[np.argsort(-scores[similar], kind="stable")]:
+            yield NearDuplicate(int(candidates[place]), float(scores[place]))
 
     def nearest(self, number: int) -> float:
         """F of an indexed text to its nearest neighbor. Scans all texts; for reports on a sample."""

@@ -53,9 +53,7 @@ class GenerationFilters:
     )
     max_repeats: float = option(0.3, "Share of an output's 8-grams that repeat, at most.", panel=FILTERS)
     threshold: float = option(0.7, "ROUGE-L from which an instruction is a near duplicate.", panel=FILTERS)
-    blacklist: tuple[Path, ...] = option(
-        (), "File of more words that no instruction may contain.", panel=FILTERS
-    )
+    blacklist: tuple[Path, ...] = option((), "File of words that no instruction may contain.", panel=FILTERS)
     keep_traditional: bool = option(False, "Leave Traditional characters unconverted.", panel=FILTERS)
     drop_personal: bool = option(
         False, "Reject tasks with personal data instead of flagging them.", panel=FILTERS

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from zhllama.generation.broken_characters import broken_characters
 from zhllama.generation.methods import ROUND
 from zhllama.generation.parse_replies import parse_ranking
 from zhllama.generation.rewrite import ANSWER_SAMPLING
@@ -89,8 +90,12 @@ class Rank:
         ranked = self._pending.setdefault(about["id"], empty)
         ranked.replies += 1
         text = record.reply.text if record.reply.finish != "length" else None
-        if text and text.strip() and text.strip() not in ranked.answers.values():
-            ranked.answers[about["answer"]] = text.strip()
+        text = (text or "").strip()
+        is_broken = "broken characters" not in self.pool.options.without and broken_characters(
+            text, about=about["instruction"]
+        )
+        if text and not is_broken and text not in ranked.answers.values():
+            ranked.answers[about["answer"]] = text
         if ranked.replies == about["of"] and len(ranked.answers) < 2:
             detail = f"{len(ranked.answers)} distinct answers of {about['of']}"
             self.pool.reject(ranked.task, origin, "too few answers", detail)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from zhllama.generation.contrasts import contrasts
 from zhllama.generation.filters import FilterOptions, convert_to_simplified, personal_data, rejection_reason
 from zhllama.generation.near_duplicates import NearDuplicateIndex
 from zhllama.generation.parse_replies import Unreadable
@@ -86,7 +87,7 @@ class TaskPool:
     def __post_init__(self) -> None:
         self._outputs: dict[tuple[str, str], str] = {}
         self._index = NearDuplicateIndex(self.options.threshold)
-        self._ids: list[str] = []  # by number in the index
+        self._indexed: list[tuple[str, str]] = []  # id and instruction by number in the index
         for seed in self.seeds:
             self._outputs.setdefault((seed.task.instruction, seed.task.input), seed.task.output)
             self._index_instruction(seed.task.instruction, f"seed {seed.id}")
@@ -178,10 +179,13 @@ class TaskPool:
             reason = "duplicate" if task.output in (known_output, "") else "same input, other output"
             if reason not in without:
                 return reason, ""
-        if new and "near duplicate" not in without and (near := self._index.find(task.instruction)):
-            return "near duplicate", f"{near.score:.3f} to {self._ids[near.number]}"
+        if new and "near duplicate" not in without:
+            for near in self._index.matches(task.instruction):
+                id, instruction = self._indexed[near.number]
+                if not contrasts(task.instruction, instruction):
+                    return "near duplicate", f"{near.score:.3f} to {id}"
         return None
 
     def _index_instruction(self, instruction: str, id: str) -> None:
         self._index.add(instruction)
-        self._ids.append(id)
+        self._indexed.append((id, instruction))

@@ -39,7 +39,7 @@ class ErrorReply(ValueError):
 def read_reply(body: bytes, prompt: str, key: str | None = None) -> Reply:
     """The reply in a response body; the API key is removed from its text.
 
-    Bytes that are not UTF-8 become U+FFFD, unpaired surrogates become question marks. Token counts that the server does
+    Bytes that are not UTF-8 and unpaired surrogates become U+FFFD. Token counts that the server does
     not report, or that cannot be true, are estimated (`zhllama/llm/usage.py`).
     Errors: UnreadableReply, ErrorReply.
     """
@@ -100,8 +100,8 @@ def _model(completion: Mapping[str, Any], key: str | None) -> str:
 
 
 def _valid(text: str) -> str:
-    """The text with unpaired surrogates, which UTF-8 cannot encode, as question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """The text with U+FFFD for unpaired surrogates, which UTF-8 cannot encode."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _text_of(content: Any) -> str | None:
