@@ -139,6 +139,10 @@ def _escaped_messages() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if hasattr(error, "option_name"):
+            from zhllama.commands.foreign_options import suggest
+
+            suggest(error)
         if isinstance(getattr(error, "message", None), str) and hasattr(error, "exit_code"):
             error.message = shown(error.message)  # type: ignore[attr-defined]
         raise
