@@ -15,6 +15,7 @@ from zhllama.pages.report import page_data, report_page
 from zhllama.resources import shipped
 from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
 from zhllama.vocab.fuzz import fuzzed
+from zhllama.vocab.piece_filter import read_exclude_list
 
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror=window.hit=1><!-- ${hit} \u2028"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -168,6 +169,34 @@ def test_added_pieces_are_searched_and_sorted(browser: Any, file: Path) -> None:
     assert counts == sorted(counts, reverse=True) and counts[0] > 0
     opened.page.fill("#piece-search", "没有这样的词片")
     assert opened.page.locator("#pieces [role=status]").inner_text() == "0个"
+    assert opened.complaints() == []
+
+
+def test_pieces_are_marked_and_their_list_is_copied_and_saved(
+    browser: Any, file: Path, tmp_path: Path
+) -> None:
+    opened = Opened(browser, file)
+    page = opened.page
+    assert page.locator(".excluded").is_hidden()
+    for piece in ("互相", "相互"):
+        page.fill("#piece-search", piece)
+        page.locator("#piece-rows input").first.check()
+    assert page.input_value("#excluded").split() == ["互相", "相互"]
+    page.fill("#piece-search", "")
+    page.check("#piece-marked")
+    assert page.locator("#piece-rows tr").count() == 2
+    page.click("#copy-excluded")
+    page.wait_for_function("document.querySelector('.excluded [aria-live]').textContent === '已复制'")
+    with page.expect_download() as download:
+        page.click("#save-excluded")
+    download.value.save_as(tmp_path / "exclude.txt")
+    assert download.value.suggested_filename == "exclude.txt"
+    assert read_exclude_list(tmp_path / "exclude.txt") == {"互相", "相互"}
+    page.locator("#piece-rows input").first.uncheck()
+    assert page.input_value("#excluded").split() == ["相互"]
+    page.uncheck("#piece-marked")
+    page.check("#piece-suspect")
+    assert all(text.split("\t")[3] for text in page.locator("#piece-rows tr").all_inner_texts())
     assert opened.complaints() == []
 
 

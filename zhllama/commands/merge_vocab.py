@@ -1,5 +1,7 @@
 """The command `merge-vocab`, which adds Chinese pieces to a model's vocabulary."""
 
+from dataclasses import replace
+
 from zhllama.commands.declare import command
 from zhllama.commands.shared import (
     AsJson,
@@ -31,8 +33,11 @@ def merge_vocab(
 ) -> None:
     """Merge Chinese pieces into a model's vocabulary, and prove what that changed."""
     from zhllama.characters import charsets
-    from zhllama.io.text import find_files, read_lines
+    from zhllama.errors import OptionError
+    from zhllama.io.text import find_files
+    from zhllama.vocab.counted_text import CountedText, DocumentLines
     from zhllama.vocab.merge_folder import write_merge
+    from zhllama.vocab.piece_filter import PieceFilter, read_exclude_list
     from zhllama.vocab.read import read_vocabulary
     from zhllama.vocab.recipes import MergeOptions, check_recipe, merge_vocabulary
     from zhllama.vocab.sample import sample_lines
@@ -40,6 +45,8 @@ def merge_vocab(
     from zhllama.vocab.word_lists import base_file, jieba_file, word_list
 
     recipe = options.recipe
+    if sampling.min_documents > 1 and (recipe != "continued" or not options.text):
+        raise OptionError("min_documents", "counts documents of text", "Take `recipe` continued with `text`")
     merge_options = MergeOptions(
         recipe, options.pad, options.add, options.size, options.prune is not None, options.prior,
         options.character_coverage, tuple(charsets(sampling.cover)), options.mixed,
@@ -48,6 +55,7 @@ def merge_vocab(
     vocabulary = read_vocabulary(source)
     check_recipe(vocabulary, recipe)
     inputs = [source, *settings_files(source), *([options.zh] if options.zh else [])]
+    inputs += [sampling.exclude] if sampling.exclude else []
     run = Run(out, "merge-vocab", recorded(options, sampling, reading), inputs, force, seed=sampling.seed)
     run.check()
     if vocabulary.settings is not None and vocabulary.settings.reread is not None:
@@ -59,10 +67,14 @@ def merge_vocab(
             "will call SentencePiece."
         )
     files = find_files(options.text)
-    sample = None
+    sample = counted = None
     if files:
         with progress("reading", sum(file.stat().st_size for file in files)) as bar:
-            sample = sample_lines(read_lines(files, reading.field, bar), sampling.sample_bytes, sampling.seed)
+            source_lines = DocumentLines(files, reading.field, bar)
+            sample = sample_lines(
+                source_lines, sampling.sample_bytes, sampling.seed, lambda: source_lines.document
+            )
+        counted = CountedText.sampled(sample.lines, sample.documents, source_lines)
     uses_jieba = recipe == "continued" and (sample is None or options.prior > 0)
     run.inputs = [*inputs, *files, *([jieba_file()] if uses_jieba else [])]
     title = f"{merge_options.count(vocabulary):,} more pieces" if recipe == "continued" else "merging"
@@ -71,6 +83,8 @@ def merge_vocab(
     if listed is not None:
         note(f"{options.zh}: {len(listed.words):,} words, read as {listed.reading}.")
     words = None if listed is None else listed.words
+    exclude = read_exclude_list(sampling.exclude) if sampling.exclude else frozenset()
+    merge_options = replace(merge_options, pieces=PieceFilter(exclude, sampling.min_documents, counted))
     with progress(title, total=1.0) as bar:
         merge = merge_vocabulary(vocabulary, merge_options, words, lines, bar.at)
     with run, progress("audit", unit="lines") as bar:

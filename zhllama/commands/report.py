@@ -40,7 +40,7 @@ def report(
     inputs = [*files.values(), *(file for one in texts for file in one.files)]
     with Run(out, "report", recorded(options, reading), inputs, force, seed=options.seed) as run:
         vocabularies = [
-            MeasuredVocabulary(label, name, load_any_tokenizer(files[label]))
+            MeasuredVocabulary(label, name, load_any_tokenizer(files[label]), files[label].parent)
             for label, name in tokenizers.items()
         ]
         source = TextSource(reading.field, options.sample_bytes, options.seed)

@@ -24,27 +24,34 @@ def train_vocab(
 ) -> None:
     """Train a Chinese SentencePiece model: zh.model, for merge-vocab --zh."""
     from zhllama.characters import charsets
-    from zhllama.io.text import find_files, read_lines
+    from zhllama.errors import OptionError
+    from zhllama.io.text import find_files
+    from zhllama.vocab.counted_text import CountedText, DocumentLines
+    from zhllama.vocab.folder import table
+    from zhllama.vocab.piece_filter import PieceFilter, plain, read_exclude_list, use_cells
     from zhllama.vocab.sample import sample_lines
     from zhllama.vocab.train import COST, train_on_text, train_on_words
     from zhllama.vocab.word_lists import jieba_file
 
     files = find_files(options.text)
     sets = charsets(sampling.cover)
+    if sampling.min_documents > 1 and not files:
+        raise OptionError("min_documents", "counts documents of text", "Name text")
+    exclude = read_exclude_list(sampling.exclude) if sampling.exclude else frozenset()
     with Run(
         out,
         "train-vocab",
         recorded(options, sampling, reading),
-        files or [jieba_file()],
+        [*(files or [jieba_file()]), *([sampling.exclude] if sampling.exclude else [])],
         force,
         seed=sampling.seed,
     ) as run:
-        sample = None
+        sample = counted = None
         if files:
             with progress("reading", sum(file.stat().st_size for file in files)) as bar:
-                sample = sample_lines(
-                    read_lines(files, reading.field, bar), sampling.sample_bytes, sampling.seed
-                )
+                lines = DocumentLines(files, reading.field, bar)
+                sample = sample_lines(lines, sampling.sample_bytes, sampling.seed, lambda: lines.document)
+            counted = CountedText.sampled(sample.lines, sample.documents, lines, options.script)
         if sample is not None:
             seconds, memory = (rate * sample.size for rate in COST[options.model_type])
             note(
@@ -60,10 +67,18 @@ def train_vocab(
                 options.script,
                 out / "sentencepiece.log",
                 bar.at,
+                PieceFilter(exclude, sampling.min_documents, counted),
             )
             training = train_on_words(*settings) if sample is None else train_on_text(sample.lines, *settings)
         run.write("zh.model", training.model.content)
         run.write("zh.vocab", "".join(f"{p.text}\t{p.score:g}\n" for p in training.model.pieces))
+        if counted is not None:
+            pieces = {p.text: plain(p.text) for p in training.model.pieces if p.kind == "normal"}
+            uses = counted.uses(pieces.values())
+            rows = [
+                {"piece": name, **use_cells(text, uses.get(text), exclude)} for name, text in pieces.items()
+            ]
+            run.write("pieces.tsv", table([list(rows[0]), *(list(row.values()) for row in rows)]))
         figures: dict[str, Any] = {"pieces": len(training.model.pieces), "sentencepiece": training.options}
         if sample is not None:
             figures |= {"sampled_bytes": sample.size, "seen_bytes": sample.seen, "lines_cut": sample.cut}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ class MeasuredVocabulary:
     label: str
     source: str
     tokenizer: AnyTokenizer
+    folder: Path | None = None  # of the tokenizer's file
 
     @property
     def size(self) -> int:

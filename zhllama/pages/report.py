@@ -11,6 +11,8 @@ from zhllama.efficiency.measure import MeasuredVocabulary
 from zhllama.efficiency.report import Report
 from zhllama.encoding.tables import why_not_compiled
 from zhllama.pages.render import embedded_json, render
+from zhllama.vocab.added_table import read_added
+from zhllama.vocab.piece_filter import suspicions
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 SCRIPTS = tuple(f"report_{name}.js" for name in ("bpe", "elements", "charts", "viewer", "pieces", "page"))
@@ -64,12 +66,22 @@ def _added(report: Report, models: Sequence[dict[str, Any] | None]) -> Iterator[
         base = report.extended(place)
         if base is not None:
             first = report.vocabularies[base].size
+            texts = [surface.decode("utf-8", "replace") for surface in vocabulary.surfaces[first:]]
+            rows = None if vocabulary.folder is None else read_added(vocabulary.folder)
+            found = [(rows or {}).get(text) for text in texts]
+            flags = (
+                row.suspicious if row is not None else tuple(suspicions(text))
+                for row, text in zip(found, texts, strict=True)
+            )
             yield {
                 "tokenizer": place,
                 "on": base,
                 "from": first,
                 "pieces": [shown(s) for s in vocabulary.surfaces[first:]] if models[place] is None else None,
                 "counts": report.used[place][first:].tolist(),
+                "documents": None if rows is None else [row.documents if row else 0 for row in found],
+                "domains": None if rows is None else [row.domain if row else "" for row in found],
+                "suspicious": {at: list(one) for at, one in enumerate(flags) if one},
             }
 
 

@@ -12,6 +12,7 @@ from unicodedata import category
 from zhllama.characters import chinese
 from zhllama.vocab.byte_level_json import BYTE_OF, spelled
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary, readable
+from zhllama.vocab.piece_filter import EXCLUDED
 from zhllama.vocab.vocabulary import AddedPiece, Pair, Reason
 
 
@@ -23,6 +24,7 @@ class Paths:
     requested: frozenset[str] = (
         frozenset()
     )  # characters that count as Chinese because the user named their set
+    excluded: frozenset[str] = frozenset()  # tokens that are never added, not even as a part of others
     pieces: list[AddedPiece] = field(default_factory=list)
     _rank: dict[Pair, int] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
@@ -52,6 +54,8 @@ class Paths:
     def _add(self, token: str, parts: Sequence[str], reason: Reason) -> str | None:
         if token in self._known:
             return "is in the base" if token in self.base.ids else "was added already"
+        if token in self.excluded:
+            return EXCLUDED
         parts = self.merged(parts)
         text = readable(token)
         if len(parts) > 2 and text is not None and len(text) > 1:
@@ -62,7 +66,8 @@ class Paths:
                         return failure
             parts = self.merged(parts)
         while len(parts) > 1:
-            pair = next(((a, b) for a, b in pairwise(parts) if a + b not in self._known), None)
+            pairs = ((a, b) for a, b in pairwise(parts) if a + b not in self._known)
+            pair = next(((a, b) for a, b in pairs if a + b not in self.excluded), None)
             if pair is None:
                 return "has no path except through a token with other merges"
             joined = pair[0] + pair[1]

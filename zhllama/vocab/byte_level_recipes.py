@@ -18,7 +18,8 @@ from zhllama.errors import InputError, OptionError
 from zhllama.vocab.byte_level_json import spelled
 from zhllama.vocab.byte_level_paths import Paths
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary, readable
-from zhllama.vocab.continued import LEAST, count_characters, train_on_ids, with_prior
+from zhllama.vocab.continued import LEAST, count_characters, more_candidates, train_on_ids, with_prior
+from zhllama.vocab.piece_filter import ACCEPT_ALL, PieceFilter
 from zhllama.vocab.sentencepiece_trainer import Progress
 from zhllama.vocab.token_counts import BATCH, merge_uses, token_counts
 from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Merge, Reason
@@ -34,13 +35,14 @@ def safe(
     pad: bool = False,
     mixed: bool = False,
     cover: Sequence[Charset] = (),
+    exclude: frozenset[str] = frozenset(),
 ) -> ByteLevelMerge:
     """The Chinese words of a list in its order, each with a path of merges to it; `mixed` admits words as 维生素C.
 
-    The characters of the sets in `cover` come first.
+    The characters of the sets in `cover` come first. `exclude` are texts that do not become tokens.
     """
     accepted = []
-    paths, left_out = _covered(base, cover)
+    paths, left_out = _covered(base, cover, exclude)
     for word in dict.fromkeys(word.replace(SPACE, " ") for word in words):
         reason = why_left_out(base, word, mixed)
         if reason is None:
@@ -98,12 +100,13 @@ def continued(
     pad: bool = False,
     log: Path | None = None,
     progress: Progress | None = None,
+    wanted: PieceFilter = ACCEPT_ALL,
 ) -> ByteLevelMerge:
     """Continue the BPE training of `base` on counted runs, with words as a prior, for exactly `add` tokens besides `[PAD]`.
 
     Characters are added whole and words are trained on them; then all are sorted by how often their merge would be
     used, so that a rare character competes with words. Characters of the sets in `cover` come first.
-    Errors: OptionError where `add` is negative, InputError where there is too little text.
+    What `wanted` rejects does not become a token. Errors: OptionError where `add` is negative, InputError where there is too little text.
     """
     if add < 0:
         raise OptionError("add", f"cannot be {add:,}", "Give 0 or more")
@@ -117,26 +120,36 @@ def continued(
             "Give more text, or add fewer",
         )
     weighted = with_prior(runs, prior, prior_weight)
-    paths, left_out = _covered(base, cover)
+    paths, left_out = _covered(base, cover, wanted.exclude)
     covered = len(paths.pieces)
     _add_paths(paths, _characters(weighted), "character")
     start = base.extended(paths.pieces)
-    trained = train_on_ids(_words(start, weighted), int(add * SPARE) + 8, log, progress)
-    _add_paths(paths, (start.text_of(ids) for ids in trained), "merge")
-    best = _most_used(paths, covered, weighted, add)
+    words, asked, before = _words(start, weighted), int(add * SPARE) + 8, 0
+    # Each pass asks for more, and training yields no more than the text has: so the loop ends.
+    while True:
+        trained = [start.text_of(ids) for ids in train_on_ids(words, asked, log, progress)]
+        reasons = wanted.rejected(trained)
+        _add_paths(paths, (text for text in trained if text not in reasons), "merge")
+        best = _most_used(paths, covered, weighted, add)
+        if len(best) >= add or not wanted.rejects_any or len(trained) <= before:
+            break
+        asked, before = more_candidates(asked, add, len(best)), len(trained)
+    left_out += reasons.items()
     if len(best) < add:
         raise InputError(
             "the text",
             f"is too little for {add:,} tokens: it yields {len(best):,}",
-            "Give more text, or add fewer",
+            "Give more text, or add fewer" + (", or lower `min_documents`" if reasons else ""),
         )
     return Merge("continued", base, (*best[:add], *_pad(base, pad)), tuple(left_out))
 
 
-def _covered(base: ByteLevelVocabulary, cover: Sequence[Charset]) -> tuple[Paths, list[tuple[str, str]]]:
+def _covered(
+    base: ByteLevelVocabulary, cover: Sequence[Charset], exclude: frozenset[str]
+) -> tuple[Paths, list[tuple[str, str]]]:
     """Paths to the characters of some sets, and the characters without one, as (character, reason)."""
     requested = dict.fromkeys(c for name in cover for c in charset(name))
-    paths = Paths(base, frozenset(requested))
+    paths = Paths(base, frozenset(requested), frozenset(spelled(text.encode()) for text in exclude))
     lacking = [c for c in requested if spelled(c.encode()) not in base.ids]
     reasons = {c: why_left_out(base, c, requested=paths.requested) for c in lacking}
     possible = [c for c, reason in reasons.items() if reason is None]
@@ -200,7 +213,7 @@ def _most_used(paths: Paths, first: int, runs: Mapping[str, float], count: int) 
     counts = token_counts(full.encode_by_merges, runs.items(), full.size)
     uses = merge_uses(counts, joined_ids(full, pieces), base.size)
     order = [*range(first), *(i for i in np.argsort(-uses, kind="stable") if i >= first and uses[i] > 0)]
-    best = Paths(base, paths.requested)
+    best = Paths(base, paths.requested, paths.excluded)
     base_parts = base.parts(pieces[i].text for i in order)
     for piece, parts in zip((pieces[i] for i in order), base_parts, strict=True):
         best.add(piece.text, parts, piece.reason)

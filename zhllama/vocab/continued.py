@@ -20,9 +20,10 @@ from zhllama.vocab.merge import (
     why_changed,
     why_unsafe,
 )
+from zhllama.vocab.piece_filter import ACCEPT_ALL, PieceFilter, plain
 from zhllama.vocab.sentencepiece_trainer import Progress, train_sentencepiece
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
-from zhllama.vocab.vocabulary import AddedPiece, Merge
+from zhllama.vocab.vocabulary import SPACE, AddedPiece, Merge
 
 PRIVATE = 0x20000  # first of 131,072 code points that stand for base tokens while training
 LONGEST_PIECE = 16  # tokens of the base, SentencePiece's own default
@@ -83,15 +84,18 @@ def continued(
     pad: bool = False,
     log: Path | None = None,
     progress: Progress | None = None,
+    wanted: PieceFilter = ACCEPT_ALL,
 ) -> SentencePieceMerge:
     """Continue the BPE training of `base` on counted runs, with words as a prior, to exactly `size` pieces besides `[PAD]`.
+
+    What `wanted` rejects does not become a piece; the next best ones take its place.
 
     Errors: OptionError where `size` leaves no room, InputError where there is too little text.
     """
     require_bpe(base)
     covered, left_out = cover_characters(base, cover)
     singles = _possible(base, [c for c in characters(runs, coverage) if c not in base.ids])
-    singles = list(dict.fromkeys((*singles, *covered)))
+    singles = [c for c in dict.fromkeys((*singles, *covered)) if c not in wanted.exclude]
     room = size - len(base.pieces)
     if room == 0:
         return Merge("continued", base, tuple(pad_piece(base, pad)))
@@ -112,21 +116,42 @@ def continued(
     characters_added = [AddedPiece(c, "character") for c in singles]
     start = base.extended(characters_added)
     weighted = with_prior(runs, prior, prior_weight)
-    trained = _new_pieces(start, weighted, int(merges * SPARE) + 8, log, progress)
-    candidates = [text for text in trained if text not in start.ids and why_unsafe(base, text) is None]
-    # Each pass removes at least one candidate, since single characters are possible in any text: so the loop ends.
+    asked, before = int(merges * SPARE) + 8, 0
+    # Each pass asks for more, and training yields no more than the text has: so the loop ends.
     while True:
-        added = ranked(base, (*characters_added, *(AddedPiece(c, "merge") for c in candidates[:merges])))
-        if len(added) < room:
+        trained = _new_pieces(start, weighted, asked, log, progress)
+        candidates = [text for text in trained if text not in start.ids and why_unsafe(base, text) is None]
+        reasons = wanted.rejected(map(plain, candidates))
+        candidates = [text for text in candidates if plain(text) not in reasons]
+        added = _without_dead(base, characters_added, candidates, merges)
+        if len(added) == room:
+            left_out += [(text.replace(" ", SPACE), reason) for text, reason in reasons.items()]
+            return Merge("continued", base, (*added, *pad_piece(base, pad)), tuple(left_out))
+        if not wanted.rejects_any or len(trained) <= before:
             raise InputError(
                 "the text",
                 f"is too little for {size:,} pieces: it yields {len(base.pieces) + len(added):,}",
-                "Give more text, or a smaller `size`",
+                "Give more text, or a smaller `size`" + (", or lower `min_documents`" if reasons else ""),
             )
+        asked, before = more_candidates(asked, room, len(added)), len(trained)
+
+
+def more_candidates(asked: int, wanted: int, accepted: int) -> int:
+    """How many candidates to train next, where of `asked` ones only `accepted` of the `wanted` pieces remained."""
+    return int(asked * min(4.0, max(1.2, 1.1 * wanted / max(1, accepted))))
+
+
+def _without_dead(
+    base: SentencePieceVocabulary, singles: Sequence[AddedPiece], candidates: Sequence[str], merges: int
+) -> list[AddedPiece]:
+    """The single characters and the first `merges` candidates that are not dead, fewer where there are no more."""
+    # Each pass removes at least one candidate, since single characters are possible in any text: so the loop ends.
+    while True:
+        added = ranked(base, (*singles, *(AddedPiece(c, "merge") for c in candidates[:merges])))
         extended = base.extended(added)
-        dead = {extended.texts[id] for id in extended.dead(range(len(base.pieces), size))}
+        dead = {extended.texts[id] for id in extended.dead(range(base.size, extended.size))}
         if not dead:
-            return Merge("continued", base, (*added, *pad_piece(base, pad)), tuple(left_out))
+            return added
         assert dead <= set(candidates), f"single characters are dead: {dead - set(candidates)}"
         # A dead piece occurs in no tokenization, so removing it changes none.
         candidates = [text for text in candidates if text not in dead]

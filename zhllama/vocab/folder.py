@@ -11,6 +11,8 @@ from zhllama.io.json import read_object
 from zhllama.manifest import read_manifest
 from zhllama.run_folder import MANIFEST
 from zhllama.vocab.audit import Audit
+from zhllama.vocab.piece_filter import use_cells
+from zhllama.vocab.recipes import plain_texts
 from zhllama.vocab.vocabulary import AddedPiece, Merge, Recipe, V
 
 ID_MAP = "id_map.json"  # for `grow`: {"kept": [old ids in their new order]}
@@ -19,12 +21,20 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 def report_files(merge: Merge[V], audit: Audit) -> dict[str, bytes]:
     """The files, by name, that describe a merge: what was added and left out, the audit, a README."""
-    rows = [merge.base.table_row(piece) for piece in merge.added]
-    header = list(merge.base.table_row(AddedPiece("", "list")))
-    files = {"added.tsv": _table([header, *(list(row.values()) for row in rows)])}
+    rows = [{**merge.base.table_row(piece), **_use_cells(merge, piece)} for piece in merge.added]
+    header = [*merge.base.table_row(AddedPiece("", "list")), *_use_cells(merge, AddedPiece("", "list"))]
+    files = {"added.tsv": table([header, *(list(row.values()) for row in rows)])}
     if merge.left_out:
-        files["left_out.tsv"] = _table([("piece", "reason"), *merge.left_out])
+        files["left_out.tsv"] = table([("piece", "reason"), *merge.left_out])
     return {**files, "audit.json": to_json(audit.to_dict()).encode(), "README.md": _readme(audit).encode()}
+
+
+def _use_cells(merge: Merge[V], piece: AddedPiece) -> dict[str, str]:
+    """The cells of added.tsv that tell where a piece occurs and what is suspicious about it; none without counts."""
+    if not merge.uses:
+        return {}
+    text = plain_texts(merge.base)(piece)
+    return use_cells(text, merge.uses.get(text), merge.exclude)
 
 
 def id_map(merge: Merge[V]) -> dict[str, bytes]:
@@ -32,7 +42,8 @@ def id_map(merge: Merge[V]) -> dict[str, bytes]:
     return {ID_MAP: (json.dumps({"kept": merge.base_ids}) + "\n").encode()} if merge.removed else {}
 
 
-def _table(rows: Iterable[Sequence[str]]) -> bytes:
+def table(rows: Iterable[Sequence[str]]) -> bytes:
+    """Rows as tab-separated values, in which tabs and line ends are escaped."""
     return "".join("\t".join(cell.translate(_ESCAPES) for cell in row) + "\n" for row in rows).encode()
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from zhllama.characters import Charset, ascii_word, charset, chinese, han
 from zhllama.errors import InputError
+from zhllama.vocab.piece_filter import EXCLUDED, plain
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Merge, Reason
 
@@ -17,17 +18,28 @@ SentencePieceMerge = Merge[SentencePieceVocabulary]
 
 
 def chinese_llama(
-    base: SentencePieceVocabulary, words: Sequence[str], pad: bool = False
+    base: SentencePieceVocabulary,
+    words: Sequence[str],
+    pad: bool = False,
+    exclude: frozenset[str] = frozenset(),
 ) -> SentencePieceMerge:
     """The published merge: new pieces in order, all with score 0, optionally `[PAD]` after them.
+
+    `exclude` are texts, with spaces for ▁, that do not become pieces.
 
     tests/test_merge.py checks the sha256 of the published files.
     """
     require_bpe(base)
-    added = [AddedPiece(word, "list") for word in _new_words(base, words)]
+    excluded = [word for word in _new_words(base, words) if plain(word) in exclude]
+    added = [AddedPiece(word, "list") for word in _new_words(base, words) if plain(word) not in exclude]
     if pad and PAD not in base.ids:
         added.append(AddedPiece(PAD, "pad"))
-    return Merge("chinese-llama", base, tuple(added), tuple(_known_words(base, words)))
+    return Merge(
+        "chinese-llama",
+        base,
+        tuple(added),
+        (*_known_words(base, words), *((word, EXCLUDED) for word in excluded)),
+    )
 
 
 def safe(
@@ -36,24 +48,27 @@ def safe(
     pad: bool = False,
     mixed: bool = False,
     cover: Sequence[Charset] = (),
+    exclude: frozenset[str] = frozenset(),
 ) -> SentencePieceMerge:
     """The same list without side effects: only Chinese pieces, ranked below every ordinary merge of the base, none dead.
 
     `mixed` admits letters and digits beside a Han character, as in 维生素C. The characters of the sets in `cover` become
-    pieces first.
+    pieces first. `exclude` are texts, with spaces for ▁, that do not become pieces.
     """
     require_bpe(base)
     covered, left_out = cover_characters(base, cover)
-    accepted = [AddedPiece(c, "character") for c in covered]
+    accepted = [AddedPiece(c, "character") for c in covered if c not in exclude]
     words = [word for word in words if word not in set(covered)]
     left_out += _known_words(base, words)
     for word in _new_words(base, words):
-        reason = why_unsafe(base, word, mixed)
+        reason = EXCLUDED if plain(word) in exclude else why_unsafe(base, word, mixed)
         if reason is None:
             accepted.append(AddedPiece(word, "list"))
         else:
             left_out.append((word, reason))
-    added = ranked(base, with_paths(base, accepted))
+    pieces, unreachable = with_paths(base, accepted, exclude)
+    left_out += [(word, "has no path without an excluded piece") for word in unreachable]
+    added = ranked(base, pieces)
     return Merge("safe", base, (*added, *pad_piece(base, pad)), tuple(left_out))
 
 
@@ -90,15 +105,33 @@ def why_changed(base: SentencePieceVocabulary, word: str) -> str | None:
     return None if matched is None else f"contains {matched!r}, which the base matches before its merges"
 
 
-def with_paths(base: SentencePieceVocabulary, added: Sequence[AddedPiece]) -> list[AddedPiece]:
+def with_paths(
+    base: SentencePieceVocabulary, added: Sequence[AddedPiece], exclude: frozenset[str] = frozenset()
+) -> tuple[list[AddedPiece], list[str]]:
     """The same pieces in their order, followed by what BPE needs to reach each of them, so that none is dead.
+
+    Also returns the pieces that need one of `exclude`, which are dropped. Each pass drops at least one, so the loop ends.
+    """
+    added, dropped = list(added), list[str]()
+    while True:
+        pieces, unreachable = _with_paths(base, added, exclude)
+        if not unreachable:
+            return pieces, dropped
+        dropped += unreachable
+        added = [piece for piece in added if piece.text not in set(unreachable)]
+
+
+def _with_paths(
+    base: SentencePieceVocabulary, added: Sequence[AddedPiece], exclude: frozenset[str]
+) -> tuple[list[AddedPiece], list[str]]:
+    """The pieces with what BPE needs to reach them, and those that cannot be reached without one of `exclude`.
 
     A character that the base lacks becomes a piece: `tokenizers` merges nothing that it has split into bytes.
     A dead piece is tokenized into three parts or more; the first two of them with a Chinese character are joined, again
     and again, until it is whole. Two without one, as I and T in IT行业, would change text without Chinese.
     Such intermediates rank below all others, so a piece that was reachable stays so: on its own text they never apply.
     """
-    pieces = list(added)
+    pieces, unreachable = list(added), []
     rank = {p.text: -p.score for p in base.pieces if p.kind == "normal"}
     lowest = max(rank.values(), default=0.0)
 
@@ -110,13 +143,20 @@ def with_paths(base: SentencePieceVocabulary, added: Sequence[AddedPiece]) -> li
     for piece in added:
         add(piece.text, "list")
     for character in dict.fromkeys("".join(piece.text for piece in added)):
-        if character not in rank:
+        if character not in rank and character not in exclude:
             add(character, "character")
     for piece in added:
+        if any(character not in rank for character in piece.text):
+            unreachable.append(piece.text)
+            continue
         while len(parts := merge_by_rank(piece.text, rank)) > 1:
             joined = [left + right for left, right in pairwise(parts)]
+            joined = [text for text in joined if plain(text) not in exclude]
+            if not joined:
+                unreachable.append(piece.text)
+                break
             add(next((text for text in joined if chinese.search(text)), joined[0]), "intermediate")
-    return pieces
+    return pieces, unreachable
 
 
 def merge_by_rank(text: str, rank: Mapping[str, float]) -> list[str]:

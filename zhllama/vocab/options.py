@@ -23,6 +23,15 @@ class TextSampleOptions:
     )
     sample_bytes: int = option(40 * MB, "Bytes of text to draw for training, evenly from all.", minimum=1)
     seed: int = option(0, "Seed of everything random.")
+    min_documents: int = option(
+        1,
+        "In how many documents of the sample a piece of two characters or more has to occur. A document is a record, in "
+        "plain text the lines up to a blank line, and a line in a file without blank lines.",
+        minimum=1,
+    )
+    exclude: Path | None = option(
+        None, "File of pieces, one a line, that are left out, as the report saves it."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

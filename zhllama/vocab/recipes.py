@@ -6,19 +6,20 @@ and need none. A Metaspace base is extended by SentencePiece's recipes, through 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from zhllama.characters import Charset
 from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.vocab import byte_level_recipes, continued, merge
-from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
+from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary, readable
 from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary
+from zhllama.vocab.piece_filter import ACCEPT_ALL, EXCLUDED, PieceFilter, plain
 from zhllama.vocab.prune import pruned
 from zhllama.vocab.sentencepiece_trainer import Progress
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.train import train_on_words
-from zhllama.vocab.vocabulary import Merge, Recipe, Vocabulary
+from zhllama.vocab.vocabulary import AddedPiece, Merge, Recipe, Vocabulary
 from zhllama.vocab.word_lists import jieba_words
 
 WORDS = 20_000  # pieces trained on jieba's word list where none are given, as many as the published list has
@@ -33,7 +34,7 @@ class MergeOptions:
     `continued` adds `add` pieces, or reaches `size` pieces not counting `[PAD]`; by default it adds as many as the
     published list. With `prune`, `size` is the size after pruning, by default the base's. `prior` is the weight of
     jieba's word list relative to the text. `coverage` and `cover` select the characters that become pieces.
-    `mixed` admits words of Han characters with letters or digits to `safe`.
+    `mixed` admits words of Han characters with letters or digits to `safe`. `pieces` says what does not become a piece.
     """
 
     recipe: Recipe = "chinese-llama"
@@ -45,6 +46,7 @@ class MergeOptions:
     coverage: float = 0.999
     cover: tuple[Charset, ...] = ()
     mixed: bool = False
+    pieces: PieceFilter = ACCEPT_ALL
 
     def count(self, base: Vocabulary) -> int:
         """How many pieces `continued` adds to `base`; OptionError where `size` is below the base's."""
@@ -69,9 +71,14 @@ def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOption
     """Extend by a word list: `chinese-llama` or `safe`."""
     check_recipe(base, options.recipe)
     if isinstance(base, ByteLevelVocabulary):
-        return byte_level_recipes.safe(base, words, options.pad, options.mixed, options.cover)
+        return byte_level_recipes.safe(
+            base, words, options.pad, options.mixed, options.cover, options.pieces.exclude
+        )
     if isinstance(base, MetaspaceVocabulary):
-        return _of(base, merge.safe(base.model, words, options.pad, options.mixed, options.cover))
+        return _of(
+            base,
+            merge.safe(base.model, words, options.pad, options.mixed, options.cover, options.pieces.exclude),
+        )
     assert isinstance(base, SentencePieceVocabulary)
     if options.recipe == "chinese-llama":
         if options.cover:
@@ -80,13 +87,13 @@ def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOption
                 "is not used by `recipe` chinese-llama",
                 "Take safe or continued, or train the list with it",
             )
-        return merge.chinese_llama(base, words, options.pad)
-    return merge.safe(base, words, options.pad, options.mixed, options.cover)
+        return merge.chinese_llama(base, words, options.pad, options.pieces.exclude)
+    return merge.safe(base, words, options.pad, options.mixed, options.cover, options.pieces.exclude)
 
 
 def check_accepted(merged: Merge[Vocabulary]) -> None:
     """InputError where nearly nothing of a word list was accepted, for another reason than that the base has it."""
-    rejected = Counter(reason for _, reason in merged.left_out if reason != "is in the base")
+    rejected = Counter(reason for _, reason in merged.left_out if reason not in ("is in the base", EXCLUDED))
     words = merged.counts().get("list", 0) + rejected.total()
     if words < 20 or rejected.total() < NEARLY_ALL * words:
         return
@@ -132,14 +139,22 @@ def continue_training(
     words = jieba_words()
     if isinstance(base, ByteLevelVocabulary):
         return byte_level_recipes.continued(
-            base, runs, add, words, prior, options.cover, options.pad, progress=progress
+            base,
+            runs,
+            add,
+            words,
+            prior,
+            options.cover,
+            options.pad,
+            progress=progress,
+            wanted=options.pieces,
         )
     model = base.model if isinstance(base, MetaspaceVocabulary) else base
     assert isinstance(model, SentencePieceVocabulary)
     try:
         merged = continued.continued(
             model, runs, base.size + add, words, prior, options.coverage, options.cover, options.pad,
-            progress=progress,
+            progress=progress, wanted=options.pieces,
         )  # fmt: skip
     except ZhllamaError as error:
         if options.add is None or "`size`" not in error.remedy:
@@ -189,7 +204,16 @@ def merge_vocabulary(
         check_accepted(merged)
     if options.prune and lines is not None:
         merged = pruned(merged, lines, options.size or base.size)
-    return merged
+    text = options.pieces.text
+    uses = {} if text is None else text.uses(map(plain_texts(base), merged.added))
+    return replace(merged, uses=uses, exclude=options.pieces.exclude)
+
+
+def plain_texts(base: Vocabulary) -> Callable[[AddedPiece], str]:
+    """The function that gives the text of an added piece with spaces for ▁; "" for a fragment of a character."""
+    if isinstance(base, ByteLevelVocabulary):
+        return lambda piece: readable(piece.text) or ""
+    return lambda piece: plain(piece.text)
 
 
 def _trained_words(progress: Progress | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 import heapq
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -19,16 +19,19 @@ class LineSample:
     size: int
     seen: int
     cut: int  # lines that were longer than LONGEST and were cut at sentence ends
+    documents: list[int]  # the number of each line's document
 
 
-def sample_lines(lines: Iterable[str], size: int, seed: int) -> LineSample:
+def sample_lines(
+    lines: Iterable[str], size: int, seed: int, document: Callable[[], int] = lambda: 0
+) -> LineSample:
     """Draw lines with equal probability, as many as fit into `size` bytes.
 
-    Every line gets a random key, and the lines with the smallest keys are sampled: a reservoir measured in bytes.
+    `document` gives the number of the last line's document. Every line gets a random key, and the lines with the smallest keys are sampled: a reservoir measured in bytes.
     """
     random = Random(seed)
-    # (-key, number, line, bytes): the line with the largest key is the first to be removed.
-    reservoir: list[tuple[float, int, str, int]] = []
+    # (-key, number, line, bytes, document): the line with the largest key is the first to be removed.
+    reservoir: list[tuple[float, int, str, int, int]] = []
     sampled = seen = cut = 0
     for number, line in enumerate(lines):
         parts = list(shortened(line))
@@ -39,12 +42,13 @@ def sample_lines(lines: Iterable[str], size: int, seed: int) -> LineSample:
             key = random.random()
             if sampled + length > size and reservoir and key >= -reservoir[0][0]:
                 continue
-            heapq.heappush(reservoir, (-key, number, part, length))
+            heapq.heappush(reservoir, (-key, number, part, length, document()))
             sampled += length
             while sampled > size and len(reservoir) > 1:
                 sampled -= heapq.heappop(reservoir)[3]
     reservoir.sort(key=lambda entry: entry[1])
-    return LineSample([line for _, _, line, _ in reservoir], sampled, seen, cut)
+    sampled_lines, documents = [entry[2] for entry in reservoir], [entry[4] for entry in reservoir]
+    return LineSample(sampled_lines, sampled, seen, cut, documents)
 
 
 def shortened(line: str) -> Iterator[str]:

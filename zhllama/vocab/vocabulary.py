@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
+    from zhllama.vocab.counted_text import PieceUse
     from zhllama.vocab.folder_settings import FolderSettings
 
 Kind = Literal["sentencepiece", "byte-level", "metaspace"]
@@ -147,6 +148,9 @@ class Merge(Generic[V_co]):
     added: tuple[AddedPiece, ...]
     left_out: tuple[tuple[str, str], ...] = ()
     removed: tuple[int, ...] = ()
+    # The use of the added pieces in the text that they were trained on, by their text with spaces for ▁.
+    uses: Mapping[str, "PieceUse"] = field(default_factory=dict, compare=False)
+    exclude: frozenset[str] = frozenset()  # texts, with spaces for ▁, that were not to become pieces
 
     @cached_property
     def vocabulary(self) -> V_co:

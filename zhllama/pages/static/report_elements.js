@@ -15,7 +15,7 @@ function h(name, attributes, ...children) {
 
 const PIECES = 50;  // rows shown at first, and more at a time
 const state = { measure: "characters_per_token", row: 0, text: "", ids: false,
-  pieces: { at: 0, query: "", sort: "id", down: false, unseen: false, shown: PIECES } };
+  pieces: { at: 0, query: "", sort: "id", down: false, unseen: false, suspect: false, marked: false, marks: {}, shown: PIECES } };
 // A text of the page in the language chosen; TEXTS come before this file.
 const w = (key, values = {}) => TEXTS[key][document.documentElement.lang].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
