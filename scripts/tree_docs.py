@@ -1,4 +1,4 @@
-"""Write the annotated tree of docs/architecture.md and its Chinese page: one line a file, from the first sentence of its docstring.
+"""Write the annotated tree of docs/architecture.md and its Chinese page: one line per file, from the first sentence of its docstring.
 
     python scripts/tree_docs.py
 
@@ -12,12 +12,12 @@ ROOT = Path(__file__).parent.parent
 PAGES = tuple(ROOT / "docs" / name for name in ("architecture.md", "architecture.zh.md"))
 BEGIN, END = "<!-- tree: python scripts/tree_docs.py -->\n", "<!-- end of tree -->\n"
 OTHER_FOLDERS = {
-    "zhllama/recipes/": "YAML options of published trainings, pipelines, shapes of models",
+    "zhllama/recipes/": "YAML files: options of published training runs, pipelines, model shapes",
     "corpora/": "text sources, one YAML file each, and the sample texts",
     "seeds_zh/": "175 Chinese seed tasks",
     "prompts_zh/": "prompt templates of gen-zh and judge",
     "scripts/": "demo.sh, test.sh, bench.py with its suites, launch files, experiments",
-    "tests/": "one file a subject; faults/ holds what interrupts and damages",
+    "tests/": "one file per subject; faults/ contains tests that interrupt runs and damage files",
     "docs/": "these pages",
 }
 

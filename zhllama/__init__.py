@@ -1,4 +1,4 @@
-"""Give a language model Chinese, and prove every step.
+"""Adds Chinese to a language model, and verifies every step.
 
 The names below are the Python API, the same functions that the command line calls (docs/reference/api.md); each is
 imported when it is first used, so that `import zhllama` costs nothing.

@@ -1,1 +1,1 @@
-"""The command line: one short function a command, which reads options, calls the core and prints the result."""
+"""The command line: one short function per command, which reads options, calls the core and prints the result."""

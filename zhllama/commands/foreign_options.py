@@ -1,4 +1,4 @@
-"""Names of options in other trainers, by which an unknown option is answered with ours.
+"""Names of options in other trainers: for each, the error about an unknown option names zhllama's own.
 
 docs/how-to/options-of-other-trainers.md shows the same table.
 """

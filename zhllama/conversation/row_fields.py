@@ -1,4 +1,4 @@
-"""The fields of a row: each is read, refused by its name, or counted as unused; none is dropped in silence."""
+"""The fields of a row: each is read, refused by its name, or counted as unused; none is dropped silently."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Conversations as JSON of our own, in the caches of packed blocks."""
+"""Conversations in zhllama's own JSON, as the caches of packed blocks store them."""
 
 from dataclasses import asdict
 from typing import Any

@@ -1,4 +1,4 @@
-"""Parses a list of instructions, one a line, with numbers or bullets of any kind."""
+"""Parses a list of instructions, one per line, with numbers or bullets of any kind."""
 
 from zhllama.generation.reply_checks import nested
 from zhllama.generation.reply_grammar import (

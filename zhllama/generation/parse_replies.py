@@ -1,4 +1,4 @@
-"""Parses models' replies into tasks, instances, lists, decisions and rankings; what is not certain is rejected with a reason.
+"""Parses models' replies into tasks, instances, lists, decisions and rankings; ambiguous parts are rejected with a reason.
 
 docs/generate.md describes the grammar. A task is returned exactly as the model wrote it, or not at all.
 """

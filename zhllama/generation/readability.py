@@ -1,4 +1,4 @@
-"""Watches the share of a run's replies that cannot be read: it is reported while the run goes on, and stops it above a limit."""
+"""Watches the share of unreadable replies: reports it during the run, and stops the run above a limit."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recognizes the style of a reply: the words, numbers and signs of its labels, and which lines are headings."""
+"""Recognizes the style of a reply: the words, numbers and punctuation of its labels, and which lines are headings."""
 
 from collections import Counter
 from collections.abc import Sequence

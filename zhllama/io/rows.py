@@ -1,4 +1,4 @@
-"""Reads rows with their line numbers: JSON objects, one a line or indented, a JSON list, CSV, or Parquet."""
+"""Reads rows with their line numbers: JSON objects, one per line or indented, a JSON list, CSV, or Parquet."""
 
 import csv
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A file to which whole lines are appended, each of which survives the death of the process."""
+"""A file to which whole lines are appended; a line that was written survives if the process is killed."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reads the body of a successful response: a completion as JSON or as server-sent events, or an error in disguise."""
+"""Reads the body of a successful response: a completion as JSON or as server-sent events, or an error sent as a success."""
 
 import codecs
 import json

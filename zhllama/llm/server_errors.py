@@ -1,4 +1,4 @@
-"""Finds the text and the codes of a server's error message, and what kind of error they speak of."""
+"""Finds the text and the codes of a server's error message, and classifies the error."""
 
 import html
 import json

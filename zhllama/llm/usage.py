@@ -1,4 +1,4 @@
-"""Token counts of a reply: those that the server reports, or estimates where its report cannot be true."""
+"""Token counts of a reply: those that the server reports, or estimates if its report cannot be right."""
 
 import math
 from collections.abc import Mapping

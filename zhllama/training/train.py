@@ -1,4 +1,4 @@
-"""The training loop of pre-training and fine-tuning: data packed, model prepared, Trainer run or resumed, outputs written."""
+"""Runs pre-training and fine-tuning: packs the data, prepares the model, runs or resumes the Trainer, and writes the outputs."""
 
 import os
 import shutil

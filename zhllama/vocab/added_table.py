@@ -1,4 +1,4 @@
-"""Reads back what added.tsv says about the added pieces of a merged vocabulary: documents, domain, suspicions."""
+"""Reads back added.tsv, which lists the documents, the domain and the suspicions of each added piece."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Merges for new tokens of a byte-level vocabulary: each with a path to it, ranked below every merge of the base.
+"""Merges for new tokens of a byte-level vocabulary: the steps that build each token, ranked below every merge of the base.
 
 A token that comes after its parts and only joins them cannot be undone by later merges: on its own text they never
 apply. And since the base's merges rank first, the base's tokens are only joined, and no boundary between them moves.

@@ -1,4 +1,4 @@
-"""Compares what a base's folder and an extended folder say besides their vocabularies, both as transformers loads them."""
+"""Compares the settings, added tokens and templates of a base's folder and an extended folder, both as transformers loads them."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

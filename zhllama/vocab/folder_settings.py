@@ -1,4 +1,4 @@
-"""What AutoTokenizer makes of a base's folder besides its vocabulary: added tokens, special tokens, settings, templates."""
+"""What AutoTokenizer reads from a base's folder besides the vocabulary: added tokens, special tokens, settings, templates."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace

@@ -1,4 +1,4 @@
-"""A BPE vocabulary that is a tokenizer.json: what the byte-level and the Metaspace kind have in common."""
+"""A BPE vocabulary in a tokenizer.json: the common part of the byte-level and the Metaspace vocabulary."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

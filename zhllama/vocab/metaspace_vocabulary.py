@@ -1,4 +1,4 @@
-"""A BPE tokenizer.json in SentencePiece's spelling without its .model: Gemma's package, mergekit's output, a saved folder.
+"""A BPE tokenizer.json that writes spaces as ▁ and has no .model: Gemma's package, mergekit's output, a saved folder.
 
 Spaces are written as ▁ and characters without a piece as byte pieces, but the merges are a ranked list.
 """

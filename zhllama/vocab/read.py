@@ -1,4 +1,4 @@
-"""Reads an extensible vocabulary from a file of any known format, with what AutoTokenizer makes of its folder."""
+"""Reads an extensible vocabulary from a file of any known format, with the added tokens and settings of its folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A SentencePiece model as its pieces: read, extended, written back to the byte."""
+"""A SentencePiece model as its pieces: read, extended, written back byte for byte."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

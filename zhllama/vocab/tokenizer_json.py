@@ -1,4 +1,4 @@
-"""Opens the text of a tokenizer.json for measuring, packing and training: nothing is cut off, padded or left to chance."""
+"""Opens the text of a tokenizer.json for measuring, packing and training: without truncation, padding or dropout."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Finds the words in a list as people have them: a word a line, with counts, tags, a header, as CSV or as jieba's user dictionary."""
+"""Reads a word list in any common form: one word per line, with counts, tags or a header, as CSV, or as jieba's user dictionary."""
 
 import csv
 import re
