@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.declare import command
-from zhllama.commands.llm_requests import ask_all, warn_of_budget
+from zhllama.commands.llm_requests import ask_all, warn_of_end
 from zhllama.commands.shared import (
     AsJson,
     Config,
@@ -80,7 +80,7 @@ def answer(
         if finished:
             run.finish(result)
     if not finished:
-        warn_of_budget()
+        warn_of_end(server)
     print_json({"out": str(out), **result}) if as_json else _show(out / ANSWERS, result)
 
 
@@ -96,9 +96,7 @@ def _query_server(
             yield
 
     connection = server.connection(options.model)
-    finished, figures = ask_all(
-        run, answering, journal, connection, spending, server.batch_api, options.seed, screen
-    )
+    finished, figures = ask_all(run, answering, journal, connection, spending, server, options.seed, screen)
     return finished, {**spending.figures(), **figures}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from zhllama.commands.declare import command
-from zhllama.commands.llm_requests import ask_all, estimated_note, warn_of_budget
+from zhllama.commands.llm_requests import ask_all, estimated_note, warn_of_end
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, Resume, print_json, say, warn
 from zhllama.generation.options import GenerationFilters, GenerationOptions
 from zhllama.io.files import JsonLines
@@ -52,7 +52,7 @@ def gen_zh(
                 journal,
                 connection,
                 spending,
-                server.batch_api,
+                server,
                 seed,
                 partial(live, method),
             )
@@ -66,6 +66,8 @@ def gen_zh(
         warn(
             f"generation stopped after {MAX_EMPTY_ROUNDS} rounds without an accepted task: see {out / REJECTED} for the reasons."
         )
+    if not finished:
+        warn_of_end(server)
     show_result(out, result, as_json)
     if finished and not result["kept"]:
         warn(f"no task was accepted: see {out / REJECTED} for the reasons.")
@@ -74,8 +76,6 @@ def gen_zh(
 
 def show_result(out: Path, result: Mapping[str, Any], as_json: bool) -> None:
     """Print accepted and rejected tasks, tokens and cost, and the reasons."""
-    if not result["finished"]:
-        warn_of_budget()
     if as_json:
         print_json({"out": str(out), **result})
         return

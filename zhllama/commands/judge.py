@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Column, Table
 
 from zhllama.commands.declare import command
-from zhllama.commands.llm_requests import ask_all, estimated_note, warn_of_budget
+from zhllama.commands.llm_requests import ask_all, estimated_note, warn_of_end
 from zhllama.commands.shared import (
     AsJson,
     Config,
@@ -100,7 +100,7 @@ def judge(
                     journal,
                     connection,
                     spending,
-                    server.batch_api,
+                    server,
                     seed,
                     partial(_watched, judging),
                 )
@@ -128,7 +128,7 @@ def judge(
         if finished:
             run.finish(result)
     if not finished:
-        warn_of_budget()
+        warn_of_end(server)
     print_json({"out": str(out), **result}) if as_json else _show(out, results, spent)
 
 

@@ -5,12 +5,13 @@ from contextlib import AbstractContextManager
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from zhllama.commands.shared import warn
+from zhllama.commands.shared import note, warn
 
 if TYPE_CHECKING:
     from zhllama.llm.client import Client
     from zhllama.llm.connection import Connection
     from zhllama.llm.journal import Journal
+    from zhllama.llm.options import ServerOptions
     from zhllama.llm.rounds import RequestPlan, Rounds
     from zhllama.llm.spending import Spending
     from zhllama.run import Run
@@ -22,36 +23,44 @@ def ask_all(
     journal: "Journal",
     connection: "Connection",
     spending: "Spending",
-    batch_api: bool,
+    server: "ServerOptions",
     seed: int,
     screen: Callable[["Rounds", "Client | None"], AbstractContextManager[None]],
 ) -> tuple[bool, dict[str, Any]]:
     """Send all requests; return whether they finished within the budget, and the figures of the servers.
 
-    `screen` draws the progress meanwhile.
+    `screen` draws the progress meanwhile. A new run with a price begins with a trial, whose replies are kept; the
+    estimate of its cost is reported on stderr and in the figures.
     """
     import asyncio
 
     from zhllama.llm.batch import BATCHES, BatchClient
     from zhllama.llm.client import Client
     from zhllama.llm.connection import ServerError
-    from zhllama.llm.rounds import Rounds
+    from zhllama.llm.rounds import TRIAL, Rounds
+
+    estimate: dict[str, Any] = {}
+
+    def report() -> bool:
+        estimate["estimate"] = _estimate(requests.expected_calls(), spending)
+        return not server.trial
 
     async def work() -> tuple[bool, dict[str, Any]]:
         figures: dict[str, Any] = {
             "servers": list(connection.base_urls),
             "concurrency": connection.concurrency,
         }
-        if batch_api:
+        if server.batch_api:
             async with BatchClient(connection, run.out / BATCHES) as batches:
                 rounds = Rounds(requests, journal, batches, spending)
                 with screen(rounds, None):
                     return await rounds.run(), figures
         async with Client(connection, Random(seed), warn=warn) as client:
-            rounds = Rounds(requests, journal, client, spending)
+            is_new = len(journal) < TRIAL and spending.price is not None
+            rounds = Rounds(requests, journal, client, spending, report if is_new or server.trial else None)
             with screen(rounds, client):
                 finished = await rounds.run()
-        return finished, {**figures, "429s": client.rate_limited, "retries": client.retries}
+        return finished, {**figures, **estimate, "429s": client.rate_limited, "retries": client.retries}
 
     try:
         return asyncio.run(work())
@@ -64,9 +73,34 @@ def ask_all(
         raise
 
 
-def warn_of_budget() -> None:
-    """Report that the budget ended a run early."""
-    warn("stopped by its budget. Continue with --resume and a larger budget.")
+def _estimate(calls: int | None, spending: "Spending") -> dict[str, Any]:
+    """The expected calls, tokens and cost of a whole run, reported on stderr; None where the trial does not show them."""
+    about = "about " if spending.estimated == 0 else "very roughly (tokens are estimated) "
+    if calls is None:
+        note(
+            f"trial of {spending.replies} calls: none of their tasks was accepted, so that the cost of the run is unknown"
+        )
+        return {"calls": None, "tokens": None, "cost": None}
+    tokens, cost = spending.estimate(calls)
+    money = "" if cost is None else f", cost {cost:.4f}"
+    limit = spending.max_cost
+    stop = (
+        f"; --max-cost {limit:g} stops it before"
+        if limit is not None and cost is not None and cost > limit
+        else ""
+    )
+    note(
+        f"trial of {spending.replies} calls: the run needs {about}{calls:,} calls, {tokens:,} tokens{money}{stop}"
+    )
+    return {"calls": calls, "tokens": tokens, "cost": cost}
+
+
+def warn_of_end(server: "ServerOptions") -> None:
+    """Report that the budget, or the trial, ended a run early."""
+    if server.trial:
+        warn("stopped after its trial. Continue with --resume and without --trial; the replies are kept.")
+    else:
+        warn("stopped by its budget. Continue with --resume and a larger budget.")
 
 
 def estimated_note(replies: int) -> str:

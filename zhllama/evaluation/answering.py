@@ -37,6 +37,9 @@ class Answering:
         self.replies[record.about["id"]] = record.reply
         self.watch()
 
+    def expected_calls(self) -> int:
+        return len(self.questions)
+
     def rows(self, model: str) -> Iterator[dict[str, Any]]:
         """The answered questions with their answers, in the order of the questions."""
         for question in self.questions:

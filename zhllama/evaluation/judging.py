@@ -79,8 +79,12 @@ class _JudgingPlan:
     references: References = "exact"
     pairs: Sequence[Pair] = ()
     watch: Callable[[], object] = lambda: None  # called after each verdict
+    total: int = field(default=0, init=False)  # requests
     # By question id and the names of the contestants, in the order of presentation.
     _judgments: dict[tuple[str, ...], _Judgment] = field(default_factory=dict, init=False)
+
+    def expected_calls(self) -> int:
+        return self.total
 
     def accept(self, record: JournalRecord) -> None:
         self._judgments[record.about["id"], *record.about["shown"]] = _read_judgment(record)

@@ -55,6 +55,10 @@ class Alpaca:
         tasks = parse_tasks(text, label_in_prompt)
         offer_parsed(self.pool, tasks, origins(record), cut_off=record.reply.finish == "length")
 
+    def expected_calls(self) -> int | None:
+        accepted = len(self.pool.accepted)
+        return -(-self.pool.wanted * self._round_sizer.requests // accepted) if accepted else None
+
     def finish(self) -> None:
         pass
 

@@ -140,6 +140,9 @@ class Rank:
             }
         )
 
+    def expected_calls(self) -> int:
+        return len(self.input_tasks) * (self.answers + 2)
+
     def finish(self) -> None:
         for ranked in self._pending.values():
             origin = TaskOrigin(-1, 0, 0)

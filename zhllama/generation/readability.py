@@ -39,6 +39,10 @@ class ReadabilityCheck:
                 self._next_report = 2 * share
         return self.method.requests(round)
 
+    def expected_calls(self) -> int | None:
+        """The calls that the method expects."""
+        return self.method.expected_calls()
+
     def accept(self, record: JournalRecord) -> None:
         """Process one reply by the method."""
         self._replies += 1

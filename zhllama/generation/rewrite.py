@@ -106,6 +106,9 @@ class Rewrite:
         else:
             self.pool.offer(task, origin, new=self.mode == "evolve")
 
+    def expected_calls(self) -> int:
+        return 2 * len(self.input_tasks)
+
     def finish(self) -> None:
         for task, origin in self._pending.values():
             self.pool.reject(task, origin, "never worked out", "no reply in the journal")

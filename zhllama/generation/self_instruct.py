@@ -150,6 +150,13 @@ class SelfInstruct:
             cut_off = record.reply.finish == "length"
             offer_parsed(self.pool, items, origins(record), cut_off, new=False)
 
+    def expected_calls(self) -> int | None:
+        # Each instruction is classified, then gets instances.
+        instructions = len(self._pending) + len(self.pool.accepted)
+        if not instructions:
+            return None
+        return 2 * self.pool.wanted + -(-self.pool.wanted * self._round_sizer.requests // instructions)
+
     def finish(self) -> None:
         for instruction, origin in self._pending.items():
             self.pool.reject(Task(instruction), origin, "never worked out", "no reply in the journal")

@@ -68,7 +68,16 @@ class ServerOptions:
         recorded=False,
     )
 
+    trial: bool = option(
+        False,
+        "Send three calls, report what the run would cost, and stop; --resume keeps their replies.",
+        panel=SERVER,
+        recorded=False,
+    )
+
     def __post_init__(self) -> None:
+        if self.trial and self.batch_api:
+            raise OptionError("trial", "cannot be sent as a batch", "Leave `batch_api` out for the trial")
         if self.concurrency < 1 or self.timeout <= 0:
             raise OptionError("concurrency", "and `timeout` are not both above 0", "Leave them out")
         for name in self.omit:

@@ -13,6 +13,8 @@ from zhllama.llm.requests import Key, Reply, Request
 from zhllama.llm.spending import Spending
 from zhllama.llm.usage import estimate_prompt
 
+TRIAL = 3  # calls whose replies show what the whole run will cost
+
 
 class RequestPlan(Protocol):
     """Plans requests in rounds and accepts the replies.
@@ -25,6 +27,9 @@ class RequestPlan(Protocol):
 
     def accept(self, record: JournalRecord) -> None:
         """Process one reply; called in the order of the requests."""
+
+    def expected_calls(self) -> int | None:
+        """Calls of the whole run, judged by the replies so far; None if they do not show it."""
 
 
 class ReplySource(Protocol):
@@ -47,6 +52,7 @@ class Rounds:
     journal: Journal
     source: ReplySource
     spending: Spending
+    after_trial: Callable[[], bool] | None = None  # called after the first TRIAL replies; False ends the run
     new_replies: int = field(default=0, init=False)  # replies of this start, without those in the journal
     _in_flight: set[Key] = field(default_factory=set, init=False)
     _call_ended: asyncio.Event = field(default_factory=asyncio.Event, init=False)
@@ -55,7 +61,12 @@ class Rounds:
         """Run all rounds; False if the budget ran out before the plan was complete."""
         for round in itertools.count():
             requests = self.plan.requests(round)
-            complete = not requests or await self._run_round(requests)
+            if round == 0 and self.after_trial is not None:
+                if not await self._run_round(requests[:TRIAL]) or not self.after_trial():
+                    return False
+                complete = await self._run_round(requests[TRIAL:])
+            else:
+                complete = not requests or await self._run_round(requests)
             self.journal.sync()
             if not requests or not complete:
                 return complete

@@ -1,5 +1,6 @@
 """Tokens and money spent, and the budget that limits them."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,11 @@ class Spending:
         if self.price is None:
             return None
         return (self.prompt_tokens * self.price.input + self.completion_tokens * self.price.output) / 1e6
+
+    def estimate(self, calls: int) -> tuple[int, float | None]:
+        """Tokens and cost of a number of calls that are like those so far."""
+        share = calls / max(self.replies, 1)
+        return math.ceil(self.tokens * share), None if self.cost is None else self.cost * share
 
     def figures(self) -> dict[str, Any]:
         """The statistics that the manifest contains."""
