@@ -17,6 +17,7 @@ from zhllama.pages.cleaning import cleaning_page
 from zhllama.pages.generation import generation_page
 from zhllama.pages.judging import judging_page
 from zhllama.pages.report import report_page
+from zhllama.pages.review import review_page
 from zhllama.pages.training import training_page
 from zhllama.vocab.any_tokenizer import SentencePieceTokenizer
 
@@ -123,5 +124,5 @@ def pages(folder: Path) -> dict[str, str]:
     """The HTML of each page by the name of its template."""
     return {
         "training": training(), "advice": advice(), "cleaning": cleaning(), "generation": generation(),
-        "judging": judging(), "report": tokenizers(folder),
+        "judging": judging(), "report": tokenizers(folder), "review": review_page(LONG),
     }  # fmt: skip

@@ -88,6 +88,8 @@ MEASURED = "--eval-text zh=test/zh.txt --eval-text en=test/en.txt"
 # The first pattern that a command begins with says what is done with it; one that none fits fails.
 RULES: tuple[tuple[str, Run | Skip], ...] = (
     ("demo", Skip("minutes; each of its steps is a command of the tutorial, run here")),
+    ("review .*--export", Skip("needs decisions of a person; tests/test_review.py exports some")),
+    ("review", Skip("serves until it is stopped; tests/test_review_page.py uses one")),
     ("serve", Skip("serves until it is stopped; tests/test_serve.py talks to one")),
     ("corpus fetch", Skip("needs the network; tests/test_corpus_fetch.py fetches from this machine")),
     ("corpus clean .*--executor", Skip("needs Ray or Slurm; tests/test_corpus_clean.py has what can be tested of them")),

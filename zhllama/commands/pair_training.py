@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Train = Callable[["PairTrainingJob", TrainingOptions, "PairModelInfo", Run, "Hooks"], dict[str, Any] | None]
 
-RANKED = ("comparisons.json",)  # the ranked answers in a gen-zh run
+RANKED = ("comparisons.json", "reviewed.jsonl")  # the ranked answers in a run of gen-zh or review
 
 
 @dataclass(frozen=True)

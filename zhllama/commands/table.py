@@ -52,6 +52,7 @@ ENTRIES = (
     Entry("sharegpt", "Data", "Clean and split conversations, ShareGPT's and others.", "sharegpt:app"),
     Entry("gen-zh", "Data", "Generate Chinese instruction data with a model behind any OpenAI-compatible server.", "gen_zh:gen_zh"),
     Entry("refilter", "Data", "Apply other filters to the replies of a gen-zh run, without a request to a server.", "refilter:refilter"),
+    Entry("review", "Data", "Review data on a local page: keep, drop, edit, comment, or choose the better answer; then export it.", "review:review"),
     Entry("answer", "Judging", "Answer a file of questions with a model, for judge.", "answer:answer"),
     Entry("judge", "Judging", "Judge models' answers by a model behind a server, by a reward model, and against reference answers.", "judge:judge"),
     Entry("chat", "Inference", "Talk with a model in the terminal, by the template that it was trained with.", "chat:chat"),

@@ -48,10 +48,11 @@ def read_comparisons(
     cannot be read or has no rows.
     """
     reading = reading or RowReading()
-    return read_each(path, lambda row, where: _comparisons(row, where, reading), advance)
+    return read_each(path, lambda row, where: comparisons_of(row, where, reading), advance)
 
 
-def _comparisons(row: Any, where: str, reading: RowReading) -> list[Comparison]:
+def comparisons_of(row: Any, where: str, reading: RowReading) -> list[Comparison]:
+    """The pairs of one row. Errors: InputError as in `conversation_of`."""
     fields = reading.fields(row, where)
     for name in RATINGS:
         fields.take(name)

@@ -57,7 +57,7 @@ def read_conversations(
     reading = reading or RowReading()
 
     def parse(row: Any, where: str) -> list[Conversation]:
-        conversations = [conversation_of(one, where, reading) for one in _expand_instances(row)]
+        conversations = [conversation_of(one, where, reading) for one in expand_instances(row)]
         reasons = [check(conversation) for conversation in conversations] if check else []
         for reason in filter(None, reasons):
             raise InputError(where, reason, MEND)
@@ -66,7 +66,7 @@ def read_conversations(
     return read_each(path, parse, advance)
 
 
-def _expand_instances(row: Any) -> list[Any]:
+def expand_instances(row: Any) -> list[Any]:
     """A seed task in Self-Instruct's format as one Alpaca row per instance; any other row unchanged."""
     instances = row.get("instances") if isinstance(row, dict) else None
     if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):

@@ -163,6 +163,26 @@ def masked(text: str) -> str:
     return _LANDLINE.sub(PHONE, _MOBILE.sub(PHONE, _MOBILE_ABROAD.sub(PHONE, text)))
 
 
+def masked_spans(text: str) -> list[tuple[int, int, str]]:
+    """Begin, end and mask of what `masked` replaces in a text, in order."""
+    spans: list[tuple[int, int, str]] = []
+    hidden = text  # what a mask covers cannot be part of another match
+    for pattern, mask in (
+        (_EMAIL, EMAIL),
+        (_ID, ID),
+        (_MOBILE_ABROAD, PHONE),
+        (_MOBILE, PHONE),
+        (_LANDLINE, PHONE),
+    ):
+        if pattern is _EMAIL and "@" not in text:
+            continue
+        found = [m for m in pattern.finditer(hidden) if pattern is not _ID or is_identity_number(m[0])]
+        for match in found:
+            spans.append((match.start(), match.end(), mask))
+            hidden = hidden[: match.start()] + "]" * len(match[0]) + hidden[match.end() :]
+    return sorted(spans)
+
+
 def is_identity_number(number: str) -> bool:
     """Whether the last of 18 characters is the check digit of the others."""
     total = sum(int(digit) * pow(2, 17 - position, 11) for position, digit in enumerate(number[:17]))

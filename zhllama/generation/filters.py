@@ -22,7 +22,7 @@ _NON_CHINESE_TASK = re.compile(
     re.IGNORECASE,
 )
 _CHARACTER_FORM_TASK = re.compile(r"繁[体體]|简[体體]字|正[体體]字|异体字|[简繁]转[简繁]")
-_PERSONAL = {EMAIL: "e-mail", PHONE: "telephone", ID: "identity card"}
+PERSONAL = {EMAIL: "e-mail", PHONE: "telephone", ID: "identity card"}
 GRAM = 8  # characters; an output with more than `max_repeats` repeated grams is a loop
 MIN_LETTERS = 10  # in shorter outputs the share of Han characters means nothing
 
@@ -170,7 +170,7 @@ def personal_data(task: Task) -> list[str]:
     """Kinds of personal data that a task seems to contain, detected by the masks of `corpus clean`."""
     text = f"{task.instruction}\n{task.input}\n{task.output}"
     masked_text = masked(text)
-    return [kind for mask, kind in _PERSONAL.items() if masked_text.count(mask) > text.count(mask)]
+    return [kind for mask, kind in PERSONAL.items() if masked_text.count(mask) > text.count(mask)]
 
 
 def convert_to_simplified(task: Task) -> Task:

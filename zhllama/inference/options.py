@@ -27,13 +27,19 @@ class ChatModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions:
-    """Where the API and the page listen."""
+class ListenOptions:
+    """Where a server listens, and by which names it is called."""
 
     host: str = option("127.0.0.1", "0.0.0.0 lets others in.")
     port: int = option(8000, "Port of the API; 0: any free one.", minimum=0, maximum=65535)
-    web: bool = option(False, "Open a chat page too.")
-    web_port: int = option(7860, "Port of the page; 0: any free one.", minimum=0, maximum=65535)
     allow_host: tuple[str, ...] = option(
         (), "Another name by which clients reach this machine, such as that of a proxy."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(ListenOptions):
+    """Where the API and the page listen."""
+
+    web: bool = option(False, "Open a chat page too.")
+    web_port: int = option(7860, "Port of the page; 0: any free one.", minimum=0, maximum=65535)

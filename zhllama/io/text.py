@@ -31,8 +31,8 @@ CHUNK = 1 << 20
 # Plain text without blank lines is split at the first line end after this many bytes, so that a document fits in memory.
 # The longest document of the project's own data, a novel, has 3.2 MB.
 DOCUMENT_BYTES = 1 << 22
-# The texts, conversations or tasks in a run folder: of corpus, sharegpt and gen-zh.
-TEXT_OUTPUTS = ("documents", "conversations.jsonl", "instructions.jsonl")
+# The texts, conversations or tasks in a run folder: of corpus, sharegpt, gen-zh and review.
+TEXT_OUTPUTS = ("documents", "conversations.jsonl", "instructions.jsonl", "reviewed.jsonl")
 LoneSurrogates = Literal["refuse", "keep"]
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # not encodable as UTF-8
 Advance = Callable[[int], None]  # called with the number of bytes read since the last call, as stored on disk

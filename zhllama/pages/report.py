@@ -15,7 +15,8 @@ from zhllama.vocab.added_table import read_added
 from zhllama.vocab.piece_filter import suspicions
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
-SCRIPTS = tuple(f"report_{name}.js" for name in ("bpe", "elements", "charts", "viewer", "pieces", "page"))
+PARTS = ("bpe", "elements", "charts", "viewer", "pieces", "page")
+SCRIPTS = ("elements.js", *(f"report_{name}.js" for name in PARTS))
 PARTS = ("overview", "charts", "viewer", "lengths", "pieces", "notes")
 LARGEST = 2_000_000  # bytes of JSON of one model that the page carries
 

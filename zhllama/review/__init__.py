@@ -1,0 +1,1 @@
+"""Review of data by people: rows, filters, decisions in an append-only journal, agreement, a local page, and export."""
