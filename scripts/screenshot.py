@@ -1,7 +1,7 @@
 """Takes a screenshot of the first screen of a page, which is a file or the address of a served page.
 
-    python scripts/screenshot.py docs/examples/report.html docs/images/report.png
-    python scripts/screenshot.py http://127.0.0.1:8020/ docs/images/review-390.png --width 390 --height 780
+python scripts/screenshot.py docs/examples/report.html docs/images/report.png
+python scripts/screenshot.py http://127.0.0.1:8020/ docs/images/review-390.png --width 390 --height 780
 """
 
 import argparse
