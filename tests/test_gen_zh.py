@@ -164,6 +164,25 @@ def test_twelve_kills_at_two_thousand(served: Served, tmp_path: Path) -> None:
     ).read_bytes()
 
 
+@pytest.mark.slow
+def test_a_hundred_kills_over_ten_thousand_replies(served: Served, tmp_path: Path) -> None:
+    """`pytest -m slow -s -k hundred_kills`: nothing is lost, nothing twice, and the products are those of a plain run."""
+    url, run = served(delay=0.05, jitter=0.3, tasks=1, **TROUBLE), tmp_path / "run"
+    killed_and_resumed(url, run, 9000, 100, 1.0)
+    check_accounts(run, 9000)
+    journal, bodies = rows(run / "journal.jsonl"), rows(run / "raw_replies.jsonl")
+    replied = {(row["round"], row["index"]) for row in journal}
+    lost = {(row["round"], row["index"]) for row in bodies} - replied
+    in_flight = stats(url)["answered"] - len(journal)
+    print(
+        f"{len(journal)} replies, {len(replied)} distinct, {len(lost)} lost, {in_flight} paid for and cut off"
+    )
+    assert len(journal) == len(replied) >= 10_000 and not lost and 0 <= in_flight <= 100 * 32
+    assert gen_zh(url, tmp_path / "plain", "--n", 9000)[0] == 0
+    for name in ("instructions.jsonl", "rejected.jsonl"):
+        assert (run / name).read_bytes() == (tmp_path / "plain" / name).read_bytes(), name
+
+
 def test_user_errors_are_one_line_and_leave_no_folder(served: Served, tmp_path: Path) -> None:
     """One line for each mistake, exit 1, and no folder left behind."""
     url, out = served(), tmp_path / "run"
