@@ -1,6 +1,7 @@
 """GGUF files: llama.cpp cuts text into the same ids as transformers, and writes the same greedy tokens."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ from tests.model_toys import (
     write_run,
     write_tokenizer,
 )
+from zhllama.errors import BrokenPromise
+from zhllama.model import gguf_proof
 from zhllama.model.gguf_export import write_gguf
+from zhllama.model.gguf_proof import prove_gguf
 from zhllama.model.grow import grow
 from zhllama.model.load import open_model
 from zhllama.resources import shipped
@@ -169,3 +173,119 @@ def test_the_published_vocabulary_with_its_ties_in_llamacpp(
         ids = tokenizer(sentence).input_ids
         assert cpp.ids(sentence) == ids == [1, *published.processor.encode(sentence)]
         assert cpp.greedy(ids, 8) == _greedy(tmp_path / "after-two", ids, 8)
+
+
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", [{}, {"head_dim": 32}, {"factor": 32.0}, {"rope_theta": 5e5}])
+def test_llamacpp_scales_positions_as_llama3(tmp_path: Path, changed: dict[str, float]) -> None:
+    rope = LLAMA3 | {name: value for name, value in changed.items() if name in LLAMA3}
+    others = {name: value for name, value in changed.items() if name not in LLAMA3}
+    base = write_model(tmp_path / "base", dtype=torch.float16, rope_parameters=rope, **others)
+    write_gguf(base, tmp_path / "model.gguf", "f16")
+    llama = Llama(tmp_path / "model.gguf")
+    prompts = torch.randint(3, N_OLD, (8, 150), generator=torch.Generator().manual_seed(1)).tolist()
+    scaled = [llama.greedy(ids, 1) for ids in prompts]
+    assert scaled == [_greedy(base, ids, 1) for ids in prompts]
+    # the scaling matters: without it the tokens are others
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": rope["rope_theta"]}
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert scaled != [_greedy(base, ids, 1) for ids in prompts]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
+def test_an_untied_head_beside_a_config_that_says_tied(tmp_path: Path, kind: str) -> None:
+    """transformers compares the stored matrices and unties them; the GGUF contains both."""
+    base = write_model(tmp_path / "base", kind, dtype=torch.float16)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}), encoding="utf-8")
+    write_gguf(base, tmp_path / "model.gguf", "f16")
+    llama = Llama(tmp_path / "model.gguf")
+    for begin in range(3, 600, 60):
+        ids = list(range(begin, begin + 20))
+        assert llama.greedy(ids, 4) == _greedy(base, ids, 4)
+
+
+def test_a_run_on_an_untied_head_is_exported_with_both_matrices(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", dtype=torch.float16)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}), encoding="utf-8")
+    run = write_run(tmp_path / "run", base, range(500, N_OLD), lora=True)
+    done = line(tmp_path, "export", run, "--gguf", "f16", "--out", "out", "--json")
+    assert done.code == 0, done.err
+    figures = json.loads(done.out)
+    assert figures["gguf_agree"] >= 0.9 and figures["gguf_gap"] <= figures["gguf_limit"] < 0.02
+
+
+@pytest.mark.parametrize("spoiled", ["head", "query", "rotation"])
+def test_a_gguf_that_writes_other_tokens_is_refused(tmp_path: Path, spoiled: str) -> None:
+    """As if the head had been left out, the query had another order, or the rotation another base."""
+    pytest.importorskip("xllamacpp")
+    base = write_model(tmp_path / "base", dtype=torch.float16)
+    other = shutil.copytree(base, tmp_path / "other")
+    tensors = load_file(base / "model.safetensors")
+    if spoiled == "head":
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    elif spoiled == "query":
+        query = "model.layers.0.self_attn.q_proj.weight"
+        tensors[query] = tensors[query].flip(0).contiguous()
+    else:
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": 5e5}
+        (other / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    write_gguf(other, tmp_path / "model.gguf", "f16")
+    with pytest.raises(BrokenPromise, match=r"writes other tokens in llama.cpp than in transformers"):
+        prove_gguf(base, tmp_path / "model.gguf", [ENGLISH, CHINESE], "f16")
+
+
+def test_near_ties_that_rounding_reverses_are_no_difference(tmp_path: Path) -> None:
+    """Each two neighboring tokens differ by less than float16 has digits for."""
+    pytest.importorskip("xllamacpp")
+    base = write_model(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    head = tensors["lm_head.weight"]
+    head[1::2] = head[::2] * (1 + 1e-5)
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    write_gguf(base, tmp_path / "model.gguf", "f16")
+    proof = prove_gguf(base, tmp_path / "model.gguf", [ENGLISH, CHINESE], "f16")
+    assert proof is not None and proof.gguf_agree < 0.5 and 0 < proof.gguf_gap < proof.gguf_limit
+
+
+@pytest.mark.parametrize("end", [2, [2, 77, 78, 79]])
+def test_end_tokens_are_compared_as_little_as_llamacpp_writes_them(
+    tmp_path: Path, end: int | list[int]
+) -> None:
+    """transformers would rank an end token first everywhere."""
+    pytest.importorskip("xllamacpp")
+    base = write_model(tmp_path / "base", dtype=torch.float16, eos_token_id=end)
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"] = torch.ones_like(tensors["model.norm.weight"])
+    for id in end if isinstance(end, list) else [end]:
+        tensors["lm_head.weight"][id] *= 20
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    write_gguf(base, tmp_path / "model.gguf", "f16")
+    proof = prove_gguf(base, tmp_path / "model.gguf", [ENGLISH, CHINESE], "f16")
+    assert proof is not None and proof.gguf_agree == 1
+
+
+def test_without_llamacpp_the_export_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "base")
+    monkeypatch.setattr(gguf_proof, "find_spec", lambda name: None)
+    done = line(tmp_path, "export", "base", "--gguf", "f16", "--out", "out")
+    assert done.code == 0 and "the GGUF file was not tried in llama.cpp" in done.err
+
+
+@pytest.mark.parametrize("copies", ["head alone", "both"])
+def test_a_tied_matrix_under_the_name_of_the_head(tmp_path: Path, copies: str) -> None:
+    base = write_model(tmp_path / "base", tied=True, dtype=torch.float16)
+    held = load_file(base / "model.safetensors")
+    held["lm_head.weight"] = held["model.embed_tokens.weight"].clone()
+    if copies == "head alone":
+        del held["model.embed_tokens.weight"]
+    save_file(held, base / "model.safetensors", metadata={"format": "pt"})
+    write_gguf(base, tmp_path / "model.gguf", "f16")
+    assert Llama(tmp_path / "model.gguf").greedy(IDS, 8) == _greedy(base, IDS, 8)

@@ -31,6 +31,7 @@ from zhllama.model import weight_files as weight_files
 from zhllama.model.embeddings import find_matrices
 from zhllama.model.grow import grow, plan_growth
 from zhllama.model.load import open_model
+from zhllama.model.stored_model import read_stored_model
 from zhllama.model.weight_files import read_weights
 from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
 
@@ -109,7 +110,7 @@ def test_names_without_the_outer_prefix_as_blooms(tmp_path: Path, larger: Path) 
     base = write_model(tmp_path / "base", "bloom", tied=True)
     held = {k.removeprefix("transformer."): v for k, v in load_file(base / "model.safetensors").items()}
     save_file(held, base / "model.safetensors", metadata={"format": "pt"})
-    assert find_matrices(read_weights(base)).input == "word_embeddings.weight"
+    assert find_matrices(read_stored_model(base)).input == "word_embeddings.weight"
     grow(base, larger, tmp_path / "out")
     ids = base_vocabulary().processor.encode(ENGLISH)
     assert torch.equal(logits(base, ids), logits(tmp_path / "out", ids)[:, :N_OLD])

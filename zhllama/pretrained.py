@@ -6,7 +6,7 @@ Where a folder names code for a model type that transformers has, transformers' 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,35 @@ def build_scoring(config: Any) -> Any:
 def _build(auto: Any, config: Any) -> Any:
     _never_ask()
     return auto.from_config(config, trust_remote_code=False)
+
+
+def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
+    """The parameter that transformers loads each stored tensor into, by the tensor's name.
+
+    Tensors that transformers ignores are absent, and those that it converts: one part of several, or a transposed matrix.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        dot_natural_key,
+        rename_source_key,
+    )
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    state = model.state_dict()
+    names = {}
+    for key in sorted(
+        stored, key=dot_natural_key
+    ):  # the order of transformers, on which some renamings depend
+        name, converted = rename_source_key(key, renamings, converters, model.base_model_prefix, state)
+        if name not in state and key in state:
+            name, converted = key, None
+        if name in state and converted is None:
+            names[key] = name
+    return names
 
 
 def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, notes, print_json, say
+from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, notes, print_json, say, warn
 from zhllama.model.options import ExportOptions
 from zhllama.options import recorded
 from zhllama.resources import shipped
@@ -25,6 +25,7 @@ def export(
     from zhllama.model.chain import chain_files, resolve_chain
     from zhllama.model.export import merge_chain, prove_export, write_generation_config, write_model_card
     from zhllama.model.gguf_export import write_gguf
+    from zhllama.model.gguf_proof import prove_gguf
 
     chain = resolve_chain(options.run)
     with (
@@ -37,12 +38,20 @@ def export(
         texts = [shipped("corpora", "sample", name).read_text(encoding="utf-8")[:n] for name, n in PROOF]
         proof = prove_export(chain, run.out, texts, changed)
         write_model_card(chain, run.out, proof)
+        figures = asdict(proof)
         if options.gguf is not None:
             status.update(f"writing GGUF {options.gguf}")
-            write_gguf(run.out, run.out / f"model-{options.gguf}.gguf", options.gguf)
-        run.finish(asdict(proof))
+            path = run.out / f"model-{options.gguf}.gguf"
+            write_gguf(run.out, path, options.gguf)
+            status.update("comparing llama.cpp with transformers")
+            gguf_proof = prove_gguf(run.out, path, texts, options.gguf)
+            if gguf_proof is None:
+                warn("the GGUF file was not tried in llama.cpp: the package xllamacpp is not installed")
+            else:
+                figures |= asdict(gguf_proof)
+        run.finish(figures)
     if as_json:
-        print_json({"out": str(out), **asdict(proof)})
+        print_json({"out": str(out), **figures})
         return
     say(
         f"{out}: {len(chain.runs)} run{'s' * (len(chain.runs) != 1)} merged into {chain.base.name}; logits differ "

@@ -51,7 +51,7 @@ def train_pairs(
     assert data.model is not None and start.out is not None
     files, validation = (find_files(names, RANKED) for names in (data.pairs, data.eval_pairs))
     field_map = parse_field_map(data.field_map)
-    with inspect_pair_model(data.model, data.template, options.block_size) as info:
+    with inspect_pair_model(data.model, data.template, options) as info:
         note(template_chosen(info.encoder.template, data.template))
         chain = info.info.chain
         config = recorded(data, as_given, plan) | {
@@ -82,7 +82,7 @@ def _plan(data: PairData, options: TrainingOptions, plan: PlanOptions) -> "Train
     count = None
     if data.model is not None and data.pairs:
         validation = find_files(data.eval_pairs, RANKED)
-        with inspect_pair_model(data.model, data.template, options.block_size) as info:
+        with inspect_pair_model(data.model, data.template, options) as info:
             pairs = read_pairs(
                 find_files(data.pairs, RANKED), info.encoder, options.block_size, validation_share=data.validation_share,
                 validation_files=validation, seed=options.seed, skip_bad=data.skip_bad,

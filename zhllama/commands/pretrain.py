@@ -22,6 +22,7 @@ from zhllama.commands.training_screen import (
     show_plan,
     show_result,
     steps_summary,
+    with_default_layers,
 )
 from zhllama.run import Run
 from zhllama.training.data_options import PretrainingData
@@ -45,6 +46,7 @@ def pretrain(
 ) -> None:
     """Train new rows (stage 1), then adapters and rows (stage 2), on Chinese and English text."""
     check_torch("pretrain")
+    as_given, options = options, with_default_layers(options, data.model, plan)
     if plan.dry_run:
         show_plan(_plan(data, options, plan), as_json)
         return
@@ -72,7 +74,7 @@ def pretrain(
     info = inspect_model(data.model, data.tokenizer, options)
     files = [path for source in (*job.sources, *job.validation) for path in source.files]
     inputs = [*files, *info.inputs(), *(info.tokenizer.files() if data.tokenizer else [])]
-    recorded = recorded_options(info, out, data, options, reading, plan)
+    recorded = recorded_options(info, out, data, as_given, reading, plan)
     run = Run(out, "pretrain", recorded, list(dict.fromkeys(inputs)), force, resume, options.seed)
     with progress(f"stage {options.stage}", None, "steps") as bar:
         manifest = train(job, options, info, run, hooks_for(bar, "encoding", as_json))

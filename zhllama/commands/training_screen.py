@@ -46,6 +46,16 @@ def with_all_layers(options: Options, model: str | None, plan: PlanOptions) -> O
     return replace(options, lora_module=linear_names(read_shape(model, plan.shape)))
 
 
+def with_default_layers(options: Options, model: str | None, plan: PlanOptions) -> Options:
+    """The options with adapters on the attention layers, or all linear layers of a model that names them otherwise."""
+    from zhllama.training.lora import default_modules
+    from zhllama.training.model_info import read_shape
+
+    if options.lora is None or options.lora_module or (model is None and plan.shape is None):
+        return options
+    return replace(options, lora_module=default_modules(read_shape(model, plan.shape)))
+
+
 def hardware_of(plan: PlanOptions) -> "Hardware":
     """The hardware to plan for."""
     from zhllama.training.hardware import named_hardware, this_hardware

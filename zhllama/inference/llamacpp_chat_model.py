@@ -1,8 +1,6 @@
 """A chat model from a GGUF file: llama.cpp in this process, by the xllamacpp package."""
 
 import json
-import secrets
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -13,9 +11,7 @@ from zhllama.errors import InputError
 from zhllama.inference.chat import Sampling
 from zhllama.inference.generation_queue import EmitText, GenerationResult, Prompt
 from zhllama.inference.token_stream import stream_from_thread
-from zhllama.io.json import parse_json
-
-QUIET = -1  # llama.cpp's verbosity
+from zhllama.model.llamacpp import LlamaCpp
 
 
 def is_gguf(model: str) -> bool:
@@ -34,30 +30,8 @@ class LlamaCppChatModel:
 
         Errors: InputError for a file that is missing or that llama.cpp does not load, and without xllamacpp.
         """
-        if not path.is_file():
-            raise InputError(path, "no such file", "Check the path")
-        try:
-            import xllamacpp
-        except ImportError:
-            raise InputError(path, "needs the package xllamacpp", "pip install xllamacpp") from None
-        params = xllamacpp.CommonParams()
-        params.model.path, params.n_parallel = str(path), 1
-        params.n_ctx = 0  # the model's own context length
-        # llama.cpp's HTTP server counts tokens for this process; a random key keeps out other clients.
-        self._key = secrets.token_hex(32)
-        params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [self._key]
-        params.verbosity, params.ui = QUIET, False
-        if template is not None:
-            params.chat_template, params.use_jinja = template, True
-        try:
-            self._server = xllamacpp.Server(params)
-        except Exception as error:  # xllamacpp raises plain RuntimeErrors
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                path, f"cannot be loaded by llama.cpp ({reason})", "Export it again by zhllama export --gguf"
-            ) from error
-        self._address = str(self._server.listening_address)
-        settings = self._call("/props")["default_generation_settings"]
+        self._llama = LlamaCpp(path, template)
+        settings = self._llama.call("/props")["default_generation_settings"]
         self.context = int(settings["n_ctx"])
         defaults = settings.get("params", settings)
         self.own = Sampling(
@@ -68,9 +42,9 @@ class LlamaCppChatModel:
 
     def count(self, prompt: Prompt) -> int:
         if not isinstance(prompt, str):
-            prompt = self._call("/apply-template", {"messages": _messages(prompt)})["prompt"]
+            prompt = self._llama.call("/apply-template", {"messages": _messages(prompt)})["prompt"]
         request_body = {"content": prompt, "add_special": True, "parse_special": True}
-        return len(self._call("/tokenize", request_body)["tokens"])
+        return len(self._llama.call("/tokenize", request_body)["tokens"])
 
     def answer(self, turns: list[Turn], sampling: Sampling, stop: Event) -> Iterator[str]:
         return stream_from_thread(lambda emit: self.generate(turns, sampling, stop, emit), stop)
@@ -108,28 +82,16 @@ class LlamaCppChatModel:
 
         try:
             if isinstance(prompt, str):
-                self._server.handle_completions({**request_body, "prompt": prompt}, take)
+                self._llama.server.handle_completions({**request_body, "prompt": prompt}, take)
             else:
-                self._server.handle_chat_completions({**request_body, "messages": _messages(prompt)}, take)
+                self._llama.server.handle_chat_completions(
+                    {**request_body, "messages": _messages(prompt)}, take
+                )
         except Exception as error:  # xllamacpp raises no specific class for a bad schema
             refused = " ".join(str(error).split())[:200]
         if refused:
             raise InputError("llama.cpp", f"does not answer ({refused})", "Try /reset")
         return GenerationResult(reason, tokens)
-
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
-        request = urllib.request.Request(self._address + path, data, headers)
-        try:
-            # A proxy from the environment must not be used for this process's own server.
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                request, timeout=60
-            ) as reply:
-                return parse_json(reply.read(), "llama.cpp", "Start it again", any_number=True)
-        except OSError as error:
-            reason = error.read().decode()[:200] if hasattr(error, "read") else str(error)
-            raise InputError("llama.cpp", f"refuses this conversation ({reason})", "Try /reset") from error
 
 
 def _messages(turns: list[Turn]) -> list[dict[str, str]]:

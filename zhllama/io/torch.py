@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from zhllama.errors import InputError
 from zhllama.io.files import require_regular
@@ -18,7 +19,8 @@ def load_torch(path: Path, remedy: str) -> Any:
 
     require_regular(path)
     with _as_input_error(path, remedy):
-        return torch.load(path, "cpu", mmap=True, weights_only=True)
+        # torch's format before 1.6 is no archive, and cannot be mapped
+        return torch.load(path, "cpu", mmap=is_zipfile(path), weights_only=True)
 
 
 def check_states(checkpoint: Path, remedy: str) -> None:

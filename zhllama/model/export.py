@@ -1,6 +1,6 @@
 """Exports a chain of runs as one plain model, shard by shard, and verifies its logits and weights against the run."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,17 @@ from zhllama.model.chain import ADAPTER, Chain
 from zhllama.model.copy_files import OTHER_FILES, copy_missing, copy_tokenizer
 from zhllama.model.embeddings import find_matrices
 from zhllama.model.load import OpenedModel, end_token_ids, load_transformers_tokenizer, open_model
+from zhllama.model.stored_model import StoredLayer, StoredModel, read_stored_model
 from zhllama.model.trained_rows import check_rows, read_trained_rows
 from zhllama.model.weight_files import Change, read_weights, rewrite
+from zhllama.pretrained import stored_names
 from zhllama.run_folder import MANIFEST
 
 if TYPE_CHECKING:
     import torch
 
 LORA = "base_model.model."
-REFUSED = ("use_dora", "fan_in_fan_out", "use_qalora")  # adapters that merge by another formula
+REFUSED = ("use_dora", "use_qalora")  # adapters that merge by another formula
 MERGE_ELSEWHERE = "Merge it with the program that wrote it"
 REPORT = "Report this with the run's manifest"
 # The largest relative logit difference (RMS of the difference / RMS of the logits) that rounding the merged weights to
@@ -32,11 +34,21 @@ PRECISION = {"F32": 1e-5, "F16": 5e-3, "BF16": 3e-2}
 
 @dataclass(frozen=True)
 class LowRankUpdate:
-    """A LoRA update of one stored weight [out, in]: `scale * b @ a` is added to it; a [rank, in], b [out, rank]."""
+    """A LoRA update of one stored weight [out, in]: `scale * b @ a` is added to it; a [rank, in], b [out, rank].
+
+    The weight is [in, out] if `transposed`.
+    """
 
     a: "torch.Tensor"
     b: "torch.Tensor"
     scale: float
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of the weight."""
+        shape = self.b.shape[0], self.a.shape[1]
+        return shape[::-1] if self.transposed else shape
 
 
 @dataclass(frozen=True)
@@ -53,14 +65,22 @@ class Proof:
     tokens: int
 
 
-def merge_chain(chain: Chain, out: Path) -> set[str]:
-    """Write the chain's base to `out` with all trained rows and adapters merged; return the dtypes of changed weights.
+@dataclass(frozen=True)
+class MergePlan:
+    """The base of a chain, and by stored name the rows and the adapters that its runs trained, oldest first."""
 
-    Products are computed in float32 and rounded once, to the stored dtype. The config is written last.
-    Errors: InputError for rows and adapters that do not fit the base, OutputError.
+    base: StoredModel
+    rows: "Mapping[str, Sequence[tuple[torch.Tensor, torch.Tensor]]]"
+    updates: Mapping[str, Sequence[LowRankUpdate]]
+
+
+def plan_merge(chain: Chain) -> MergePlan:
+    """Read everything that a chain trained, and check that it can be merged into the files of its base.
+
+    Training calls this too, before it begins. Errors: InputError for a base, rows and adapters that cannot be merged.
     """
-    weights = read_weights(chain.base)
-    matrices = find_matrices(weights)
+    stored = read_stored_model(chain.base)
+    weights, matrices = stored.weights, find_matrices(stored)
     names = {"input": [matrices.input, matrices.copy], "output": [matrices.output]}
     rows: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     updates: dict[str, list[LowRankUpdate]] = {}
@@ -71,14 +91,25 @@ def merge_chain(chain: Chain, out: Path) -> set[str]:
                     check_rows(run, weights.tensors[name].shape, ids, values)
                     rows.setdefault(name, []).append((ids, values))
         if (run / ADAPTER).is_dir():
-            for name, update in read_adapter(run / ADAPTER, weights.tensors.keys()).items():
-                if weights.tensors[name].shape != (update.b.shape[0], update.a.shape[1]):
+            for name, update in read_adapter(run / ADAPTER, stored).items():
+                if weights.tensors[name].shape != update.shape:
                     raise InputError(
                         run / ADAPTER,
                         f"does not fit the shape of {name} in its base",
                         "Give the base it was trained on",
                     )
                 updates.setdefault(name, []).append(update)
+    return MergePlan(stored, rows, updates)
+
+
+def merge_chain(chain: Chain, out: Path) -> set[str]:
+    """Write the chain's base to `out` with all trained rows and adapters merged; return the dtypes of changed weights.
+
+    Products are computed in float32 and rounded once, to the stored dtype. The config is written last.
+    Errors: InputError for what `plan_merge` refuses, OutputError.
+    """
+    plan = plan_merge(chain)
+    weights, rows, updates = plan.base.weights, plan.rows, plan.updates
 
     def change(name: str) -> Change:
         return Change(
@@ -101,15 +132,16 @@ def _merged(
 ) -> "torch.Tensor":
     merged = matrix.float() if updates else matrix.clone()
     for update in updates:
-        merged = merged + update.scale * (update.b.float() @ update.a.float())
+        product = update.b.float() @ update.a.float()
+        merged = merged + update.scale * (product.T if update.transposed else product)
     merged = merged.to(matrix.dtype)
     for ids, values in rows:
         merged[ids] = values.to(matrix.dtype)
     return merged
 
 
-def read_adapter(folder: Path, stored: Collection[str]) -> dict[str, LowRankUpdate]:
-    """The updates of a PEFT LoRA adapter by the name of the stored weight; `stored` are the base's weight names.
+def read_adapter(folder: Path, base: StoredModel) -> dict[str, LowRankUpdate]:
+    """The updates of a PEFT LoRA adapter by the name of the stored weight of its base.
 
     Errors: InputError for another type of adapter, and for modules that the base lacks.
     """
@@ -122,19 +154,22 @@ def read_adapter(folder: Path, stored: Collection[str]) -> dict[str, LowRankUpda
         module, part, _ = key.removeprefix(LORA).rpartition(".lora_A.")
         if part:
             b = tensors[f"{LORA}{module}.lora_B.weight"]
-            name = _weight_name(module, stored, folder)
-            updates[name] = LowRankUpdate(tensors[key], b, _scale(config, module))
+            layer = adapted_layer(module, base, folder)
+            scale = _scale(config, module)
+            updates[layer.name] = LowRankUpdate(tensors[key], b, scale, layer.transposed)
         elif ".lora_B." not in key:
             raise InputError(folder, f"contains {key}, which is not a LoRA weight", MERGE_ELSEWHERE)
     return updates
 
 
-def _weight_name(module: str, stored: Collection[str], folder: Path) -> str:
-    """The stored name of a module's weight; BLOOM's files omit the outermost module."""
-    for name in (f"{module}.weight", f"{module.partition('.')[2]}.weight"):
-        if name in stored:
-            return name
-    raise InputError(folder, f"changes {module}, which its base lacks", "Give the base it was trained on")
+def adapted_layer(module: str, base: StoredModel, where: Path) -> StoredLayer:
+    """The stored layer that an adapter of `module` changes; InputError for one that cannot be merged into the files."""
+    if module in base.layers:
+        return base.layers[module]
+    if module.removesuffix(".base_layer") in dict(base.model.named_modules()):
+        message = f"changes {module}, which the files of its base do not store as one matrix"
+        raise InputError(where, message, MERGE_ELSEWHERE)
+    raise InputError(where, f"changes {module}, which its base lacks", "Give the base it was trained on")
 
 
 def _scale(config: dict[str, Any], module: str) -> float:
@@ -189,11 +224,10 @@ def _first_difference(model: Any, exported: Path) -> str | None:
     model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     parameters = dict(model.named_parameters(remove_duplicate=False))
     weights = read_weights(exported)
-    for name in weights.tensors:
-        parameter = parameters.get(name, parameters.get(f"{model.base_model_prefix}.{name}"))
-        if parameter is None:
+    for name, path in stored_names(model, weights.tensors).items():
+        if path not in parameters:
             continue
-        stored, expected = weights.tensor(name), parameter.detach()
+        stored, expected = weights.tensor(name), parameters[path].detach()
         spread = float(expected.square().mean().sqrt())
         eps = torch.finfo(stored.dtype).eps
         if not torch.allclose(stored.float(), expected, rtol=eps, atol=1e-5 * spread):

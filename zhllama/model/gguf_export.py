@@ -10,8 +10,10 @@ import numpy as np
 
 from zhllama.errors import InputError, MissingPackage, OutputError
 from zhllama.io.json import as_object, parse_json
+from zhllama.model.embeddings import EmbeddingNames, find_matrices
 from zhllama.model.load import load_transformers_tokenizer, read_model_config
-from zhllama.model.weight_files import Weights, read_weights
+from zhllama.model.stored_model import StoredModel, read_stored_model
+from zhllama.model.weight_files import Weights
 from zhllama.vocab.any_tokenizer import JsonTokenizer, tokenizer_file
 from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary, is_metaspace
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
@@ -57,24 +59,31 @@ def write_gguf(folder: Path, out: Path, kind: Quantization) -> None:
             f"has the type {config.model_type}, and `gguf` supports only {', '.join(ARCHITECTURES)}",
             "Omit `gguf`",
         )
-    rope = config.rope_parameters
-    if rope.get("rope_type", "default") != "default":
+    scaling = config.rope_parameters.get("rope_type", "default")
+    if scaling not in ("default", "llama3"):
         raise InputError(
             folder,
-            f"scales its positions by {rope['rope_type']}, which `gguf` does not support",
+            f"scales its positions by {scaling}, which `gguf` does not support",
             "Omit `gguf`, and use llama.cpp's own converter",
         )
-    weights = read_weights(folder)
+    stored = read_stored_model(folder)
+    weights, matrices = stored.weights, find_matrices(stored)
     architecture = gguf.MODEL_ARCH[ARCHITECTURES[config.model_type]]
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     part = out.with_name(f".{out.name}.part")
     writer = gguf.GGUFWriter(part, gguf.MODEL_ARCH_NAMES[architecture])
     try:
         _add_config(writer, config, folder, kind)
-        _add_vocabulary(writer, folder, weights.tensors["model.embed_tokens.weight"].shape[0])
-        tensors = list(_tensors(weights, names, kind, bool(config.tie_word_embeddings)))
-        for stored, name, type in tensors:
-            shape = weights.tensors[stored].shape
+        _add_vocabulary(writer, folder, weights.tensors[matrices.input].shape[0])
+        tensors = list(_tensors(stored, matrices, names, kind))
+        factors = rope_factors(config) if scaling == "llama3" else None
+        if factors is not None:
+            writer.add_tensor_info(
+                "rope_freqs.weight", factors.shape, np.dtype("float32"), factors.nbytes,
+                raw_dtype=gguf.GGMLQuantizationType.F32,
+            )  # fmt: skip
+        for tensor, name, type in tensors:
+            shape = weights.tensors[tensor].shape
             length = gguf.quants.quant_shape_to_byte_shape(shape, gguf.GGMLQuantizationType[type])
             writer.add_tensor_info(
                 name,
@@ -86,12 +95,14 @@ def write_gguf(folder: Path, out: Path, kind: Quantization) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for stored, _, type in tensors:
-            values = _values(weights, stored, config)
+        if factors is not None:
+            writer.write_tensor_data(factors.view("uint8"))
+        for tensor, _, type in tensors:
+            values = _values(weights, tensor, config)
             quantized = gguf.quants.quantize(values, gguf.GGMLQuantizationType[type])
             if type == "F16" and not np.isfinite(quantized).all():
                 raise InputError(
-                    folder, f"contains values in {stored} that are too large for float16", "Give `gguf` q8_0"
+                    folder, f"contains values in {tensor} that are too large for float16", "Give `gguf` q8_0"
                 )
             writer.write_tensor_data(quantized.view("uint8"))
         writer.close()
@@ -102,12 +113,20 @@ def write_gguf(folder: Path, out: Path, kind: Quantization) -> None:
         part.unlink(missing_ok=True)
 
 
-def _tensors(weights: Weights, names: Any, kind: Quantization, tied: bool) -> Iterator[tuple[str, str, str]]:
-    """Each stored tensor with its name in llama.cpp and its GGUF type."""
+def _tensors(
+    base: StoredModel, matrices: EmbeddingNames, names: Any, kind: Quantization
+) -> Iterator[tuple[str, str, str]]:
+    """Each stored tensor with its name in llama.cpp and its GGUF type; of a tied matrix one copy."""
+    weights = base.weights
+    parameters = {stored: name for name, stored in base.names.items()}
     for stored, tensor in weights.tensors.items():
-        if (tied and stored == "lm_head.weight") or stored.endswith("rotary_emb.inv_freq"):
+        if stored == matrices.copy or stored.endswith("rotary_emb.inv_freq"):
             continue
-        name = names.get_name(stored, try_suffixes=(".weight", ".bias"))
+        # A tied matrix is the embedding in llama.cpp, even if it is stored under the name of the head.
+        parameter = (
+            "model.embed_tokens.weight" if stored == matrices.input else parameters.get(stored, stored)
+        )
+        name = names.get_name(parameter, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise InputError(
                 weights.folder, f"contains {stored}, which llama.cpp does not know", "Omit `gguf`"
@@ -120,6 +139,18 @@ def _tensors(weights: Weights, names: Any, kind: Quantization, tied: bool) -> It
             # 4 bits lose too much in the embedding and the head; llama.cpp stores them with more bits too.
             type = "Q8_0" if name in ("token_embd.weight", "output.weight") else kind.upper()
         yield stored, name, type
+
+
+def rope_factors(config: Any) -> np.ndarray[Any, Any]:
+    """The divisors [head width / 2] of the rotation frequencies of Llama 3.1 in float32, as llama.cpp's converter has them."""
+    rope = config.rope_parameters
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    wavelengths = 2 * math.pi * rope["rope_theta"] ** (np.arange(0, width, 2) / width)
+    factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
+    turns = rope["original_max_position_embeddings"] / wavelengths
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    factors: np.ndarray[Any, Any] = (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+    return factors
 
 
 def _values(weights: Weights, stored: str, config: Any) -> np.ndarray[Any, Any]:

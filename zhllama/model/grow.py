@@ -19,13 +19,16 @@ from zhllama.model.old_pieces import check_extends, tokenize_surfaces
 from zhllama.model.row_init import RowInit, Side
 from zhllama.model.row_init_distilled import Distillation, distill, find_snippets
 from zhllama.model.row_init_fitted import fit_output_rows
-from zhllama.model.weight_files import Change, Weights, read_weights, rewrite
+from zhllama.model.stored_model import read_stored_model
+from zhllama.model.weight_files import Change, Weights, rewrite
 from zhllama.run_folder import MANIFEST
 from zhllama.vocab.any_tokenizer import AnyTokenizer, load_any_tokenizer
 from zhllama.vocab.folder import ID_MAP, base_ids_of
 
 if TYPE_CHECKING:
     import torch
+
+TOKEN_IDS = ("_token_id", "_token_index")  # the ends of the names under which configs give token ids
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Gro
     if not tokenizer.is_dir():
         raise InputError(tokenizer, "is not a tokenizer folder", "Give one that merge-vocab wrote")
     check_outputs([folder], *MODEL_FILES)
-    weights = read_weights(folder)
-    matrices = find_matrices(weights)
+    stored = read_stored_model(folder)
+    weights, matrices = stored.weights, find_matrices(stored)
     old_rows = weights.tensors[matrices.input].shape[0]
     old, new = load_any_tokenizer(folder), load_any_tokenizer(tokenizer)
     if old.size > old_rows:
@@ -130,13 +133,20 @@ def _refuse_unnamed_rows(folder: Path, size: int, end: int) -> None:
     """
     for name in ("config.json", "generation_config.json"):
         config = read_object(folder / name) if (folder / name).is_file() else {}
-        for key, value in config.items():
-            ids = (value if isinstance(value, list) else [value]) if key.endswith("_token_id") else []
+        for key, value in _token_ids(config):
+            ids = value if isinstance(value, list) else [value]
             used = next((id for id in ids if type(id) is int and size <= id < end), None)
             if used is not None:
                 message = f"uses id {used} as {key}, and its tokenizer has only {size:,} ids"
                 remedy = "Name that token in the folder's added_tokens.json, so that its row is retained"
                 raise InputError(folder / name, message, remedy)
+
+
+def _token_ids(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The entries of a config, and of the config of its language model, that name ids of tokens."""
+    text = config.get("text_config")
+    parts = [config, *([text] if isinstance(text, dict) else [])]
+    return [(key, value) for part in parts for key, value in part.items() if key.endswith(TOKEN_IDS)]
 
 
 def grow(
@@ -165,7 +175,10 @@ def grow(
     def change(side: Side) -> Change:
         return Change((plan.rows, width), lambda matrix: _enlarged(plan, matrix, new_rows(matrix, side)))
 
-    rewritten = rewrite(plan.weights, out, {name: change(side) for name, side in plan.names.items()})
+    changes = {name: change(side) for name, side in plan.names.items()}
+    if plan.matrices.bias is not None:
+        changes[plan.matrices.bias] = Change((plan.rows,), lambda bias: _enlarged_bias(plan, bias))
+    rewritten = rewrite(plan.weights, out, changes)
     copy_tokenizer(plan.tokenizer, out)
     copy_missing(plan.model, out)
     _write_configs(plan, out)
@@ -272,6 +285,12 @@ def _enlarged(plan: GrowthPlan, matrix: "torch.Tensor", new_rows: "torch.Tensor"
     return enlarged
 
 
+def _enlarged_bias(plan: GrowthPlan, bias: "torch.Tensor") -> "torch.Tensor":
+    """The head's bias [rows]: that of a new row is the mean of its old pieces' biases."""
+    column = bias[:, None]
+    return _enlarged(plan, column, row_init.mean(plan.old_tokens).rows(column))[:, 0]
+
+
 def _write_configs(plan: GrowthPlan, out: Path) -> None:
     """Write config.json and generation_config.json with the new row count and the new ids of special tokens."""
     tokenizer = load_transformers_tokenizer(out)
@@ -287,12 +306,15 @@ def _write_configs(plan: GrowthPlan, out: Path) -> None:
         if not source.is_file():
             continue
         config = read_object(source, "Download the model again")
-        for key in [k for k in config if k.endswith("_token_id")]:
-            config[key] = _new_id(plan, key, config[key], new_ids)
+        # The config of a model with vision or audio contains that of its language model.
+        text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+        for part in (config, text) if text is not config else (config,):
+            for key in [k for k in part if k.endswith(TOKEN_IDS)]:
+                part[key] = _new_id(plan, key, part[key], new_ids)
+            if name == "config.json" and (part is text or "vocab_size" in part):
+                part["vocab_size"] = plan.rows
         if config.get("pad_token_id") is None and tokenizer.pad_token_id is not None:
             config["pad_token_id"] = tokenizer.pad_token_id
-        if name == "config.json":
-            config["vocab_size"] = plan.rows
         (out / name).write_text(to_json(config), encoding="utf-8")
 
 

@@ -63,14 +63,19 @@ def load_base(
     check_weights(folder)
     try:
         model, info = open_causal(
-            folder, config, dtype=dtype or "auto", output_loading_info=True, **(loading or {})
-        )
+            folder, config, dtype=dtype or "auto", output_loading_info=True,
+            ignore_mismatched_sizes=True, **(loading or {}),  # mismatches are refused below
+        )  # fmt: skip
     except ZhllamaError:
         raise
     except Exception as error:
         raise InputError(
             folder, f"cannot be loaded ({type(error).__name__}: {_reason(error)})", "Download the model again"
         ) from error
+    if mismatched := sorted(info.get("mismatched_keys") or []):
+        name, stored, expected = mismatched[0]
+        message = f"stores {name} as {tuple(stored)}, and by its config it is {tuple(expected)}"
+        raise InputError(folder, message, "Correct config.json, or download the model again")
     if missing := info.get("missing_keys"):
         raise InputError(
             folder, f"lacks the weights {', '.join(sorted(missing)[:3])}", "Download the model again"

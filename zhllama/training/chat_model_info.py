@@ -12,9 +12,9 @@ from zhllama.errors import InputError, OptionError
 from zhllama.model.chain import resolve_chain
 from zhllama.model.load import load_transformers_tokenizer, read_model_config
 from zhllama.training.document_tokenizer import DocumentTokenizer
+from zhllama.training.exportable import check_exportable
 from zhllama.training.model_info import ModelInfo, check_length, check_old_rows, old_rows_from_manifests
 from zhllama.training.options import TrainingOptions
-from zhllama.training.plan import shape_of
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 
@@ -39,7 +39,7 @@ def inspect_chat_model(
     rows = int(config.get_text_config().vocab_size)
     check_old_rows(options, rows)
     check_length(config, options.block_size)
-    shape_of(config, options.lora)  # raises OptionError for adapters of layers that the model does not have
+    check_exportable(chain, options)
     n_ids = load_any_tokenizer(chain.tokenizer).size
     if n_ids > rows:
         message = f"has {rows:,} rows and its tokenizer {n_ids:,} ids"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from zhllama.errors import MissingPackage, OptionError
 from zhllama.pretrained import build_causal
@@ -12,16 +13,47 @@ from zhllama.training.options import Lora
 
 
 def linear_layers(model: Any) -> dict[str, Any]:
-    """Return the linear layers of the model, without the LM head, by name."""
+    """Return the linear layers of the model, without the LM head, by name: those of PEFT's `all-linear`."""
     head = model.get_output_embeddings()
-    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+    return {
+        n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head
+    }
 
 
 def linear_names(config: Any) -> tuple[str, ...]:
-    """Return the last names of the linear layers that a model of this config has: for a LLaMA q_proj and six others."""
+    """Return the last names of the linear layers that a model of this config has: for a LLaMA q_proj and six others.
+
+    Names are left out that PEFT takes for the experts of a mixture, which are no layers of their own in transformers.
+    """
     with torch.device("meta"):
         model = build_causal(config)
-    return tuple(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(model)))
+    names = tuple(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(model)))
+    adapted = {name.rpartition(".")[2] for name in adapted_modules(config, names)}
+    return tuple(name for name in names if name in adapted)
+
+
+def adapted_modules(config: Any, names: Sequence[str]) -> list[str]:
+    """Return the paths of the modules to which PEFT adds adapters for these names; OptionError where it refuses them."""
+    with torch.device("meta"):
+        model = build_causal(config)
+    adapted_layers(model, names)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the training run itself shows them
+            wrapped = _with_adapters(model, Lora(rank=1, dropout=0.0, modules=tuple(names)))
+    except ValueError as error:
+        message = f"does not fit the model ({' '.join(str(error).split())[:200]})"
+        raise OptionError("lora_module", message, "Give other layers") from error
+    prefix = "base_model.model."
+    paths = [
+        name.removeprefix(prefix) for name, module in wrapped.named_modules() if hasattr(module, "lora_A")
+    ]
+    return [path for path in paths if path]
+
+
+def default_modules(config: Any) -> tuple[str, ...]:
+    """Return the layers that get adapters by default: those of Chinese-LLaMA, or all where the model has other names."""
+    names = linear_names(config)
+    return Lora.modules if set(Lora.modules) <= set(names) else names
 
 
 def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
@@ -38,11 +70,16 @@ def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
 def add_adapters(model: Any, lora: Lora) -> Any:
     """Wrap `model` in a PEFT model whose adapters alone are trainable; OptionError for modules that it does not have."""
     adapted_layers(model, lora.modules)
+    return _with_adapters(model, lora)
+
+
+def _with_adapters(model: Any, lora: Lora) -> Any:
     config = lora_config(lora, "CAUSAL_LM")
     from peft import get_peft_model
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers 5.23 by names that v6 drops
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # PEFT sets it itself for GPT-2's layers
         return get_peft_model(model, config)
 
 

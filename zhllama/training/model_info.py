@@ -13,6 +13,7 @@ from zhllama.model.load import read_model_config
 from zhllama.pretrained import config_of
 from zhllama.run_folder import MANIFEST
 from zhllama.training.document_tokenizer import DocumentTokenizer
+from zhllama.training.exportable import check_exportable
 from zhllama.training.options import TrainingOptions
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
@@ -51,6 +52,8 @@ def inspect_model(model: str, tokenizer_path: Path | None, options: TrainingOpti
     config = read_model_config(chain.base)
     rows = int(config.get_text_config().vocab_size)
     check_old_rows(options, rows)
+    check_length(config, options.block_size)
+    check_exportable(chain, options)
     tokenizer = DocumentTokenizer.open(tokenizer_path or chain.tokenizer)
     if tokenizer_path is None or same_vocabulary(chain.tokenizer, tokenizer):
         if tokenizer.size > rows:

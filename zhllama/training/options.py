@@ -169,7 +169,7 @@ class PretrainingOptions(RowTrainingOptions):
     lora_module: tuple[str, ...] = variant(
         TrainingOptions,
         "lora_module",
-        help="Linear layers with adapters, by name; q, k, v, o_proj by default.",
+        help="Linear layers with adapters, by name; q, k, v, o_proj by default, or all if the model has others.",
     )
     english_limit: float = option(
         0.02, "Relative increase of English bits per byte that is accepted.", minimum=0, panel=MONITORING

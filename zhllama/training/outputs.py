@@ -11,7 +11,8 @@ from zhllama.io.files import to_json
 from zhllama.io.json import read_object
 from zhllama.model.chain import ADAPTER, GROWN, ROWS, TOKENIZER, TUNED
 from zhllama.model.copy_files import OTHER_FILES, copy_missing, copy_tokenizer
-from zhllama.model.weight_files import Change, read_weights, rewrite
+from zhllama.model.stored_model import read_stored_model
+from zhllama.model.weight_files import Change, rewrite
 from zhllama.pages.training import training_page
 from zhllama.run import Run
 from zhllama.training.checkpoint import save_whole, whole_folder
@@ -84,17 +85,15 @@ def _write_model(model: Any, base: Path, out: Path, state: Mapping[str, Tensor] 
     """Write the base's files with every trained weight, each in the type it was stored in; the config comes last."""
     parameters = dict(model.named_parameters(remove_duplicate=False)) if state is None else state
     trained = {name.replace(".rows", ".weight"): tensor.detach() for name, tensor in parameters.items()}
-    weights = read_weights(base)
+    stored = read_stored_model(base)
+    weights = stored.weights
 
-    def parameter_name(name: str) -> str:
-        return name if name in trained else f"{model.base_model_prefix}.{name}"
-
-    def change(name: str) -> Change:
-        tensor = trained[parameter_name(name)].cpu()
+    def change(name: str, parameter: str) -> Change:
+        tensor = trained[parameter].cpu()
         return Change(weights.tensors[name].shape, lambda old: tensor.to(old.dtype))
 
-    names = {name for name in weights.tensors if parameter_name(name) in trained}
-    rewrite(weights, out, {name: change(name) for name in names})
+    names = {name: parameter for parameter, name in stored.names.items() if parameter in trained}
+    rewrite(weights, out, {name: change(name, parameter) for name, parameter in names.items()})
     copy_missing(base, out, (*OTHER_FILES, "config.json"))
 
 

@@ -26,6 +26,7 @@ from zhllama.run import Run
 from zhllama.training import checkpoint, outputs
 from zhllama.training.checkpoint import whole_folder
 from zhllama.training.document_tokenizer import DocumentTokenizer
+from zhllama.training.exportable import check_exportable
 from zhllama.training.hardware import DTYPES, Hardware, this_hardware
 from zhllama.training.lora import lora_config
 from zhllama.training.model_info import ModelInfo, check_length
@@ -62,7 +63,7 @@ class PairModelInfo:
 
 
 @contextmanager
-def inspect_pair_model(model: str, template: str | None, length: int) -> Iterator[PairModelInfo]:
+def inspect_pair_model(model: str, template: str | None, options: TrainingOptions) -> Iterator[PairModelInfo]:
     """Inspect a model before its weights are read; its tokenizer with the template is in a folder for the duration.
 
     Without `template`, the tokenizer's own is used, or Alpaca's if it has none. The vocabulary never grows here.
@@ -71,7 +72,8 @@ def inspect_pair_model(model: str, template: str | None, length: int) -> Iterato
     chain = resolve_chain(model)
     config = read_model_config(chain.base)
     rows = int(config.get_text_config().vocab_size)
-    check_length(config, length)
+    check_length(config, options.block_size)
+    check_exportable(chain, options)
     with TemporaryDirectory(prefix="zhllama-") as name:
         folder = Path(name)
         copy_tokenizer(chain.tokenizer, folder)

@@ -248,7 +248,7 @@ def _layout(options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks
     if options.rows == "all":
         return arrange_rows(range(rows), rows, is_sharded())
     n_old = info.old_rows()
-    ids: list[int] | range = range(n_old, rows)
+    ids: list[int] | range = range(n_old, min(rows, info.tokenizer.size))  # spare rows have no id
     if options.rows == "used":
         if not blocks:
             raise OptionError(

@@ -1,0 +1,30 @@
+"""Checks before training that `export` will be able to merge what the run trains."""
+
+from zhllama.errors import InputError, OptionError
+from zhllama.model.chain import Chain
+from zhllama.model.export import adapted_layer, plan_merge
+from zhllama.training.lora import adapted_modules
+from zhllama.training.options import TrainingOptions
+
+
+def check_exportable(chain: Chain, options: TrainingOptions) -> None:
+    """Run export's checks on what a run of these options would train.
+
+    Errors: InputError for a base, or an earlier run, that cannot be exported; OptionError for adapters and full training
+    whose results could not be.
+    """
+    base = plan_merge(chain).base
+    if options.full and (parts := base.not_stored_alone):
+        message = f"cannot be exported for this model, whose files do not store {parts[0]} as one tensor"
+        raise OptionError("full", message, "Train adapters instead")
+    if options.lora is None:
+        return
+    for module in adapted_modules(base.model.config, options.lora.modules):
+        try:
+            adapted_layer(module, base, chain.base)
+        except InputError as error:
+            name = module.removesuffix(".base_layer")
+            message = f"adds adapters to {name}, which the files of the model do not store as one matrix"
+            raise OptionError(
+                "lora_module", f"{message}, so that export cannot merge them", "Leave it out"
+            ) from error
