@@ -308,7 +308,10 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(workspace: Path, small_disk:
     [
         (("--rows", "new"), "nothing says which rows of .* are new. Grow it with zhllama grow"),
         (("--rows", "all", "--batch", "6"), "--batch: 6 is no multiple of 4"),
-        (("--rows", "all", "--block-size", "1024"), "--block-size: is 1,024 and the model was made for 512 tokens"),
+        (
+            ("--rows", "all", "--block-size", "1024"),
+            "--block-size: is 1,024 and the model was made for 512 tokens",
+        ),
         (("--rows", "all", "--text", "zh=missing.txt"), "no such file"),
         (("--rows", "all", "--tokenizer", "missing"), "missing: no such file"),
         (("--rows", "all", "--stream", "--epochs", "2"), "--steps: is needed where the text is streamed"),
