@@ -17,6 +17,7 @@ from zhllama.vocab.train import train_on_words
 from zhllama.vocab.word_lists import base_file, listed_pieces
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ZHLLAMA_LANG"] = "en"  # texts are compared in English, whatever the locale
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 ROOT = Path(__file__).parent.parent

@@ -21,6 +21,7 @@ from zhllama.pages.texts import LANGUAGES, page_texts
 
 __all__ = ["browser"]
 VERDICTS = get_args(Verdict)
+MOJIBAKE = "锟斤拷"  # GBK's reading of replacement characters is Simplified in a Traditional text too
 TEMPLATES = ROOT / "zhllama" / "pages" / "templates"
 NAMES = sorted(
     path.stem for path in TEMPLATES.glob("*.html") if "{% extends" in path.read_text(encoding="utf-8")
@@ -128,7 +129,23 @@ def test_chinese_terms() -> None:
         assert re.search("[\u4e00-\u9fff]", texts["zh-Hans"]) or key.endswith(
             (".separator", ".colon", "column.id")
         ), key
-        assert not re.search("[\u4e00-\u9fff]", texts["en"].replace("锟斤拷", "")), key
+        assert not re.search("[\u4e00-\u9fff]", texts["en"].replace(MOJIBAKE, "")), key
+
+
+def test_traditional_texts_are_edited() -> None:
+    """No character and no word of the other script; terms as Taiwan and Hong Kong write them."""
+    opencc = pytest.importorskip("opencc")
+    to_traditional, to_simplified = opencc.OpenCC("s2t"), opencc.OpenCC("t2s")
+    # Mainland terms, and what word-by-word conversion makes of 用户名单, 参数, 得分区间 and 显存.
+    mainland = "默認|軟件|數據|信息|網絡|內存|質量|程序|視頻|用戶|字符|比特|字節|置信|推理|詞表|“|使用者名稱單|引數|分割槽|視訊記憶體"
+    for key, texts in page_texts().items():
+        traditional = texts["zh-Hant"].replace(MOJIBAKE, "")
+        wrong = [c for c in traditional if to_traditional.convert(c) != c]
+        assert wrong == [], key
+        simplified = texts["zh-Hans"]
+        assert [c for c in simplified if to_simplified.convert(c) != c] == [], key
+        assert not re.search(mainland, traditional), key
+        assert spaced(re.sub(r"\{\w+\}", "0", traditional)) == [], key
 
 
 def test_values_are_escaped() -> None:
@@ -174,12 +191,18 @@ def opened(browser: Any, file: Path, width: int, scheme: str, locale: str) -> tu
     return view, said
 
 
+SCREENS = (
+    (390, "light", "zh-CN", "zh-Hans"), (390, "light", "zh-TW", "zh-Hant"), (390, "dark", "en-US", "en"),
+    (1280, "dark", "en-US", "en"),
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "name", [name for name in NAMES if name != "review"]
 )  # tests/test_review_page.py serves it
 def test_pages_fit_the_screen(browser: Any, files: dict[str, Path], name: str) -> None:
     backgrounds = set()
-    for width, scheme, locale in ((390, "light", "zh-CN"), (390, "dark", "en-US"), (1280, "dark", "en-US")):
+    for width, scheme, locale, language in SCREENS:
         view, said = opened(browser, files[name], width, scheme, locale)
         assert view.evaluate("document.documentElement.scrollWidth") <= width
         # Nothing scrolls sideways inside the page either, but the list of added pieces.
@@ -192,7 +215,7 @@ def test_pages_fit_the_screen(browser: Any, files: dict[str, Path], name: str) -
         }
         assert min(contrasts.values()) >= 4.5, min(contrasts.items(), key=lambda item: item[1])
         backgrounds.add(view.evaluate("getComputedStyle(document.body).backgroundColor"))
-        assert view.evaluate("document.documentElement.lang") == ("zh-Hans" if locale == "zh-CN" else "en")
+        assert view.evaluate("document.documentElement.lang") == language
         assert said == []
         view.context.close()
     assert len(backgrounds) == 2
@@ -201,6 +224,9 @@ def test_pages_fit_the_screen(browser: Any, files: dict[str, Path], name: str) -
 def test_the_visitor_chooses_language_and_theme(browser: Any, files: dict[str, Path]) -> None:
     view, said = opened(browser, files["training"], 1280, "light", "zh-CN")
     assert view.locator("#summary dt").first.inner_text() == "总步数"
+    assert view.locator("#language").inner_text() == "繁體中文"
+    view.click("#language")
+    assert view.locator("#summary dt").nth(3).inner_text() == "可訓練參數"
     assert (
         view.locator("#language").inner_text() == "English" and view.locator("#theme").inner_text() == "深色"
     )
@@ -217,10 +243,18 @@ def test_the_visitor_chooses_language_and_theme(browser: Any, files: dict[str, P
     assert said == []
 
 
-@pytest.mark.parametrize("locale", ["zh-TW", "zh-Hant-HK", "fr-FR"])
-def test_other_browsers_get_the_nearest_language(browser: Any, files: dict[str, Path], locale: str) -> None:
+@pytest.mark.parametrize(
+    ("locale", "language"),
+    [
+        ("zh-TW", "zh-Hant"), ("zh-HK", "zh-Hant"), ("zh-Hant-HK", "zh-Hant"), ("zh-MO", "zh-Hant"),
+        ("zh-SG", "zh-Hans"), ("zh-Hans-HK", "zh-Hans"), ("zh", "zh-Hans"), ("fr-FR", "en"),
+    ],
+)  # fmt: skip
+def test_other_browsers_get_the_nearest_language(
+    browser: Any, files: dict[str, Path], locale: str, language: str
+) -> None:
     view, _ = opened(browser, files["advice"], 390, "light", locale)
-    assert view.evaluate("document.documentElement.lang") == ("en" if locale == "fr-FR" else "zh-Hans")
+    assert view.evaluate("document.documentElement.lang") == language
 
 
 def test_a_page_without_scripts_is_readable(browser: Any, files: dict[str, Path]) -> None:

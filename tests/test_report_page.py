@@ -167,7 +167,7 @@ def test_added_pieces_are_searched_and_sorted(browser: Any, file: Path) -> None:
     opened.page.click("[data-sort=count]")
     counts = [int(text.split("\t")[-1].replace(",", "")) for text in rows.all_inner_texts()]
     assert counts == sorted(counts, reverse=True) and counts[0] > 0
-    opened.page.fill("#piece-search", "没有这样的词片")
+    opened.page.fill("#piece-search", "没有这样的词表项")
     assert opened.page.locator("#pieces [role=status]").inner_text() == "0个"
     assert opened.complaints() == []
 
@@ -200,7 +200,7 @@ def test_pieces_are_marked_and_their_list_is_copied_and_saved(
     assert opened.complaints() == []
 
 
-def test_both_languages_by_keyboard(browser: Any, file: Path) -> None:
+def test_all_languages_by_keyboard(browser: Any, file: Path) -> None:
     opened = Opened(browser, file)
     assert opened.page.evaluate("document.documentElement.lang") == "zh-Hans"
     assert opened.page.locator("h1").inner_text() == "分词效率报告"
@@ -210,6 +210,8 @@ def test_both_languages_by_keyboard(browser: Any, file: Path) -> None:
         opened.page.keyboard.press("Tab")
         if opened.page.evaluate("document.activeElement.id") == "language":
             break
+    opened.page.keyboard.press("Enter")
+    assert opened.page.locator("h1").inner_text() == "斷詞效率報告"
     opened.page.keyboard.press("Enter")
     assert opened.page.locator("h1").inner_text() == "Tokenizer efficiency"
     assert opened.page.evaluate("[document.documentElement.lang, document.activeElement.id]") == [

@@ -106,6 +106,7 @@ def browser() -> Iterator[Any]:
     ("locale", "message", "settings", "system", "anew"),
     [
         ("zh-CN", "说点什么吧", "设置", "系统提示词", "新对话"),
+        ("zh-TW", "說點什麼吧", "設定", "系統提示詞", "新對話"),
         ("en-US", "Say something", "Settings", "System prompt", "New chat"),
     ],
 )

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from zhllama.commands.chinese_help import choose_language
 from zhllama.commands.table import app
 from zhllama.commands.terminal import complain, terminal
+from zhllama.commands.translation import error_line, translated
 from zhllama.errors import ZhllamaError
 from zhllama.safe_path import leave_current_folder
 
@@ -22,6 +24,7 @@ LONGEST = 2000  # characters of an error: a path has 4,096 at most, and a remedy
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command; exit 0 done, 1 an error of the input or the environment, 2 usage, 128 + n stopped by signal n."""
     leave_current_folder()
+    choose_language()
     sys.modules.setdefault("kernels", None)  # type: ignore[arg-type] # transformers downloads compiled code with this package
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words  # accepted anywhere, since users append it to a command that failed
@@ -41,7 +44,7 @@ def _run(words: list[str], debug: bool) -> int:
             except SystemExit as ended:
                 code = ended.code if isinstance(ended.code, int) else 0
                 if isinstance(ended, _Stopped):
-                    complain("stopped. Finished results are kept.")
+                    complain(translated("stopped. Finished results are kept."))
             except BrokenPipeError:
                 code = 1
             except BaseException as error:  # a panic in a Rust library is not an Exception
@@ -96,16 +99,17 @@ def _one_line(error: BaseException) -> str:
 
 def _text_of(error: BaseException) -> str:
     if isinstance(error, ZhllamaError):
-        return str(error)
+        return error_line(error.where, error.what, error.remedy)
     if isinstance(error, OSError) and error.strerror:
         remedy = "Free some room" if error.errno == errno.ENOSPC else "Check the path and its rights"
-        return f"{error.filename2 or error.filename or 'the system'}: {error.strerror}. {remedy}."
+        return error_line(str(error.filename2 or error.filename or "the system"), error.strerror, remedy)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("zhllama"):
-        return f"{error.name}: is needed for this and not installed. pip install 'zhllama[{_extra_of(error.name)}]'."
+        install = f"pip install 'zhllama[{_extra_of(error.name)}]'"
+        return error_line(error.name, "is needed for this and not installed", install)
     if isinstance(error, MemoryError):
-        return "memory: ran out. Give less at once."
+        return error_line("memory", "ran out", "Give less at once")
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"internal error: {text[:300]}. Run it again with --debug and report what it shows."
+    return error_line("internal error", text[:300], "Run it again with --debug and report what it shows")
 
 
 def _extra_of(module: str) -> str:

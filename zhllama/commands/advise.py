@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, Force, TextOptions, print_json, progress, say, screen
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    TextOptions,
+    headings,
+    print_json,
+    progress,
+    say,
+    screen,
+)
 from zhllama.efficiency.options import AdviceOptions
 from zhllama.errors import OptionError
 from zhllama.options import recorded
@@ -103,7 +113,7 @@ def draw(advice: "Advice", base: str) -> None:
         title_style="bold",
         title_justify="left",
     )
-    headings = (
+    names = headings(
         "added",
         "chars/token",
         "",
@@ -114,7 +124,7 @@ def draw(advice: "Advice", base: str) -> None:
         "compute",
         f"seen {SEEN}×",
     )
-    for heading in headings:
+    for heading in names:
         table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
     top = max(step.characters_per_token for step in advice.steps)
     for step in shown_steps(advice):

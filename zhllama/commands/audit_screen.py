@@ -1,10 +1,13 @@
 """Prints an audit."""
 
+from typing import Literal
+
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from zhllama.commands.translation import translated
 from zhllama.vocab.audit import Audit, LineTally
 from zhllama.vocab.vocabulary import SPACE
 
@@ -20,7 +23,9 @@ _CHARSETS = {
 
 def draw(screen: Console, audit: Audit, name: str, base: str) -> None:
     """Print the promises, the other findings, the gain on each text, and a sentence before and after."""
-    title = Text.assemble((name, "bold"), f"  {audit.size:,} pieces, against {base}, {audit.base_size:,}")
+    title = Text.assemble(
+        (name, "bold"), translated(f"  {audit.size:,} pieces, against {base}, {audit.base_size:,}")
+    )
     screen.print(
         Panel(Group(_promises(audit), _findings(audit), _texts(audit), _sentence(audit)), title=title)
     )
@@ -30,7 +35,7 @@ def _promises(audit: Audit) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for promise in audit.promises:
         mark = Text("✓", "bold green") if promise.kept else Text("✗", "bold red")
-        table.add_row(mark, Text(promise.name, "bold"), Text(promise.detail))
+        table.add_row(mark, Text(translated(promise.name), "bold"), Text(translated(promise.detail)))
     return table
 
 
@@ -42,15 +47,16 @@ def _findings(audit: Audit) -> Table:
         summary = (
             f"{audit.drift.differ:,} of {audit.drift.lines:,} lines without Chinese are tokenized differently"
         )
-        table.add_row("English drift", summary + _first(audit.drift))
+        table.add_row(translated("English drift"), translated(summary + _first(audit.drift)))
     if audit.kind == "byte-level":
         table.add_row(
-            "parts of characters", f"{audit.fragments:,} of the added tokens, steps towards whole characters"
+            translated("parts of characters"),
+            translated(f"{audit.fragments:,} of the added tokens, steps towards whole characters"),
         )
     if "no dead pieces" not in promised:
         shown = f", as {' '.join(audit.dead[:4])}" if audit.dead else ""
         summary = f"{len(audit.dead):,} of {audit.added:,} added pieces can never occur"
-        table.add_row("dead pieces", summary + shown)
+        table.add_row(translated("dead pieces"), translated(summary + shown))
     if audit.kind == "sentencepiece" and "exact fast tokenizer" not in promised:
         differ, texts = audit.parity.differ + audit.fuzz.differ, audit.parity.lines + audit.fuzz.lines
         summary = (
@@ -58,19 +64,22 @@ def _findings(audit: Audit) -> Table:
             if audit.why_no_fast_tokenizer
             else f"{differ:,} of {texts:,} texts differ"
         )
-        table.add_row("tokenizer.json", summary)
-    covered = "   ".join(f"{_CHARSETS[name]} {n:,}/{of:,}" for name, (n, of) in audit.charsets.items())
-    table.add_row("single pieces", covered)
-    table.add_row("duplicates", " ".join(audit.duplicates[:SPECIALS]) or "none")
+        table.add_row("tokenizer.json", translated(summary))
+    covered = "   ".join(
+        f"{translated(_CHARSETS[name])} {n:,}/{of:,}" for name, (n, of) in audit.charsets.items()
+    )
+    table.add_row(translated("single pieces"), covered)
+    table.add_row(translated("duplicates"), " ".join(audit.duplicates[:SPECIALS]) or translated("none"))
     more = f" and {len(audit.specials) - SPECIALS:,} more" if len(audit.specials) > SPECIALS else ""
-    table.add_row("specials", " ".join(audit.specials[:SPECIALS]) + more)
+    table.add_row(translated("specials"), " ".join(audit.specials[:SPECIALS]) + translated(more))
     return table
 
 
 def _texts(audit: Audit) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("text", "tokens", "characters per token", "gain", "byte tokens"):
-        table.add_column(heading, justify="left" if heading in ("text", "gain") else "right", no_wrap=True)
+        side: Literal["left", "right"] = "left" if heading in ("text", "gain") else "right"
+        table.add_column(translated(heading), justify=side, no_wrap=True)
     for label, text in audit.texts.items():
         if not text.lines:
             continue
@@ -90,7 +99,7 @@ def _texts(audit: Audit) -> Table:
 def _sentence(audit: Audit) -> Group:
     return Group(
         *(
-            Text.assemble((f"{len(pieces):>3} tokens  ", "dim"), _tokenized(pieces))
+            Text.assemble((translated(f"{len(pieces):>3} tokens  "), "dim"), _tokenized(pieces))
             for pieces in audit.sentence
         )
     )

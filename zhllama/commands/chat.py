@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zhllama.commands.chat_model import open_model
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, note, notes, print_json, say_part, warn
+from zhllama.commands.translation import error_line, translated
 from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.inference.options import ChatModelOptions, SamplingOptions
 
@@ -45,7 +46,7 @@ def chat(
     if options.prompt is not None and not options.prompt.strip():
         raise OptionError("prompt", "is empty", "Give some text")
     sampling = Sampling(options.temperature, options.top_p, options.max_tokens, options.seed, options.greedy)
-    with notes.status("loading"):
+    with notes.status(translated("loading")):
         chat_model = open_model(model, "chat")
     conversation = Chat(chat_model, sampling, options.system)
     if options.prompt is None:
@@ -79,7 +80,7 @@ def _converse(conversation: "Chat") -> None:
             except ZhllamaError as error:
                 if not keyboard:
                     raise
-                warn(str(error))
+                warn(error_line(error.where, error.what, error.remedy))
 
 
 def _open_keyboard() -> bool:

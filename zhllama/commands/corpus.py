@@ -19,6 +19,7 @@ from zhllama.commands.shared import (
     say,
     screen,
 )
+from zhllama.commands.translation import translated
 from zhllama.corpus.options import (
     CorpusCleaningOptions,
     CorpusText,
@@ -46,7 +47,7 @@ def list_sources(as_json: AsJson = False) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "title", "language", "domain", "checked"):
-        table.add_column(heading, no_wrap=heading == "name")
+        table.add_column(translated(heading), no_wrap=heading == "name")
     for s in sources:
         table.add_row(s.name, s.title_zh, s.language, s.domain, s.checked.split(";")[0].split(",")[0])
     screen.print(table)
@@ -165,15 +166,15 @@ def _show_run(folder: Path, as_json: bool) -> None:
     first = next(iter(sorted((folder / "documents").glob("*.jsonl"))), None)
     if first is not None:
         with open_regular(first) as file:
-            say(file.readline(2000).decode("utf-8", "ignore").rstrip("\n"))
+            screen.print(file.readline(2000).decode("utf-8", "ignore").rstrip("\n"), soft_wrap=True)
 
 
 def _print_steps(figures: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
-    table.add_column("step")
+    table.add_column(translated("step"))
     for heading in ("documents", "changed", "dropped"):
-        table.add_column(heading, justify="right")
-    table.add_column("why")
+        table.add_column(translated(heading), justify="right")
+    table.add_column(translated("why"))
     for s in figures["steps"]:
         why = ", ".join(f"{reason} {count:,}" for reason, count in s["reasons"].items())
         counts = (s["documents"], s["changed"], s["dropped"])

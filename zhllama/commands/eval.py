@@ -11,6 +11,7 @@ from zhllama.commands.shared import (
     Config,
     LineOptions,
     check_torch,
+    headings,
     print_json,
     progress,
     screen,
@@ -83,7 +84,7 @@ def evaluate(
 
 
 def _bits_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("model", "text", "bits/byte", "bits/character", "tokens/character")
+    table = Table(*headings("model", "text", "bits/byte", "bits/character", "tokens/character"))
     for row in rows:
         table.add_row(
             row["model"],
@@ -100,7 +101,7 @@ def _bits_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _scores_table(scores: list[dict[str, Any]]) -> Table:
-    table = Table("model", "task", "metric", "value", "±")
+    table = Table(*headings("model", "task", "metric", "value", "±"))
     for score in scores:
         error = score["error"]
         table.add_row(

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zhllama.commands.shared import notes
+from zhllama.commands.translation import translated
 from zhllama.generation.methods import GenerationMethod
 from zhllama.llm.client import Client
 from zhllama.llm.rounds import Rounds
@@ -42,16 +43,16 @@ def picture(method: GenerationMethod, rounds: Rounds, client: Client | None, sec
     about = "~" if spending.estimated else ""  # the server reports no token counts, or false ones
     facts = Table.grid(padding=(0, 3))
     facts.add_row(
-        f"accepted {accepted:,} / {wanted:,}",
-        f"rejected {pool.rejected:,}",
-        f"{rate:.1f} replies/s",
+        translated(f"accepted {accepted:,} / {wanted:,}"),
+        translated(f"rejected {pool.rejected:,}"),
+        translated(f"{rate:.1f} replies/s"),
         "ETA —" if left is None else f"ETA {int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}",
     )
     facts.add_row(
-        f"tokens {about}{spending.tokens:,}",
-        "cost —" if spending.cost is None else f"cost {about}{spending.cost:.4f}",
-        f"in flight {client.in_flight} / {client.limit}" if client else "batch",
-        f"429s {client.rate_limited}  retries {client.retries}" if client else "",
+        translated(f"tokens {about}{spending.tokens:,}"),
+        translated("cost —" if spending.cost is None else f"cost {about}{spending.cost:.4f}"),
+        translated(f"in flight {client.in_flight} / {client.limit}" if client else "batch"),
+        translated(f"429s {client.rate_limited}  retries {client.retries}") if client else "",
     )
     reasons = "  ".join(f"{reason} {count:,}" for reason, count in pool.reasons.most_common(8))
     return Group(ProgressBar(total=wanted, completed=accepted), facts, Text(reasons, style="dim"))

@@ -18,12 +18,14 @@ from zhllama.commands.shared import (
     LineOptions,
     Out,
     Resume,
+    headings,
     print_json,
     progress,
     say,
     screen,
     warn,
 )
+from zhllama.commands.translation import translated
 from zhllama.errors import OptionError
 from zhllama.evaluation.options import JudgeOptions
 from zhllama.io.files import json_lines, to_json
@@ -192,7 +194,9 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
     _show_duels("by rewards", results.reward_duels)
     for title, contestants in (("score", results.scores), ("reward", results.rewards)):
         if contestants:
-            table = Table("", f"{title} [95 %]", "judged", "unreadable", "missing", box=None)
+            table = Table(
+                *headings("", f"{translated(title)} [95 %]", "judged", "unreadable", "missing"), box=None
+            )
             for scores in contestants:
                 missing = sum(scores.missing.values())
                 table.add_row(
@@ -202,7 +206,7 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
                 )
             screen.print(table)
     if results.agreements:
-        table = Table("", "references", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact", box=None)
+        table = Table(*headings("", "references", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact"), box=None)
         for agreement in results.agreements:
             means = agreement.means()
             shown = (mean.text().replace(" [", "\n[") for mean in means.values())
@@ -219,8 +223,16 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
 def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
     if not duels:
         return
-    rates = Column(f"{title} [95 %]", no_wrap=True)  # an interval stays on one line, even in 80 columns
-    table = Table("", "against", rates, "wins", "ties", "losses", "orders disagree", "unreadable", "missing", box=None, padding=(0, 1, 0, 0))  # fmt: skip
+    rates = Column(
+        f"{translated(title)} [95 %]", no_wrap=True
+    )  # an interval stays on one line, even in 80 columns
+    table = Table(
+        *headings("", "against"),
+        rates,
+        *headings("wins", "ties", "losses", "orders disagree", "unreadable", "missing"),
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
     for duel in duels:
         tally = duel.tally
         counts = (tally.wins, tally.ties, tally.losses, duel.disagreements, duel.unreadable, sum(duel.missing.values()))  # fmt: skip

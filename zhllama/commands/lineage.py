@@ -10,6 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from zhllama.commands.shared import AsJson, print_json, screen
+from zhllama.commands.translation import translated
 from zhllama.lineage import Ancestor
 from zhllama.lineage import lineage as trace
 
@@ -39,12 +40,12 @@ def _add_parents(tree: Tree, ancestor: Ancestor) -> None:
     for folder, files in groupby(ancestor.files, key=lambda path: path.parent):
         paths = list(files)
         if len(paths) > 3:
-            tree.add(_styled(f"{_short(folder)}: {len(paths)} files", "dim"))
+            tree.add(_styled(translated(f"{_short(folder)}: {len(paths)} files"), "dim"))
         else:
             for path in paths:
                 tree.add(_styled(_short(path), "dim"))
     for path in ancestor.changed:
-        tree.add(_styled(f"{_short(path)} has changed since, or is gone", "yellow"))
+        tree.add(_styled(translated(f"{_short(path)} has changed since, or is gone"), "yellow"))
 
 
 def _short(path: Path) -> str:
@@ -62,7 +63,11 @@ def _label(ancestor: Ancestor) -> Text:
         for name, value in ancestor.figures.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    measured = "(as above)" if ancestor.again else ", ".join([*figures[:4], f"{ancestor.seconds:,.0f} s"])
+    measured = (
+        translated("(as above)")
+        if ancestor.again
+        else ", ".join([*figures[:4], f"{ancestor.seconds:,.0f} s"])
+    )
     return Text("  ").join(
         (_styled(ancestor.command, "bold"), _styled(_short(ancestor.folder), ""), _styled(measured, "dim"))
     )

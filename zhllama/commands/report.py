@@ -3,7 +3,19 @@
 from typing import Any
 
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, Force, Out, TextOptions, print_json, progress, say, screen
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    TextOptions,
+    headings,
+    print_json,
+    progress,
+    say,
+    screen,
+)
+from zhllama.commands.translation import translated
 from zhllama.efficiency.options import ReportOptions
 from zhllama.options import recorded
 from zhllama.resources import SAMPLES, sample_files
@@ -68,10 +80,15 @@ def _draw(result: dict[str, Any]) -> None:
 
     languages = [row for row in result["languages"] if row["name"] != "other"]
     table = Table(
-        box=None, padding=(0, 2, 0, 0), header_style="dim", title="characters per token", title_justify="left"
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="dim",
+        title=translated("characters per token"),
+        title_justify="left",
     )
-    table.add_column("tokenizer", overflow="fold")
-    for heading in ("size", *(row["name"] for row in languages), "tokens", "partial"):
+    table.add_column(translated("tokenizer"), overflow="fold")
+    kinds = (row["name"] for row in languages)
+    for heading in headings("size", *kinds, "tokens", "partial"):
         table.add_column(heading, justify="right", no_wrap=True)
     first = languages[0]["tokenizers"]
     for one in result["tokenizers"]:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from zhllama.commands.recipes import use_recipe
 from zhllama.commands.terminal import SafeConsole, json_text, shown
+from zhllama.commands.translation import translated
 from zhllama.errors import MissingPackage
 from zhllama.io.files import LONGEST_LINE
 from zhllama.options import check_bounds, option
@@ -21,8 +22,8 @@ notes = SafeConsole(stderr=True)
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Print a part of the result on stdout; paths are not wrapped."""
-    screen.print(text, style=style, soft_wrap=True)
+    """Print a part of the result on stdout in the user's language; paths are not wrapped."""
+    screen.print(translated(text), style=style, soft_wrap=True)
 
 
 def say_part(text: str) -> None:
@@ -31,14 +32,19 @@ def say_part(text: str) -> None:
     sys.stdout.flush()
 
 
+def headings(*names: str) -> list[str]:
+    """The names of a table's columns in the user's language."""
+    return [translated(name) for name in names]
+
+
 def note(text: str, style: str | None = None) -> None:
-    """Print progress on stderr."""
-    notes.print(text, style=style, soft_wrap=True)
+    """Print progress on stderr in the user's language."""
+    notes.print(translated(text), style=style, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Print a warning on one line of stderr."""
-    note(f"zhllama: {' '.join(text.split())}", "yellow")
+    note(f"zhllama: {translated(' '.join(text.split()))}", "yellow")
 
 
 def check_torch(command: str) -> None:
@@ -110,7 +116,7 @@ def progress(title: str, total: float | None = None, unit: str = "bytes") -> Ite
         TextColumn("{task.fields[note]}", markup=False),
     ]
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
-        yield Bar(bars, bars.add_task(title, total=total, note=""))
+        yield Bar(bars, bars.add_task(translated(title), total=total, note=""))
 
 
 class Bar:
@@ -126,4 +132,4 @@ class Bar:
         self._bars.update(self._task, completed=done, total=total)
 
     def note(self, text: str) -> None:
-        self._bars.update(self._task, note=text)
+        self._bars.update(self._task, note=translated(text))

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from zhllama.commands.chinese_help import localize, localize_error
 from zhllama.commands.terminal import SafeConsole, shown
+from zhllama.commands.translation import translated
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Entry:
             app.command(self.name)(target)
         command: Any = typer.main.get_command(app)
         command.name, command.rich_help_panel = self.name, self.panel
+        localize(command, f"zhllama {self.name}")
         return command
 
 
@@ -108,13 +111,15 @@ class LazyGroup(TyperGroup):
         from rich.text import Text
 
         console = SafeConsole()
-        console.print(f"\n Usage: zhllama [OPTIONS] COMMAND [ARGS]...\n\n {self.help}\n", style="bold")
+        usage = translated("Usage: zhllama [OPTIONS] COMMAND [ARGS]...")
+        console.print(f"\n {usage}\n\n {translated(self.help or '')}\n", style="bold")
         options = [
-            (", ".join(sorted(p.opts, key=len)), getattr(p, "help", None) or "") for p in self.get_params(ctx)
+            (", ".join(sorted(p.opts, key=len)), translated(getattr(p, "help", None) or ""))
+            for p in self.get_params(ctx)
         ]
         panels: dict[str, list[tuple[str, str]]] = {"Options": options}
         for entry in ENTRIES:
-            panels.setdefault(entry.panel, []).append((entry.name, entry.help))
+            panels.setdefault(entry.panel, []).append((entry.name, translated(entry.help)))
         width = max(len(name) for rows in panels.values() for name, _ in rows)
         for title, rows in panels.items():
             table = Table.grid(padding=(0, 2, 0, 0), expand=True)
@@ -122,7 +127,10 @@ class LazyGroup(TyperGroup):
             table.add_column(ratio=1)
             for row in rows:
                 table.add_row(*row)
-            console.print(Panel(table, title=Text(title), title_align="left", border_style="dim"))
+            console.print(Panel(table, title=Text(translated(title)), title_align="left", border_style="dim"))
+
+    def get_usage(self, ctx: Any) -> str:
+        return translated(super().get_usage(ctx))
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
         with _escaped_messages():
@@ -146,6 +154,7 @@ def _escaped_messages() -> Iterator[None]:
             suggest(error)
         if isinstance(getattr(error, "message", None), str) and hasattr(error, "exit_code"):
             error.message = shown(error.message)  # type: ignore[attr-defined]
+            localize_error(error)
         raise
 
 

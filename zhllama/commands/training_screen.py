@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.table import Table
 
-from zhllama.commands.shared import Bar, note, notes, print_json, say, screen, warn
+from zhllama.commands.shared import Bar, headings, note, notes, print_json, say, screen, warn
+from zhllama.commands.translation import translated
 from zhllama.errors import OptionError
 from zhllama.options import recorded
 from zhllama.training.options import PlanOptions, TrainingOptions
@@ -90,16 +91,18 @@ def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> No
         print_json(plan.figures())
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("trained", f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %")
-    table.add_row("machine", f"{plan.hardware.label}, {plan.precision}")
-    memory = ", ".join(f"{name} {_size(size)}" for name, size in plan.memory.items() if size)
-    table.add_row("memory", f"{_size(plan.peak)} a device: {memory}")
-    table.add_row("checkpointing", "on" if plan.checkpointing else "off")
+    share = f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %"
+    table.add_row(*headings("trained", share))
+    table.add_row(translated("machine"), f"{plan.hardware.label}, {plan.precision}")
+    memory = ", ".join(f"{translated(name)} {_size(size)}" for name, size in plan.memory.items() if size)
+    table.add_row(*headings("memory", f"{_size(plan.peak)} a device: {memory}"))
+    table.add_row(*headings("checkpointing", "on" if plan.checkpointing else "off"))
     if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
         time = "" if plan.seconds is None else f", about {_duration(plan.seconds)}"
-        table.add_row("length", f"{plan.steps:,} steps, {plan.tokens:,} tokens, {plan.flops:.1e} FLOPs{time}")
+        length = f"{plan.steps:,} steps, {plan.tokens:,} tokens, {plan.flops:.1e} FLOPs{time}"
+        table.add_row(*headings("length", length))
     for text in plan.notes:
-        table.add_row("note", text)
+        table.add_row(translated("note"), translated(text))
     (notes if to_notes else screen).print(table)
 
 
@@ -133,7 +136,7 @@ def measured_name(key: str) -> str | None:
 
 def show_result(summary: str, figures: Mapping[str, Any], head: str = "") -> None:
     """Print the figures on the validation split before and after training, and a summary."""
-    table = Table(head, "before", "after", box=None, padding=(0, 2, 0, 0))
+    table = Table(head, *headings("before", "after"), box=None, padding=(0, 2, 0, 0))
     for key, value in figures.items():
         if isinstance(value, Mapping) and "before" in value and (name := measured_name(key)):
             table.add_row(name, f"{value['before']:.4f}", f"{value['after']:.4f}")

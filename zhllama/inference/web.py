@@ -23,7 +23,7 @@ ENGLISH = {
     "message": "Say something",
     "new_chat": "New chat",
 }
-CHINESE = {
+SIMPLIFIED = {
     "system": "系统提示词",
     "system_hint": "希望模型扮演什么角色，例如：一位耐心的语文老师",
     "settings": "设置",
@@ -33,6 +33,18 @@ CHINESE = {
     "message": "说点什么吧",
     "new_chat": "新对话",
 }
+TRADITIONAL = {
+    "system": "系統提示詞",
+    "system_hint": "希望模型扮演什麼角色，例如：一位有耐心的國文老師",
+    "settings": "設定",
+    "temperature": "溫度（0表示每次取機率最高的詞元）",
+    "top_p": "Top-p",
+    "max_tokens": "回答的最大詞元數",
+    "message": "說點什麼吧",
+    "new_chat": "新對話",
+}
+# By browser language; gradio itself speaks no other Chinese, and shows English to a browser set to zh-HK or zh-SG.
+WORDS = {"en": ENGLISH, "zh": SIMPLIFIED, "zh-CN": SIMPLIFIED, "zh-TW": TRADITIONAL}
 FORGOTTEN = "对话太长，最早的{n}轮模型已看不到。 The conversation is long: the model no longer sees the first {n} exchanges."
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _READ = r"/|/theme\.css|/favicon\.ico|/(?:assets|static)/.+|/gradio_api/(?:queue/data|heartbeat/\w+)"
@@ -47,7 +59,7 @@ def chat_page(chat_model: ChatModel, title: str, sampling: Sampling) -> Any:
     Errors: MissingPackage.
     """
     gr = _gradio()
-    words = gr.I18n(**{"en": ENGLISH, "zh": CHINESE, "zh-CN": CHINESE})
+    words = gr.I18n(**WORDS)
 
     def answer(
         message: str,

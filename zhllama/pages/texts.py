@@ -5,7 +5,7 @@ from pathlib import Path
 
 from zhllama.io.yaml import read_yaml
 
-LANGUAGES = ("zh-Hans", "en")  # BCP 47; the first is shown where no script runs
+LANGUAGES = ("zh-Hans", "zh-Hant", "en")  # BCP 47; the first is shown where no script runs
 
 Text = dict[str, str]  # by language
 

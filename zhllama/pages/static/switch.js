@@ -11,7 +11,7 @@
   const preferred = () => {
     for (const language of [stored.get("language"), ...navigator.languages]) {
       if (languages.includes(language)) return language;
-      if (traditional.test(language) && languages.includes("zh-Hant")) return "zh-Hant";
+      if (traditional.test(language)) return "zh-Hant";
       if (/^zh/i.test(language ?? "")) return "zh-Hans";
       const found = languages.find((known) => known.split("-")[0] === language?.split("-")[0]);
       if (found) return found;

@@ -1,0 +1,139 @@
+"""Updates zhllama/locale/zh/LC_MESSAGES/zhllama.po from the source and --help, and compiles it to zhllama.mo.
+
+    python scripts/translations.py
+
+New texts get an empty translation, which a test refuses; texts that are gone are removed.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from scripts.message_texts import printed_texts
+from zhllama.commands.table import ENTRIES, app
+from zhllama.commands.translation import DOMAIN, LOCALE, PART
+
+STABLE = datetime(2026, 1, 1, tzinfo=UTC)  # the compiled file depends on the texts alone
+PO = LOCALE / "zh" / "LC_MESSAGES" / f"{DOMAIN}.po"
+HEADER = (
+    "# The command line of zhllama in Simplified Chinese. Texts are extracted by scripts/translations.py."
+)
+
+# What typer, click and the system print around our texts.
+LIBRARIES = (
+    "Usage: zhllama [OPTIONS] COMMAND [ARGS]...", "Usage: ", "[OPTIONS]", "COMMAND [ARGS]...", "Options", "Arguments",
+    "Commands", "Error", "[default: {}]", "[required]", "Show this message and exit.", "Aborted.",
+    "Try [blue]'{command_path} {help_option}'[/] for help.", "Missing command.", "No such command {name}.", "No such command {name}. Did you mean {other}?",
+    "No such option: {name}", "No such option: {name} (Possible options: {possible})", "Missing argument {name}.",
+    "Missing option {name}.", "Missing option {name}. Choose from:\n\t{choices}", "Missing argument {name}. Choose from:\n\t{choices}",
+    "Invalid value: {message}", "Invalid value for {name}: {message}", "Option {name} requires an argument.",
+    "Option {name} does not take a value.", "Got unexpected extra argument(s) ({arguments})",
+    "No such file or directory", "Permission denied", "Is a directory", "Not a directory", "No space left on device",
+    "Read-only file system", "File exists", "Too many open files",
+)  # fmt: skip
+
+# Names that results contain as keys, and tables show.
+KEYS = (
+    "frozen", "dequantized", "matrices", "adapters", "gradients", "optimizer", "loss", "activations", "simplified",
+    "traditional", "english", "code",
+)  # fmt: skip
+
+LIBRARY_PARTS = (
+    "{value} is not one of {choices}.", "{value} is not in the range {range}.", "Value {value} is not a valid {type}.",
+    "{value} is not a valid {type}.", "Input should be a valid integer, unable to parse string as an integer",
+    "Input should be a valid number, unable to parse string as a number", "Input should be {choices}",
+    "Input should be greater than or equal to {bound}", "Input should be less than or equal to {bound}",
+)  # fmt: skip
+
+
+def help_texts() -> Iterator[str]:
+    """The texts of every --help."""
+    import typer
+
+    group = typer.main.get_command(app)
+    yield from (text for entry in ENTRIES for text in (entry.help, entry.panel))
+    yield from _texts_of(group)
+
+
+def _texts_of(command: Any) -> Iterator[str]:
+    yield command.help or ""
+    for parameter in command.params:
+        if not getattr(parameter, "hidden", False):
+            texts = (getattr(parameter, name, None) for name in ("help", "rich_help_panel", "show_default"))
+            yield from (text for text in texts if isinstance(text, str))
+    for name in getattr(command, "commands", {}):
+        yield from _texts_of(command.commands[name])
+
+
+def template() -> Catalog:
+    """All texts without translations."""
+    catalog = Catalog(
+        locale="zh", domain=DOMAIN, header_comment=HEADER, project="zhllama", charset="utf-8", fuzzy=False
+    )
+    for text in sorted(set(help_texts()) - {""}):
+        catalog.add(text, locations=[("--help", None)])
+    for text in LIBRARIES + KEYS:
+        catalog.add(text, locations=[("typer" if text in LIBRARIES else "keys of results", None)])
+    for text in LIBRARY_PARTS:
+        catalog.add(text, context=PART, locations=[("typer", None)])
+    for (text, part), files in printed_texts().items():
+        catalog.add(text, context=PART if part else None, locations=[(file, None) for file in files])
+    for message in catalog:
+        message.flags.discard("python-brace-format")
+        message.flags.discard("python-format")
+    return catalog
+
+
+def updated() -> Catalog:
+    """All texts with the translations that the .po file has for them."""
+    known = read()
+    catalog = template()
+    for message in catalog:
+        if message.id and (old := known.get(message.id, message.context)):
+            message.string = old.string
+    return catalog
+
+
+def read() -> Catalog:
+    """The translations as they are."""
+    if not PO.exists():
+        return Catalog(locale="zh")
+    with PO.open("rb") as file:
+        return read_po(file, locale="zh", domain=DOMAIN)
+
+
+def po_bytes(catalog: Catalog) -> bytes:
+    """The .po file."""
+    file = BytesIO()
+    write_po(file, catalog, width=0, omit_header=True, sort_output=True, include_lineno=False)
+    head = f'{HEADER}\nmsgid ""\nmsgstr ""\n"Language: zh\\n"\n"Content-Type: text/plain; charset=utf-8\\n"\n"Content-Transfer-Encoding: 8bit\\n"\n\n'
+    return head.encode() + file.getvalue().strip() + b"\n"
+
+
+def mo_bytes(catalog: Catalog) -> bytes:
+    """The compiled file that gettext reads."""
+    compiled = Catalog(locale="zh", charset="utf-8", creation_date=STABLE, revision_date=STABLE)
+    for message in catalog:
+        if message.id and message.string:
+            compiled.add(message.id, message.string, context=message.context)
+    file = BytesIO()
+    write_mo(file, compiled)
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    os.environ["ZHLLAMA_LANG"] = "en"
+    PO.write_bytes(po_bytes(updated()))
+    PO.with_suffix(".mo").write_bytes(mo_bytes(read()))
+    missing = [message.id for message in read() if message.id and not message.string]
+    print(*(f"no translation: {text}" for text in missing), sep="\n")

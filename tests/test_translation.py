@@ -1,0 +1,155 @@
+"""The command line in Chinese: a complete catalogue, English untouched, data never translated."""
+
+import os
+import re
+import subprocess
+import sys
+from gettext import GNUTranslations
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("babel")
+
+from scripts.cli_docs import chinese_cli_docs
+from scripts.translations import PO, mo_bytes, read, template
+from tests.conftest import ROOT, Zhllama
+from tests.seed_checks import spaced
+from tests.test_docs_zh import FORMER
+from zhllama.commands.chinese_help import WORD
+from zhllama.commands.translation import FIELD, Catalogue, chinese
+
+CHINESE = {"ZHLLAMA_LANG": "zh", "LC_ALL": ""}
+
+
+def test_no_text_is_missing() -> None:
+    known = read()
+    wanted = {(message.id, message.context) for message in template() if message.id}
+    assert {(m.id, m.context) for m in known if m.id} == wanted, "run python scripts/translations.py"
+    assert [message.id for message in known if message.id and not message.string] == [], (
+        "translate these in zhllama/locale/zh/LC_MESSAGES/zhllama.po"
+    )
+    compiled = [
+        GNUTranslations(file)._catalog
+        for file in (PO.with_suffix(".mo").open("rb"), BytesIO(mo_bytes(known)))
+    ]  # type: ignore[attr-defined]
+    for messages in compiled:
+        del messages[""]  # the version of babel
+    assert compiled[0] == compiled[1], "run python scripts/translations.py"
+
+
+def test_translations_are_chinese_and_keep_their_fields() -> None:
+    for message in read():
+        if not message.id or not message.string:
+            continue
+        text = str(message.string)
+        assert set(FIELD.findall(text)) <= set(FIELD.findall(message.id)), message.id
+        flags = [sorted(re.findall(r"--[a-z][a-z-]+", one)) for one in (text, str(message.id))]
+        assert flags[0] == flags[1], message.id
+        assert not FORMER.search(text), message.id
+        assert spaced(text) == [], f"{text}: a space between Han and figures or Latin"
+        words = re.findall("[A-Za-z]{2,}", FIELD.sub("", text))
+        command = text.replace("：", ": ") == message.id and (
+            len(words) <= 2 or words[:2] == ["pip", "install"]
+        )
+        assert command or not words or re.search("[\u4e00-\u9fff]", text), message.id
+
+
+def test_docs_are_what_help_says_in_chinese() -> None:
+    page = (ROOT / "docs" / "cli.zh.md").read_text(encoding="utf-8")
+    assert page == chinese_cli_docs(), "run python scripts/cli_docs.py"
+    english = [
+        line for line in page.splitlines() if re.search(r"│ .*[a-z] [a-z]+ [a-z]+ [a-z]+ [a-z]+", line)
+    ]
+    assert english == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"ZHLLAMA_LANG": "zh"}, True), ({"ZHLLAMA_LANG": "zh_CN"}, True), ({"ZHLLAMA_LANG": "zh-Hans"}, True),
+        ({"ZHLLAMA_LANG": "zh-Hant"}, True), ({"LANG": "zh_CN.UTF-8"}, True), ({"LANG": "zh_TW.UTF-8"}, True),
+        ({"LC_MESSAGES": "zh_CN.UTF-8", "LANG": "en_US.UTF-8"}, True), ({}, False), ({"LANG": "C.UTF-8"}, False),
+        ({"ZHLLAMA_LANG": "en", "LANG": "zh_CN.UTF-8"}, False), ({"LC_ALL": "C", "LANG": "zh_CN.UTF-8"}, False),
+        ({"ZHLLAMA_LANG": "", "LC_ALL": "", "LANG": "zh_CN"}, True), ({"LANG": "de_DE.UTF-8"}, False),
+    ],
+)  # fmt: skip
+def test_the_language_is_chosen(
+    environment: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ZHLLAMA_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert chinese() is expected
+
+
+def test_english_loads_no_catalogue() -> None:
+    code = (
+        "import sys; from zhllama.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "from zhllama.commands.translation import _catalogue; print(_catalogue.cache_info().currsize, file=sys.stderr)"
+    )
+    environment = {**os.environ, "ZHLLAMA_LANG": "en", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8"
+    )
+    assert done.stderr == "0\n" and "Usage: zhllama [OPTIONS]" in done.stdout
+
+
+MESSAGES = [
+    ("{path}: line {line}: is missing", "{path}：第{line}行：缺失"),
+    ("{out}: {what}", "{out}：{what}"),
+    ("part\x04no rows{where}", "没有数据{where}"),
+    ("part\x04 in {file}", "，在{file}中"),
+    ("is missing", "缺失"),
+    ("part\x04the file", "该文件"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("is missing", "缺失"),
+        ("a.txt: line 3: is missing", "a.txt：第3行：缺失"),
+        ("a: b.txt: line 3: is missing", "a: b.txt：第3行：缺失"),  # the template with most text of its own
+        ("out: the file", "out：该文件"),
+        ("out: no rows in a.txt", "out：没有数据，在a.txt中"),
+        ("is missing: is missing", "is missing：is missing"),  # data that looks like a text is copied
+        ("something else", "something else"),
+        ("two\nlines: no rows", "two\nlines：没有数据"),
+        ("{path}: line {line}: is missing", "{path}：第{line}行：缺失"),
+        (r"a\1: \g<0>", r"a\1：\g<0>"),
+    ],
+)
+def test_templates(text: str, expected: str) -> None:
+    assert Catalogue(MESSAGES).translated(text) == expected
+
+
+def test_lines_break_between_characters() -> None:
+    text = "把词表项（piece）并入模型的词表，并验证（“改变”）了什么。 tokenizer.json也要"
+    words = WORD.findall(text)
+    assert "".join(words) == text
+    assert not any(word[0] in "，。）”" or word.rstrip()[-1] in "（“" for word in words)
+    assert "项" in words and "（piece）" in words and "tokenizer.json" in words
+
+
+def test_usage_errors(zhllama: Zhllama, tmp_path: Path) -> None:
+    for arguments, expected in (
+        (("advise", "--nope"), "没有选项：--nope"),
+        (("report",), "缺少参数'tokenizer'。"),
+        (("advise", "--text"), "选项'--text'需要一个值。"),
+        (("advse",), "没有命令'advse'。是否想输入'advise'？"),
+        (("advise", "--hidden", "x"), "'--hidden'的值无效：应为整数"),
+    ):
+        done = zhllama(*arguments, env=CHINESE)
+        assert done.returncode == 2 and expected in done.stderr, done.stderr
+        assert "用法：zhllama" in done.stderr or arguments[-1] == "--text"
+    shown = zhllama(
+        "corpus", "clean", "--help", env={"ZHLLAMA_LANG": "", "LANG": "zh_CN.UTF-8", "LC_ALL": ""}
+    )
+    assert (
+        shown.returncode == 0 and "恢复--out中未完成的运行。" in shown.stdout and "Usage" not in shown.stdout
+    )

@@ -1,0 +1,115 @@
+"""The command line in Chinese: texts are translated where they are printed, by gettext's catalogue of `zhllama/locale`.
+
+All texts are English up to that place, so that errors, files and --json do not depend on the language. A text is looked
+up whole. If it was made from a template, the catalogue contains the template, `{name} of {count} rows`, and the text is
+matched against it; fields are copied, or translated if the catalogue has them as a part (context "part").
+scripts/translations.py extracts the texts. In English, nothing is loaded.
+"""
+
+import gettext
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+LOCALE = Path(__file__).parent.parent / "locale"
+DOMAIN = "zhllama"
+PART = "part"  # context of texts that occur inside others
+FIELD = re.compile(r"\{(\w+)\}")
+
+
+def chinese() -> bool:
+    """Whether the user wants Chinese: by ZHLLAMA_LANG, else by the locale."""
+    names = ("ZHLLAMA_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    return next((os.environ[name] for name in names if os.environ.get(name)), "").lower().startswith("zh")
+
+
+def translated(text: str) -> str:
+    """The text in the user's language, or the text itself if the catalogue lacks it."""
+    return _catalogue().translated(text) if text and chinese() else text
+
+
+def error_line(where: str, what: str, remedy: str) -> str:
+    """An error on one line: where, what, and what to do."""
+    if not chinese():
+        return f"{where}: {what}." + (f" {remedy}." if remedy else "")
+    return f"{translated(where)}：{translated(what)}。" + (f"{translated(remedy)}。" if remedy else "")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with named fields, and its translation."""
+
+    source: str
+    translation: str
+
+    @cached_property
+    def literals(self) -> list[str]:
+        """The text between the fields."""
+        return FIELD.split(self.source)[::2]
+
+    @cached_property
+    def weight(self) -> int:
+        """Characters outside the fields: of several templates that match, the one with most of them is the closest."""
+        return sum(map(len, self.literals))
+
+    def fields_in(self, text: str) -> Mapping[str, str] | None:
+        """The values of the fields if the text was made from this template."""
+        place = 0
+        for literal in self.literals:  # faster than compiling the pattern of every template
+            place = text.find(literal, place)
+            if place < 0:
+                return None
+            place += len(literal)
+        names = FIELD.findall(self.source)
+        pattern = "(.*?)".join(map(re.escape, self.literals))
+        found = re.fullmatch(pattern, text, re.DOTALL)
+        return None if found is None else dict(zip(names, found.groups(), strict=True))
+
+
+class Catalogue:
+    """Translations by text, and by template."""
+
+    def __init__(self, messages: Iterable[tuple[str, str]]) -> None:
+        self._whole: dict[str, str] = {}
+        self._part: dict[str, str] = {}
+        self._templates: list[Template] = []
+        self._part_templates: list[Template] = []
+        for source, translation in messages:
+            context, _, text = source.rpartition("\x04")
+            whole, templates = (
+                (self._part, self._part_templates) if context == PART else (self._whole, self._templates)
+            )
+            if FIELD.search(text):
+                templates.append(Template(text, translation))
+            else:
+                whole[text] = translation
+
+    def translated(self, text: str) -> str:
+        """The translation of a text, or the text itself."""
+        return self._found(text, self._whole, self._templates) or text
+
+    def _found(self, text: str, whole: Mapping[str, str], templates: Iterable[Template]) -> str | None:
+        if text in whole:
+            return whole[text]
+        matches = [(t, fields) for t in templates if (fields := t.fields_in(text)) is not None]
+        if not matches:
+            return None
+        template, fields = max(matches, key=lambda match: match[0].weight)
+        return FIELD.sub(lambda field: self._part_of(fields[field[1]]), template.translation)
+
+    def _part_of(self, text: str) -> str:
+        return self._found(text, self._part, self._part_templates) or text
+
+
+@cache
+def _catalogue() -> Catalogue:
+    translation = gettext.translation(DOMAIN, LOCALE, ["zh"])
+    # The only way that gettext has to list its messages.
+    messages: dict[Any, str] = translation._catalog  # type: ignore[attr-defined]
+    return Catalogue(
+        (source, text) for source, text in messages.items() if isinstance(source, str) and source
+    )
