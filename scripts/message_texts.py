@@ -121,7 +121,7 @@ class Texts:
 
     def _store(self, text: str, module: Module, part: bool) -> None:
         words = FIELDS.sub("", text)
-        if WORD.search(words) and not (part and " " not in words.strip()):  # a single word names something
+        if WORD.search(words) and not (part and " " not in words):  # a single word names something
             self.found.setdefault((text, part), set()).add(str(module.path.relative_to(self._root)))
 
     def _texts(self, expr: ast.expr, module: Module, depth: int) -> tuple[list[str], bool]:
