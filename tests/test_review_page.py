@@ -286,7 +286,7 @@ def test_the_screen_fits_in_both_themes_and_languages(browser: Any, mixed: tuple
                 assert box["height"] >= 40 and box["y"] + box["height"] <= 844, "within reach of a thumb"
         backgrounds.add(shown.page.evaluate("getComputedStyle(document.body).backgroundColor"))
         shown.page.click("#language")
-        shown.shows("#filters summary", "More filters" if locale == "zh-CN" else "更多筛选")
+        shown.shows("#filters summary", "更多篩選" if locale == "zh-CN" else "更多筛选")
         assert shown.said == []
         shown.context.close()
     assert len(backgrounds) == 2
