@@ -38,7 +38,10 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
         "print([m for m in sys.modules if m.startswith('zhllama.commands.')])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.splitlines() == ["[]", "['zhllama.commands.terminal', 'zhllama.commands.table']"]
+    assert shown.stdout.splitlines() == [
+        "[]",
+        "['zhllama.commands.translation', 'zhllama.commands.chinese_help', 'zhllama.commands.terminal', 'zhllama.commands.table']",
+    ]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
