@@ -120,7 +120,7 @@ class Texts:
             self._store(text, module, part)
 
     def _store(self, text: str, module: Module, part: bool) -> None:
-        words = FIELDS.sub("", text)
+        words = _words(text)
         if WORD.search(words) and not (part and " " not in words):  # a single word names something
             self.found.setdefault((text, part), set()).add(str(module.path.relative_to(self._root)))
 
@@ -233,6 +233,9 @@ class Texts:
         """The texts of an f-string: alternatives inside it are written out, everything else is a named field."""
         pieces: list[list[str]] = []
         names: dict[str, str] = {}
+        # `{value} {problem}` would match any text: the texts of its fields are written out instead.
+        own = "".join(v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str))
+        wordless = not WORD.search(own)
         for value in values:
             inner = value.value if isinstance(value, ast.FormattedValue) else value
             if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
@@ -240,7 +243,9 @@ class Texts:
                 continue
             texts, known = self._texts(inner, module, depth)
             inline = isinstance(inner, ast.IfExp | ast.BinOp | ast.JoinedStr) and known
-            if inline and len(texts) <= 4:
+            if (inline and len(texts) <= 4) or (
+                wordless and texts and any(map(WORD.search, map(_words, texts)))
+            ):
                 pieces.append(texts)
                 continue
             for text in texts:
@@ -253,11 +258,27 @@ class Texts:
 FIELDS = re.compile(r"\{\w+\}|`\w+`")
 
 
+def _distinct(text: str) -> str:
+    """A text whose fields all have different names: `{dead} as {dead}` becomes `{dead} as {dead_2}`."""
+    seen: dict[str, int] = {}
+
+    def name(field: re.Match[str]) -> str:
+        number = seen[field[1]] = seen.get(field[1], 0) + 1
+        return field[0] if number == 1 else f"{{{field[1]}_{number}}}"
+
+    return re.sub(r"\{(\w+)\}", name, text)
+
+
+def _words(text: str) -> str:
+    """A text without its fields."""
+    return FIELDS.sub("", text)
+
+
 def printed_texts() -> dict[tuple[str, bool], list[str]]:
     """Every text with its files, by text and whether it is a part; options in backticks become fields."""
     result: dict[tuple[str, bool], set[str]] = {}
     for (text, part), files in Texts().found.items():
-        flat = re.sub(r"`(\w+)`", r"{\1}", text)
+        flat = _distinct(re.sub(r"`(\w+)`", r"{\1}", text))
         result.setdefault((flat, part), set()).update(files)
     return {key: sorted(files) for key, files in sorted(result.items())}
 

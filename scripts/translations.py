@@ -45,7 +45,7 @@ LIBRARIES = (
 # Names that results contain as keys, and tables show.
 KEYS = (
     "frozen", "dequantized", "matrices", "adapters", "gradients", "optimizer", "loss", "activations", "simplified",
-    "traditional", "english", "code",
+    "traditional", "english", "code", "list", "intermediate", "character", "merge", "pad",
 )  # fmt: skip
 
 LIBRARY_PARTS = (

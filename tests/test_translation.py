@@ -18,7 +18,7 @@ from tests.conftest import ROOT, Zhllama
 from tests.seed_checks import spaced
 from tests.test_docs_zh import FORMER
 from zhllama.commands.chinese_help import WORD
-from zhllama.commands.translation import FIELD, Catalogue, chinese
+from zhllama.commands.translation import FIELD, Catalogue, chinese, translated
 
 CHINESE = {"ZHLLAMA_LANG": "zh", "LC_ALL": ""}
 
@@ -44,6 +44,8 @@ def test_translations_are_chinese_and_keep_their_fields() -> None:
         if not message.id or not message.string:
             continue
         text = str(message.string)
+        names = FIELD.findall(message.id)
+        assert len(names) == len(set(names)), f"{message.id}: two fields of one name"
         assert set(FIELD.findall(text)) <= set(FIELD.findall(message.id)), message.id
         flags = [sorted(re.findall(r"--[a-z][a-z-]+", one)) for one in (text, str(message.id))]
         assert flags[0] == flags[1], message.id
@@ -126,6 +128,22 @@ MESSAGES = [
 )
 def test_templates(text: str, expected: str) -> None:
     assert Catalogue(MESSAGES).translated(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0 is not above 0", "0不大于0"),  # made of fields alone: `{value} {problem}`
+        ("7 is below 8", "7小于8"),
+        ("is not used by --recipe safe", "不用于--recipe safe"),
+        ("3 of 9 added pieces can never occur, as 中华", "新增的9个词表项中有3个不可达，例如中华"),
+        ("messages.0.loss: is not supported here", "messages.0.loss：此处不支持"),
+        ("\nStage 1: only the new rows are trained.", "\n第一阶段：只训练新行。"),
+    ],
+)
+def test_texts_made_of_parts(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    assert translated(text) == expected
 
 
 def test_lines_break_between_characters() -> None:
