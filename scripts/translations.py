@@ -34,7 +34,7 @@ LIBRARIES = (
     "Usage: zhllama [OPTIONS] COMMAND [ARGS]...", "Usage: ", "[OPTIONS]", "COMMAND [ARGS]...", "Options", "Arguments",
     "Commands", "Error", "[default: {}]", "[required]", "Show this message and exit.", "Aborted.",
     "Try [blue]'{command_path} {help_option}'[/] for help.", "Missing command.", "No such command {name}.", "No such command {name}. Did you mean {other}?",
-    "No such option: {name}", "No such option: {name} (Possible options: {possible})", "Missing argument {name}.",
+    "No such option: {name}", "No such option: {name} (Possible options: {possible})", "No such option: {name}. Did you mean {ours}?", "Missing argument {name}.",
     "Missing option {name}.", "Missing option {name}. Choose from:\n\t{choices}", "Missing argument {name}. Choose from:\n\t{choices}",
     "Invalid value: {message}", "Invalid value for {name}: {message}", "Option {name} requires an argument.",
     "Option {name} does not take a value.", "Got unexpected extra argument(s) ({arguments})",

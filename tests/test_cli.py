@@ -12,6 +12,7 @@ from scripts.cli_docs import cli_docs
 from tests.conftest import ROOT, Zhllama
 from zhllama.cli import main
 from zhllama.commands.table import ENTRIES, Entry
+from zhllama.extras import install_command
 
 HEAVY = (
     "torch",
@@ -313,9 +314,9 @@ def test_a_path_is_neither_folded_nor_taken_for_markup(
 @pytest.mark.parametrize(
     ("module", "told"),
     [
-        ("datatrove.data", "datatrove.data: is needed for this and not installed. pip install 'zhllama[corpus]'."),
-        ("numba", "numba: is needed for this and not installed. pip install 'zhllama[fast]'."),
-        ("nobody_knows", "nobody_knows: is needed for this and not installed. pip install 'zhllama[all]'."),
+        ("datatrove.data", "datatrove.data: is needed for this and not installed. INSTALL[corpus]"),
+        ("numba", "numba: is needed for this and not installed. INSTALL[fast]"),
+        ("nobody_knows", "nobody_knows: is needed for this and not installed. INSTALL[all]"),
     ],
 )  # fmt: skip
 def test_a_library_that_is_not_installed_is_named_with_its_extra(
@@ -329,4 +330,6 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
     monkeypatch.setattr("zhllama.cli.app", needs_it)
     with pytest.raises(SystemExit) as left:
         main(["corpus", "clean"])
-    assert left.value.code == 1 and capsys.readouterr().err == f"zhllama: {told}\n"
+    sentence, _, extra = told.removesuffix("]").partition("INSTALL[")
+    expected = f"zhllama: {sentence}{install_command(extra)}.\n"
+    assert left.value.code == 1 and capsys.readouterr().err == expected

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from zhllama.commands.declare import command
 from zhllama.errors import InputError, MissingPackage, OptionError, ZhllamaError
+from zhllama.extras import install_command
 from zhllama.options import check_bounds, option, recorded, required, variant
 
 
@@ -120,7 +121,7 @@ def test_a_subclass_redeclares_an_option_under_another_key() -> None:
         (InputError("a.txt:3", "has no `field`", "Give `text`"), "a.txt:3: has no `field`. Give --text."),
         (
             MissingPackage("`fit` whole", "toy", "all"),
-            "--fit whole: needs the package toy. pip install 'zhllama[all]'.",
+            f"--fit whole: needs the package toy. {install_command('all')}.",
         ),
         (OptionError("source", "is `here`", ""), "SOURCE: is `here`."),
     ],

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.model_toys import line, write_run
 from tests.serve_toys import port_of
 from tests.test_chat import Counting
 from zhllama.conversation.records import Turn
+from zhllama.extras import install_command
 from zhllama.inference.chat import Sampling
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -185,9 +187,15 @@ def test_one_line_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ):
             result = line(tmp_path, "serve", *words)
             assert result.code == 1 and told in result.err and result.err.count("\n") == 1, result.err
-    monkeypatch.setitem(sys.modules, "gradio", None)
+
+    def found(name: str) -> str:
+        if name == "gradio":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("zhllama.extras.version", found)
     told = line(tmp_path, "serve", ".", "--port", 0, "--web", "--web-port", 0).err
-    assert told == "zhllama: --web: needs the package gradio. pip install 'zhllama[web]'.\n"
+    assert told == f"zhllama: --web: needs the package gradio. {install_command('web')}.\n"
 
 
 def test_names_for_clients(tmp_path: Path) -> None:

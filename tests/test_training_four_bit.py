@@ -66,9 +66,7 @@ def test_refused_in_one_line(workspace: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(four_bit, "find_spec", lambda name: None)
-    with pytest.raises(
-        MissingPackage, match=r"needs the package bitsandbytes\. pip install 'zhllama\[cuda\]'"
-    ):
+    with pytest.raises(MissingPackage, match=r"needs the package bitsandbytes\. .*\[cuda\]'?\."):
         four_bit.check_four_bit(resolve_chain(workspace / "base"), sharded=False)
     monkeypatch.setattr(four_bit, "find_spec", lambda name: name)
     four_bit.check_four_bit(resolve_chain(workspace / "base"), sharded=False)

@@ -1,7 +1,6 @@
 """The entry point of the command line: signals, exit codes, and errors as one line each."""
 
 import errno
-import re
 import signal
 import sys
 import time
@@ -104,29 +103,14 @@ def _text_of(error: BaseException) -> str:
         remedy = "Free some room" if error.errno == errno.ENOSPC else "Check the path and its rights"
         return error_line(str(error.filename2 or error.filename or "the system"), error.strerror, remedy)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("zhllama"):
-        install = f"pip install 'zhllama[{_extra_of(error.name)}]'"
+        from zhllama.extras import extra_of, install_command  # reads the packages' metadata
+
+        install = install_command(extra_of(error.name))
         return error_line(error.name, "is needed for this and not installed", install)
     if isinstance(error, MemoryError):
         return error_line("memory", "ran out", "Give less at once")
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return error_line("internal error", text[:300], "Run it again with --debug and report what it shows")
-
-
-def _extra_of(module: str) -> str:
-    """The extra of zhllama that installs a module's package; `all` if none is known."""
-    from importlib.metadata import PackageNotFoundError, requires
-
-    try:
-        requirements = requires("zhllama") or []
-    except PackageNotFoundError:
-        return "all"
-    package = re.escape(module.partition(".")[0].replace("_", "-"))
-    for requirement in requirements:
-        name, _, condition = requirement.partition(";")
-        extra = re.search(r"extra == ['\"](\w+)", condition)
-        if extra and extra[1] != "all" and re.match(rf"{package}(?![\w-])", name.strip(), re.IGNORECASE):
-            return extra[1]
-    return "all"
 
 
 if __name__ == "__main__":

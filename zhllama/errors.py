@@ -40,10 +40,12 @@ class OutputError(ZhllamaError):
 
 
 class MissingPackage(ZhllamaError):
-    """An optional package is missing; the remedy names the extra that installs it."""
+    """An optional package is missing; the remedy is the command that installs its extra here."""
 
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(what, f"needs the package {package}", f"pip install 'zhllama[{extra}]'")
+    def __init__(self, what: str, package: str, *extras: str) -> None:
+        from zhllama.extras import install_command
+
+        super().__init__(what, f"needs the package {package}", install_command(*extras))
 
 
 class BrokenPromise(ZhllamaError):

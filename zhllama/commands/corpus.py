@@ -27,6 +27,7 @@ from zhllama.corpus.options import (
     ReadingOptions,
     TaskOptions,
 )
+from zhllama.extras import require
 from zhllama.io.files import open_regular
 from zhllama.manifest import read_manifest
 from zhllama.options import recorded
@@ -87,6 +88,7 @@ def fetch(
     config: Config = None,
 ) -> None:
     """Stream a source into shards of JSON lines; an interrupted run continues with --resume."""
+    require("corpus fetch", "corpus")
     from zhllama.corpus.documents import find_inputs
     from zhllama.corpus.fetch import fetch as fetch_source
     from zhllama.corpus.fetch import reach
@@ -134,6 +136,7 @@ def clean(
     Texts are written to OUT/documents, rejects to OUT/rejected/STEP, and OUT/report.html shows the effect of each step.
     An interrupted run continues with --resume to the same bytes.
     """
+    require("corpus clean", "corpus")
     from zhllama.corpus.clean_run import clean_corpus
 
     machines = tasks.machines()

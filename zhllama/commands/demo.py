@@ -8,6 +8,7 @@ import typer
 from zhllama.commands.lineage import draw
 from zhllama.commands.run import load, run_steps
 from zhllama.commands.shared import note, say
+from zhllama.extras import require
 from zhllama.lineage import lineage as trace
 from zhllama.manifest import read_manifest
 from zhllama.pipeline import PipelineRecord, PipelineStep
@@ -26,6 +27,7 @@ def demo(
 
     Ctrl-C stops it, and the same command resumes it.
     """
+    require("demo", "train", "demo")
     from zhllama.demo import STEP_NOTES, proof_summary, two_layer_model
 
     note("A two-layer model with the embedded 32,000 pieces.", "bold")

@@ -48,13 +48,13 @@ def errors_that_name_the_recipe(context: Any) -> Iterator[None]:
 def _name_recipe(error: Exception, recipe: Recipe) -> None:
     params = recipe.used()
     if isinstance(error, ZhllamaError):
-        if key := _key_of(error, recipe, params):
-            error.where = f"{recipe.name} ({key}): {error.where}"
+        if place := _key_of(error, recipe, params):
+            error.where = f"{recipe.name} ({place}): {error.where}"
             error.args = (error.text(),)
     elif isinstance(error, OSError) and error.strerror and error.filename2 is None:
         named = ZhllamaError(error.filename, error.strerror)
-        if key := _key_of(named, recipe, params):
-            error.filename = f"{recipe.name} ({key}): {error.filename}"
+        if place := _key_of(named, recipe, params):
+            error.filename = f"{recipe.name} ({place}): {error.filename}"
     elif (key := getattr(getattr(error, "param", None), "name", None)) in params:
         error.message = f"{recipe.name} ({key}): {error.message}"  # type: ignore[attr-defined]
 

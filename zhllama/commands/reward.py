@@ -4,6 +4,7 @@ from zhllama.commands.declare import command
 from zhllama.commands.pair_training import PairRun, train_pairs
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, MaybeOut, Resume, check_torch
 from zhllama.commands.training_screen import check_model, with_all_layers
+from zhllama.extras import require
 from zhllama.training.data_options import PairData
 from zhllama.training.options import PlanOptions, RewardOptions
 
@@ -22,6 +23,7 @@ def reward(
 ) -> None:
     """Train a reward model that scores which of two answers is better, for zhllama judge --reward."""
     check_torch("reward")
+    require("reward", "align")
     from zhllama.training.reward import reward as train
 
     check_model(data.model, plan)

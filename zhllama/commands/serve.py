@@ -7,7 +7,7 @@ from threading import Event
 from zhllama.commands.chat_model import open_model
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, notes, print_json, say
-from zhllama.errors import MissingPackage
+from zhllama.extras import require
 from zhllama.inference.options import ChatModelOptions, ServeOptions
 
 
@@ -23,13 +23,13 @@ def serve(
     transformers runs it, and llama.cpp a .gguf file, one answer at a time. With --json the addresses are printed as JSON
     once all is ready. Ctrl-C ends it.
     """
-    try:
-        from zhllama.inference.http_server import bind_socket, serve_app
-        from zhllama.inference.serve import api, served_name
-    except ModuleNotFoundError as error:
-        raise MissingPackage("serve", str(error.name), "serve") from None
+    require("serve", "serve")
+    if options.web:
+        require("--web", "web")
     from zhllama.inference.generation_queue import Engine
     from zhllama.inference.http_guard import Guard, host_names
+    from zhllama.inference.http_server import bind_socket, serve_app
+    from zhllama.inference.serve import api, served_name
 
     with ExitStack() as opened:
         socket = opened.enter_context(bind_socket("port", options.host, options.port))
@@ -38,8 +38,6 @@ def serve(
             if options.web
             else None
         )
-        if options.web:
-            _check_gradio()
         with notes.status("loading"):
             engine = opened.enter_context(closing(Engine(open_model(model, "serve"))))
         name, allowed = (
@@ -63,10 +61,3 @@ def serve(
             say("\n".join(f"{what:6} {where}" for what, where in addresses.items()))
         sys.stdout.flush()
         Event().wait()
-
-
-def _check_gradio() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("gradio") is None:
-        raise MissingPackage("--web", "gradio", "web")

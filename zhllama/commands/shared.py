@@ -14,6 +14,7 @@ from zhllama.commands.recipes import use_recipe
 from zhllama.commands.terminal import SafeConsole, json_text, shown
 from zhllama.commands.translation import translated
 from zhllama.errors import MissingPackage
+from zhllama.extras import require
 from zhllama.io.files import LONGEST_LINE
 from zhllama.options import check_bounds, option
 
@@ -48,11 +49,12 @@ def warn(text: str) -> None:
 
 
 def check_torch(command: str) -> None:
-    """Raise MissingPackage where torch or transformers is not installed; turn off their progress bars."""
+    """Raise MissingPackage where a package of `train` is not installed; turn off transformers' progress bars."""
+    require(command, "train")
     try:
         import torch  # noqa: F401
         from transformers.utils import logging
-    except ImportError:
+    except ImportError:  # zhllama itself is not installed, so nothing is known of its extras
         raise MissingPackage(command, "torch", "train") from None
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 

@@ -62,6 +62,7 @@ ENTRIES = (
     Entry("serve", "Inference", "Serve a model over OpenAI's API, by the template that it was trained with, and with --web as a page to chat on.", "serve:serve"),
     Entry("demo", "Pipeline", "Run the whole pipeline at toy size on this machine: no model file, no network, no GPU; a few minutes.", "demo:demo"),
     Entry("run", "Pipeline", "Run the steps of a pipeline one after another; finished steps are skipped.", "run:run"),
+    Entry("extras", "Pipeline", "List the optional packages, which of them are installed, and the command that installs the others here.", "extras:extras"),
     Entry("lineage", "Pipeline", "Draw the runs that a run was made from, with their figures, and the files that no run wrote.", "lineage:lineage"),
 )  # fmt: skip
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zhllama.corpus import workers
-from zhllama.errors import MissingPackage, OptionError, OutputError, ZhllamaError
+from zhllama.errors import OptionError, OutputError, ZhllamaError
+from zhllama.extras import require
 
 Where = Literal["local", "ray", "slurm"]
 Advance = Callable[[int], None]  # called with the number of finished tasks
@@ -38,10 +39,7 @@ class Machines:
                 "executor slurm", "did not find sbatch", "Run it on a login node of the cluster"
             )
         if self.where == "ray":
-            try:
-                import ray  # noqa: F401
-            except ImportError:
-                raise MissingPackage("`executor` ray", "ray", "ray") from None
+            require("`executor` ray", "ray")
 
 
 @dataclass(frozen=True)

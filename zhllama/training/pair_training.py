@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -16,7 +15,8 @@ from transformers import PrinterCallback
 from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.row_fields import unused_field
 from zhllama.conversation.template import refuse_lacking, template_for
-from zhllama.errors import MissingPackage, OptionError
+from zhllama.errors import OptionError
+from zhllama.extras import require
 from zhllama.io.files import json_lines, to_json
 from zhllama.model.chain import TOKENIZER, resolve_chain
 from zhllama.model.copy_files import copy_tokenizer
@@ -165,8 +165,7 @@ def train_on_pairs(
     Resumes from the last checkpoint. `options.batch` and `micro_batch` count pairs; under torchrun every process
     calls this alike. Errors: ZhllamaError of all kinds.
     """
-    if find_spec("trl") is None:
-        raise MissingPackage("learning from pairs", "trl", "align")
+    require("learning from pairs", "align")
     if is_sharded():
         raise OptionError("FSDP and ZeRO", "do not go with this command", "Start it with torchrun")
     processes, first = int(os.environ.get("WORLD_SIZE", 1)), os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,144 @@
+"""What an optional package is for, how it is installed here, and that its lack is reported before any work."""
+
+import json
+import re
+import shlex
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.model_toys import line
+from zhllama import extras
+from zhllama.commands.extras import PURPOSES
+from zhllama.errors import MissingPackage
+
+
+@pytest.fixture
+def hide(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Packages whose metadata are not found, as if they were not installed."""
+    hidden: set[str] = set()
+
+    def found(name: str) -> str:
+        if name in hidden:
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(extras, "version", found)
+    return lambda *names: hidden.update(names)
+
+
+def test_extras_are_those_of_pyproject() -> None:
+    written = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    known = extras.extras()
+    assert known.keys() == written.keys() - {"all", "dev"} == PURPOSES.keys()
+    for name in known.keys() - {"web", "cuda"}:
+        names = {re.split(r"[^\w.-]", package)[0].lower() for package in written[name]}
+        assert set(known[name].packages) == names
+    assert set(known["web"].packages) == {"gradio", "uvicorn", "starlette"}
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("torch", "train"), ("datatrove.pipeline.base", "corpus"), ("loguru", "corpus"), ("ahocorasick", "corpus"), ("numba.core", "fast"),
+        ("trl", "align"), ("lm_eval", "eval"), ("mistral_common", "demo"), ("gradio", "web"), ("nobody_knows", "all"),
+    ],
+)  # fmt: skip
+def test_the_extra_of_a_module(module: str, extra: str) -> None:
+    assert extras.extra_of(module) == extra
+
+
+class Distribution:
+    def __init__(self, url: str | None) -> None:
+        self.url = url
+
+    def read_text(self, name: str) -> str | None:
+        return self.url
+
+
+CHECKOUT = json.dumps({"url": "file:///home/me/zh%20llama", "dir_info": {"editable": True}})
+GIT = json.dumps({"url": "git+https://example.org/zhllama", "vcs_info": {"vcs": "git"}})
+
+
+@pytest.mark.parametrize(
+    ("source", "receipt", "pip", "gpu", "command"),
+    [
+        (None, "", True, True, "PYTHON -m pip install 'zhllama[train]'"),
+        (CHECKOUT, "", True, True, "PYTHON -m pip install -e '/home/me/zh llama[train]'"),
+        (GIT, "", True, True, "PYTHON -m pip install 'zhllama[train] @ git+https://example.org/zhllama'"),
+        (None, "", True, False, f"PYTHON -m pip install 'zhllama[train]' {extras.CPU_WHEELS}"),
+        (None, "", False, True, "uv pip install --python PYTHON 'zhllama[train]'"),
+        (None, "", False, False, "uv pip install --python PYTHON 'zhllama[train]' --torch-backend cpu"),
+        (None, "uv-receipt.toml", True, True, "uv tool install --force 'zhllama[fast,train]'"),
+        (None, "pipx_metadata.json", True, True, "pipx install --force 'zhllama[fast,train]'"),
+    ],
+)
+def test_the_command_that_installs_fits_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None, receipt: str, pip: bool, gpu: bool, command: str
+) -> None:  # fmt: skip
+    if receipt:
+        (tmp_path / receipt).touch()
+    monkeypatch.setattr(extras.sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(extras.sys, "executable", "/a b/python")
+    monkeypatch.setattr(extras, "find_spec", lambda name: pip or None)
+    monkeypatch.setattr(extras.shutil, "which", lambda name: "/bin/it" if gpu else None)
+    monkeypatch.setattr(extras, "distribution", lambda name: Distribution(source))
+    monkeypatch.setattr(
+        extras,
+        "extras",
+        lambda: {"fast": extras.Extra("fast", {"numba": "1"}), "gguf": extras.Extra("gguf", {"gguf": None})},
+    )
+    assert extras.install_command("train") == command.replace("PYTHON", shlex.quote("/a b/python"))
+
+
+@pytest.mark.parametrize(
+    ("command", "hidden", "extra"),
+    [
+        ("pretrain --stage 1 --model m --text zh=t.txt", "peft", "train"),
+        ("sft --model m --data d.jsonl", "torch", "train"),
+        ("grow --model m --tokenizer t", "torch", "train"),
+        ("export r", "safetensors", "train"),
+        ("export r --gguf q8_0", "gguf", "gguf"),
+        ("eval m --tasks t", "lm-eval", "eval"),
+        ("reward --model m --pairs d.jsonl", "trl", "align"),
+        ("dpo --model m --pairs d.jsonl", "trl", "align"),
+        ("serve m", "uvicorn", "serve"),
+        ("serve m --web", "gradio", "web"),
+        ("corpus clean t.txt", "datatrove", "corpus"),
+        ("corpus fetch t", "datasets", "corpus"),
+        ("demo", "mistral-common", "train,demo"),
+    ],
+)
+def test_a_missing_package_is_reported_before_any_work(
+    tmp_path: Path, hide, command: str, hidden: str, extra: str
+) -> None:  # type: ignore[no-untyped-def]
+    hide(hidden)
+    words = command.split()
+    out = () if words[0] in ("eval", "serve") else ("--out", "o")
+    ended = line(tmp_path, *words, *out)
+    assert ended.code == 1, ended
+    (told,) = ended.err.splitlines()
+    assert f"needs the package {hidden}. " in told and f"[{extra}]" in told
+    assert not (tmp_path / "o").exists()
+
+
+def test_all_that_is_missing_is_named_at_once(hide) -> None:  # type: ignore[no-untyped-def]
+    hide("torch", "peft", "mistral-common")
+    with pytest.raises(
+        MissingPackage, match=r"demo: needs the package peft and torch and mistral-common\..*train,demo"
+    ):
+        extras.require("demo", "train", "demo")
+
+
+def test_the_command_lists_what_is_missing(tmp_path: Path, hide) -> None:  # type: ignore[no-untyped-def]
+    hide("numba")
+    told = line(tmp_path, "extras")
+    assert told.code == 0 and re.search(r"^fast .* numba *$", told.out, re.MULTILINE)
+    assert "Install by: " in told.out and re.search(r"\[fast", told.out)
+    rows = json.loads(line(tmp_path, "extras", "--json").out)
+    assert rows["fast"]["missing"] == ["numba"] and rows["train"]["packages"]["torch"]
