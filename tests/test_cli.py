@@ -282,7 +282,7 @@ def test_train_then_merge(zhllama: Zhllama, tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     assert json.loads(trained.stdout)["pieces"] == 3000
     assert {p.name for p in (tmp_path / "list").iterdir()} == {
-        "config.yaml", "manifest.json", "sentencepiece.log", "zh.model", "zh.vocab",
+        "config.yaml", "manifest.json", "pieces.tsv", "sentencepiece.log", "zh.model", "zh.vocab",
     }  # fmt: skip
     merged = zhllama(
         "merge-vocab", "--zh", "list/zh.model", "--recipe", "safe", "--out", "o", "--fuzz", 100, "--json"

@@ -53,7 +53,7 @@ def test_translations_are_chinese_and_keep_their_fields() -> None:
         assert spaced(text) == [], f"{text}: a space between Han and figures or Latin"
         words = re.findall("[A-Za-z]{2,}", FIELD.sub("", text))
         command = text.replace("：", ": ").lower() == message.id.lower() and (
-            len(words) <= 2 or words[:2] == ["pip", "install"]
+            len(words) <= 2 or "install" in words[:3]
         )
         assert command or not words or re.search("[\u4e00-\u9fff]", text), message.id
 

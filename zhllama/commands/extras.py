@@ -40,7 +40,7 @@ def extras(as_json: AsJson = False) -> None:
     table = Table("extra", "is for", "missing", box=None, padding=(0, 2, 0, 0))
     for name, purpose in PURPOSES.items():
         if name in known:
-            table.add_row(name, purpose, ", ".join(known[name].missing) or "[green]nothing[/]")
+            table.add_row(name, purpose, ", ".join(known[name].missing) or "nothing")
     screen.print(table)
     incomplete = [name for name, extra in known.items() if extra.missing and name != "cuda"]
     if incomplete:
