@@ -2,9 +2,11 @@
 
 import importlib.util
 import io
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zhllama.encoding import encoder as encode
+from zhllama.encoding import gigatoken
 from zhllama.encoding.encoder import Encoder
 from zhllama.encoding.tables import find_pairs
 from zhllama.errors import InputError
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
 from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer
 from zhllama.vocab.fuzz import fuzzed
 from zhllama.vocab.merge import chinese_llama, safe
@@ -36,6 +40,9 @@ ODD = [
     "互相互相互" * 40, " " * 200, "\U0010ffff",
 ]  # fmt: skip
 
+needs_gigatoken = pytest.mark.skipif(
+    importlib.util.find_spec("gigatoken") is None, reason="gigatoken is not installed"
+)
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 
 
@@ -239,6 +246,90 @@ def test_other_models_are_left_to_sentencepiece_and_say_why(options, reason, loo
     encoder = Encoder.from_model(model.content).warm_up()
     assert encoder.engine == "sentencepiece" and reason in str(encoder.reason)
     assert differing(encoder, model, ["１２ ＡＢ <image> ☃", *fuzz(model, 200)]) == []
+
+
+def byte_level(folder: Path, kind: str, change: Callable[[dict[str, Any]], None] = lambda raw: None) -> Path:
+    """A small byte-level tokenizer.json of some kind."""
+    from tests.test_byte_level_vocabulary import trained as byte_level_base
+
+    raw = json.loads(byte_level_base(kind).to_str())
+    change(raw)
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
+    return folder / "tokenizer.json"
+
+
+def _without_a_byte(raw: dict[str, Any]) -> None:
+    raw["model"]["vocab"].pop("ĉ")  # a tab
+    raw["model"]["merges"] = [pair for pair in raw["model"]["merges"] if "ĉ" not in "".join(pair)]
+
+
+def _plain(raw: dict[str, Any]) -> None:
+    pass
+
+
+@needs_gigatoken
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [*((kind, _plain) for kind in ("llama3", "qwen", "smollm2")), ("smollm2", _without_a_byte)],
+)
+def test_gigatoken_gives_the_ids_of_tokenizers(kind: str, change: Callable[..., None], tmp_path: Path):
+    tokenizer = load_any_tokenizer(byte_level(tmp_path / "t", kind, change))
+    encoder = Encoder(tokenizer).warm_up()
+    assert (encoder.engine, encoder.reason) == ("gigatoken", None)
+    texts = [
+        *ODD,
+        *LINES,
+        "<|begin|>one<|end|><reserved 1><|endoftext|>",
+        "a\tb\t\tc",
+        "in 2024,  12 ３x², 7",
+        *fuzzed(LINES, 300, 3),
+    ]
+    ids, offsets = encoder.encode_batch(texts)
+    expected = tokenizer.encode(texts)
+    assert ids.tolist() == flat(expected) and np.diff(offsets).tolist() == list(map(len, expected))
+    assert ids.dtype == np.int32 and encoder.encode_batch([])[1].tolist() == [0]
+    with pytest.raises(InputError, match="text 2: contains an unpaired surrogate"):
+        encoder.encode_batch(["a", "b\ud800"])
+
+
+@needs_gigatoken
+def test_gigatoken_is_left_where_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any):
+    """By a probe of odd strings, special tokens and fuzz, and by the text's own first documents."""
+    file = byte_level(tmp_path / "t", "qwen")
+    right = gigatoken.Gigatoken.encode
+
+    def wrong(self: Any, texts: Sequence[str]) -> Any:
+        ids, offsets = right(self, texts)
+        return ids + np.int32(any("rare" in text for text in texts)), offsets
+
+    monkeypatch.setattr(gigatoken.Gigatoken, "encode", wrong)
+    texts = ["a rare text", "中国"]
+    encoder = Encoder.open(file).warm_up()
+    assert encoder.engine == "gigatoken"
+    assert encoder.encode_batch(texts)[0].tolist() == flat(load_any_tokenizer(file).encode(texts))
+    assert encoder.engine == "tokenizers" and "differs from `tokenizers` on 'a rare text'" in str(
+        encoder.reason
+    )
+    assert "Texts are encoded by `tokenizers`" in caplog.text
+    monkeypatch.setattr(
+        gigatoken.Gigatoken, "encode", lambda self, texts: right(self, [t.strip() for t in texts])
+    )
+    encoder = Encoder.open(file).warm_up()
+    assert encoder.engine == "tokenizers" and "on ' '" in str(encoder.reason)
+    unknown = byte_level(tmp_path / "b", "deepseek")  # a pattern that gigatoken does not have
+    assert "gigatoken cannot open the tokenizer" in str(Encoder.open(unknown).warm_up().reason)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "zhllama[fast]" in str(Encoder.open(file).reason)
+
+
+@needs_gigatoken
+def test_gigatoken_is_opened_when_enough_text_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(encode, "WORTH_PROBING", 1000)
+    encoder = Encoder.open(byte_level(tmp_path / "t", "qwen"))
+    for engine in ("tokenizers", "tokenizers", "gigatoken"):
+        encoder.encode_batch(["中国" * 200])
+        assert encoder.engine == engine
 
 
 def test_a_tokenizer_json_goes_through_tokenizers(tmp_path: Path):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benches import Row, log, paired, test_data
+from benches import Row, byte_level, log, paired, test_data
 from zhllama.encoding.encoder import Encoder
 from zhllama.vocab import continued as continuing
 from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer, why_no_fast_tokenizer
@@ -54,7 +54,8 @@ def run(rounds: int) -> list[Row]:
                 slower = min(worst, row, key=lambda r: r.ratios[0])
                 worst_rows[case, peer] = Row(**{**vars(slower), "equal": equal})
     rows = [(case, peer) for case in CASES for peer in PEERS]
-    return [worst_rows.get(r) or Row("encode", *r, skipped=reasons.get(r[1], "no vocabulary")) for r in rows]
+    found = [worst_rows.get(r) or Row("encode", *r, skipped=reasons.get(r[1], "no vocabulary")) for r in rows]
+    return [*found, *byte_level.run(rounds)]
 
 
 def compare(
@@ -75,7 +76,7 @@ def vocabularies(data: Path) -> Iterator[tuple[str, SentencePieceVocabulary]]:
     yield "published", chinese_llama(base, words).vocabulary
     yield "safe", safe(base, words).vocabulary
     runs = continuing.with_prior(continuing.count_runs(small_text(data).splitlines()), jieba_words(), 1.0)
-    yield "continued", continuing.continued(base, runs, 49_953).model
+    yield "continued", continuing.continued(base, runs, 49_953).vocabulary
 
 
 @cache

@@ -14,7 +14,7 @@ from zhllama.efficiency.count import Chunk, Counts, TextTally, chunks, counting
 from zhllama.efficiency.line_kinds import KINDS, LineKind
 from zhllama.efficiency.measure import ALPHA, CONTEXT, Figures, MeasuredVocabulary, ModelCost, figures
 from zhllama.efficiency.sentences import SENTENCES, SampledSentences, cut
-from zhllama.encoding.encoder import WORTH_LOADING, Encoder
+from zhllama.encoding.encoder import Encoder
 from zhllama.errors import InputError
 from zhllama.io.text import Advance, read_lines
 from zhllama.vocab.sample import sample_lines
@@ -155,9 +155,8 @@ def report(
     sampled = SampledSentences(Random(source.seed))
     encoders = [Encoder(vocabulary.tokenizer) for vocabulary in vocabularies]
     size = sum(map(source.size, texts))
-    if size / 3 > WORTH_LOADING:
-        for encoder in encoders:
-            encoder.warm_up()
+    for encoder in encoders:
+        encoder.expect(size // 3)
     labels = [text.label for text in texts]
     with counting(encoders, size) as count:
         for place, parts in count(_chunks(texts, source, sampled, advance)):
