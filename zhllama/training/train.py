@@ -26,6 +26,7 @@ from zhllama.training.four_bit import check_four_bit
 from zhllama.training.hardware import Hardware, this_hardware
 from zhllama.training.mixture import frequent_ids
 from zhllama.training.model_info import ModelInfo
+from zhllama.training.new_rows import new_row_figures
 from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import CHECKPOINTS, FIGURES
 from zhllama.training.packed_blocks import PackedBlocks
@@ -159,7 +160,11 @@ def train(
         state = gather_parameters(trainer)
         if not first:
             return None
-        figures = {"rows": info.rows, "n_old": info.n_old, **job.report(run, blocks)}
+        vocabulary = load_any_tokenizer(info.tokenizer.path)
+        figures = {
+            "rows": info.rows, "n_old": info.n_old, **job.report(run, blocks),
+            **new_row_figures(run, examples, info.n_old, info.rows, vocabulary),
+        }  # fmt: skip
         full_base = info.chain.base if options.full else None
         return outputs.write_outputs(run, info.tokenizer, prepared, plan, figures, state, full_base)
 
