@@ -121,6 +121,7 @@ def test_kappa() -> None:
     assert disagreements({"a": {0: "keep", 1: "keep"}, "b": {1: "drop"}, "c": {0: "keep", 2: "tie"}}) == {1}
 
 
+@pytest.mark.slow  # its import takes seconds
 def test_kappa_equals_scikit_learn() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     generator = random.Random(3)
@@ -509,3 +510,18 @@ def test_rows_are_indexed_while_others_are_read(tmp_path: Path) -> None:
         assert len(index) == 5000 and index.read(4999).facts.row == task(4999)
         columns = index.columns()
         assert len(set(columns["key"].tolist())) == 5000 and (columns["characters"] > 10).all()
+
+
+def test_another_reviewers_journal_stops_nobody(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "a.jsonl", [task(n) for n in range(3)])
+    other = tmp_path / "a.jsonl.review" / "乙" / JOURNAL
+    with opened_session(data) as session:
+        other.parent.mkdir()
+        other.write_bytes(Decision(1, session.row(1)["key"], "drop").line())
+        assert [one["name"] for one in session.summary()["reviewers"]] == ["甲", "乙"]
+        with other.open("ab") as file:
+            file.write(b"{broken\n")
+        session.decide(1, session.row(1)["key"], "keep", {}, "")
+        assert f"乙/{JOURNAL}:2: is not JSON" in session.summary()["faults"][0]
+        other.unlink()
+        assert session.summary()["faults"] == [] and session.row(1)["others"][0]["verdict"] == "drop"

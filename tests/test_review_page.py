@@ -103,7 +103,9 @@ def test_thirty_decisions_a_reload_a_kill_and_an_export(browser: Any, tmp_path: 
         latest = {one["row"]: one for one in told}
         assert [latest[n]["verdict"] for n in range(30)] == verdicts
         assert latest[15]["comment"] == "很好" and latest[20]["edit"] == {"output": "这是改过的回答。"}
-        shown.press("k", "u")  # the last is taken back
+        shown.press("k")
+        shown.at(30)
+        shown.press("u")  # the last is taken back
         shown.shows("#row .verdict", "未审")
         shown.page.reload()
         shown.at(30)
@@ -325,7 +327,7 @@ def test_a_track_higher_than_a_browser_draws(browser: Any, tmp_path: Path) -> No
             "**/api/rows*", lambda route: route.fulfill(json={"start": 0, "rows": rows_of(route.request.url)})
         )
         shown.page.reload()
-        shown.page.wait_for_selector("#list .item")
+        shown.page.wait_for_selector("#row .row-head")
         for share, number in ((1, 5_000_000), (0.5, 2_500_000), (0, 1)):
             shown.page.evaluate(
                 "share => { const list = document.getElementById('list'); list.scrollTop = share * (list.scrollHeight - list.clientHeight) }",
@@ -409,6 +411,31 @@ def test_a_full_disk_is_told_and_the_row_stays(
         shown.press("a")
         shown.at(2)
         assert shown.page.locator("#notices").inner_text() == ""
+
+
+def test_one_row_is_edited_and_nothing_else_of_it(browser: Any, tmp_path: Path) -> None:
+    row = {"instruction": "第一行\r\n第二行", "input": "\ud800孤", "output": "旧"}
+    with opened_session(write_rows(tmp_path / "a.jsonl", [row])) as session, served_session(session) as url:
+        shown = Page(browser, f"{url}/")
+        shown.press("j", "k", "n", "l", "l", "l", "d")
+        shown.shows("#row .verdict", "舍弃")
+        shown.press("e")
+        shown.page.locator("textarea").last.fill("新")
+        shown.press("Escape")
+        assert shown.page.locator("textarea").count() == 0
+        shown.press("e")
+        shown.page.locator("textarea").last.fill("新")
+        shown.press("Control+Enter")
+        shown.shows("#row .verdict", "保留")
+        assert [one["edit"] for one in journal(tmp_path / "a.jsonl.review")] == [{}, {"output": "新"}]
+        shown.page.get_by_label("状态").select_option("drop")
+        shown.shows("#row", "没有符合条件的行")
+        shown.press("Escape")
+        shown.press("a", "d", "e", "c", "u", "n", "1")  # nothing to decide on
+        shown.page.get_by_text("更多筛选").click()
+        shown.page.get_by_role("button", name="清除筛选").click()
+        shown.shows("#row .verdict", "保留")
+        assert shown.said == [] and shown.page.locator("#notices").inner_text() == ""
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def _index(options: ReviewOptions) -> Iterator["RowIndex"]:
     sources, judged = find_sources(options.data), None
     if sources[0].path.name == VERDICTS and sources[0].path != options.data:
         try:
-            judged = judged_texts(options.data)
+            judged = judged_texts(options.data.expanduser())
         except InputError as error:
             warn(f"{error} The page shows verdicts without the answers.")
     with closing(RowIndex(sources, judged)) as index:

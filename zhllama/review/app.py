@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from zhllama.errors import InputError, OutputError, ZhllamaError
 from zhllama.inference.http_guard import Refusal
+from zhllama.io.files import json_line
 from zhllama.io.json import parse_row
 from zhllama.review.filters import RowQuery
 from zhllama.review.session import ReviewSession
@@ -59,9 +60,7 @@ def review_app(session: ReviewSession, page: str) -> Starlette:
     def answer(function: Callable[[Request], Any]) -> Callable[[Request], Any]:
         async def route(request: Request) -> Response:
             try:
-                return JSONResponse(
-                    await run_in_threadpool(function, request), headers={"cache-control": "no-store"}
-                )
+                return _json(await run_in_threadpool(function, request))
             except ValidationError as error:
                 first = error.errors()[0]
                 raise Refusal(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -96,7 +95,7 @@ def review_app(session: ReviewSession, page: str) -> Starlette:
         # The decision is stored even where the client leaves meanwhile.
         storing = run_in_threadpool(session.decide, decision.row, decision.key, decision.verdict, decision.edit, decision.comment)  # fmt: skip
         try:
-            return JSONResponse(await asyncio.shield(asyncio.ensure_future(storing)))
+            return _json(await asyncio.shield(asyncio.ensure_future(storing)))
         except IndexError:
             raise Refusal(404, "There is no such row.") from None
 
@@ -116,6 +115,11 @@ def review_app(session: ReviewSession, page: str) -> Starlette:
             Exception: lambda _, __: Refusal(500, "The server failed.").response(),
         },
     )
+
+
+def _json(value: Any) -> Response:
+    """A reply that is not stored; unlike JSONResponse it can contain lone surrogates, which rows may have."""
+    return Response(json_line(value), media_type="application/json", headers={"cache-control": "no-store"})
 
 
 def _query(request: Request) -> tuple[RowQuery, _Numbers]:

@@ -67,8 +67,8 @@ class JournalReader:
 
     def refresh(self) -> list[Decision]:
         """The decisions that were added since the last call. Errors: InputError names the line that is broken."""
-        if self.path.stat().st_size <= self._end:
-            return []
+        if not self.path.exists() or self.path.stat().st_size <= self._end:
+            return []  # another reviewer's may be removed while this review goes on
         with open_regular(self.path) as file:
             file.seek(self._end)
             content = file.read()

@@ -1,6 +1,6 @@
 """Finds the rows of decisions: by number and key, and by key alone where the data changed since the decision."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,9 +75,3 @@ def verdicts(placed: Mapping[str, PlacedDecisions]) -> dict[str, dict[int, str]]
         name: {row: one.verdict for row, one in decisions.by_row.items() if one.verdict is not None}
         for name, decisions in placed.items()
     }
-
-
-def refresh_all(placed: Iterable[PlacedDecisions], index: RowIndex) -> None:
-    """Refresh the decisions of all reviewers."""
-    for one in placed:
-        one.refresh(index)

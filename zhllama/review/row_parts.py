@@ -18,6 +18,7 @@ RESULTS = {
     "loss": "2",
     "tie": "tie",
 }  # of judge, as a verdict on the left answer and the right one
+FIELD = 500  # characters of another field that are shown
 NESTED = (*LISTS, "prompt", "history", "instances")
 READING = (*SYSTEM, *LISTS, "history", "prompt", *QUESTIONS, "instances", *THOUGHTS, *ANSWERS)
 ORDER = {
@@ -89,7 +90,7 @@ def other_fields(row: Any, parts: RowParts) -> dict[str, str]:
     hidden = {*shown, *(LISTS if parts.kind in ("conversation", "pair") else ()), "orders", "said"}
     fields = row.items() if isinstance(row, Mapping) else ()
     return {
-        name: value if isinstance(value, str) else _json(value)[:400]
+        name: (value if isinstance(value, str) else _json(value))[:FIELD]
         for name, value in fields
         if name not in hidden and value not in (None, "", [], {})
     }

@@ -18,7 +18,7 @@ from zhllama.review.agreement import agreements, disagreements
 from zhllama.review.decisions import Decision, JournalReader, OwnJournal, as_json, journals
 from zhllama.review.filters import Numbers, RowQuery, Status, select
 from zhllama.review.nearness import Nearness
-from zhllama.review.placed import PlacedDecisions, refresh_all, verdicts
+from zhllama.review.placed import PlacedDecisions, verdicts
 from zhllama.review.row_facts import fault_of
 from zhllama.review.row_index import KINDS, IndexedRow, RowIndex
 from zhllama.review.row_parts import RowPart, other_fields, prompt_of, row_parts, text_at, with_texts
@@ -40,6 +40,7 @@ class ReviewSession:
         self._placed = {reviewer: PlacedDecisions(JournalReader(journal.path))}
         self._selections: dict[tuple[RowQuery, int], Numbers] = {}
         self._version = 0
+        self._journal_faults: list[InputError] = []
         self._lock = RLock()
 
     def _refresh(self) -> None:
@@ -47,7 +48,14 @@ class ReviewSession:
         for name, path in journals(self.folder).items():
             if name not in self._placed:
                 self._placed[name] = PlacedDecisions(JournalReader(path))
-        refresh_all(self._placed.values(), self.index)
+        self._journal_faults = []
+        for name, placed in self._placed.items():
+            try:
+                placed.refresh(self.index)
+            except InputError as error:
+                if name == self.reviewer:
+                    raise
+                self._journal_faults.append(error)  # another's journal stops nobody's review
 
     @property
     def _mine(self) -> Mapping[int, Decision]:
@@ -64,7 +72,7 @@ class ReviewSession:
                 "reviewer": self.reviewer,
                 "rows": len(columns["offset"]),
                 "done": self.index.done.is_set(),
-                "faults": [str(fault) for fault in self.index.faults],
+                "faults": [str(fault) for fault in (*self.index.faults, *self._journal_faults)],
                 "files": [str(source.path) for source in self.index.sources],
                 "groups": _counted(columns["source"], [source.group for source in self.index.sources]),
                 "kinds": _counted(columns["kind"], KINDS),

@@ -20,7 +20,9 @@ function choice(name, label, options) {
 }
 
 const pickOne = (name, label, options) => h("label.field", null, h("span", null, label),
-  h("select", { "data-filter": name, onchange: (event) => apply({ [name]: event.target.value }) },
+  h("select", { "data-filter": name, onpointerdown: (event) => { event.target.byPointer = true; },
+    onkeydown: (event) => { event.target.byPointer = false; if (event.key === "Escape") event.target.blur(); },
+    onchange: (event) => { if (event.target.byPointer) event.target.blur(); apply({ [name]: event.target.value }); } },  // then letters are keys again
     options.map(([value, text]) => h("option", { value, selected: value === (state.query[name] ?? "") }, text))));
 
 const counted = (group, counts) => Object.entries(counts).map(([name, n]) => [name, `${labelled(group, name)} (${number(n)})`]);

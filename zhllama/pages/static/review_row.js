@@ -112,7 +112,8 @@ function startEdit() {
   state.editing = true;
   drawRow();
   const boxes = [...by("row").querySelectorAll("textarea")];
-  boxes.forEach(grow);
+  // What a text box changes by itself, such as \r\n, is no edit.
+  boxes.forEach((box) => { grow(box); box.before = box.value; });
   boxes.at(-1)?.focus({ preventScroll: true });
   boxes.at(-1)?.scrollIntoView({ block: "nearest" });
 }
@@ -123,7 +124,8 @@ function grow(box) {
 }
 
 const saveEdit = () => {
-  const texts = [...by("row").querySelectorAll("textarea")].map((box) => [box.dataset.path, box.value]);
+  const boxes = [...by("row").querySelectorAll("textarea")].filter((box) => box.value !== box.before);
+  const texts = boxes.map((box) => [box.dataset.path, box.value]);
   return inOrder(async () => {
     const verdict = state.row.answers.length ? state.row.mine?.verdict ?? null : "keep";
     await decide({ verdict, edit: { ...state.row.mine?.edit, ...Object.fromEntries(texts) } });
