@@ -11,6 +11,8 @@ from typer.core import TyperGroup
 from tests.faults.world import COMMANDS, make_inputs
 from tests.model_toys import line
 from zhllama.commands.table import app
+from zhllama.errors import InputError
+from zhllama.io.rows import read_rows_or_faults
 from zhllama.io.text import limit_lines
 
 # Command lines in the world of the other tests, without --out and the limit; the file whose line is refused comes second.
@@ -50,7 +52,9 @@ ALSO = (
     ("reward --model base --pairs ranked.jsonl --max-length 128 --dry-run", "ranked.jsonl"),
 )
 # These read no lines; `corpus` has its own readers, which reject what is too long and go on.
-WITHOUT = {"export", "corpus list", "corpus show", "corpus fetch", "corpus clean", "chat", "serve", "demo", "run", "lineage"}  # fmt: skip
+WITHOUT = {"export", "corpus list", "corpus show", "corpus fetch", "corpus clean", "chat", "serve", "demo", "run", "lineage", "extras"}  # fmt: skip
+
+SHOWN = {"review"}  # reads while its page is open, so that the page shows the refusal
 
 
 def options_of_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
@@ -64,8 +68,8 @@ def options_of_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tupl
 
 def test_every_command_has_the_option_or_reads_no_lines() -> None:
     found = dict(options_of_commands(typer.main.get_command(app)))
-    assert found.keys() == LINES.keys() | WITHOUT
-    assert {name for name, flags in found.items() if "--max-line-bytes" in flags} == LINES.keys()
+    assert found.keys() == LINES.keys() | WITHOUT | SHOWN
+    assert {name for name, flags in found.items() if "--max-line-bytes" in flags} == LINES.keys() | SHOWN
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "texts" / "a.txt.gz").write_bytes(gzip.compress(b"longer than eight bytes\n"))
     yield folder
     limit_lines(1 << 28)
+
+
+def test_a_longer_line_ends_the_rows_of_review(world: Path) -> None:
+    (world / "long.jsonl").write_text('{"a": 1}\n{"instruction": "你好", "output": "好"}\n', encoding="utf-8")
+    limit_lines(8)
+    try:
+        with pytest.raises(InputError, match=r"long\.jsonl:2: is a line of more than 8 bytes"):
+            list(read_rows_or_faults(world / "long.jsonl"))
+    finally:
+        limit_lines(1 << 28)
 
 
 @pytest.mark.parametrize(("words", "file"), [*LINES.values(), *ALSO])

@@ -73,9 +73,6 @@ def judge(
     questions = collect_questions(
         contestants, read_questions(options.questions) if options.questions else None
     )
-    for contestant in contestants:
-        if empty := sum(not text for text in contestant.texts.values()):
-            warn(f"{contestant.path}: {empty:,} of {len(contestant.texts):,} answers are empty.")
     names = [contestant.name for contestant in contestants]
     pairs = pairs_of(names, options.baseline)
     uses_server = bool(server.base_url or server.model)
@@ -91,6 +88,9 @@ def judge(
     connection = server.connection(server.model) if uses_server else None
     spending = server.spending(server.model)
     rewards = _rewards(reward, questions, contestants) if reward else []
+    for contestant in contestants:
+        if empty := sum(not text for text in contestant.texts.values()):
+            warn(f"{contestant.path}: {empty:,} of {len(contestant.texts):,} answers are empty.")
     settings = recorded(options, server)
     with Run(out, "judge", settings, inputs, force=force, resume=resume, seed=seed) as run:
         finished, server_figures = True, dict[str, Any]()

@@ -21,7 +21,7 @@ def count_new_ids(examples: Sequence[Example], first: int, rows: int) -> NDArray
     counts = np.zeros(rows - first, np.int64)
     for number in range(len(examples)):
         ids = examples[number]["input_ids"]
-        counts += np.bincount(ids[ids >= first] - first, minlength=len(counts))
+        counts += np.bincount(ids[(ids >= first) & (ids < rows)] - first, minlength=len(counts))
     return counts
 
 
@@ -32,7 +32,8 @@ def new_row_figures(
 
     No figures for a model without new rows, and for a streamed text, which would have to be read again.
     """
-    if first is None or first >= rows or not hasattr(examples, "__getitem__"):
+    rows = min(rows, tokenizer.size)  # spare rows without an id are not trained
+    if first is None or first >= rows or not hasattr(examples, "__len__"):
         return {}
     counts = count_new_ids(examples, first, rows)
     hardly_met = sorted(
