@@ -1,8 +1,12 @@
 """Shared by all tests: no network, the real data where it is, the command line as users see it."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+import traceback
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -66,22 +70,82 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 @pytest.fixture
 def zhllama(tmp_path: Path) -> Zhllama:
-    """Run `python -m zhllama ...` as a process of its own, in a folder of its own."""
+    """Run `zhllama ...` in a process of its own, in a folder of its own.
+
+    The process is forked, so that torch and transformers are imported once for all tests; with `env` it is started as
+    `python -m zhllama`.
+    """
 
     def run(
         *arguments: object, env: dict[str, str] | None = None, timeout: float = 120
     ) -> "subprocess.CompletedProcess[str]":
+        words = list(map(str, arguments))
+        if env is None:
+            return forked(tmp_path, words, timeout)
         return subprocess.run(
-            [sys.executable, "-m", "zhllama", *map(str, arguments)],
+            [sys.executable, "-m", "zhllama", *words],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             encoding="utf-8",
             timeout=timeout,
-            env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **(env or {})},
+            env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **env},
         )
 
     return run
+
+
+def forked(folder: Path, words: list[str], timeout: float) -> "subprocess.CompletedProcess[str]":
+    """Run a command line in a fork of this process, as `python -m zhllama` would with 120 columns and no color."""
+    import torch  # noqa: F401 - imported here, not in each child
+    import transformers.models.auto.tokenization_auto  # noqa: F401
+
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            code = 70
+            try:
+                code = _run_here(folder, words, out.fileno(), err.fileno())
+            finally:
+                os._exit(code)
+        deadline = time.monotonic() + timeout
+        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                raise subprocess.TimeoutExpired(words, timeout)
+            time.sleep(0.01)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode())
+        return subprocess.CompletedProcess(words, os.waitstatus_to_exitcode(ended[1]), *texts)
+
+
+def _run_here(folder: Path, words: list[str], out: int, err: int) -> int:
+    from zhllama.cli import main
+    from zhllama.commands.shared import notes, screen
+
+    os.chdir(folder)
+    os.environ.update(COLUMNS="120", NO_COLOR="1")
+    screen.width = notes.width = 120
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with (
+        Path(os.devnull).open(encoding="utf-8") as sys.stdin,
+        os.fdopen(1, "w", encoding="utf-8", closefd=False) as sys.stdout,
+        os.fdopen(2, "w", encoding="utf-8", closefd=False) as sys.stderr,
+    ):
+        try:
+            main(words)
+        except SystemExit as left:
+            return int(left.code or 0)
+        except Exception:
+            traceback.print_exc()
+            return 1
+    return 0
 
 
 @pytest.fixture(scope="session")

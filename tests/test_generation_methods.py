@@ -207,13 +207,18 @@ def ranked(request: Request) -> str | Reply:
 
 
 def test_ranking_in_both_orders(tmp_path: Path) -> None:
-    file = given(tmp_path, *({"instruction": f"{unlike(n)}说说", "input": "春天来了，花开了。"} for n in range(4)))
+    file = given(
+        tmp_path, *({"instruction": f"{unlike(n)}说说", "input": "春天来了，花开了。"} for n in range(4))
+    )
     method, script, rejected, whole = run(tmp_path, ranked, method="rank", given=file, answers=3)
     assert whole and [r["reason"] for r in rejected] == ["too few answers", "orders disagree", "format"]
     (row,) = method.products()["comparisons.json"]
     assert [r["response"] for r in row["responses_and_scores"]] == ["第0种回答", "第1种回答", "第2种回答"]
     assert [r["score"] for r in row["responses_and_scores"]] == [2, 1, 0] and len(row["pairs"]) == 3
-    assert row["user_input"].endswith("说说\n春天来了，花开了。") and method.pool.accepted[0].task.output == "第0种回答"
+    assert (
+        row["user_input"].endswith("说说\n春天来了，花开了。")
+        and method.pool.accepted[0].task.output == "第0种回答"
+    )
     orders = [r.about["shown"] for r in script.asked if r.kind == "rank" and r.about["id"] == "0"]
     assert orders == [[0, 1, 2], [2, 1, 0]]
 

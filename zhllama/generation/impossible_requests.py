@@ -159,5 +159,5 @@ def _tagger() -> "jieba.posseg.POSTokenizer":  # type: ignore[name-defined] # no
 
 
 def _tagged(text: str) -> list[tuple[str, str]]:
-    """The words of a text with their parts of speech."""
-    return [(pair.word, pair.flag) for pair in _tagger().cut(text)]
+    """The words of a text with their parts of speech; unknown ones by character, since jieba's guess takes seconds on rare Han."""
+    return [(pair.word, pair.flag) for pair in _tagger().cut(text, HMM=False)]
