@@ -214,9 +214,9 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
     assert advice["verdict"] == "yes" and (tmp_path / "o" / "advice.html").is_file()
     manifest = json.loads((tmp_path / "o" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["figures"] == {"recommended": 1000, "verdict": "yes"}
-    told = zhllama(*line, "--bits", 7.9)
+    told = zhllama(*line, "--prior", 0, "--bits", 7.9)
     assert "needs at least about 16,500 characters of text" in told.stdout and "Extending pays" in told.stdout
-    beyond = zhllama(*line, "--bits", 5, "--train-tokens", 900_000)
+    beyond = zhllama(*line, "--prior", 0, "--bits", 5, "--train-tokens", 900_000)
     assert "outside of the measured range" in beyond.stdout and "is too short for the larger" in beyond.stdout
 
 
