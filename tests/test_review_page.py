@@ -188,6 +188,7 @@ def test_hostile_rows_stay_text(browser: Any, mixed: tuple[str, Path]) -> None:
     shown.page.locator("#search").fill(HOSTILE.split("\u2028")[0].strip())
     shown.press("Enter")
     shown.shows("#progress", "9行中的6行")
+    shown.page.locator("#row mark").first.wait_for()
     assert shown.page.evaluate("window.hit") is None
     assert (
         shown.page.locator("main img, main script").count() == 0

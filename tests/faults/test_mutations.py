@@ -56,6 +56,7 @@ def agree(*arguments: str) -> None:
     )
 
 
+@pytest.mark.slow  # its world takes a minute, and the sample above finds nearly the same
 def test_commands_agree_on_a_sample() -> None:
     quick = ("rows", "sentencepiece", "texts, a.txt", "texts, a.jsonl", "texts, a.parquet", "texts, b.txt.gz")
     agree("--seed", "15", "--runs", "12", *(word for name in quick for word in ("--group", name)))

@@ -30,9 +30,10 @@ function drawAgreement() {
 }
 
 async function openAgreement() {
+  drawAgreement();
+  by("agreement").showModal();  // at once, so that Esc closes it however slow the server is
   await refresh();
   drawAgreement();
-  by("agreement").showModal();
 }
 
 function openKeys() {
