@@ -700,3 +700,22 @@ def test_settings_of_another_type_are_refused_or_read(settings: dict[str, Any], 
         assert read_vocabulary(source).encode("one")
     except InputError as error:
         assert "base" in str(error)
+
+
+def test_a_token_too_long_for_sentencepiece_names_its_file(tmp_path: Path) -> None:
+    path = chatml(tmp_path / "base", lambda config: config.update(unk_token="长" * 30_000))
+    with pytest.raises(
+        InputError, match=r"tokenizer\.model: cannot be used by SentencePiece with the tokens"
+    ):
+        read_vocabulary(path)
+
+
+def test_grow_names_both_tokenizers_that_differ(tmp_path: Path) -> None:
+    write_model(tmp_path / "base")
+    shutil.copytree(tmp_path / "base", tmp_path / "other")
+    content = base_vocabulary().content.replace("▁the".encode(), "▁thx".encode(), 1)
+    (tmp_path / "other" / "tokenizer.model").write_bytes(content)
+    told = line(tmp_path, "grow", "--model", "base", "--tokenizer", "other", "--out", "o")
+    assert told.code == 1 and "in the model's own tokenizer in " in told.err and "base. " in told.err, (
+        told.err
+    )

@@ -17,7 +17,7 @@ from zhllama.commands.translation import error_line, translated
 from zhllama.errors import ZhllamaError
 from zhllama.safe_path import leave_current_folder
 
-LONGEST = 2000  # characters of an error: a path has 4,096 at most, and a remedy comes last
+LONGEST = 1400  # characters of an error: a path has 4,096 at most, and a remedy comes last
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -117,7 +117,7 @@ def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Gro
     base_ids = base_ids_of(tokenizer, old.size)
     pruned = base_ids is not None
     old_ids = range(old.size) if base_ids is None else base_ids
-    check_extends(old, new, old_ids, tokenizer)
+    check_extends(old, new, old_ids, tokenizer, folder)
     if pad_rows_to < 1:
         raise OptionError("pad_rows_to", f"cannot be {pad_rows_to}", "Give 1 or more, e.g. 64")
     # A model's padding rows beyond its ids stay, except under a pruned vocabulary.

@@ -34,7 +34,9 @@ def _byte_ids(old: AnyTokenizer) -> dict[int, int]:
     return {surface[0]: id for id in range(old.size) for surface in [old.surface(id)] if len(surface) == 1}
 
 
-def check_extends(old: AnyTokenizer, new: AnyTokenizer, old_ids: Sequence[int], where: Path) -> None:
+def check_extends(
+    old: AnyTokenizer, new: AnyTokenizer, old_ids: Sequence[int], where: Path, model: Path
+) -> None:
     """Refuse a new tokenizer unless its id i has the surface, or is the special token, of the old id `old_ids[i]`."""
     if new.size < len(old_ids):
         raise InputError(
@@ -47,7 +49,7 @@ def check_extends(old: AnyTokenizer, new: AnyTokenizer, old_ids: Sequence[int], 
             raise InputError(
                 where,
                 f"does not fit the model: id {id} is {new.surface(id)!r} there and "
-                f"{old.surface(old_id)!r} in the model's own tokenizer",
+                f"{old.surface(old_id)!r} in the model's own tokenizer in {model}",
                 "Give one built from that",
             )
         if (
@@ -57,6 +59,6 @@ def check_extends(old: AnyTokenizer, new: AnyTokenizer, old_ids: Sequence[int], 
         ):
             raise InputError(
                 where,
-                f"does not fit the model: id {id} is {names[0]} there and {names[1]} in the model's own tokenizer",
+                f"does not fit the model: id {id} is {names[0]} there and {names[1]} in the model's own tokenizer in {model}",
                 "Give one built from that",
             )

@@ -301,4 +301,12 @@ def in_its_folder(model: SentencePieceVocabulary, path: Path) -> SentencePieceVo
     if wrong is not None or beyond is not None:
         message = f"is not the vocabulary that AutoTokenizer reads from its folder: {wrong or beyond!r} has another id there"
         raise InputError(path, message, "Name the tokenizer.json, or remove the file that is out of date")
-    return model.in_folder(settings)
+    complete = model.in_folder(settings)
+    try:
+        complete.processor  # noqa: B018 - SentencePiece refuses some tokens, such as those of thousands of characters
+    except RuntimeError as error:
+        message = f"cannot be used by SentencePiece with the tokens of its folder ({str(error)[:120]})"
+        raise InputError(
+            path, message, "Check added_tokens.json and tokenizer_config.json beside it"
+        ) from error
+    return complete
