@@ -1,15 +1,39 @@
 # Sourced by demo.sh and test.sh: creates .venv in the checkout and provides `install_into_venv EXTRAS`.
-# uv resolves dependencies in seconds where pip takes minutes. torch is installed first, separately and with pip: the default
-# `torch` wheel pulls in gigabytes of CUDA, and pip also finds a wheel that is already on the machine.
+# uv resolves dependencies in seconds where pip takes minutes. torch is installed first and separately: its default wheel for
+# Linux brings gigabytes of CUDA, so that a machine without an NVIDIA GPU takes the wheel for the CPU.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
 python="$venv/bin/python"
+cpu_wheels="${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}"
+
+say() { printf '%s\n' "$*"; }
 
 make_venv() {
-    [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$venv"
+    [ -x "$python" ] || { say "creating $venv"; "${PYTHON:-python3}" -m venv "$venv"; }
     "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip -q
-    [ -x "$venv/bin/uv" ] || "$python" -m pip install -q --disable-pip-version-check uv 2>&1 | { grep -v '^WARNING: Location' || true; }
+    [ -x "$venv/bin/uv" ] || { say "installing uv, which installs the rest"; "$python" -m pip install -q --disable-pip-version-check uv; }
+}
+
+# pip with its progress, without its advice about PATH; pip also finds a wheel that is already on the machine.
+pip_install() { "$python" -m pip install --disable-pip-version-check --progress-bar on "$@" 2> >(grep -v '^WARNING: Location' >&2); }
+
+answers() { "$python" -c "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=10)" "$1/" >/dev/null 2>&1; }
+
+install_torch() {
+    local wanted
+    wanted="$(grep '^torch==' "$root/scripts/constraints.txt")"
+    "$python" -c "import importlib.metadata as m, sys; sys.exit(m.version('torch').split('+')[0] != sys.argv[1])" "${wanted#torch==}" 2>/dev/null && return
+    if [ "$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null; then
+        say "installing $wanted (with CUDA where there is a GPU: some 6 GB)"
+        pip_install "$wanted"
+    elif answers "$cpu_wheels"; then
+        say "installing $wanted for the CPU, since no nvidia-smi is here (some 0.2 GB to download)"
+        pip_install "$wanted" --extra-index-url "$cpu_wheels"
+    else
+        say "installing $wanted; $cpu_wheels does not answer, so that CUDA may come with it (TORCH_CPU_INDEX names another address)"
+        pip_install "$wanted"
+    fi
 }
 
 install_into_venv() { # "EXTRAS" [PACKAGE...]
@@ -20,13 +44,11 @@ install_into_venv() { # "EXTRAS" [PACKAGE...]
     local wanted
     wanted="$extras $* $(cat "$root/pyproject.toml" "$root/scripts/constraints.txt" | cksum)"
     [ "$(cat "$venv/.installed" 2>/dev/null)" = "$wanted" ] && return
-    if [[ "$extras" == *all* || "$extras" == *train* ]]; then
-        "$python" -m pip install -q --disable-pip-version-check "$(grep '^torch==' "$root/scripts/constraints.txt")" 2>&1 |
-            { grep -v '^WARNING: Location' || true; }
-    fi
-    "$venv/bin/uv" pip install -q --python "$python" -c "$root/scripts/constraints.txt" -e "$root[$extras]"
+    if [[ "$extras" == *all* || "$extras" == *train* ]]; then install_torch; fi
+    say "installing zhllama[$extras] and what it needs"
+    "$venv/bin/uv" pip install --python "$python" -c "$root/scripts/constraints.txt" -e "$root[$extras]"
     if [ $# -gt 0 ]; then
-        "$venv/bin/uv" pip install -q --python "$python" -c "$root/scripts/constraints.txt" --no-deps "$@"
+        "$venv/bin/uv" pip install --python "$python" -c "$root/scripts/constraints.txt" --no-deps "$@"
     fi
     echo "$wanted" >"$venv/.installed"
 }

@@ -85,6 +85,8 @@ class Texts:
     def _printed(self, call: ast.Call) -> Iterator[ast.expr]:
         """The arguments of a call that reach the user."""
         name = _name(call.func)
+        if ast.unparse(call.func) == "super().__init__" and self._class_of(call) in self._errors - {ERROR}:
+            name = ERROR
         if name in self._errors and name != "MissingPackage":
             # The place of an OptionError is an option with its value, that of others mostly a path.
             if (
@@ -107,6 +109,14 @@ class Texts:
                 name, call.args[:1]
             )
         yield from (k.value for k in call.keywords if k.arg in PRINTED_KEYWORDS)
+
+    def _class_of(self, node: ast.AST) -> str | None:
+        """The name of the class around a node."""
+        parents = self._module_of(node).parents
+        around: ast.AST | None = node
+        while around is not None and not isinstance(around, ast.ClassDef):
+            around = parents.get(around)
+        return None if around is None else around.name
 
     def _module_of(self, node: ast.AST) -> Module:
         return next(m for m in self._modules.values() if node in m.parents)

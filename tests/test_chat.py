@@ -25,6 +25,7 @@ from tests.model_toys import base_vocabulary, line, write_run, write_tokenizer
 from zhllama.conversation.records import Turn
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError, OptionError, ZhllamaError
+from zhllama.extras import install_command
 from zhllama.inference.chat import Chat, Sampling
 from zhllama.inference.token_stream import StopStrings, TokenStream, stream_from_thread
 
@@ -378,9 +379,10 @@ def read_until(terminal: int, wanted: str, seconds: float = 120) -> None:
 def test_without_xllamacpp_a_gguf_is_one_line(zhllama: Zhllama, tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     (tmp_path / "xllamacpp.py").write_text("raise ImportError", encoding="utf-8")
-    told = zhllama("chat", "m.gguf", "-p", "好", env={"PYTHONPATH": str(tmp_path)})
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    told = zhllama("chat", "m.gguf", "-p", "好", env={"PYTHONPATH": path})
     assert told.returncode == 1
-    assert told.stderr == "zhllama: m.gguf: needs the package xllamacpp. pip install xllamacpp.\n"
+    assert told.stderr == f"zhllama: m.gguf: needs the package xllamacpp. {install_command('llamacpp')}.\n"
 
 
 @pytest.mark.slow

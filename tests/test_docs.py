@@ -94,7 +94,7 @@ RULES: tuple[tuple[str, Run | Skip], ...] = (
     ("corpus fetch", Skip("needs the network; tests/test_corpus_fetch.py fetches from this machine")),
     ("corpus clean .*--executor", Skip("needs Ray or Slurm; tests/test_corpus_clean.py has what can be tested of them")),
     ("gen-zh .*--batch-api", Skip("needs a provider's Batch API; tests/test_llm_batch.py has one")),
-    ("--version|--help", Run()),
+    ("--version|--help|extras", Run()),
     ("run trial", Run()),
     ("run", Run("--dry-run")),
     ("(pretrain|sft) .*--dry-run", Run()),

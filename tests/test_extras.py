@@ -76,6 +76,20 @@ GIT = json.dumps({"url": "git+https://example.org/zhllama", "vcs_info": {"vcs": 
         (None, "", False, False, "uv pip install --python PYTHON 'zhllama[train]' --torch-backend cpu"),
         (None, "uv-receipt.toml", True, True, "uv tool install --force 'zhllama[fast,train]'"),
         (None, "pipx_metadata.json", True, True, "pipx install --force 'zhllama[fast,train]'"),
+        (
+            GIT,
+            "uv-receipt.toml",
+            True,
+            False,
+            "uv tool install --force 'zhllama[fast,train] @ git+https://example.org/zhllama' --torch-backend cpu",
+        ),
+        (
+            None,
+            "pipx_metadata.json",
+            True,
+            False,
+            f"pipx install --force 'zhllama[fast,train]' --pip-args '{extras.CPU_WHEELS}'",
+        ),
     ],
 )
 def test_the_command_that_installs_fits_the_environment(
@@ -130,7 +144,7 @@ def test_a_missing_package_is_reported_before_any_work(
 def test_all_that_is_missing_is_named_at_once(hide) -> None:  # type: ignore[no-untyped-def]
     hide("torch", "peft", "mistral-common")
     with pytest.raises(
-        MissingPackage, match=r"demo: needs the package peft and torch and mistral-common\..*train,demo"
+        MissingPackage, match=r"demo: needs the packages peft, torch, mistral-common\..*train,demo"
     ):
         extras.require("demo", "train", "demo")
 

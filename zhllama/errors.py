@@ -40,12 +40,14 @@ class OutputError(ZhllamaError):
 
 
 class MissingPackage(ZhllamaError):
-    """An optional package is missing; the remedy is the command that installs its extra here."""
+    """Optional packages are missing, named with commas between them; the remedy is the command that installs their extras here."""
 
-    def __init__(self, what: str, package: str, *extras: str) -> None:
+    def __init__(self, what: str, packages: str, *extras: str) -> None:
         from zhllama.extras import install_command
 
-        super().__init__(what, f"needs the package {package}", install_command(*extras))
+        super().__init__(
+            what, f"needs the package{'s' * (', ' in packages)} {packages}", install_command(*extras)
+        )
 
 
 class BrokenPromise(ZhllamaError):

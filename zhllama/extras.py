@@ -60,7 +60,7 @@ def require(what: str, *names: str) -> None:
     known = extras()
     missing = [package for name in names if name in known for package in known[name].missing]
     if missing:
-        raise MissingPackage(what, " and ".join(dict.fromkeys(missing)), *names)
+        raise MissingPackage(what, ", ".join(dict.fromkeys(missing)), *names)
 
 
 def install_command(*names: str) -> str:
@@ -75,15 +75,27 @@ def install_command(*names: str) -> str:
         installed = [name for name, extra in extras().items() if not extra.missing]
         names = tuple(dict.fromkeys((*installed, *names)))
     target = _target(",".join(names))
-    if uv_tool:
-        return f"uv tool install --force {target}"
-    if pipx:
-        return f"pipx install --force {target}"
-    python = shlex.quote(sys.executable)
     without_cuda = HEAVY in names and sys.platform == "linux" and shutil.which("nvidia-smi") is None
+    if uv_tool:
+        return f"uv tool install --force {target}" + " --torch-backend cpu" * without_cuda
+    if pipx:
+        return f"pipx install --force {target}" + f" --pip-args '{CPU_WHEELS}'" * without_cuda
+    python = shlex.quote(sys.executable)
     if find_spec("pip") is None:
         return f"uv pip install --python {python} {target}" + " --torch-backend cpu" * without_cuda
     return f"{python} -m pip install {target}" + f" {CPU_WHEELS}" * without_cuda
+
+
+def program() -> str:
+    """How this installation is called in the user's shell: `zhllama` if that is it, else by its path."""
+    name = "zhllama.exe" if sys.platform == "win32" else "zhllama"
+    script = Path(sys.executable).with_name(name)
+    found = shutil.which("zhllama")
+    if found and Path(found).resolve() == script.resolve():
+        return "zhllama"
+    if not script.is_file():
+        return f"{shlex.quote(sys.executable)} -m zhllama"
+    return shlex.quote(str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script))
 
 
 def _target(names: str) -> str:

@@ -38,7 +38,7 @@ def open_config(folder: Path) -> Any:
         from transformers import AutoConfig
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     except ImportError:
-        raise MissingPackage(str(folder), "transformers with torch", "train") from None
+        raise MissingPackage(str(folder), "torch", "train") from None
     _never_ask()
     require_regular_files(folder)
     settings = _settings(folder / CONFIG)

@@ -12,6 +12,7 @@ PURPOSES = {
     "corpus": "corpus fetch and clean, .parquet and .zst, near duplicates",
     "fast": "a compiled encoder",
     "gguf": "export --gguf",
+    "llamacpp": "chat and serve with GGUF files, the proof of export --gguf",
     "demo": "demo, and merge-vocab without --base",
     "align": "reward, dpo (with train)",
     "chat": "sharegpt clean: HTML to Markdown",

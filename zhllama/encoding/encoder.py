@@ -15,6 +15,7 @@ import numpy as np
 from zhllama.encoding.gigatoken import FIRST, Gigatoken, difference, probed, why_not_gigatoken
 from zhllama.encoding.tables import Int32, Int64, Tables, build_tables, why_not_compiled
 from zhllama.errors import InputError
+from zhllama.extras import install_command
 from zhllama.vocab.any_tokenizer import (
     AnyTokenizer,
     JsonTokenizer,
@@ -66,7 +67,7 @@ class Encoder:
         if self._model is not None:
             self.reason = why_not_compiled(self._model)
             if self.reason is None and importlib.util.find_spec("numba") is None:
-                self.reason = "numba is not installed: pip install 'zhllama[fast]'"
+                self.reason = f"numba is not installed: {install_command('fast')}"
             if self.reason is None:
                 self.engine = "compiled"
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from zhllama.encoding.tables import Int32, Int64
+from zhllama.extras import install_command
 from zhllama.io.json import parse_row
 from zhllama.vocab.any_tokenizer import JsonTokenizer
 from zhllama.vocab.byte_level_json import BYTE_OF, GPT2
@@ -100,7 +101,7 @@ def why_not_gigatoken(tokenizer: JsonTokenizer) -> str | None:
     if not tokenizer.byte_level:
         return "the tokenizer.json is not byte-level BPE"
     if importlib.util.find_spec("gigatoken") is None:
-        return "gigatoken is not installed: pip install 'zhllama[fast]'"
+        return f"gigatoken is not installed: {install_command('fast')}"
     return None
 
 

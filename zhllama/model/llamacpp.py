@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from zhllama.errors import InputError
+from zhllama.errors import InputError, MissingPackage
 from zhllama.io.json import parse_json
 
 QUIET = -1  # llama.cpp's verbosity
@@ -22,14 +22,14 @@ class LlamaCpp:
 
         With `threads`, for comparisons: so many threads, keys and values cached in float32, and attention not computed in
         blocks, since f16 states reverse near ties.
-        Errors: InputError for a file that is missing or that llama.cpp does not load, and without xllamacpp.
+        Errors: InputError for a file that is missing or that llama.cpp does not load; MissingPackage.
         """
         if not path.is_file():
             raise InputError(path, "no such file", "Check the path")
         try:
             import xllamacpp
         except ImportError:
-            raise InputError(path, "needs the package xllamacpp", "pip install xllamacpp") from None
+            raise MissingPackage(str(path), "xllamacpp", "llamacpp") from None
         params = xllamacpp.CommonParams()
         params.model.path, params.n_parallel = str(path), 1
         params.n_ctx = context
