@@ -1,5 +1,6 @@
 """Options of other trainers are refused with the name of ours, and the documented table is the one that is used."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_the_documented_table_is_the_one_in_use(page: str) -> None:
     text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `--")]
     shown = {
-        row[0].strip("| `-"): tuple(tuple(name.strip("` |–") for name in cell.split(", ") if name.strip(" |–")) for cell in row[1:])
+        row[0].strip("| `-"): tuple(tuple(name.strip("` |–") for name in re.split(", |、", cell) if name.strip(" |–")) for cell in row[1:])
         for row in rows
     }  # fmt: skip
     assert shown == NAMES

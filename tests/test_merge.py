@@ -28,6 +28,15 @@ def test_published_merge_to_the_byte(llama: SentencePieceVocabulary, published_l
     assert hashlib.sha256(padded.content).hexdigest() == WITH_PAD
 
 
+def test_llamas_scores_are_as_the_docs_say(llama: SentencePieceVocabulary) -> None:
+    """docs/why-score-0.md: every ordinary piece ranks below score 0, so the published pieces rank above all of them."""
+    scores = [(piece.text, piece.score) for piece in llama.pieces[259:]]
+    assert len(scores) == 31_741
+    spaces = [score for text, score in scores if not text.strip("▁")]
+    assert spaces == [-1e9] * 16
+    assert all(score == -place for place, (text, score) in enumerate(scores) if text.strip("▁"))
+
+
 def test_papers_sentence(llama: SentencePieceVocabulary, published_list: list[str]) -> None:
     assert len(llama.processor.encode(SENTENCE)) == 35
     assert len(chinese_llama(llama, published_list).vocabulary.processor.encode(SENTENCE)) == 16
