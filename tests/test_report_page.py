@@ -186,7 +186,8 @@ def test_pieces_are_marked_and_their_list_is_copied_and_saved(
     page.check("#piece-marked")
     assert page.locator("#piece-rows tr").count() == 2
     page.click("#copy-excluded")
-    page.wait_for_function("document.querySelector('.excluded [aria-live]').textContent === '已复制'")
+    # not wait_for_function, which the page's content policy forbids to look a second time
+    page.locator(".excluded [aria-live]", has_text="已复制").wait_for(state="attached")
     with page.expect_download() as download:
         page.click("#save-excluded")
     download.value.save_as(tmp_path / "exclude.txt")
