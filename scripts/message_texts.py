@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from zhllama.commands.translation import with_run_flags
+
 PACKAGE = Path(__file__).parent.parent / "zhllama"
 PRINTED = {
     "say",
@@ -285,10 +287,13 @@ def _words(text: str) -> str:
 
 
 def printed_texts() -> dict[tuple[str, bool], list[str]]:
-    """Every text with its files, by text and whether it is a part; options in backticks become fields."""
+    """Every text with its files, by text and whether it is a part.
+
+    Options in backticks become fields, but those of every run are printed under the same flag everywhere.
+    """
     result: dict[tuple[str, bool], set[str]] = {}
     for (text, part), files in Texts().found.items():
-        flat = _distinct(re.sub(r"`(\w+)`", r"{\1}", text))
+        flat = _distinct(re.sub(r"`(\w+)`", r"{\1}", with_run_flags(text)))
         result.setdefault((flat, part), set()).update(files)
     return {key: sorted(files) for key, files in sorted(result.items())}
 

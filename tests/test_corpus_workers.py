@@ -53,7 +53,7 @@ def unpicklable(task: int) -> None:
 
 @pytest.mark.parametrize("task", [partial(killed, signal.SIGKILL), partial(killed, signal.SIGSEGV), exits])
 def test_a_worker_that_is_lost_is_reported(task: Callable[[int], object]) -> None:
-    with pytest.raises(errors.OutputError, match=r"a worker process: was killed\. Give --resume"):
+    with pytest.raises(errors.OutputError, match=r"a worker process: was killed\. Give `resume`"):
         run_apart(partial(in_pool, task))
 
 

@@ -78,7 +78,7 @@ def test_unfinished_goes_on_only_with_equal_options(tmp_path: Path) -> None:
         run.write("part", "x")
         raise KeyError
     assert (tmp_path / "part").exists()
-    with pytest.raises(OutputError, match="--resume to continue"):
+    with pytest.raises(OutputError, match="`resume` to continue"):
         Run(tmp_path, "demo", OPTIONS, resume=False).check()
     with pytest.raises(OutputError, match="size was 3 and is 4"):
         Run(tmp_path, "demo", OPTIONS | {"size": 4}, resume=True).check()

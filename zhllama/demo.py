@@ -18,7 +18,7 @@ def two_layer_model(folder: Path, seed: int = 0) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(folder, "is not a folder of the demo", "Choose another --out")
+        raise OutputError(folder, "is not a folder of the demo", "Choose another `out`")
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging

@@ -18,7 +18,7 @@ from zhllama.run_folder import CONFIG, MANIFEST
 HASHED = 64 << 20  # bytes: larger inputs are compared by size only
 HASHED_OUTPUT = 2 << 30  # bytes: larger outputs are compared by size only
 SETTLED = 2e9  # nanoseconds after which every change shows in a file's times
-RESTORE = "Restore it, start the run over with --force, or copy the files that you need out of its folder"
+RESTORE = "Restore it, start the run over with `force`, or copy the files that you need out of its folder"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -27,21 +27,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     Errors: InputError where the config of a finished run was changed afterwards.
     """
     check_outputs([folder], CONFIG)
-    return read_yaml(folder / CONFIG, "a mapping of options", "Give --force to start over")
+    return read_yaml(folder / CONFIG, "a mapping of options", "Give `force` to start over")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished run; InputError where there is none or it is broken."""
     if not (folder / MANIFEST).exists():
-        raise InputError(folder, "is not a finished zhllama run", "Finish it with --resume")
-    manifest = read_json(folder / MANIFEST, "Start the run over with --force", any_number=True)
+        raise InputError(folder, "is not a finished zhllama run", "Finish it with `resume`")
+    manifest = read_json(folder / MANIFEST, "Start the run over with `force`", any_number=True)
     try:
         return _Manifest.model_validate(manifest).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(".: ")
         raise InputError(
-            folder / MANIFEST, f"is not a manifest ({reason})", "Start the run over with --force"
+            folder / MANIFEST, f"is not a manifest ({reason})", "Start the run over with `force`"
         ) from None
 
 

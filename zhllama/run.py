@@ -79,7 +79,7 @@ class Run:
         """Refuse a folder that is in use, and inputs that changed since their runs wrote them, before any work."""
         check_outputs(self.inputs)
         if self.out.exists() and not self.out.is_dir():
-            raise OutputError(self.out, "is a file", "Choose a folder for --out")
+            raise OutputError(self.out, "is a file", "Choose a folder for `out`")
         refuse_if_running(self.out)
         # A replaced run is first restored under the lock, and checked there.
         if not has_replaced_run(self.out):
@@ -100,21 +100,21 @@ class Run:
             for path in self.inputs:
                 if path.resolve().is_relative_to(self.out.resolve()):
                     raise OutputError(
-                        self.out, f"--force would remove the input {path}", "Choose another --out"
+                        self.out, f"`force` would remove the input {path}", "Choose another `out`"
                     )
         elif self.finished():
-            raise OutputError(self.out, "contains a finished run", "Give --force to start over")
+            raise OutputError(self.out, "contains a finished run", "Give `force` to start over")
         elif not self.resume:
             flags = (
-                "--resume to continue, or --force to start over"
+                "`resume` to continue, or `force` to start over"
                 if self.resume is not None
-                else "--force to start over"
+                else "`force` to start over"
             )
             raise OutputError(self.out, "contains an unfinished run", f"Give {flags}")
         elif changed := self._changed_options():
             changes = ", ".join(f"{k} was {old!r} and is {new!r}" for k, (old, new) in changed.items())
             raise OutputError(
-                self.out, f"was started with other options: {changes}", "Give the same options, or --force"
+                self.out, f"was started with other options: {changes}", "Give the same options, or `force`"
             )
 
     def finished(self) -> bool:

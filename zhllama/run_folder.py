@@ -85,7 +85,7 @@ def refuse_if_running(folder: Path) -> None:
 
 
 def _running(folder: Path) -> OutputError:
-    return OutputError(folder, "another run is writing here", "Wait for it, or choose another --out")
+    return OutputError(folder, "another run is writing here", "Wait for it, or choose another `out`")
 
 
 def _is_file(handle: int, path: Path) -> bool:

@@ -19,6 +19,7 @@ LOCALE = Path(__file__).parent.parent / "locale"
 DOMAIN = "zhllama"
 PART = "part"  # context of texts that occur inside others
 FIELD = re.compile(r"\{(\w+)\}")
+RUN_OPTION = re.compile("`(out|force|resume)`")
 
 
 def chinese() -> bool:
@@ -32,8 +33,14 @@ def translated(text: str) -> str:
     return _catalogue().translated(text) if text and chinese() else text
 
 
+def with_run_flags(text: str) -> str:
+    """The text with flags in place of the options of every run, which commands that only read a run do not have."""
+    return RUN_OPTION.sub(r"--\1", text)
+
+
 def error_line(where: str, what: str, remedy: str) -> str:
     """An error on one line: where, what, and what to do."""
+    where, what, remedy = map(with_run_flags, (where, what, remedy))
     if not chinese():
         return f"{where}: {what}." + (f" {remedy}." if remedy else "")
     return f"{translated(where)}：{translated(what)}。" + (f"{translated(remedy)}。" if remedy else "")

@@ -185,9 +185,9 @@ def keep_plan(run: Run, shards: Sequence[Sequence[FilePiece]]) -> None:
     ]
     path = run.out / WORK / "plan.json"
     if path.exists():
-        if read_json(path, "Start over with --force") != plan:
+        if read_json(path, "Start over with `force`") != plan:
             raise InputError(
-                run.out, "was started with other files", "Give the same files, or start over with --force"
+                run.out, "was started with other files", "Give the same files, or start over with `force`"
             )
     else:
         run.write(f"{WORK}/plan.json", json.dumps(plan))

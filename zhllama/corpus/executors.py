@@ -87,11 +87,11 @@ def _run_each(phases: Sequence[Phase], machines: Machines) -> None:
         except OSError as error:
             message = f"{error.strerror or error}"
             raise OutputError(
-                error.filename or phase.logs, message, "Free some room, then give --resume"
+                error.filename or phase.logs, message, "Free some room, then give `resume`"
             ) from error
         if phase.done() < phase.tasks:
             message = f"{phase.tasks - phase.done()} of {phase.tasks} tasks of {phase.name} failed"
-            raise OutputError(phase.logs / "logs", message, "See the reason there, then give --resume")
+            raise OutputError(phase.logs / "logs", message, "See the reason there, then give `resume`")
 
 
 def _executor(phase: Phase, machines: Machines) -> Any:

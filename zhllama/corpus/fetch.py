@@ -100,9 +100,9 @@ def _read_state(path: Path) -> Fetched:
     if not path.exists():
         return Fetched()
     try:
-        return Fetched(**read_object(path, "Start over with --force"))
+        return Fetched(**read_object(path, "Start over with `force`"))
     except TypeError as error:
-        raise InputError(path, f"is broken ({error})", "Start over with --force") from error
+        raise InputError(path, f"is broken ({error})", "Start over with `force`") from error
 
 
 def _next(
@@ -112,7 +112,7 @@ def _next(
         return next(iterator, None)
     except Exception as error:  # datasets passes on errors of aiohttp, httpx, Arrow and the loaders
         raise InputError(
-            source.place, f"was interrupted after {done.rows} rows ({_detail(error)})", "Give --resume"
+            source.place, f"was interrupted after {done.rows} rows ({_detail(error)})", "Give `resume`"
         ) from error
 
 

@@ -14,8 +14,8 @@ from zhllama.errors import BrokenPromise
 from zhllama.io.files import open_regular
 from zhllama.io.json import as_object, parse_json, read_json
 
-REMEDY = "Start over with --force"
-REPORT_BUG = "Start over with --force, and report this as a bug"
+REMEDY = "Start over with `force`"
+REPORT_BUG = "Start over with `force`, and report this as a bug"
 SHOWN, SHOWN_CHARACTERS = 5, 200  # examples of each step, and characters of each
 
 

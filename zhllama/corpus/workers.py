@@ -18,7 +18,7 @@ from multiprocess.pool import Pool  # type: ignore[import-untyped]
 from zhllama.errors import OutputError
 from zhllama.signals import deferred_signals
 
-REMEDY = "Give --resume, with fewer --workers if memory ran out"
+REMEDY = "Give `resume`, with fewer `workers` if memory ran out"
 
 
 def quiet() -> None:

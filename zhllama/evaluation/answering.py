@@ -104,7 +104,7 @@ def _find_record(journal: Journal, request: Request) -> JournalRecord | None:
     record = journal.get(request.key)
     if record is not None and record.fingerprint != request.fingerprint:
         problem = f"its reply to {request.about['id']!r} belongs to a different question"
-        raise InputError(journal.path, problem, "Restore the questions, or start over with --force")
+        raise InputError(journal.path, problem, "Restore the questions, or start over with `force`")
     return record
 
 

@@ -88,7 +88,7 @@ def find_files(
 
 def _run_output(run: Path, outputs: Sequence[str], finished: bool) -> Path:
     if finished and not (run / MANIFEST).exists():
-        raise InputError(run, "is an unfinished run", "Finish it with --resume")
+        raise InputError(run, "is an unfinished run", "Finish it with `resume`")
     check_outputs([run], *outputs)
     return next((run / name for name in outputs if (run / name).exists()), run)
 

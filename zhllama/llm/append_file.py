@@ -33,7 +33,7 @@ class AppendFile:
         except OSError as error:
             os.ftruncate(self.descriptor, self.end)
             raise OutputError(
-                self.path, f"cannot be written ({error.strerror})", "Free some disk space, then --resume"
+                self.path, f"cannot be written ({error.strerror})", "Free some disk space, then give `resume`"
             ) from error
         offset, self.end = self.end, self.end + len(line)
         return offset

@@ -203,7 +203,7 @@ class BatchClient:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(
-                self._log, f"cannot be written ({error.strerror})", "Free some disk space, then --resume"
+                self._log, f"cannot be written ({error.strerror})", "Free some disk space, then give `resume`"
             ) from error
         self._entries.append(entry)
 

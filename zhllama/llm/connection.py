@@ -15,12 +15,12 @@ from zhllama.llm.prompts import Api
 class ServerError(ZhllamaError):
     """A failure that no retry can fix: the server, the key, the quota or the model. It ends the run.
 
-    The message suggests `--resume` unless `resumable` is false: no reply was received yet, or an option must change.
+    The message suggests `resume` unless `resumable` is false: no reply was received yet, or an option must change.
     """
 
     def __init__(self, where: object, what: str, fix: str, resumable: bool = True) -> None:
         self._fix = fix
-        super().__init__(where, what, f"{fix}, then --resume" if resumable else fix)
+        super().__init__(where, what, f"{fix}, then give `resume`" if resumable else fix)
 
     def without_resume(self) -> "ServerError":
         """The same error for a run that has nothing to resume."""

@@ -195,7 +195,7 @@ def _index(file: AppendFile, key_of: Callable[[bytes], Key]) -> Iterator[tuple[K
                 raise InputError(
                     f"{file.path}:{first_broken}",
                     "is broken, and complete records follow",
-                    "Remove that line by hand, or start over with --force",
+                    "Remove that line by hand, or start over with `force`",
                 )
             yield key, (file.end, len(line))
             file.end += len(line)

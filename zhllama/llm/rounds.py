@@ -93,7 +93,7 @@ class Rounds:
                 raise InputError(
                     self.journal.path,
                     f"its reply {request.key} belongs to a different request",
-                    "Restore the seeds, prompts and options of that run, or start over with --force",
+                    "Restore the seeds, prompts and options of that run, or start over with `force`",
                 )
             self.spending.count(record.reply)
             return record

@@ -24,7 +24,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint; InputError if one of its files has changed since it was written."""
     newest = next(iter(reversed(_checkpoints(folder))), None)
     if newest:
-        remedy = f"Remove {newest}; --resume then continues from the step before it"
+        remedy = f"Remove {newest}; `resume` then continues from the step before it"
         if changed := unsealed(newest):
             raise InputError(changed, "is not as the checkpoint was written", remedy)
         check_states(newest, remedy)
@@ -88,7 +88,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if not _is_write_error(error, path):
             raise
         message = " ".join(str(error).split())[:120]
-        remedy = "Free some room, then continue with --resume"
+        remedy = "Free some room, then continue with `resume`"
         raise OutputError(path, f"cannot be written ({message})", remedy) from error
 
 
@@ -159,7 +159,7 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def load_trainable(model: nn.Module, folder: Path) -> None:
     """Copy a checkpoint's values into the model's parameters; InputError if names or shapes differ."""
-    saved = load_tensors(folder / TRAINED, "Remove this checkpoint, and --resume again")
+    saved = load_tensors(folder / TRAINED, "Remove this checkpoint, and give `resume` again")
     trainable = trainable_tensors(model)
     if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in trainable.items()}:
         message = "is a checkpoint of other rows or adapters"

@@ -58,7 +58,7 @@ def finish_run(run: Run) -> dict[str, Any]:
     rmtree(run.out / CHECKPOINTS, ignore_errors=True)
     if (run.out / TUNED).is_dir():
         rmtree(run.out / GROWN, ignore_errors=True)
-    return run.finish(read_object(run.out / FIGURES, "Start over with --force", any_number=True))
+    return run.finish(read_object(run.out / FIGURES, "Start over with `force`", any_number=True))
 
 
 def write_adapter(model: Any, out: Path, state: Mapping[str, Tensor] | None = None) -> None:

@@ -146,7 +146,7 @@ def plan_training(
     if sum(memory.values()) > USABLE * hardware.memory:
         notes.append(
             f"more than {hardware.label} has ({hardware.memory / 2**30:.0f} GiB): "
-            "lower --micro-batch, or shard the model (scripts/launch/fsdp.yaml)"
+            "lower the micro-batch, or shard the model (scripts/launch/fsdp.yaml)"
         )
     if not on_cpu and kernel("cuda") is not None:
         notes.append("the loss by Liger's kernel")

@@ -202,7 +202,7 @@ class ChatTuningJob:
         shortened = sum(len(packed.extra(SHORTENED)) for packed in blocks)
         if rejected or shortened:
             self.note(
-                f"{len(rejected):,} rows were left out ({REJECTED}), {shortened:,} cut at a turn to fit --max-length"
+                f"{len(rejected):,} rows were left out ({REJECTED}), {shortened:,} cut at a turn to fit the maximum length"
             )
         unused = [row for packed in blocks for row in packed.extra(UNUSED)]
         separate = sum(row["samples"] for packed in blocks for row in packed.extra(SPLIT))

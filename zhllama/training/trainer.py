@@ -16,7 +16,7 @@ from zhllama.training import checkpoint
 from zhllama.training.validation import BitsSpent, ValidationSet, collate, measure_bits
 
 LOG = "log.jsonl"
-REMEDY = "Start over with --force"
+REMEDY = "Start over with `force`"
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -47,7 +47,7 @@ class CheckpointingTrainer(Trainer):
             "text": [self.decode(b.tolist()) for b in ids],
         }
         write_whole(path, to_json(batch))
-        remedy = f"The batch is in {path.name}; lower `lr`, or give `precision` fp32, and --force"
+        remedy = f"The batch is in {path.name}; lower `lr`, or give `precision` fp32, and `force`"
         return ZhllamaError(self.out, f"the loss of step {step} is {loss}", remedy)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
