@@ -207,8 +207,10 @@ def test_public_templates_train_each_answer_once_or_are_refused(tokenizer: Any, 
                              .replace("<|end|>", END).replace("<｜end▁of▁sentence｜>", END))  # fmt: skip
         texts = trained(encoder, Q1, A1, Q2, A2)
     except InputError as error:
-        assert str(error).startswith(
-            ("template own: writes no special token", "a:1: the template", "template own: fails")
+        assert (
+            str(error)
+            .removeprefix(f"{tokenizer.name_or_path}: ")
+            .startswith(("template own: writes no special token", "a:1: the template", "template own: fails"))
         )
         assert name in REFUSED
     else:

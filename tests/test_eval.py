@@ -85,6 +85,23 @@ def test_invalid_inputs(tmp_path: Path) -> None:
         measure_bits(model, larger, ENGLISH, window=8, stride=8)
 
 
+@pytest.mark.parametrize("wrong", [1000, 600, -1])
+def test_a_text_begins_with_an_id_that_has_a_row(tmp_path: Path, wrong: object) -> None:
+    base = write_model(tmp_path / "base")
+    model, tokenizer = open_model(base).model, load_any_tokenizer(base)
+    for key in ("bos_token_id", "eos_token_id"):
+        model.config.bos_token_id, model.config.eos_token_id = None, None
+        setattr(model.config, key, wrong)
+        with pytest.raises(InputError, match=rf"base: has .* as its {key}, and the model has \d+ rows"):
+            measure_bits(model, tokenizer, ENGLISH)
+    model.config.bos_token_id, model.config.eos_token_id = None, [wrong, 1]
+    with pytest.raises(InputError, match=r"base: has .* as its eos_token_id"):
+        measure_bits(model, tokenizer, ENGLISH)
+    model.config.eos_token_id = []
+    with pytest.raises(InputError, match="base: has neither BOS nor EOS"):
+        measure_bits(model, tokenizer, ENGLISH)
+
+
 def test_texts_are_read_as_documents(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text('{"text": "one\\ntwo"}\n{"text": "三"}\n', encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.errors import InputError, MissingPackage
-from zhllama.io.files import require_regular_files
+from zhllama.io.files import is_present, require_regular_files
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 # transformers' own values of these settings; any other value names a repository of compiled code on a hub.
@@ -101,7 +101,7 @@ def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
 
     _never_ask()
     require_regular_files(folder)
-    if (folder / ADAPTER_CONFIG).is_file():
+    if is_present(folder / ADAPTER_CONFIG):
         # transformers would load it into the model silently, with everything that its config names.
         reason = "is an adapter beside a whole model, which transformers would silently load into it"
         raise InputError(folder / ADAPTER_CONFIG, reason, "Merge it into the model, or remove it")

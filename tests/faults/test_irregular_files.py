@@ -14,6 +14,8 @@ from tests.model_toys import CHINESE, ENGLISH, base_vocabulary, line, write_mode
 from zhllama.errors import InputError
 from zhllama.model.load import load_base, load_transformers_tokenizer
 from zhllama.pretrained import open_adapter, open_config
+from zhllama.vocab.any_tokenizer import tokenizer_file
+from zhllama.vocab.read import read_vocabulary
 
 SECONDS = 20
 OF_MODEL = (
@@ -102,6 +104,12 @@ SOME = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
+READ_WITH_A_VOCABULARY = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
 LINES = {
     "eval": ("eval", "m", "--text", "text.txt", "--limit", "100"),
     "chat": ("chat", "m", "--prompt", "a", "--max-tokens", "2"),
@@ -112,6 +120,21 @@ LINES = {
     "merge-vocab": ("merge-vocab", "--base", "m", "--zh", "words.txt", "--recipe", "safe", "--fuzz", "5", "--out", "out"),
     "sharegpt split": ("sharegpt", "split", "talks.json", "--tokenizer", "m", "--max-length", "64", "--out", "out"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ_WITH_A_VOCABULARY)
+def test_a_vocabulary_is_not_read_without_its_settings(base: Path, tmp_path: Path, name: str) -> None:
+    """A pipe, a folder or a link to nothing in a setting's place counted as no setting, and the audit left it out."""
+    for kind, make in {
+        "pipe": os.mkfifo,
+        "folder": os.mkdir,
+        "link": lambda path: Path(path).symlink_to("gone"),
+    }.items():
+        model = shutil.copytree(base, tmp_path / kind)
+        (model / name).unlink(missing_ok=True)
+        make(model / name)
+        with pytest.raises(InputError, match=re.escape(str(model / name))):
+            read_vocabulary(tokenizer_file(model))
 
 
 @pytest.mark.parametrize("command", LINES)

@@ -7,7 +7,7 @@ from typing import Any
 
 from zhllama.conversation.template import ChatTemplate, special_tokens, template_for
 from zhllama.errors import InputError
-from zhllama.io.files import read_whole, to_json, write_whole
+from zhllama.io.files import is_present, read_whole, to_json, write_whole
 from zhllama.io.json import as_object, parse_json, read_object
 from zhllama.model.load import load_transformers_tokenizer
 from zhllama.vocab.any_tokenizer import (
@@ -40,11 +40,11 @@ def prepare_tokenizer(source: Path, name: str | None, out: Path) -> ChatTemplate
     if isinstance(existing, SentencePieceTokenizer):
         model = in_its_folder(existing.model, tokenizer_file(source))
         _sentencepiece(model, source, special_tokens(name), out)
-    elif isinstance(existing, JsonTokenizer) and (source / JSON).is_file():
+    elif isinstance(existing, JsonTokenizer) and is_present(source / JSON):
         _json(existing, source, special_tokens(name), out)
     else:
         raise InputError(source, "contains neither tokenizer.model nor tokenizer.json", "Give another model")
-    tokenizer = load_transformers_tokenizer(out)
+    tokenizer = load_transformers_tokenizer(out, source)
     template = template_for(name, tokenizer)
     write_whole(out / TEMPLATE, template.jinja)
     settings = {key: value for key, value in read_settings(out).items() if key != "chat_template"}
@@ -71,7 +71,7 @@ def _sentencepiece(model: SentencePieceVocabulary, source: Path, tokens: Sequenc
             str(larger.ids[token]): {"content": token, "special": True, "normalized": False}
             for token in tokens
         }
-    if (source / TEMPLATE).is_file():
+    if is_present(source / TEMPLATE):
         files[TEMPLATE] = read_whole(source / TEMPLATE)
     elif "chat_template" in settings:
         config["chat_template"] = settings["chat_template"]
@@ -107,7 +107,7 @@ def _json(existing: JsonTokenizer, source: Path, tokens: Sequence[str], out: Pat
         }
     # Other classes rebuild the pre-tokenizer (transformers 5.23), and tokenize differently.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if (source / TEMPLATE).is_file():
+    if is_present(source / TEMPLATE):
         write_whole(out / TEMPLATE, read_whole(source / TEMPLATE))
     write_whole(out / JSON, json.dumps(raw, ensure_ascii=False))
     write_whole(out / CONFIG, to_json(settings))

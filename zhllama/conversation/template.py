@@ -86,11 +86,11 @@ class ChatTemplate:
             listed = parse_row(tools) if tools else None
             return renderer.render(self.jinja, messages, tokenizer.special_tokens_map, opened, listed)
         except Exceeds as error:
-            raise InputError(f"template {self.name}", str(error), REMEDY) from None
+            raise InputError(_place(self.name, tokenizer), str(error), REMEDY) from None
         except Exception as error:  # a foreign template can raise anything
             reason = " ".join(str(error).split())[:160]
             raise InputError(
-                f"template {self.name}", f"fails on a conversation ({reason})", REMEDY
+                _place(self.name, tokenizer), f"fails on a conversation ({reason})", REMEDY
             ) from error
 
     def try_out(self, tokenizer: Any) -> None:
@@ -99,7 +99,7 @@ class ChatTemplate:
             try:
                 try_out(self.jinja, tokenizer.special_tokens_map)
             except Exceeds as error:
-                raise InputError(f"template {self.name}", str(error), REMEDY) from None
+                raise InputError(_place(self.name, tokenizer), str(error), REMEDY) from None
 
 
 def message_of(turn: Turn, form: ThoughtForm = "content") -> dict[str, Any]:
@@ -180,9 +180,8 @@ def template_for(name: str, tokenizer: Any) -> ChatTemplate:
     if name not in PLAIN:
         raise OptionError("template", f"{name!r} is not known", f"Give one of {', '.join(NAMES)}")
     if not tokenizer.eos_token:
-        raise InputError(
-            "tokenizer", "names no end of text (eos_token)", "Name one in its tokenizer_config.json"
-        )
+        place = _folder(tokenizer) or "tokenizer"
+        raise InputError(place, "names no end of text (eos_token)", "Name one in its tokenizer_config.json")
     return ChatTemplate(name, begin + PLAIN[name], str(tokenizer.eos_token))
 
 
@@ -210,9 +209,8 @@ def begins_with_bos(tokenizer: Any) -> bool:
 def _own(tokenizer: Any) -> ChatTemplate:
     jinja = tokenizer.chat_template
     if not isinstance(jinja, str) or not jinja.strip():
-        raise InputError(
-            "template own", "is not there: the tokenizer has no chat_template", "Give `template` alpaca"
-        )
+        reason = "is not there: the tokenizer has no chat_template"
+        raise InputError(_place("own", tokenizer), reason, "Give `template` alpaca")
     own = ChatTemplate("own", jinja, "")
     own.try_out(tokenizer)
     sample = (Turn("user", "zhllama-user"), Turn("assistant", "zhllama-answer"))
@@ -221,8 +219,19 @@ def _own(tokenizer: Any) -> ChatTemplate:
     stops = [t for t in special_token_texts(tokenizer) if rest.lstrip().startswith(t)]
     if not answer or not stops:
         reason = "writes no special token after an answer, so a model could not learn to end"
-        raise InputError("template own", reason, "Give `template` alpaca, or add one to the chat_template")
+        remedy = "Give `template` alpaca, or add one to the chat_template"
+        raise InputError(_place("own", tokenizer), reason, remedy)
     return ChatTemplate("own", jinja, max(stops, key=len))
+
+
+def _place(name: str, tokenizer: Any) -> str:
+    """What an error names: the template, and the folder that an own one came from."""
+    folder = _folder(tokenizer) if name == "own" else ""
+    return f"{folder}: template {name}" if folder else f"template {name}"
+
+
+def _folder(tokenizer: Any) -> str:
+    return str(getattr(tokenizer, "name_or_path", None) or "")
 
 
 def special_token_texts(tokenizer: Any) -> list[str]:

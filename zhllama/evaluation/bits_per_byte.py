@@ -103,13 +103,15 @@ def read_text(path: Path, limit: int | None = None) -> str:
 
 
 def _bos_id(model: Any) -> int:
-    """The id before the first token of a text: BOS, else EOS."""
-    config = model.config
-    for id in (config.bos_token_id, config.eos_token_id):
-        if isinstance(id, list):
-            id = id[0]
-        if id is not None:
-            return int(id)
-    raise InputError(
-        config.model_type, "has neither BOS nor EOS in its config", "Set bos_token_id in config.json"
-    )
+    """The id before the first token of a text: BOS, else EOS. Errors: InputError for none, and for one without a row."""
+    config, rows = model.config, model.get_input_embeddings().weight.shape[0]
+    place = config.name_or_path or config.model_type
+    for key in ("bos_token_id", "eos_token_id"):
+        ids = getattr(config, key, None)
+        id = ids[0] if isinstance(ids, list) and ids else ids
+        if type(id) is int and 0 <= id < rows:
+            return id
+        if id not in (None, []):
+            message = f"has {id!r} as its {key}, and the model has {rows:,} rows"
+            raise InputError(place, message, "Correct it in config.json")
+    raise InputError(place, "has neither BOS nor EOS in its config", "Set bos_token_id in config.json")

@@ -32,6 +32,17 @@ def require_regular(path: Path) -> os.stat_result:
     return status
 
 
+def is_present(path: Path) -> bool:
+    """Whether an optional file exists.
+
+    Errors: InputError for a folder, pipe or device in its place, or a link to nothing, which must not count as absent.
+    """
+    if not os.path.lexists(path):
+        return False
+    require_regular(path)
+    return True
+
+
 def require_regular_files(folder: Path) -> None:
     """InputError where a model's or tokenizer's folder contains anything but regular files and folders.
 

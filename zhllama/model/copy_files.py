@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from zhllama.io.files import is_present
 from zhllama.vocab.folder_settings import TEMPLATES
 
 TOKENIZER_FILES = (
@@ -22,7 +23,7 @@ OTHER_FILES = ("generation_config.json", "chat_template.jinja", "LICENSE*", "NOT
 def copy_tokenizer(source: Path, out: Path) -> None:
     """Copy the files of a tokenizer; an id map is left out, because the copy already follows it."""
     for name in TOKENIZER_FILES:
-        if (source / name).is_file():
+        if is_present(source / name):
             shutil.copyfile(source / name, out / name)
     for template in sorted((source / TEMPLATES).glob("*.jinja")):
         (out / TEMPLATES).mkdir(exist_ok=True)

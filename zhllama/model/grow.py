@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import InputError, OptionError
-from zhllama.io.files import to_json
+from zhllama.io.files import is_present, to_json
 from zhllama.io.json import read_object
 from zhllama.manifest import check_outputs
 from zhllama.model import row_init
@@ -132,7 +132,7 @@ def _refuse_unnamed_rows(folder: Path, size: int, end: int) -> None:
     Rows from `size` to `end` belong to no token of the model's tokenizer, and new tokens would take them.
     """
     for name in ("config.json", "generation_config.json"):
-        config = read_object(folder / name) if (folder / name).is_file() else {}
+        config = read_object(folder / name) if is_present(folder / name) else {}
         for key, value in _token_ids(config):
             ids = value if isinstance(value, list) else [value]
             used = next((id for id in ids if type(id) is int and size <= id < end), None)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zhllama.errors import InputError, ZhllamaError
+from zhllama.io.files import is_present
 from zhllama.io.json import read_object
 from zhllama.model.chain import ADAPTER, Chain, resolve_chain
 from zhllama.model.trained_rows import apply_trained_rows
@@ -103,12 +104,17 @@ def read_model_config(folder: Path) -> Any:
         ) from error
 
 
-def load_transformers_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder as transformers loads it; `vocab.any_tokenizer` opens one without transformers."""
-    if not any((folder / name).is_file() for name in (*VOCABULARY_FILES, "tokenizer_config.json")):
+def load_transformers_tokenizer(folder: Path, source: Path | None = None) -> Any:
+    """The tokenizer of a folder as transformers loads it; `vocab.any_tokenizer` opens one without transformers.
+
+    Later errors name `source`, the folder that `folder` is a temporary copy of.
+    """
+    if not any(is_present(folder / name) for name in (*VOCABULARY_FILES, "tokenizer_config.json")):
         raise InputError(folder, "has no tokenizer", "Put tokenizer.json or tokenizer.model there")
     try:
-        return open_tokenizer(folder)
+        tokenizer = open_tokenizer(folder)
+        tokenizer.name_or_path = str(source or folder)
+        return tokenizer
     except ZhllamaError:
         raise
     except Exception as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import InputError, OutputError
+from zhllama.io.files import is_present
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import AGAIN, Stored, read_header
 from zhllama.io.torch import load_torch
@@ -90,9 +91,9 @@ def _weight_files(folder: Path) -> list[str]:
     """The names of the files that contain the weights, in the order of preference that transformers has."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
-        if (folder / name).is_file():
+        if is_present(folder / name):
             return [name]
-        if not index.is_file():
+        if not is_present(index):
             continue
         files_by_tensor = read_object(index, AGAIN).get("weight_map")
         if not isinstance(files_by_tensor, dict) or not all(

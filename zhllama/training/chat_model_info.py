@@ -46,7 +46,7 @@ def inspect_chat_model(
         raise InputError(chain.base, message, "Put the right tokenizer there")
     chat_template = prepare_tokenizer(chain.tokenizer, template, folder)
     document_tokenizer = DocumentTokenizer.open(folder)
-    tokenizer = load_transformers_tokenizer(folder)
+    tokenizer = load_transformers_tokenizer(folder, chain.tokenizer)
     _check_new_tokens(chat_template, tokenizer, n_ids, options)
     n_old = options.old_rows if options.old_rows is not None else old_rows_from_manifests(chain)
     grows = document_tokenizer.size > rows

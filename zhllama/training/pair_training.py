@@ -77,7 +77,7 @@ def inspect_pair_model(model: str, template: str | None, options: TrainingOption
     with TemporaryDirectory(prefix="zhllama-") as name:
         folder = Path(name)
         copy_tokenizer(chain.tokenizer, folder)
-        tokenizer = load_transformers_tokenizer(folder)
+        tokenizer = load_transformers_tokenizer(folder, chain.tokenizer)
         default = "own" if tokenizer.chat_template else "alpaca"
         chat_template = template_for(template or default, tokenizer)
         refuse_lacking(chat_template, tokenizer, "Tune the model with it first (zhllama sft)")

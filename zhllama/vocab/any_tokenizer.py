@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from zhllama.errors import InputError
 from zhllama.hub import hub_file, is_hub_name
-from zhllama.io.files import open_regular, read_utf8, read_whole, unreadable
+from zhllama.io.files import is_present, open_regular, read_utf8, read_whole, unreadable
 from zhllama.io.gguf import MAGIC
 from zhllama.io.json import LARGEST, read_object
 from zhllama.manifest import check_outputs
@@ -306,7 +306,7 @@ def _read_vocab_and_merges(path: Path) -> Any:
     """The tokenizer that transformers makes of vocab.json and merges.txt; the class says how text is split."""
     from tokenizers import Tokenizer as Inner
 
-    if not any(path.with_name(name).is_file() for name in (CONFIG, "config.json")):
+    if not any(is_present(path.with_name(name)) for name in (CONFIG, "config.json")):
         message = f"names no tokenizer class, and {VOCAB} and {MERGES} alone do not say how text is split"
         raise InputError(path, message, f"Put the model's {CONFIG} or config.json beside it")
     settings = read_folder_settings(path)

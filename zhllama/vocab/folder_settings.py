@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from zhllama.errors import InputError, ZhllamaError
-from zhllama.io.files import read_whole, to_json
+from zhllama.io.files import is_present, read_whole, to_json
 from zhllama.io.json import parse_row, read_object
 from zhllama.pretrained import open_tokenizer
 from zhllama.vocab.tokenizer_config import (
@@ -130,7 +130,7 @@ def read_folder_settings(
     folder = path.parent
     if path.name not in VOCABULARIES:
         return None
-    if path.name != VOCAB and not any((folder / name).is_file() for name in (CONFIG, NAMED, ADDED)):
+    if path.name != VOCAB and not any(is_present(folder / name) for name in (CONFIG, NAMED, ADDED)):
         return None
     try:
         return _read(folder, path, plain_ids)
@@ -155,7 +155,7 @@ def _read(folder: Path, path: Path, plain_ids: Callable[[str], Sequence[int]] | 
         else:
             config[role] = str(token)
     config["extra_special_tokens"] = [str(token) for token in tokenizer.extra_special_tokens]
-    if (folder / TEMPLATE).is_file() or (folder / TEMPLATES).is_dir():
+    if is_present(folder / TEMPLATE) or (folder / TEMPLATES).is_dir():
         config.pop("chat_template", None)
     tokens = {id: _token(token) for id, token in sorted(tokenizer.added_tokens_decoder.items())}
     actual = {token.content: id for id, token in tokens.items()}
@@ -211,7 +211,7 @@ def _opened_as(folder: Path, class_name: str) -> Any:
                 Path(place, file.name).symlink_to(file.resolve())
         for name in (CONFIG, "config.json"):
             Path(place, name).unlink(missing_ok=True)
-        config = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+        config = read_object(folder / CONFIG) if is_present(folder / CONFIG) else {}
         config = {key: value for key, value in config.items() if key != "auto_map"} | {
             "tokenizer_class": class_name
         }
@@ -248,10 +248,10 @@ def _inside(tokenizer: Any, tokens: Iterable[AddedToken]) -> Inside:
 
 def _files(folder: Path, config: Mapping[str, Any]) -> dict[str, bytes]:
     """Templates, licenses and the map of special tokens, by name."""
-    files = {name: read_whole(folder / name) for name in CARRIED_OVER if (folder / name).is_file()}
+    files = {name: read_whole(folder / name) for name in CARRIED_OVER if is_present(folder / name)}
     for file in sorted((folder / TEMPLATES).glob("*.jinja")):
         files[f"{TEMPLATES}/{file.name}"] = read_whole(file)
-    if (folder / NAMED).is_file():
+    if is_present(folder / NAMED):
         named = read_object(folder / NAMED)
         files[NAMED] = to_json(named | {key: config[key] for key in named if key in config}).encode()
     return files

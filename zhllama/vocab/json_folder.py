@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zhllama.io.files import read_whole, to_json
+from zhllama.io.files import is_present, read_whole, to_json
 from zhllama.vocab.folder_settings import CARRIED_OVER, LEFT_BEHIND, AddedToken, FolderSettings
 from zhllama.vocab.tokenizer_config import CONFIG, read_settings
 
@@ -22,7 +22,7 @@ def transformers_files(
     content = {"tokenizer.json": (json.dumps(raw, ensure_ascii=False) + "\n").encode()}
     if settings is None:
         folder = source.parent
-        files = {name: read_whole(folder / name) for name in CARRIED_OVER if (folder / name).is_file()}
+        files = {name: read_whole(folder / name) for name in CARRIED_OVER if is_present(folder / name)}
         # A .tiktoken or tekken.json is not read by AutoTokenizer as we read it, but what stands beside it is meant for it.
         config = {
             k: v for k, v in read_settings(folder).items() if k not in (*LEFT_BEHIND, "added_tokens_decoder")

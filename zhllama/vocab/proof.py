@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.errors import BrokenPromise, InputError
+from zhllama.io.files import is_present
 from zhllama.io.json import read_object
 from zhllama.vocab.any_tokenizer import JsonTokenizer
 from zhllama.vocab.audit import Audit, audit
@@ -81,7 +82,7 @@ def audit_file(
     )
     remaining = sorted(base.entries) if base_ids is None else base_ids
     new_id = {id: id if base_ids is None else new for new, id in enumerate(remaining)}
-    if not (folder / CONFIG).is_file():
+    if not is_present(folder / CONFIG):
         return result
     return replace(result, carried=compare_folders(folder, base, new_id, sampled.lines))
 
@@ -110,6 +111,8 @@ def _fast_tokenizer(file: Path, source: Path | None) -> Any:
     Without tokenizer_config.json it is tokenizer.json alone, or None where that is `file` itself or does not exist.
     """
     path, config = file.with_name("tokenizer.json"), file.with_name(CONFIG)
-    if config.is_file() and (path.is_file() or read_object(config).get("tokenizer_class") == SENTENCEPIECE):
+    if is_present(config) and (
+        is_present(path) or read_object(config).get("tokenizer_class") == SENTENCEPIECE
+    ):
         return auto_tokenizer(file.parent, source)
-    return JsonTokenizer(path).inner if path.is_file() and path != file else None
+    return JsonTokenizer(path).inner if is_present(path) and path != file else None

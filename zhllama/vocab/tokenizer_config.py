@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.errors import InputError
+from zhllama.io.files import is_present
 from zhllama.io.json import read_object
 
 CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
@@ -24,7 +25,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     for path in (folder / NAMED, folder / CONFIG):
-        if path.is_file():
+        if is_present(path):
             found = read_object(path)
             for role in ROLES:
                 if found.get(role) is not None and named_token(found, role) is None:
@@ -47,9 +48,9 @@ def declared_tokens(folder: Path) -> dict[str, int]:
     Errors: InputError for a file that is not a JSON object, and for ids that are no numbers.
     """
     declared: dict[str, Any] = {}
-    if (folder / ADDED).is_file():
+    if is_present(folder / ADDED):
         declared |= read_object(folder / ADDED)
-    if (folder / CONFIG).is_file():
+    if is_present(folder / CONFIG):
         decoder = read_object(folder / CONFIG).get("added_tokens_decoder")
         for id, token in decoder.items() if isinstance(decoder, dict) else ():
             text = token.get("content") if isinstance(token, dict) else None
@@ -83,4 +84,4 @@ def settings_files(path: Path) -> list[Path]:
     if path.name not in VOCABULARIES:
         return []
     names = (CONFIG, NAMED, ADDED, TEMPLATE, *((MERGES,) if path.name == VOCAB else ()))
-    return [path.with_name(name) for name in names if path.with_name(name).is_file()]
+    return [path.with_name(name) for name in names if is_present(path.with_name(name))]
