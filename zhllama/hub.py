@@ -1,4 +1,4 @@
-"""Finds files of a hub model in the cache or downloads them; fails at once without a network."""
+"""Finds files of a hub model or dataset in the cache or downloads them; fails at once without a network."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from zhllama.errors import InputError
+from zhllama.errors import InputError, MissingPackage
 
 PATIENCE = 3.0  # seconds to wait for a connection to the hub
 
@@ -55,3 +55,41 @@ def require_network(name: str) -> None:
         raise InputError(
             name, f"is not a path here, and {endpoint.hostname} cannot be reached", remedy
         ) from None
+
+
+def hub_dataset(name: str, split: str = "") -> list[Path]:
+    """The Arrow files of a dataset of the hub, in the cache of the library `datasets`, which downloads it if need be.
+
+    split: may be left out where the dataset has one. Errors: InputError, also for a dataset of several configurations.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingPackage(name, "datasets", "corpus") from None
+    offline = _why_offline(name)
+    if offline is not None:  # `datasets` would ask the hub again and again before it looks into its cache
+        datasets.config.HF_HUB_OFFLINE = True
+    try:
+        loaded = datasets.load_dataset(name)
+    except Exception as error:  # `datasets` passes on errors of httpx, Arrow and the loaders
+        if offline is not None:
+            raise offline from None
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        remedy = "Download the dataset, and give the path of its files"
+        raise InputError(name, f"cannot be read from the hub ({detail})", remedy) from error
+    if not split and len(loaded) > 1:
+        first = next(iter(loaded))
+        raise InputError(name, f"has the splits {', '.join(loaded)}", f"Name one of them: {name}#{first}")
+    if split and split not in loaded:
+        raise InputError(name, f"has no split {split}", f"Choose from: {', '.join(loaded)}")
+    files = loaded[split or next(iter(loaded))].cache_files
+    return [Path(file["filename"]) for file in files]
+
+
+def _why_offline(name: str) -> InputError | None:
+    """Why the hub cannot be asked, or None."""
+    try:
+        require_network(name)
+    except InputError as error:
+        return error
+    return None

@@ -39,8 +39,8 @@ def train_pairs(
 ) -> None:  # fmt: skip
     """Train and print the result; `as_given` are the options as config.yaml records them."""
     from zhllama.conversation.row_fields import parse_field_map
+    from zhllama.conversation.row_files import find_row_files, joined
     from zhllama.conversation.template import template_chosen
-    from zhllama.io.text import find_files
     from zhllama.training.pair_training import PairTrainingJob, inspect_pair_model
 
     if plan.dry_run:
@@ -49,7 +49,8 @@ def train_pairs(
     required = {"pairs": "Give a file of ranked answers", "out": "Give a folder for the run"}
     check_present(required, {"pairs": data.pairs, "out": start.out})
     assert data.model is not None and start.out is not None
-    files, validation = (find_files(names, RANKED) for names in (data.pairs, data.eval_pairs))
+    files, validation = (find_row_files(names, RANKED) for names in (data.pairs, data.eval_pairs))
+    every = joined([files, validation])
     field_map = parse_field_map(data.field_map)
     with inspect_pair_model(data.model, data.template, options) as info:
         note(template_chosen(info.encoder.template, data.template))
@@ -57,10 +58,10 @@ def train_pairs(
         config = recorded(data, as_given, plan) | {
             "base_model": str(chain.base), start.base: str(chain.runs[-1] if chain.runs else chain.base)
         }  # fmt: skip
-        inputs = [*files, *validation, *info.info.inputs()]
+        inputs = [*every.inputs, *info.info.inputs()]
         run = Run(start.out, start.command, config, inputs, start.force, start.resume, options.seed)
         job = PairTrainingJob(
-            tuple(files), tuple(validation), data.validation_share, data.skip_bad, field_map
+            files.files, validation.files, data.validation_share, data.skip_bad, field_map, every.forms
         )
         with progress(start.command, None, "steps") as bar:
             manifest = train(job, options, info, run, hooks_for(bar, "reading pairs", start.as_json))
@@ -73,7 +74,7 @@ def train_pairs(
 def _plan(data: PairData, options: TrainingOptions, plan: PlanOptions) -> "TrainingPlan":
     """Plan a run; the number of steps is known only if pairs are given."""
     from zhllama.conversation.row_fields import parse_field_map
-    from zhllama.io.text import find_files
+    from zhllama.conversation.row_files import find_row_files, joined
     from zhllama.training.model_info import read_shape
     from zhllama.training.pair_training import inspect_pair_model, plan_pairs
     from zhllama.training.plan import shape_of
@@ -81,12 +82,12 @@ def _plan(data: PairData, options: TrainingOptions, plan: PlanOptions) -> "Train
 
     count = None
     if data.model is not None and data.pairs:
-        validation = find_files(data.eval_pairs, RANKED)
+        files, validation = (find_row_files(names, RANKED) for names in (data.pairs, data.eval_pairs))
         with inspect_pair_model(data.model, data.template, options) as info:
             pairs = read_pairs(
-                find_files(data.pairs, RANKED), info.encoder, options.block_size, validation_share=data.validation_share,
-                validation_files=validation, seed=options.seed, skip_bad=data.skip_bad,
-                field_map=parse_field_map(data.field_map),
+                files.files, info.encoder, options.block_size, validation_share=data.validation_share,
+                validation_files=validation.files, seed=options.seed, skip_bad=data.skip_bad,
+                field_map=parse_field_map(data.field_map), forms=joined([files, validation]).forms,
             )  # fmt: skip
             count = len(pairs.training)
     shape = shape_of(read_shape(data.model, plan.shape), options.lora)

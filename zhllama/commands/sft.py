@@ -36,6 +36,7 @@ from zhllama.training.data_options import ChatTuningData
 from zhllama.training.options import ChatTuningOptions, VocabularyPlanOptions
 
 if TYPE_CHECKING:
+    from zhllama.conversation.row_files import RowFiles
     from zhllama.training.chat_model_info import ChatModelInfo
     from zhllama.training.mixture import WeightedSource
     from zhllama.training.plan import TrainingPlan
@@ -69,20 +70,23 @@ def sft(
     check_present(required, {"model": data.model, "data": data.data, "out": out})
     assert data.model is not None and out is not None
     from zhllama.conversation.row_fields import parse_field_map
+    from zhllama.conversation.row_files import find_row_files, joined
     from zhllama.conversation.template import template_chosen
-    from zhllama.io.text import find_files
     from zhllama.training.mixture import default_cache
     from zhllama.training.sft import ChatTuningJob
     from zhllama.training.train import train
 
-    sources, validation = tuple(map(_source, data.data)), tuple(find_files(data.eval_data))
+    sources, found = zip(*map(_source, data.data), strict=True)
+    validation = find_row_files(data.eval_data)
+    every = joined([*found, validation])
     with _inspected(data, options) as info, progress("sft", None, "steps") as bar:
-        inputs = [path for source in sources for path in source.files] + [*validation, *info.info.inputs()]
+        files = [path for source in sources for path in source.files]
+        inputs = [*files, *validation.files, *every.descriptions, *info.info.inputs()]
         recorded = recorded_options(info.info, out, data, as_given, reading, plan)
         run = Run(out, "sft", recorded, inputs, force, resume, options.seed)
         job = ChatTuningJob(
-            sources, validation, info.encoder, data.cache or default_cache(), skip_bad=data.skip_bad,
-            field_map=parse_field_map(data.field_map), note=warn,
+            sources, validation.files, info.encoder, data.cache or default_cache(), skip_bad=data.skip_bad,
+            field_map=parse_field_map(data.field_map), forms=every.forms, note=warn,
         )  # fmt: skip
         note(template_chosen(info.encoder.template, data.template))
         manifest = train(job, options, info.info, run, hooks_for(bar, "encoding", as_json))
@@ -102,12 +106,13 @@ def _inspected(data: ChatTuningData, options: ChatTuningOptions) -> Iterator["Ch
         yield inspect_chat_model(data.model, data.template, options, Path(folder), data.thoughts)
 
 
-def _source(value: str) -> "WeightedSource":
-    from zhllama.io.text import find_files
+def _source(value: str) -> tuple["WeightedSource", "RowFiles"]:
+    from zhllama.conversation.row_files import find_row_files
     from zhllama.training.mixture import WeightedSource, parse_weight
 
     path, weight = parse_weight(value, "data")
-    return WeightedSource(Path(path).name, tuple(find_files([path])), weight)
+    found = find_row_files([path])
+    return WeightedSource(Path(path).name, found.files, weight), found
 
 
 def _plan(data: ChatTuningData, options: ChatTuningOptions, plan: VocabularyPlanOptions) -> "TrainingPlan":

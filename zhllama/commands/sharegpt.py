@@ -36,10 +36,10 @@ def clean(
     """
     from zhllama.conversation.clean import ConversationCleaner, ConversationCleaning
     from zhllama.conversation.clean_files import clean_files
+    from zhllama.conversation.row_files import find_row_files
     from zhllama.corpus.filters import read_words
-    from zhllama.io.text import find_files
 
-    paths = find_files(conversations.files)
+    found = find_row_files(conversations.files)
     languages: Any = () if options.keep == "any" else tuple(options.keep.split("+"))
     words = read_words(options.word_list)
     cleaning = ConversationCleaning(
@@ -49,12 +49,12 @@ def clean(
     cleaner = ConversationCleaner(cleaning)
     settings = recorded(conversations, options, reading)
     with (
-        Run(out, "sharegpt clean", settings, [*paths, *options.word_list], force) as run,
+        Run(out, "sharegpt clean", settings, [*found.inputs, *options.word_list], force) as run,
         JsonLines(out / ACCEPTED) as accepted,
         JsonLines(out / REJECTED) as rejected,
-        progress("Cleaning", sum(path.stat().st_size for path in paths)) as bar,
+        progress("Cleaning", sum(path.stat().st_size for path in found.files)) as bar,
     ):
-        counts = clean_files(paths, cleaner, accepted.write, rejected.write, bar)
+        counts = clean_files(found, cleaner, accepted.write, rejected.write, bar)
         accepted.close()
         rejected.close()
         figures = counts.figures() | {"mended": dict(cleaner.edits.most_common())}
@@ -84,22 +84,22 @@ def split(
     long is truncated, and its part has `cut`.
     """
     from zhllama.conversation.clean_files import split_files
+    from zhllama.conversation.row_files import find_row_files
     from zhllama.conversation.token_length import length_function, tokenizer_path
-    from zhllama.io.text import find_files
     from zhllama.vocab.any_tokenizer import tokenizer_file
 
     place = tokenizer_path(options.tokenizer)
     length = length_function(options.tokenizer, options.template)
-    paths = find_files(conversations.files)
-    inputs = [*paths, *([tokenizer_file(place)] if place.exists() else [])]
+    found = find_row_files(conversations.files)
+    inputs = [*found.inputs, *([tokenizer_file(place)] if place.exists() else [])]
     settings = recorded(conversations, options, reading)
     with (
         Run(out, "sharegpt split", settings, inputs, force) as run,
         JsonLines(out / ACCEPTED) as accepted,
         JsonLines(out / REJECTED) as rejected,
-        progress("Splitting", sum(path.stat().st_size for path in paths)) as bar,
+        progress("Splitting", sum(path.stat().st_size for path in found.files)) as bar,
     ):
-        counts = split_files(paths, length, options.max_length, accepted.write, rejected.write, bar)
+        counts = split_files(found, length, options.max_length, accepted.write, rejected.write, bar)
         accepted.close()
         rejected.close()
         figures = counts.figures()

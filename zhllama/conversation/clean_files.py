@@ -1,14 +1,14 @@
 """Cleans and splits files of conversations: every row is written, as accepted or as rejected with its reason."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from zhllama.conversation.clean import ConversationCleaner, Rejected
 from zhllama.conversation.read_conversations import BadRow, order_fault, read_conversations
 from zhllama.conversation.row_fields import RowReading
+from zhllama.conversation.row_files import RowFiles
 from zhllama.conversation.sharegpt import sharegpt_row
 from zhllama.conversation.split import Length, split
 from zhllama.io.rows import NotJson, read_rows_or_faults
@@ -49,11 +49,12 @@ class SplitCounts(RowCounts):
 
 
 def clean_files(
-    paths: Sequence[Path], cleaner: ConversationCleaner, accept: Write, reject: Write, advance: Advance
+    files: RowFiles, cleaner: ConversationCleaner, accept: Write, reject: Write, advance: Advance
 ) -> RowCounts:
     """Clean the conversations of some files; `advance` receives the bytes read."""
     counts = RowCounts()
-    for path in paths:
+    for path in files.files:
+        cleaner.reading = RowReading(unused=counts.unused, form=files.forms.get(path))
         for number, row in read_rows_or_faults(path, advance):
             where = f"{path}:{number}"
             result = cleaner(row, where)
@@ -64,17 +65,16 @@ def clean_files(
             else:
                 counts.accepted += 1
                 accept(sharegpt_row(result))
-    counts.unused = cleaner.reading.unused
     return counts
 
 
 def split_files(
-    paths: Sequence[Path], length: Length, max_length: int, accept: Write, reject: Write, advance: Advance
+    files: RowFiles, length: Length, max_length: int, accept: Write, reject: Write, advance: Advance
 ) -> SplitCounts:
     """Split the conversations of some files into parts of at most `max_length` by `length`."""
     counts = SplitCounts()
-    reading = RowReading(unused=counts.unused)
-    for path in paths:
+    for path in files.files:
+        reading = RowReading(unused=counts.unused, form=files.forms.get(path))
         for conversation in read_conversations(path, lambda read: order_fault(read.turns), advance, reading):
             if isinstance(conversation, BadRow):
                 counts.reasons["bad row"] += 1

@@ -1,6 +1,7 @@
 """Reads ranked answers in every common format, as pairs of a better and a worse one."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def _chosen(fields: RowFields, where: str) -> tuple[list[Turn], Pairs]:
         raise InputError(where, "chosen and rejected are of different forms", MEND)
     if not better or not worse or {better[-1].role, worse[-1].role} != {"assistant"}:
         raise InputError(where, "chosen and rejected do not both end with an answer", MEND)
-    if better[:-1] != worse[:-1]:
+    if _as_context(better[:-1]) != _as_context(worse[:-1]):
         raise InputError(where, "chosen and rejected differ before their last turn", MEND)
     pair = (_text_of_answer(better[-1], "chosen"), _text_of_answer(worse[-1], worse_name))
     if not better[:-1]:
@@ -187,10 +188,15 @@ def _after_conversation(fields: RowFields, where: str) -> tuple[list[Turn], Pair
     if (
         not worse
         or worse[-1].role != "assistant"
-        or worse[:-1] not in ([], turns[:-1], _dialogue_alone(turns))
+        or _as_context(worse[:-1]) not in ([], _as_context(turns[:-1]), _as_context(_dialogue_alone(turns)))
     ):
         raise InputError("", f"{name}: does not end with another last answer to the same prompt", MEND)
     return turns[:-1], [(better, _text_of_answer(worse[-1], name))]
+
+
+def _as_context(turns: list[Turn]) -> list[Turn]:
+    """The turns whether or not they are trained, which does not matter before the last one."""
+    return [replace(turn, trained=True) for turn in turns]
 
 
 def _dialogue_alone(turns: list[Turn]) -> list[Turn]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,8 +180,9 @@ def dialogue(fields: RowFields, where: str, *, answers: Sequence[str] = ANSWERS)
     elif not fields.has(*QUESTIONS):
         raise InputError(where, f"has none of the fields {', '.join(FORMS)}", MEND)
     elif fields.has("prompt") and isinstance(fields.json("prompt"), list):
-        turns = turns_of_list(fields.items("prompt"), "prompt", fields)
-        turns += _completion(fields, answers)
+        prompt = turns_of_list(fields.items("prompt"), "prompt", fields)
+        completion = _completion(fields, answers)
+        turns = _as_context(prompt) + completion if completion else prompt
     else:
         turns = _history(fields)
         answer = fields.text(*answers) if answers else None
@@ -190,6 +191,11 @@ def dialogue(fields: RowFields, where: str, *, answers: Sequence[str] = ANSWERS)
             question_of(fields), answer, thought or "", fields.first(*answers) or "" if answers else ""
         )
     return with_system(fields, turns)
+
+
+def _as_context(prompt: list[Turn]) -> list[Turn]:
+    """The turns of a prompt whose answers are not trained: of such rows trl trains the completion alone."""
+    return [replace(turn, trained=turn.trained and turn.role != "assistant") for turn in prompt]
 
 
 def _completion(fields: RowFields, answers: Sequence[str]) -> list[Turn]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zhllama.conversation.row_forms import RowForm
 from zhllama.errors import InputError, OptionError
 from zhllama.io.json import parse_row
 from zhllama.io.rows import MEND
@@ -33,6 +34,8 @@ SHARES = frozenset(
 SWITCHES = ("weight", "loss", "train", "training", "train_on_turn", "trainable")
 LABELS = ("kto_tag", "label")  # of rows with a good or a bad answer: LLaMA-Factory's, trl's and ms-swift's
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think", "<think>")
+# What a row keeps beside the fields that its form names: they are metadata, or forbid training on it.
+NOT_TEXT = METADATA | MEDIA | SHARES | {*SWITCHES, *LABELS}
 _TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 
 
@@ -42,16 +45,20 @@ class MarkedRow(InputError):
 
 @dataclass
 class RowReading:
-    """How rows are read: fields renamed by `field_map` (our name: theirs); `unused` counts the fields without a use."""
+    """How rows are read: in a described form, and fields renamed by `field_map` (our name: theirs).
+
+    `unused` counts the fields without a use.
+    """
 
     field_map: Mapping[str, str] = field(default_factory=dict)
     unused: Counter[str] = field(default_factory=Counter)
+    form: RowForm | None = None
 
     def fields(self, row: Any, where: str) -> "RowFields":
         """The fields of a row by our names. Errors: InputError for a row that is not an object, and for a name used twice."""
         if not isinstance(row, dict):
             raise InputError(where, "is not a JSON object", MEND)
-        renamed = dict(row)
+        renamed, aside = (dict(row), []) if self.form is None else self.form.apply(row, NOT_TEXT)
         for ours, theirs in self.field_map.items():
             if theirs not in renamed:
                 continue
@@ -59,7 +66,9 @@ class RowReading:
             if renamed.get(ours) not in (None, ""):
                 raise InputError(where, f"has {ours} beside {theirs}, which `field_map` renames to it", MEND)
             renamed[ours] = value
-        return RowFields(renamed)
+        fields = RowFields(renamed)
+        fields.unused_inside += aside
+        return fields
 
     def count(self, names: Iterable[str]) -> None:
         """Count the unused fields of one row, each once."""
@@ -127,8 +136,8 @@ class RowFields:
         return None if value is None else text_of_value(value, self.path + name)
 
     def items(self, name: str) -> list[Any]:
-        """The list in a field, which may be written as JSON text, as in CSV."""
-        value = _from_json(self.take(name))
+        """The list in a field, which may be written as JSON text, as in CSV, or as an object of lists, as `datasets` stores it."""
+        value = _of_columns(_from_json(self.take(name)))
         if not isinstance(value, list):
             raise InputError("", f"{self.path}{name}: input should be a valid list", MEND)
         return value
@@ -214,6 +223,15 @@ def _text_of_part(part: Any, at: str, path: str) -> str:
     if not isinstance(part, dict) or not isinstance(part.get("text"), str):
         raise InputError("", f"{path}: input should be a valid string", MEND)
     return str(part["text"])
+
+
+def _of_columns(value: Any) -> Any:
+    """The members of an object whose values are lists of one length; any other value unchanged."""
+    if not isinstance(value, dict) or not value or not all(isinstance(part, list) for part in value.values()):
+        return value
+    if len({len(part) for part in value.values()}) > 1:
+        return value
+    return [dict(zip(value, parts, strict=True)) for parts in zip(*value.values(), strict=True)]
 
 
 def _from_json(value: Any) -> Any:

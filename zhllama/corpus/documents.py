@@ -11,9 +11,10 @@ from typing import IO, Any, Literal
 
 from zhllama.corpus.decode import SAMPLE, WIDE, Broken, decode, detect
 from zhllama.errors import DamagedFile
+from zhllama.io.column_files import SUFFIXES as COLUMNS
+from zhllama.io.column_files import ColumnFile
 from zhllama.io.json import parse_row
 from zhllama.io.packed import PACKED, open_packed
-from zhllama.io.parquet import Parquet
 from zhllama.io.records import Fields, text_of
 from zhllama.io.text import DOCUMENT_BYTES, RECORDS, find_files, split_documents, text_format
 
@@ -66,7 +67,7 @@ def split_files(paths: Sequence[Path], reading: Reading, piece_bytes: int = PIEC
         if (
             reading.unit == "file"
             or path.suffix in PACKED
-            or text_format(path) == ".parquet"
+            or text_format(path) in COLUMNS
             or size <= piece_bytes
         ):
             pieces.append(FilePiece(path))
@@ -103,8 +104,8 @@ def read_piece(piece: FilePiece, reading: Reading) -> Iterator[CorpusDocument]:
 def _documents(piece: FilePiece, reading: Reading) -> Iterator[CorpusDocument]:
     """The documents of a piece; the id is empty where the record has none."""
     kind = text_format(piece.path)
-    if kind == ".parquet":
-        for records in Parquet(piece.path).batches((*reading.fields, "id", "url")):
+    if kind in COLUMNS:
+        for records in ColumnFile(piece.path).batches((*reading.fields, "id", "url")):
             yield from (_from_record(record, reading.fields, "") for record in records)
         return
     with open_packed(piece.path)[0] as file:

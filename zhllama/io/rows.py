@@ -1,4 +1,4 @@
-"""Reads rows with their line numbers: JSON objects, one per line or indented, a JSON list, CSV, or Parquet."""
+"""Reads rows with their line numbers: JSON objects, one per line or indented, a JSON list, CSV, Parquet, or Arrow."""
 
 import csv
 from collections.abc import Iterator
@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from zhllama.errors import InputError
+from zhllama.io.column_files import SUFFIXES as COLUMNS
+from zhllama.io.column_files import ColumnFile
 from zhllama.io.files import require_regular
 from zhllama.io.json import parse_member, parse_row, reason
-from zhllama.io.parquet import Parquet
 from zhllama.io.text import Advance, decoded_lines, text_format
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -44,13 +45,13 @@ def read_rows(path: Path, advance: Advance | None = None) -> Iterator[tuple[int,
 def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[tuple[int, Any]]:
     """Every row with its line number as in `read_rows`, but NotJson for a line that is not JSON.
 
-    Rows of Parquet are numbered from 1; those of CSV are objects of text by the first line's names, without empty cells.
+    Rows of Parquet and Arrow are numbered from 1; those of CSV are objects of text by the first line's names, without empty cells.
     Errors: InputError for a file that cannot be read, and for a broken list, which cannot be parsed any further.
     """
     size = require_regular(path).st_size
     kind = text_format(path)
-    if kind == ".parquet":
-        yield from _parquet_rows(path, size, advance)
+    if kind in COLUMNS:
+        yield from _column_rows(path, size, advance)
         return
     if kind in (".csv", ".tsv"):
         yield from _table_rows(path, "," if kind == ".csv" else "\t", advance)
@@ -64,8 +65,8 @@ def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[
     yield from _objects(chain([(begin, first)], lines))
 
 
-def _parquet_rows(path: Path, size: int, advance: Advance | None) -> Iterator[tuple[int, Any]]:
-    file = Parquet(path)
+def _column_rows(path: Path, size: int, advance: Advance | None) -> Iterator[tuple[int, Any]]:
+    file = ColumnFile(path)
     number = 0
     for records in file.batches(tuple(file.names)):
         for record in records:

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import IO, AnyStr, Literal
 
 from zhllama.errors import InputError
+from zhllama.io.column_files import SUFFIXES as COLUMNS
+from zhllama.io.column_files import ColumnFile
 from zhllama.io.files import LONGEST_LINE, require_regular, unreadable
 from zhllama.io.json import parse_row, reason
 from zhllama.io.packed import PACKED, open_packed
-from zhllama.io.parquet import Parquet
 from zhllama.io.records import text_of
+from zhllama.io.saved_datasets import describes_dataset, saved_dataset_files
 from zhllama.manifest import check_outputs
 from zhllama.run_folder import CONFIG, MANIFEST
 
-FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".tsv")
-RECORDS = (".jsonl", ".json", ".parquet")  # each record is a document
+FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".arrow", ".tsv")
+RECORDS = (".jsonl", ".json", ".parquet", ".arrow")  # each record is a document
 CHUNK = 1 << 20
 # Plain text without blank lines is split at the first line end after this many bytes, so that a document fits in memory.
 # The longest document of the project's own data, a novel, has 3.2 MB.
@@ -47,11 +49,17 @@ def limit_lines(limit: int) -> None:
 
 
 def find_files(
-    names: Sequence[str | Path], outputs: Sequence[str] = TEXT_OUTPUTS, *, every_file: bool = False
+    names: Sequence[str | Path],
+    outputs: Sequence[str] = TEXT_OUTPUTS,
+    *,
+    formats: Sequence[str] = FORMATS,
+    every_file: bool = False,
 ) -> list[Path]:
     """The files that the given files, folders and globs name, sorted within each, without duplicates.
 
-    From a run folder, only the first of `outputs` that exists is used: rejects and the journal are not text.
+    From a run folder, only the first of `outputs` that exists is used: rejects and the journal are not text. Of a folder that
+    `datasets` saved, its Arrow files.
+    formats: suffixes of the files that are taken from a folder.
     every_file: for `corpus clean`, which reports what it cannot read: every visible file in a folder, whatever its name
     and even if it is empty, but no unfinished run.
     Errors: InputError for a name that matches nothing, for a file name that is not UTF-8, and for an empty file.
@@ -63,10 +71,12 @@ def find_files(
             path = _run_output(path, outputs, every_file)
         else:
             check_outputs([path])
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_wanted(p, every_file))
+        if path.is_dir() and (saved := saved_dataset_files(path)) is not None:
+            files.update(dict.fromkeys(saved))
+        elif path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_wanted(p, formats, every_file))
             if not inside:
-                kinds = "" if every_file else f"text file ({', '.join(FORMATS)})"
+                kinds = "" if every_file else f"text file ({', '.join(formats)})"
                 raise InputError(path, f"contains no {kinds or 'file'}", "Name another folder")
             files.update(dict.fromkeys(inside))
         elif path.exists():
@@ -93,8 +103,10 @@ def _run_output(run: Path, outputs: Sequence[str], finished: bool) -> Path:
     return next((run / name for name in outputs if (run / name).exists()), run)
 
 
-def _is_wanted(path: Path, every_file: bool) -> bool:
-    return not path.name.startswith(".") if every_file else text_format(path) in FORMATS
+def _is_wanted(path: Path, formats: Sequence[str], every_file: bool) -> bool:
+    if describes_dataset(path):
+        return False
+    return not path.name.startswith(".") if every_file else text_format(path) in formats
 
 
 def text_format(path: Path) -> str:
@@ -163,8 +175,8 @@ def _lines_or_records(
 ) -> Iterator[str]:
     """The lines of plain text, including blank ones, or the texts of the records."""
     kind = text_format(path)
-    if kind == ".parquet":
-        yield from _parquet(path, field, advance)
+    if kind in COLUMNS:
+        yield from _column_texts(path, field, advance)
     elif kind in RECORDS:
         for number, line in enumerate(decoded_lines(path, advance), 1):
             if line.strip():
@@ -189,8 +201,8 @@ def _record(path: Path, number: int, line: str, field: str, lone_surrogates: Lon
     return text
 
 
-def _parquet(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
-    file = Parquet(path)
+def _column_texts(path: Path, field: str, advance: Advance | None) -> Iterator[str]:
+    file = ColumnFile(path)
     file.require_text(field)
     bytes_per_row = require_regular(path).st_size / max(1, file.rows)
     for records in file.batches((field,)):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from zhllama.conversation.row_files import find_row_files
 from zhllama.errors import InputError
 from zhllama.evaluation.questions import Answers, read_answers, read_questions
-from zhllama.io.text import find_files
 from zhllama.manifest import check_outputs, read_config, read_manifest
 from zhllama.run_folder import CONFIG, MANIFEST
 
@@ -31,7 +31,14 @@ def find_sources(data: Path) -> list[ReviewSource]:
     """
     data = data.expanduser()
     if not (data / CONFIG).is_file():
-        return [ReviewSource(path) for path in find_files([data])]
+        found = find_row_files([data])
+        if found.forms:
+            raise InputError(
+                data,
+                "describes files whose rows are in a form of their own",
+                "Name a data file itself, or convert it first",
+            )
+        return [ReviewSource(path) for path in found.files]
     if (data / MANIFEST).is_file():
         check_outputs([data], *ACCEPTED, REJECTED)
     accepted = next((data / name for name in ACCEPTED if (data / name).is_file()), None)

@@ -14,6 +14,7 @@ from transformers import PrinterCallback
 
 from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.row_fields import unused_field
+from zhllama.conversation.row_forms import RowForm
 from zhllama.conversation.template import refuse_lacking, template_for
 from zhllama.errors import OptionError
 from zhllama.extras import require
@@ -52,6 +53,7 @@ class PairTrainingJob:
     validation_share: float = 0.1
     skip_bad: bool = False
     field_map: Mapping[str, str] = field(default_factory=dict)
+    forms: Mapping[Path, RowForm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def train_on_pairs(
     pairs = read_pairs(
         job.files, model_info.encoder, options.block_size, validation_share=job.validation_share,
         validation_files=job.validation_files, seed=options.seed, skip_bad=job.skip_bad, field_map=job.field_map,
-        advance=hooks.read,
+        forms=job.forms, advance=hooks.read,
     )  # fmt: skip
     shape = shape_of(model_info.info.config, options.lora, model_info.info.rows)
     plan = plan_pairs(options, shape, this_hardware(processes), len(pairs.training))

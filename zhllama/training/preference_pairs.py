@@ -11,6 +11,7 @@ from zhllama.conversation.read_comparisons import read_comparisons
 from zhllama.conversation.read_conversations import BadRow, refuse_bad_rows
 from zhllama.conversation.records import Comparison, Conversation
 from zhllama.conversation.row_fields import RowReading
+from zhllama.conversation.row_forms import RowForm
 from zhllama.conversation.row_turns import answer_turn
 from zhllama.errors import InputError, OptionError
 from zhllama.io.text import Advance
@@ -59,6 +60,7 @@ def read_pairs(
     seed: int = 0,
     skip_bad: bool = False,
     field_map: Mapping[str, str] | None = None,
+    forms: Mapping[Path, RowForm] | None = None,
     advance: Advance | None = None,
 ) -> TokenizedPairs:
     """Read the pairs of some files whose prompt and answers fit into `length` ids.
@@ -69,7 +71,7 @@ def read_pairs(
     """
     if not 0 <= validation_share < 1:
         raise OptionError(f"validation_share {validation_share}", "is not from 0 up to 1", "Give 0.1")
-    reader = _PairReader(encoder, length, field_map or {})
+    reader = _PairReader(encoder, length, field_map or {}, forms or {})
     pairs = [pair for path in files for pair in reader.read(path, advance)]
     extra = [pair for path in validation_files for _, pair in reader.read(path, advance)]
     if not skip_bad:
@@ -100,6 +102,7 @@ class _PairReader:
     encoder: ConversationEncoder
     length: int
     field_map: Mapping[str, str]
+    forms: Mapping[Path, RowForm]
     bad: list[BadRow] = field(default_factory=list)
     rejected: list[BadRow] = field(default_factory=list)
     unused: list[dict[str, Any]] = field(default_factory=list)
@@ -107,7 +110,7 @@ class _PairReader:
     def read(self, path: Path, advance: Advance | None) -> list[tuple[str, TokenizedPair]]:
         """Return the pairs of a file, each with its prompt as text."""
         pairs = []
-        reading = RowReading(self.field_map)
+        reading = RowReading(self.field_map, form=self.forms.get(path))
         for row in read_comparisons(path, advance, reading):
             pair = row if isinstance(row, BadRow) else self._encoded(row)
             if isinstance(pair, BadRow):

@@ -18,6 +18,7 @@ from zhllama.conversation.read_conversations import (
 )
 from zhllama.conversation.records import Conversation
 from zhllama.conversation.row_fields import RowReading, unused_field
+from zhllama.conversation.row_forms import RowForm
 from zhllama.conversation.stored_conversations import from_json, to_json
 from zhllama.errors import InputError
 from zhllama.io.files import json_lines
@@ -41,7 +42,7 @@ from zhllama.training.validation import ValidationSet
 
 REJECTED, SHORTENED, LABEL = "rejected.jsonl", "shortened.jsonl", "answers"
 UNUSED, SPLIT = "unused-fields.jsonl", "split.jsonl"
-READER = "rows-2"  # changes with what the reader makes of a row, so that blocks packed before are not used
+READER = "rows-3"  # changes with what the reader makes of a row, so that blocks packed before are not used
 VERIFIED = 32  # conversations whose encoding turn by turn is compared with that of the whole text
 SHOWN = 20  # rejected rows that are reported on the screen; --skip-bad writes all of them to a file
 
@@ -59,6 +60,9 @@ class ChatTuningJob:
     cache: Path
     skip_bad: bool = False
     field_map: Mapping[str, str] = field(default_factory=dict)
+    forms: Mapping[Path, RowForm] = field(
+        default_factory=dict
+    )  # of the files that a dataset_info.json describes
     note: Callable[[str], None] = lambda text: None
 
     def blocks(
@@ -81,7 +85,8 @@ class ChatTuningJob:
         template = self.encoder.template
         template_hash = hashlib.sha256(template.jinja.encode()).hexdigest()
         names = " ".join(map(str, source.files))  # rejected rows are cached with the names of their files
-        reading = f"{READER} {self.encoder.thoughts} {sorted(self.field_map.items())}"
+        forms = [self.forms[path].identity() for path in source.files if path in self.forms]
+        reading = f"{READER} {self.encoder.thoughts} {sorted(self.field_map.items())} {forms}"
         text = f"{source.hash()} {names} {template_hash} {template.stop} {one_per_block} {self.skip_bad} {reading}"
         origin = BlocksOrigin(text, tokenizer.hash, size, "best-fit", validation_split=not self.validation)
         folder = self.cache / origin.key()
@@ -125,7 +130,7 @@ class ChatTuningJob:
     ) -> Iterator[tuple[Conversation, list[Encoded]]]:
         verified = 0
         for path in files:
-            reading = RowReading(self.field_map)
+            reading = RowReading(self.field_map, form=self.forms.get(path))
             for row in read_conversations(path, training_fault, advance, reading):
                 if isinstance(row, BadRow):
                     (excluded.marked if row.marked else excluded.bad).append(row)
