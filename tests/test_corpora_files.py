@@ -137,8 +137,9 @@ def test_sources_together() -> None:
     assert [s["name"] for s in sources if s["kind"] == "local"] == ["sample"]
 
 
-def test_readme_names_every_source_and_field() -> None:
-    named = set(re.findall(r"`(\w+)`", (CORPORA / "README.md").read_text(encoding="utf-8")))
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_readme_names_every_source_and_field(page: str) -> None:
+    named = set(re.findall(r"`(\w+)`", (CORPORA / page).read_text(encoding="utf-8")))
     assert {p.stem for p in SOURCES} | {*BEFORE, *LOCATION.values(), *AFTER, *WORDS} <= named
 
 

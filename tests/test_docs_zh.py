@@ -18,7 +18,7 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.zh.md"
 # Terms that the glossary replaced.
 FORMER = re.compile(
-    r"残字|切得最整|词片|落选|最近者|读不出|(?<!继)续训|文种|(?<![\d.])4比特|四比特|4位量化|打包|剪枝|词符|令牌|训练占比|血缘|谱系|Liger的?内核"
+    r"残字|切得最整|词片|落选|最近者|读不出|(?<!继)续训|文种(?!子)|(?<![\d.])4比特|四比特|4位量化|打包|剪枝|词符|令牌|训练占比|血缘|谱系|Liger的?内核"
 )
 HEADING = re.compile(r"^(#{1,6}) +(.+)$", re.M)
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
@@ -67,7 +67,7 @@ def figures(text: str) -> Counter[Decimal]:
 
 
 def target(link: str) -> str:
-    """A link as it is in both languages: without the language of the page."""
+    """A link, or the name of a page, as it is in both languages: without the language of the page."""
     return re.sub(r"\.zh\.md", ".md", link)
 
 
@@ -78,7 +78,7 @@ def section(level: int, text: str) -> Section:
     return Section(
         level,
         figures(shown),
-        set(CODE.findall(prose)),
+        {target(code) for code in CODE.findall(prose)},
         blocks,
         Counter(target(link) for link in LINK.findall(prose)),
         len(re.findall(r"^ *\|.*\|$", prose, re.M)),
@@ -107,17 +107,18 @@ def english_of(page: Path) -> Path:
 
 
 def name(page: Path) -> str:
-    """A page's path below docs/, without endings."""
-    return str(page.relative_to(DOCS)).split(".")[0]
+    """A page's path below docs/, or below the project for one that is elsewhere, without endings."""
+    return str(page.relative_to(DOCS if DOCS in page.parents else ROOT)).split(".")[0]
 
 
-CHINESE = sorted(DOCS.rglob("*.zh.md"))
+FOLDERS = ("corpora", "prompts_zh", "seeds_zh")  # each has a README in both languages
+CHINESE = sorted([*DOCS.rglob("*.zh.md"), *(ROOT / folder / "README.zh.md" for folder in FOLDERS)])
 chinese_pages = pytest.mark.parametrize("page", CHINESE, ids=name)
 
 
 def test_every_page_is_translated() -> None:
     english = {name(page) for page in DOCS.rglob("*.md") if not page.name.endswith(".zh.md")}
-    assert english == {name(page) for page in CHINESE}
+    assert english | {f"{folder}/README" for folder in FOLDERS} == {name(page) for page in CHINESE}
 
 
 @chinese_pages
