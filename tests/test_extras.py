@@ -1,8 +1,11 @@
 """What an optional package is for, how it is installed here, and that its lack is reported before any work."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +16,7 @@ from tests.conftest import ROOT
 from tests.model_toys import line
 from zhllama import extras
 from zhllama.commands.extras import PURPOSES
+from zhllama.commands.table import ENTRIES
 from zhllama.errors import MissingPackage
 
 
@@ -125,7 +129,7 @@ def test_the_command_that_installs_fits_the_environment(
         ("serve m --web", "gradio", "web"),
         ("corpus clean t.txt", "datatrove", "corpus"),
         ("corpus fetch t", "datasets", "corpus"),
-        ("demo", "mistral-common", "train,demo"),
+        ("demo", "mistral-common", "demo"),
     ],
 )
 def test_a_missing_package_is_reported_before_any_work(
@@ -156,3 +160,75 @@ def test_the_command_lists_what_is_missing(tmp_path: Path, hide) -> None:  # typ
     assert "Install by: " in told.out and re.search(r"\[fast", told.out)
     rows = json.loads(line(tmp_path, "extras", "--json").out)
     assert rows["fast"]["missing"] == ["numba"] and rows["train"]["packages"]["torch"]
+
+
+# Every command on input that does not exist, with what it says in an installation without extras: the extras whose packages
+# it needs, or else the work that it does without any.
+WALK: dict[str, str] = {
+    "train-vocab t.txt --out o": "t.txt: no such file",
+    "merge-vocab --out o": "[demo]",
+    "merge-vocab --base b --zh z --out o": "b: no such file",
+    "audit t": "t: no such file",
+    "report t --text x --out o": "x: no such file",
+    "advise --text t.txt": "[demo]",
+    "grow --model m --tokenizer t --out o": "[train]",
+    "export r --out o": "[train]",
+    "export r --gguf q8_0 --out o": "[train,gguf]",
+    "eval m --text t": "[train]",
+    "eval m --tasks ceval": "[train,eval]",
+    "pretrain --stage 1 --model m --text zh=t.txt --out o": "[train]",
+    "pretrain --config chinese-llama-7b-stage1 --dry-run": "",
+    "pretrain --stage 2 --shape bloomz-7b1 --dry-run": "[train]",
+    "sft --model m --data d.jsonl --out o": "[train]",
+    "sft --config chinese-alpaca-7b --dry-run": "",
+    "pack --tokenizer t --text x --out o": "x: no such file",
+    "pack --tokenizer t --text table.parquet --out o": "[corpus]",
+    "train-vocab packed.txt.zst --out o": "[corpus]",
+    "reward --model m --pairs d.jsonl --out o": "[train,align]",
+    "dpo --model m --pairs d.jsonl --out o": "[train,align]",
+    "corpus list": "",
+    "corpus fetch wikipedia-zh --out o": "[corpus]",
+    "corpus clean t.txt --out o": "[corpus]",
+    "sharegpt clean t.json --out o": "t.json: no such file",
+    "sharegpt split t.json --tokenizer t --out o": "t: no such file",
+    "gen-zh --n 1 --base-url http://127.0.0.1:9 --model m --out o": "http://127.0.0.1:9: ",
+    "refilter d --out o": "d/config.yaml: no such file",
+    "review d": "[serve]",
+    "answer m --questions q --out o": "[train]",
+    "judge --answers a --answers b --out o": "a: no such file",
+    "judge --answers a --answers b --reward r --out o": "[train]",
+    "chat m": "[train]",
+    "chat m.gguf": "[llamacpp]",
+    "serve m": "[train,serve]",
+    "serve m --web": "[train,web]",
+    "serve m.gguf": "[llamacpp,serve]",
+    "demo": "[train,demo]",
+    "run cpu-trial --dry-run": "",
+    "extras": "",
+    "lineage r": "r: is not a finished zhllama run",
+}
+
+
+def test_without_extras_every_command_says_what_it_needs_before_any_work(tmp_path: Path) -> None:
+    for name in ("table.parquet", "packed.txt.zst", "m.gguf"):
+        (tmp_path / name).write_bytes(b"x")
+    before = sorted(tmp_path.iterdir())
+    hidden = ",".join(extras.extras())
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.minimal_installation", hidden],
+        input="\n".join(WALK), cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])))},
+    )  # fmt: skip
+    told = [json.loads(row) for row in run.stdout.splitlines()]
+    assert [row["line"] for row in told] == list(WALK), run.stderr
+    for row, expected in zip(told, WALK.values(), strict=True):
+        assert row["code"] == (1 if expected else 0), row
+        lines = row["err"].splitlines()
+        assert expected in lines[-1] if expected else not lines, row
+        if expected.startswith("["):
+            assert len(lines) == 1 and re.search(r"needs the packages? [\w, -]+\. ", lines[0]), row
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_every_command_is_walked() -> None:
+    assert {words.split()[0] for words in WALK} == {entry.name for entry in ENTRIES}

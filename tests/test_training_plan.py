@@ -8,8 +8,11 @@ import pytest
 
 from tests.model_toys import line, write_model
 from zhllama.commands.recipes import read_recipe
-from zhllama.errors import OptionError
+from zhllama.errors import MissingPackage, OptionError
+from zhllama.pretrained import config_of
 from zhllama.training.hardware import Hardware, named_hardware
+from zhllama.training.lora import linear_names
+from zhllama.training.model_shape import block_layers, shape_by_formula
 from zhllama.training.options import ChatTuningOptions, Lora, PretrainingOptions
 from zhllama.training.plan import plan_training, shape_of
 
@@ -150,3 +153,47 @@ def test_stage_one_without_rows_is_refused() -> None:
 def test_machine_names_are_parsed() -> None:
     assert named_hardware("16 x A100-40GB").memory == 40 << 30
     assert named_hardware("rtx4090").precision == "bf16" and named_hardware("V100").precision == "fp16"
+
+
+SHAPES = sorted((Path(__file__).parent.parent / "zhllama" / "recipes" / "shapes").glob("*.json"))
+FAMILY = (
+    {"model_type": "llama"},
+    {"model_type": "llama", "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    {"model_type": "mistral", "head_dim": 24},
+    {"model_type": "qwen2", "tie_word_embeddings": True},
+    {"model_type": "qwen3", "head_dim": 32},
+    {"model_type": "qwen3", "head_dim": 16, "attention_bias": True},
+)
+
+
+def family_config(settings: dict[str, Any]) -> Any:
+    return config_of(
+        {
+            "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "num_key_value_heads": 2, **settings,
+        },
+        "here",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", FAMILY, ids=str)
+@pytest.mark.parametrize("lora", [None, Lora(), Lora(rank=3, modules=("q_proj", "down_proj"))], ids=str)
+def test_formulas_count_what_the_built_model_has(settings: dict[str, Any], lora: Lora | None) -> None:
+    config = family_config(settings)
+    assert shape_by_formula(config, lora, 400) == shape_of(config, lora, 400)
+    assert set(block_layers(config)) == set(linear_names(config))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SHAPES if "bloom" not in path.name], ids=lambda path: path.stem
+)
+def test_formulas_count_the_shipped_shapes(path: Path) -> None:
+    config = shipped_config(path.stem)
+    assert shape_by_formula(config, Lora()) == shape_of(config, Lora())
+
+
+def test_formulas_refuse_other_layers_and_other_models() -> None:
+    with pytest.raises(OptionError, match=r"no linear layer 'c_attn'.*q_proj"):
+        shape_by_formula(family_config({"model_type": "llama"}), Lora(modules=("c_attn",)))
+    with pytest.raises(MissingPackage, match="the plan of a bloom model: needs the package torch"):
+        shape_by_formula(shipped_config("bloomz-7b1"))

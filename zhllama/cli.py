@@ -1,6 +1,7 @@
 """The entry point of the command line: signals, exit codes, and errors as one line each."""
 
 import errno
+import os
 import signal
 import sys
 import time
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     leave_current_folder()
     choose_language()
     sys.modules.setdefault("kernels", None)  # type: ignore[arg-type] # transformers downloads compiled code with this package
+    # Without torch, transformers tells on each import that models are not available, also where none is needed.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words  # accepted anywhere, since users append it to a command that failed
     if not debug:  # deprecations in libraries do not concern users

@@ -56,11 +56,12 @@ _BROUGHT = {"corpus": ("loguru", "ahocorasick"), "train": ("huggingface-hub",), 
 
 
 def require(what: str, *names: str) -> None:
-    """Raise MissingPackage for `what` if a package of the extras `names` is not installed; the remedy installs them all."""
+    """Raise MissingPackage for `what` if packages of the extras `names` are not installed; the remedy installs them all."""
     known = extras()
-    missing = [package for name in names if name in known for package in known[name].missing]
+    missing = {name: known[name].missing for name in names if name in known and known[name].missing}
     if missing:
-        raise MissingPackage(what, ", ".join(dict.fromkeys(missing)), *names)
+        packages = dict.fromkeys(package for lacking in missing.values() for package in lacking)
+        raise MissingPackage(what, ", ".join(packages), *missing)
 
 
 def install_command(*names: str) -> str:

@@ -15,6 +15,7 @@ from zhllama.commands.shared import (
     LineOptions,
     Out,
     Resume,
+    check_torch,
     print_json,
     progress,
     say,
@@ -55,6 +56,8 @@ def answer(
     start, remote = time.monotonic(), bool(server.base_url)
     if remote and options.system:
         raise OptionError("system", "is for a local model", "Leave it out with `base_url`")
+    if not remote:
+        check_torch("answer")
     questions = read_questions(options.questions)[: options.n]
     sampling: dict[str, Any] = {"temperature": options.temperature, "max_tokens": options.reply_tokens}
     sampling |= {"top_p": options.top_p} if options.top_p < 1 or not remote else {}

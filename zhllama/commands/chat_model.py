@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from zhllama.inference.transformers_chat_model import TransformersChatModel
 
 
+def extra_for(model: str) -> str:
+    """The extra that runs a model."""
+    from zhllama.inference.llamacpp_chat_model import is_gguf
+
+    return "llamacpp" if is_gguf(model) else "train"
+
+
 def open_model(options: ChatModelOptions, command: str) -> "TransformersChatModel | LlamaCppChatModel":
     """Load the model with the library that its format needs."""
     from zhllama.inference.llamacpp_chat_model import LlamaCppChatModel, is_gguf

@@ -7,7 +7,6 @@ from zhllama.commands.declare import command
 from zhllama.commands.pair_training import PairRun, train_pairs
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, MaybeOut, Resume, check_torch
 from zhllama.commands.training_screen import check_model, with_all_layers
-from zhllama.extras import require
 from zhllama.run import Run
 from zhllama.training.data_options import PairData
 from zhllama.training.options import DpoOptions, PlanOptions, TrainingOptions
@@ -30,8 +29,7 @@ def dpo(
     config: Config = None,
 ) -> None:
     """Train a model to prefer the better answers (direct preference optimization)."""
-    check_torch("dpo")
-    require("dpo", "align")
+    check_torch("dpo", "align")
     check_model(data.model, plan)
     rate = options.lr if options.lr is not None else 1e-6 if options.full else 5e-5
     complete = with_all_layers(replace(options, lr=rate), data.model, plan)

@@ -19,7 +19,6 @@ from zhllama.commands.shared import (
 )
 from zhllama.errors import OptionError
 from zhllama.evaluation.options import EvalOptions
-from zhllama.extras import require
 
 
 @command
@@ -30,9 +29,7 @@ def evaluate(
     config: Config = None,
 ) -> None:
     """Bits per byte and per character of texts under models, whatever their vocabularies; and tasks."""
-    check_torch("eval")
-    if options.tasks:
-        require("--tasks", "eval")
+    check_torch("eval", *(["eval"] if options.tasks else []))
     from zhllama.evaluation.bits_per_byte import measure_bits, read_text
     from zhllama.evaluation.lm_eval_tasks import run_tasks
     from zhllama.io.text import find_files

@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, notes, print_json, say, warn
-from zhllama.extras import require
 from zhllama.model.options import ExportOptions
 from zhllama.options import recorded
 from zhllama.resources import shipped
@@ -22,9 +21,7 @@ def export(
     config: Config = None,
 ) -> None:
     """Merge everything that a chain of runs trained into one plain model, and prove that its outputs are equal."""
-    check_torch("export")
-    if options.gguf is not None:
-        require("--gguf", "gguf")
+    check_torch("export", *([] if options.gguf is None else ["gguf"]))
     from zhllama.model.chain import chain_files, resolve_chain
     from zhllama.model.export import merge_chain, prove_export, write_generation_config, write_model_card
     from zhllama.model.gguf_export import write_gguf

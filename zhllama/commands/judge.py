@@ -18,6 +18,7 @@ from zhllama.commands.shared import (
     LineOptions,
     Out,
     Resume,
+    check_torch,
     headings,
     print_json,
     progress,
@@ -69,6 +70,8 @@ def judge(
     from zhllama.pages.judging import judging_page
 
     start, seed, reward = time.monotonic(), options.seed, options.reward
+    if reward:
+        check_torch("--reward")
     contestants = [read_answers(place) for place in options.answers]
     questions = collect_questions(
         contestants, read_questions(options.questions) if options.questions else None

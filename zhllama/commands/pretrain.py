@@ -13,6 +13,7 @@ from zhllama.commands.shared import (
     check_torch,
     print_json,
     progress,
+    warn,
 )
 from zhllama.commands.training_screen import (
     check_present,
@@ -45,7 +46,8 @@ def pretrain(
     config: Config = None,
 ) -> None:
     """Train new rows (stage 1), then adapters and rows (stage 2), on Chinese and English text."""
-    check_torch("pretrain")
+    if not plan.dry_run:
+        check_torch("pretrain")
     as_given, options = options, with_default_layers(options, data.model, plan)
     if plan.dry_run:
         show_plan(_plan(data, options, plan), as_json)
@@ -87,8 +89,13 @@ def pretrain(
 def _plan(data: PretrainingData, options: PretrainingOptions, plan: VocabularyPlanOptions) -> "TrainingPlan":
     from zhllama.errors import OptionError
     from zhllama.training.model_info import read_shape, rows_to_plan
+    from zhllama.training.model_shape import can_build
     from zhllama.training.plan import plan_training, shape_of
 
+    if data.model is not None and not can_build():
+        warn(
+            "counted from the config alone: the model's files are checked only where torch and peft are installed"
+        )
     if data.model is None and plan.shape is None:
         raise OptionError("model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
     config = read_shape(data.model, plan.shape)

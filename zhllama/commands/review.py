@@ -20,7 +20,8 @@ from zhllama.commands.shared import (
     say,
     warn,
 )
-from zhllama.errors import InputError, MissingPackage, OptionError
+from zhllama.errors import InputError, OptionError
+from zhllama.extras import require
 from zhllama.io.files import JsonLines, to_json
 from zhllama.options import recorded
 from zhllama.review.options import PageOptions, ReviewExportOptions, ReviewOptions
@@ -57,13 +58,11 @@ def review(
 
 
 def _serve(options: ReviewOptions, listen: PageOptions, as_json: bool) -> None:
-    try:
-        from zhllama.inference.http_server import bind_socket, serve_app
-        from zhllama.review.app import page_needs, review_app
-    except ModuleNotFoundError as error:
-        raise MissingPackage("review", str(error.name), "serve") from None
+    require("review", "serve")
     from zhllama.inference.http_guard import Guard, host_names
+    from zhllama.inference.http_server import bind_socket, serve_app
     from zhllama.pages.review import review_page
+    from zhllama.review.app import page_needs, review_app
     from zhllama.review.decisions import OwnJournal
     from zhllama.review.session import ReviewSession
 

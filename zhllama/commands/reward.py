@@ -4,7 +4,6 @@ from zhllama.commands.declare import command
 from zhllama.commands.pair_training import PairRun, train_pairs
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, MaybeOut, Resume, check_torch
 from zhllama.commands.training_screen import check_model, with_all_layers
-from zhllama.extras import require
 from zhllama.training.data_options import PairData
 from zhllama.training.options import PlanOptions, RewardOptions
 
@@ -22,8 +21,7 @@ def reward(
     config: Config = None,
 ) -> None:
     """Train a reward model that scores which of two answers is better, for zhllama judge --reward."""
-    check_torch("reward")
-    require("reward", "align")
+    check_torch("reward", "align")
     from zhllama.training.reward import reward as train
 
     check_model(data.model, plan)

@@ -4,7 +4,7 @@ import sys
 from contextlib import ExitStack, closing
 from threading import Event
 
-from zhllama.commands.chat_model import open_model
+from zhllama.commands.chat_model import extra_for, open_model
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, notes, print_json, say
 from zhllama.extras import require
@@ -23,9 +23,7 @@ def serve(
     transformers runs it, and llama.cpp a .gguf file, one answer at a time. With --json the addresses are printed as JSON
     once all is ready. Ctrl-C ends it.
     """
-    require("serve", "serve")
-    if options.web:
-        require("--web", "web")
+    require("serve", extra_for(model.model), "web" if options.web else "serve")
     from zhllama.inference.generation_queue import Engine
     from zhllama.inference.http_guard import Guard, host_names
     from zhllama.inference.http_server import bind_socket, serve_app

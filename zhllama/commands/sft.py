@@ -55,7 +55,8 @@ def sft(
     config: Config = None,
 ) -> None:
     """Tune a model on conversations: the loss covers the answers alone, and packed samples do not attend to each other."""
-    check_torch("sft")
+    if not (plan.dry_run and data.model is None):
+        check_torch("sft")
     if data.model is None and plan.shape is None and not (options.full or options.lora_module):
         raise OptionError("model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
     as_given, options = options, with_all_layers(options, data.model, plan)

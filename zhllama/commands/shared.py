@@ -48,9 +48,9 @@ def warn(text: str) -> None:
     note(f"zhllama: {translated(' '.join(text.split()))}", "yellow")
 
 
-def check_torch(command: str) -> None:
-    """Raise MissingPackage where a package of `train` is not installed; turn off transformers' progress bars."""
-    require(command, "train")
+def check_torch(command: str, *extras: str) -> None:
+    """Raise MissingPackage where a package of `train` or of `extras` is missing; turn off transformers' progress bars."""
+    require(command, "train", *extras)
     try:
         import torch  # noqa: F401
         from transformers.utils import logging

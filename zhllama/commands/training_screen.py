@@ -39,18 +39,18 @@ def check_model(model: str | None, plan: PlanOptions) -> None:
 
 def with_all_layers(options: Options, model: str | None, plan: PlanOptions) -> Options:
     """The options with adapters on every linear layer of the model, unless the user named layers."""
-    from zhllama.training.lora import linear_names
     from zhllama.training.model_info import read_shape
+    from zhllama.training.model_shape import all_linear
 
     if options.full or options.lora_module:
         return options
-    return replace(options, lora_module=linear_names(read_shape(model, plan.shape)))
+    return replace(options, lora_module=all_linear(read_shape(model, plan.shape)))
 
 
 def with_default_layers(options: Options, model: str | None, plan: PlanOptions) -> Options:
     """The options with adapters on the attention layers, or all linear layers of a model that names them otherwise."""
-    from zhllama.training.lora import default_modules
     from zhllama.training.model_info import read_shape
+    from zhllama.training.model_shape import default_modules
 
     if options.lora is None or options.lora_module or (model is None and plan.shape is None):
         return options

@@ -13,10 +13,11 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, AnyStr, Literal
 
-from zhllama.errors import InputError
+from zhllama.errors import InputError, MissingPackage
 from zhllama.io.column_files import SUFFIXES as COLUMNS
 from zhllama.io.column_files import ColumnFile
 from zhllama.io.files import LONGEST_LINE, require_regular, unreadable
@@ -29,6 +30,11 @@ from zhllama.run_folder import CONFIG, MANIFEST
 
 FORMATS = (".txt", ".md", ".jsonl", ".json", ".parquet", ".arrow", ".tsv")
 RECORDS = (".jsonl", ".json", ".parquet", ".arrow")  # each record is a document
+READERS = {
+    ".parquet": "pyarrow",
+    ".arrow": "pyarrow",
+    ".zst": "zstandard",
+}  # packages of an extra that read a format
 CHUNK = 1 << 20
 # Plain text without blank lines is split at the first line end after this many bytes, so that a document fits in memory.
 # The longest document of the project's own data, a novel, has 3.2 MB.
@@ -93,6 +99,9 @@ def find_files(
             raise InputError(path, "is empty", "Name a file with text")
         if not os.access(path, os.R_OK):
             raise InputError(path, "cannot be read", "Check its permissions")
+    for ending, package in READERS.items():
+        if (first := next((p for p in files if p.suffix == ending), None)) and find_spec(package) is None:
+            raise MissingPackage(str(first), package, "corpus")
     return list(files)
 
 

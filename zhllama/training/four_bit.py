@@ -1,12 +1,13 @@
 """Frozen layers in 4 bits under trainable adapters (QLoRA, arXiv:2305.14314); needs a CUDA GPU and bitsandbytes."""
 
 from importlib.util import find_spec
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import MissingPackage, OptionError
 from zhllama.model.chain import ADAPTER, Chain
+
+if TYPE_CHECKING:
+    import torch
 
 # Half a byte per weight, one byte for the scale of 64 weights, and four for the scale of 256 such scales.
 BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -14,6 +15,8 @@ BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 def check_four_bit(chain: Chain, sharded: bool) -> None:
     """Raise OptionError unless this machine can train adapters over this model in 4 bits; MissingPackage."""
+    import torch
+
     if not torch.cuda.is_available():
         remedy = "Leave it out; to plan for one, give `dry_run` `machine` 4090"
         raise OptionError("load_in_4bit", "needs a CUDA GPU, and here is none", remedy)
@@ -30,7 +33,7 @@ def check_four_bit(chain: Chain, sharded: bool) -> None:
             raise OptionError("load_in_4bit", message, "Export that run, and train on the exported model")
 
 
-def loading_options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def loading_options(dtype: "torch.dtype", device: "torch.device") -> dict[str, Any]:
     """Return transformers' loading options: NormalFloat4 with quantized scales, matrix products in `dtype`.
 
     The embedding matrix and the LM head are not quantized.

@@ -3,9 +3,8 @@
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-
-import torch
 
 from zhllama.errors import OptionError
 from zhllama.training.options import Precision
@@ -17,8 +16,6 @@ GPUS = {
     "A10": (125, 24, True), "L4": (121, 24, True), "V100": (125, 32, False), "T4": (65, 16, False),
 }  # fmt: skip
 UTILIZATION = 0.4  # share of the peak that training reaches; nanoGPT and PaLM report 0.4-0.5
-
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,11 @@ def named_hardware(text: str) -> Hardware:
 
 
 def this_hardware(processes: int = 1) -> Hardware:
-    """Describe this machine's GPUs, or its CPU, shared by `processes`."""
+    """Describe this machine's GPUs, or its CPU, shared by `processes`; without torch, its CPU."""
+    if find_spec("torch") is None:
+        return _cpu(processes)
+    import torch
+
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
         gpu = next((g for g in GPUS if g in name.replace(" ", "")), None)
@@ -64,6 +65,10 @@ def this_hardware(processes: int = 1) -> Hardware:
         speed = GPUS[gpu][0] * 1e12 * UTILIZATION * processes if gpu else None
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Hardware(gpu or name, processes, memory, speed, "bf16" if native else "fp16")
+    return _cpu(processes)
+
+
+def _cpu(processes: int) -> Hardware:
     precision: Precision = "bf16" if has_amx() else "fp32"
     return Hardware("CPU", processes, _available_memory() // processes, None, precision)
 

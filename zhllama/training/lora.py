@@ -50,12 +50,6 @@ def adapted_modules(config: Any, names: Sequence[str]) -> list[str]:
     return [path for path in paths if path]
 
 
-def default_modules(config: Any) -> tuple[str, ...]:
-    """Return the layers that get adapters by default: those of Chinese-LLaMA, or all where the model has other names."""
-    names = linear_names(config)
-    return Lora.modules if set(Lora.modules) <= set(names) else names
-
-
 def adapted_layers(model: Any, modules: Sequence[str]) -> list[Any]:
     """Return the linear layers that get an adapter; OptionError for a name that no linear layer of the model has."""
     linear = linear_layers(model)

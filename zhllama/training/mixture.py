@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from zhllama.errors import InputError, OptionError
@@ -214,21 +213,6 @@ def stream(
     while True:
         for source in rng.choice(len(streams), size=1024, p=shares / shares.sum()):
             yield next(streams[source])
-
-
-@dataclass(frozen=True)
-class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    """`stream` as a data set, which restarts each time it is iterated."""
-
-    sources: Sequence[WeightedSource]
-    tokenizer: DocumentTokenizer
-    size: int
-    seed: int
-    field: str
-    fit: Fit = "concatenate"
-
-    def __iter__(self) -> Iterator[Example]:
-        return stream(self.sources, self.tokenizer, self.size, self.seed, field=self.field, fit=self.fit)
 
 
 def _endless(

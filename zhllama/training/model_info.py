@@ -13,7 +13,7 @@ from zhllama.model.load import read_model_config
 from zhllama.pretrained import config_of
 from zhllama.run_folder import MANIFEST
 from zhllama.training.document_tokenizer import DocumentTokenizer
-from zhllama.training.exportable import check_exportable
+from zhllama.training.model_shape import can_build
 from zhllama.training.options import TrainingOptions
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
@@ -48,6 +48,8 @@ class ModelInfo:
 
 def inspect_model(model: str, tokenizer_path: Path | None, options: TrainingOptions) -> ModelInfo:
     """Resolve the model's chain and check that the tokenizer, by default the model's own, fits; InputError if not."""
+    from zhllama.training.exportable import check_exportable  # imports torch, which a plan does without
+
     chain = resolve_chain(model)
     config = read_model_config(chain.base)
     rows = int(config.get_text_config().vocab_size)
@@ -127,7 +129,7 @@ def rows_to_plan(
     model: str | None, tokenizer: Path | None, config: Any, ids: int | None, options: TrainingOptions
 ) -> tuple[int, int]:
     """Return, for a plan, the number of rows before the model grows, and of rows during training."""
-    if model is not None and ids is None:
+    if model is not None and ids is None and can_build():
         info = inspect_model(model, tokenizer, options)
         return info.old_rows() if options.rows in ("new", "used") else 0, info.rows
     rows = int(config.get_text_config().vocab_size)
@@ -136,4 +138,7 @@ def rows_to_plan(
         size = ids
     elif tokenizer is not None:
         size = DocumentTokenizer.open(tokenizer).size
-    return options.old_rows if options.old_rows is not None else rows, max(rows, size)
+    n_old = options.old_rows
+    if n_old is None and model is not None:
+        n_old = old_rows_from_manifests(resolve_chain(model))
+    return rows if n_old is None else n_old, max(rows, size)

@@ -13,6 +13,7 @@ Fit = Literal["concatenate", "best-fit", "one-per-block"]
 Schedule = Literal["cosine", "linear", "constant"]
 Checkpointing = Literal["auto", "on", "off"]
 
+LOSS_CHUNK = 256  # positions whose logits exist at one time: 51 MB for 49,953 rows in fp32
 LENGTH, LEARNING, MONITORING, HARDWARE = "Length", "Learning", "Monitoring", "Hardware"
 
 

@@ -28,14 +28,14 @@ from zhllama.training import checkpoint, outputs
 from zhllama.training.checkpoint import whole_folder
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.exportable import check_exportable
-from zhllama.training.hardware import DTYPES, Hardware, this_hardware
+from zhllama.training.hardware import Hardware, this_hardware
 from zhllama.training.lora import lora_config
 from zhllama.training.model_info import ModelInfo, check_length
 from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import CHECKPOINTS, FIGURES, PAGE
 from zhllama.training.plan import ModelShape, TrainingPlan, plan_training, shape_of
 from zhllama.training.preference_pairs import TokenizedPair, TokenizedPairs, read_pairs, to_rows
-from zhllama.training.prepare_model import norms_to_fp32
+from zhllama.training.prepare_model import DTYPES, norms_to_fp32
 from zhllama.training.sharding import is_sharded
 from zhllama.training.train import Arguments, Hooks, arguments_of
 from zhllama.training.trainer import LOG, CheckpointingTrainer, TrainingLog, read_log

@@ -1,77 +1,18 @@
 """The plan of a run, from the model's config alone: trained parameters, memory, steps, tokens, FLOPs."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-import torch
-
-from zhllama.errors import InputError
-from zhllama.pretrained import build_causal
 from zhllama.training.four_bit import BYTES_PER_WEIGHT
 from zhllama.training.hardware import Hardware
-from zhllama.training.lora import adapted_layers, linear_layers
-from zhllama.training.loss import CHUNK, kernel
-from zhllama.training.options import Lora, Precision, TrainingOptions
+from zhllama.training.model_shape import ModelShape, shape_of
+from zhllama.training.options import LOSS_CHUNK, Precision, TrainingOptions
+
+__all__ = ["ModelShape", "TrainingPlan", "plan_training", "shape_of"]
 
 BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 USABLE = 0.9  # share of a device's memory that a plan may use; allocators and kernels take the rest
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """Sizes of a model by its config, in numbers, not bytes."""
-
-    body: int  # parameters outside the embedding matrix and the LM head
-    rows: int
-    width: int
-    tied: bool
-    layers: int
-    inner: int  # width of the feed-forward
-    keys: int  # width of the keys, or values, of one layer
-    lora: int  # parameters of the adapters
-    adapted: int  # summed input widths of the layers of one block that have adapters
-    linear: int  # parameters of the linear layers, part of the body
-
-    @property
-    def matrix(self) -> int:
-        return self.rows * self.width
-
-    @property
-    def total(self) -> int:
-        """All parameters, adapters included."""
-        return self.body + self.matrix * (1 if self.tied else 2) + self.lora
-
-
-def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> ModelShape:
-    """Build the model without memory and count; `rows` replaces the config's vocabulary size.
-
-    Errors: InputError for a model without an LM head, OptionError for adapter modules that the model does not have.
-    """
-    text = config.get_text_config()
-    with torch.device("meta"):
-        model = build_causal(config)
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is None:
-        raise InputError(config.model_type, "has no language model head", "Name a causal language model")
-    shared = head.weight is embedding.weight
-    vocabulary, width = embedding.weight.shape
-    layers = int(text.num_hidden_layers)
-    heads = int(text.num_attention_heads)
-    head_width = int(getattr(text, "head_dim", None) or width // heads)
-    adapted = adapted_layers(model, lora.modules) if lora else []
-    parameters = sum(p.numel() for p in model.parameters())
-    return ModelShape(
-        body=parameters - vocabulary * width * (1 if shared else 2),
-        rows=rows or vocabulary,
-        width=width,
-        tied=shared or bool(config.tie_word_embeddings),
-        layers=layers,
-        inner=int(getattr(text, "intermediate_size", None) or 4 * width),
-        keys=head_width * int(getattr(text, "num_key_value_heads", None) or heads),
-        lora=sum(lora.rank * sum(module.weight.shape) for module in adapted) if lora else 0,
-        adapted=sum(module.weight.shape[1] for module in adapted) // layers,
-        linear=sum(module.weight.numel() for module in linear_layers(model).values()),
-    )
 
 
 @dataclass(frozen=True)
@@ -148,7 +89,7 @@ def plan_training(
             f"more than {hardware.label} has ({hardware.memory / 2**30:.0f} GiB): "
             "lower the micro-batch, or shard the model (scripts/launch/fsdp.yaml)"
         )
-    if not on_cpu and kernel("cuda") is not None:
+    if not on_cpu and find_spec("liger_kernel") is not None:
         notes.append("the loss by Liger's kernel")
     if sharded and options.rows in ("new", "used"):
         notes.append("sharded: whole matrices with the gradient of old rows masked, no view (more memory)")
@@ -191,7 +132,7 @@ def _fixed_memory(
         frozen += shape.linear * (BYTES_PER_WEIGHT - width)
     dequantized = shape.inner * shape.width * width if options.load_in_4bit else 0  # one layer at a time
     cast_head = shape.matrix * width if width != 4 else 0
-    logits = 2 * CHUNK * shape.rows * 4
+    logits = 2 * LOSS_CHUNK * shape.rows * 4
     hidden = 2 * options.micro_batch * options.block_size * shape.width * width
     return {
         "frozen": round(frozen),

@@ -13,7 +13,6 @@ from zhllama.model.load import open_model
 from zhllama.model.trained_rows import apply_trained_rows
 from zhllama.training.attention import use_document_attention
 from zhllama.training.four_bit import loading_options
-from zhllama.training.hardware import DTYPES
 from zhllama.training.lora import add_adapters
 from zhllama.training.options import Lora, Precision, WhichMatrices
 from zhllama.training.probe import (
@@ -24,6 +23,8 @@ from zhllama.training.probe import (
     separates_documents,
 )
 from zhllama.training.trainable_rows import PlainRows, RowLayout, TrainableRows, rows_by_probe
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from zhllama.io.text import read_documents
 from zhllama.model.grow import Grown, grow
 from zhllama.run import Run
 from zhllama.training.document_tokenizer import DocumentTokenizer
-from zhllama.training.mixture import Mixture, Stream, WeightedSource, cached_blocks
+from zhllama.training.mixture import Mixture, WeightedSource, cached_blocks
 from zhllama.training.model_info import ModelInfo
 from zhllama.training.options import Fit, TrainingOptions
 from zhllama.training.packed_blocks import PackedBlocks
+from zhllama.training.text_stream import Stream
 from zhllama.training.validation import ValidationSet, sample_texts
 
 
