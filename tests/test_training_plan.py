@@ -79,7 +79,7 @@ def test_checkpointing_is_on_where_memory_is_short() -> None:
     tight = plan_training(options, shape, 32000, Hardware("GPU", 1, 40 << 30, 1e14, "bf16"))
     assert tight.checkpointing and tight.peak < plan_training(options, shape, 32000, roomy).peak
     small = plan_training(options, shape, 32000, Hardware("GPU", 1, 8 << 30, 1e14, "bf16"))
-    assert any("lower --micro-batch" in note for note in small.notes)
+    assert any("lower the micro-batch" in note for note in small.notes)
 
 
 def test_flops_follow_the_published_formula() -> None:
