@@ -12,6 +12,7 @@ from typing import Any
 
 from zhllama.errors import InputError, MissingPackage
 from zhllama.io.files import is_present, require_regular_files
+from zhllama.io.json import read_object
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 # transformers' own values of these settings; any other value names a repository of compiled code on a hub.
@@ -69,17 +70,23 @@ def config_of(settings: Mapping[str, Any], where: object) -> Any:
 def open_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder as transformers loads it, except that SentencePieceBackend decodes bytes as text.
 
-    Errors: InputError for one that needs its own code, and any error of transformers.
+    Errors: InputError for one that needs its own code, and for settings that are not valid JSON or whose length is not a
+    number, which transformers accepts; any error of transformers.
     """
     from transformers import AutoTokenizer
 
     _never_ask()
     require_regular_files(folder)
+    path = folder / TOKENIZER_CONFIG
+    settings = read_object(path, "Correct it") if is_present(path) else {}
+    length = settings.get("model_max_length")
+    if isinstance(length, bool) or not isinstance(length, int | float | None):
+        message = f"has {ascii(length)[:40]} as its model_max_length, which is not a number"
+        raise InputError(path, message, "Correct it")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except ValueError as error:
-        path = folder / TOKENIZER_CONFIG
-        if not _settings(path).get("auto_map") or "trust_remote_code" not in str(error):
+        if not settings.get("auto_map") or "trust_remote_code" not in str(error):
             raise
         reason = "names custom code for its tokenizer (auto_map), which is never run here"
         raise InputError(

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,12 +16,13 @@ from hypothesis import strategies as st
 from tests.model_toys import base_vocabulary, write_model
 from zhllama.commands.recipes import read_recipe
 from zhllama.corpus.sources import read_source
-from zhllama.errors import ZhllamaError
+from zhllama.errors import InputError, ZhllamaError
 from zhllama.io.yaml import read_yaml
 from zhllama.lineage import lineage
 from zhllama.manifest import changed_inputs, read_manifest
 from zhllama.model.chain import resolve_chain
 from zhllama.model.grow import plan_growth as plan_growth
+from zhllama.model.load import load_transformers_tokenizer
 from zhllama.model.weight_files import read_weights
 from zhllama.run import Run
 from zhllama.run_folder import MANIFEST
@@ -161,6 +163,16 @@ def test_spoiled_values_of_a_tokenizer_json(model: Path, tmp_path: Path, seed: i
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(replaced(good, seed)), encoding="utf-8")
     read_or_refused(lambda: use_tokenizer(path))
+
+
+@pytest.mark.parametrize("length", ['"1"', "true", "[1]", '7, "model_max_length": 8', "{}"])
+def test_a_length_that_transformers_would_compare_with_numbers(
+    model: Path, tmp_path: Path, length: str
+) -> None:
+    folder = shutil.copytree(model, tmp_path / "m")
+    (folder / "tokenizer_config.json").write_text(f'{{"model_max_length": {length}}}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"tokenizer_config\.json"):
+        load_transformers_tokenizer(folder)
 
 
 @settings(EXAMPLES, max_examples=150)
