@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.chat_toys import BY_BYTES, BY_PIECES, write_parrot
 from tests.conftest import Zhllama
-from tests.model_toys import base_vocabulary, line, write_run, write_tokenizer
+from tests.model_toys import base_vocabulary, line, write_model, write_run, write_tokenizer
 from zhllama.conversation.records import Turn
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError, OptionError, ZhllamaError
@@ -393,3 +393,32 @@ def test_a_gguf_answers_by_llama_cpp(tmp_path: Path) -> None:
     asked = ("chat", gguf(), "-p", "Say hello.", "--greedy", "--max-tokens", "12", "--json")
     first, second = (json.loads(line(tmp_path, *asked).out)["answer"] for _ in range(2))
     assert first == second and first.strip()
+
+
+WRONG_SETTINGS = (
+    {"output_hidden_states": "1"}, {"num_beams": "3"}, {"repetition_penalty": "x"}, {"min_new_tokens": "3"}, {"top_p": 7},
+    {"temperature": "hot"}, {"temperature": -1}, {"top_k": -5}, {"bad_words_ids": [1]}, {"forced_eos_token_id": 99_999},
+)  # fmt: skip
+GOOD_SETTINGS = (
+    {"temperature": 0},
+    {"top_k": 0},
+    {"max_length": 9},
+    {"stop_strings": ["a"]},
+    {"num_beams": 2},
+    {},
+)
+
+
+def test_generation_settings_are_tried_when_a_model_is_opened(tmp_path: Path) -> None:
+    """transformers checks few of them, and failed at the first answer."""
+    from zhllama.inference.transformers_chat_model import open_chat_model
+
+    base = write_model(tmp_path / "base")
+    for chosen in (*WRONG_SETTINGS, *GOOD_SETTINGS):
+        (base / "generation_config.json").write_text(json.dumps(chosen), encoding="utf-8")
+        if chosen in GOOD_SETTINGS:
+            opened = open_chat_model(base)
+            opened.generate([Turn("user", "a")], replace(opened.own, max_tokens=2), Event(), lambda _: None)
+        else:
+            with pytest.raises(InputError, match=r"base: has a generation config that cannot be used"):
+                open_chat_model(base)

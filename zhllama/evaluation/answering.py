@@ -151,6 +151,7 @@ def generate(
             top_k=0 if sample else None,
             eos_token_id=ends,
             pad_token_id=pad,
+            tokenizer=tokenizer,  # for `stop_strings` of the model's generation config
         )
     answers = iter(generated[:, longest:].tolist())
     return [

@@ -82,6 +82,7 @@ class TransformersChatModel:
                 eos_token_id=ends,
                 pad_token_id=pad if pad is not None else ends[0],
                 streamer=streamer,
+                tokenizer=self.tokenizer,  # for `stop_strings` of its generation config
                 logits_processor=LogitsProcessorList(penalty_processors(sampling, ids.shape[1])),
                 **sampling_options,
             )
@@ -129,9 +130,36 @@ def open_chat_model(model: str | Path, template: str | None = None) -> Transform
         opened.model.to("cuda")
     chat_template = find_template(opened.tokenizer, template)
     assumed = template is None and chat_template.name == PLAIN
-    return TransformersChatModel(
+    chat_model = TransformersChatModel(
         opened.model, opened.tokenizer, chat_template, context_of(opened.model.config), assumed
     )
+    _try_generation(chat_model, model)
+    return chat_model
+
+
+def _try_generation(chat_model: TransformersChatModel, where: object) -> None:
+    """Generate a token with the model's generation config, whose values transformers uses without checking their types.
+
+    A temperature of 0 means greedy decoding, as in OpenAI's API, though transformers refuses it.
+    Errors: InputError for settings that cannot be used.
+    """
+    first = chat_model.tokenizer.eos_token_id or 0
+    ids = torch.tensor([[first]], device=chat_model.model.device)
+    try:
+        own = chat_model.own
+        with torch.inference_mode(), torch.random.fork_rng():
+            chat_model.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=own.temperature > 0,
+                max_new_tokens=1,
+                pad_token_id=first,
+                tokenizer=chat_model.tokenizer,
+            )
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        message = f"has a generation config that cannot be used ({reason})"
+        raise InputError(where, message, "Correct generation_config.json") from error
 
 
 def dtype_here() -> torch.dtype | None:
