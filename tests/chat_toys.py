@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from tests.model_toys import base_vocabulary, config, larger_vocabulary, write_tokenizer
+from zhllama.pretrained import open_tokenizer
+from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 # Cut into bytes by the base vocabulary, no two of them equal.
 BY_BYTES = "中海题"
@@ -15,18 +17,23 @@ BY_PIECES = "我们今天没有时间研究历史"
 
 
 def write_parrot(
-    folder: Path, answer: str, template: str | None = None, endless: bool = False, **changed: Any
+    folder: Path,
+    answer: str,
+    template: str | None = None,
+    endless: bool = False,
+    vocabulary: SentencePieceVocabulary | None = None,
+    **changed: Any,
 ) -> Path:
     """A two-layer LLaMA that says `answer` after a prompt that ends in a line end, then its end of text, or all again.
 
     Both layers add nothing, so the hidden state is the last token's embedding; its product with the head is largest at
     the row that holds the same vector, which is the next token's.
     """
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM
 
-    vocabulary = base_vocabulary() if answer == BY_BYTES else larger_vocabulary()
+    vocabulary = vocabulary or (base_vocabulary() if answer == BY_BYTES else larger_vocabulary())
     write_tokenizer(vocabulary, folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = open_tokenizer(folder)
     before = tokenizer("a\n", add_special_tokens=False).input_ids
     both = tokenizer(f"a\n{answer}", add_special_tokens=False).input_ids
     told = both[len(before) :]

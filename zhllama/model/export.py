@@ -125,6 +125,11 @@ def merge_chain(chain: Chain, out: Path) -> set[str]:
     return {weights.tensors[name].dtype for name in changed}
 
 
+def merged_matrix(plan: MergePlan, name: str) -> "torch.Tensor":
+    """One stored weight with everything that the runs of its chain trained merged into it."""
+    return _merged(plan.base.weights.tensor(name), plan.updates.get(name, []), plan.rows.get(name, []))
+
+
 def _merged(
     matrix: "torch.Tensor",
     updates: Sequence[LowRankUpdate],

@@ -129,5 +129,11 @@ class AuditOptions:
     recipe: Recipe | None = option(
         None, "The recipe whose promises are checked. Without it: the recipe in its manifest."
     )
+    model: str | None = option(
+        None,
+        "Also name the tokens that this model, a folder or a run, hardly learned, by their rows. Where no base is known, "
+        "nothing else is audited.",
+        flags=("--model", "-m"),
+    )
     fuzz: int = option(20_000, "Fuzzed strings in the proof of parity.", minimum=0)
     seed: int = option(0, "Seed of everything random.")
