@@ -35,7 +35,8 @@ def common_direction(matrix: "Tensor", rounds: int = 100) -> "Tensor":
         if not bool(product.norm() > 0):
             break
         direction = product
-    return direction / direction.norm().clamp(min=1e-30)
+    unit: Tensor = direction / direction.norm().clamp(min=1e-30)
+    return unit
 
 
 def without_direction(matrix: "Tensor", direction: "Tensor") -> "Tensor":
