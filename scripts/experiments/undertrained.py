@@ -1,6 +1,6 @@
 """Names the tokens that SmolLM2 hardly learned, and added pieces that were kept out of the text they were trained on.
 
-    python scripts/experiments/undertrained.py --work /tmp/undertrained [--data DATA] [--steps 150]
+    python scripts/experiments/undertrained.py --work /tmp/undertrained [--data DATA] [--steps 48]
 
 Both lists are those of `zhllama audit --model` (arXiv:2405.05417): by the rows of SmolLM2-135M-Instruct alone, and by those
 of the same model with 2,000 more tokens after stage 1, in which 50 of them never occurred. The first list is checked by
@@ -25,7 +25,7 @@ from zhllama.io.text import read_lines
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 ADDED, HELD_OUT, LINES, OFTEN = 2_000, 50, 6_000, 15
-TRAINING = ("--block-size", 256, "--batch", 4, "--micro-batch", 2, "--lr", 1e-3, "--eval-every", 10_000)
+TRAINING = ("--block-size", 256, "--batch", 4, "--micro-batch", 2, "--lr", 2e-3, "--eval-every", 10_000, "--precision", "fp32")
 
 
 def zhllama(*arguments: object) -> str:
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("ZHLLAMA_TEST_DATA", "../shared/data"))
     )
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=48)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     smollm2(args.work / "base")
