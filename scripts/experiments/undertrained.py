@@ -25,7 +25,20 @@ from zhllama.io.text import read_lines
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 ADDED, HELD_OUT, LINES, OFTEN = 2_000, 50, 6_000, 15
-TRAINING = ("--block-size", 256, "--batch", 4, "--micro-batch", 2, "--lr", 2e-3, "--eval-every", 10_000, "--precision", "fp32")
+TRAINING = (
+    "--block-size",
+    256,
+    "--batch",
+    4,
+    "--micro-batch",
+    2,
+    "--lr",
+    2e-3,
+    "--eval-every",
+    10_000,
+    "--precision",
+    "fp32",
+)
 
 
 def zhllama(*arguments: object) -> str:
