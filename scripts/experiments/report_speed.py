@@ -60,7 +60,9 @@ def measured(arguments: list[str], engine: bool) -> tuple[float, float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("ZHLLAMA_TEST_DATA", "../shared/data")))
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("ZHLLAMA_TEST_DATA", "../shared/data"))
+    )
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
@@ -83,7 +85,9 @@ def main() -> None:
             wall, cpu, memory = found[engine]
             print(f"{out.name}: {wall:.1f} s, {cpu:.1f} CPU s, {memory:.0f} MB in one process", flush=True)
         assert reports[True]["texts"] == reports[False]["texts"], "the figures differ"
-        print(f"ratio: {found[False][0] / found[True][0]:.2f} in seconds, {found[False][1] / found[True][1]:.2f} in CPU seconds")
+        print(
+            f"ratio: {found[False][0] / found[True][0]:.2f} in seconds, {found[False][1] / found[True][1]:.2f} in CPU seconds"
+        )
 
 
 if __name__ == "__main__":
