@@ -30,6 +30,8 @@ def dpo(
 ) -> None:
     """Train a model to prefer the better answers (direct preference optimization)."""
     check_torch("dpo", "align")
+    from zhllama.training.preference_pairs import PAIRS
+
     check_model(data.model, plan)
     rate = options.lr if options.lr is not None else 1e-6 if options.full else 5e-5
     complete = with_all_layers(replace(options, lr=rate), data.model, plan)
@@ -44,4 +46,5 @@ def dpo(
             job, complete, Preference(options.beta, options.label_smoothing), info, run, hooks
         )
 
-    train_pairs(data, complete, plan, options, PairRun("dpo", "model", out, resume, force, as_json), train)
+    start = PairRun("dpo", "model", out, resume, force, as_json, "pairs", data.pairs, data.eval_pairs)
+    train_pairs(data, complete, plan, options, start, PAIRS, train)

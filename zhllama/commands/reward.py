@@ -22,10 +22,11 @@ def reward(
 ) -> None:
     """Train a reward model that scores which of two answers is better, for zhllama judge --reward."""
     check_torch("reward", "align")
+    from zhllama.training.preference_pairs import JOINED_PAIRS
     from zhllama.training.reward import reward as train
 
     check_model(data.model, plan)
     complete = with_all_layers(options, data.model, plan)
     # Not recorded as `model`, the key of a run's base in a chain: a reward model does not generate text.
-    start = PairRun("reward", "base", out, resume, force, as_json)
-    train_pairs(data, complete, plan, options, start, train)
+    start = PairRun("reward", "base", out, resume, force, as_json, "pairs", data.pairs, data.eval_pairs)
+    train_pairs(data, complete, plan, options, start, JOINED_PAIRS, train)

@@ -51,6 +51,7 @@ ENTRIES = (
     Entry("sft", "Training", "Tune a model on conversations: the loss covers the answers alone, and packed samples do not attend to each other.", "sft:sft"),
     Entry("reward", "Training", "Train a reward model that scores which of two answers is better, for zhllama judge --reward.", "reward:reward"),
     Entry("dpo", "Training", "Train a model to prefer the better answers (direct preference optimization).", "dpo:dpo"),
+    Entry("kto", "Training", "Train a model on answers that are good or bad by themselves (Kahneman-Tversky optimization).", "kto:kto"),
     Entry("corpus", "Data", "Find, fetch and clean text for training.", "corpus:app"),
     Entry("sharegpt", "Data", "Clean and split conversations, ShareGPT's and others.", "sharegpt:app"),
     Entry("gen-zh", "Data", "Generate Chinese instruction data with a model behind any OpenAI-compatible server.", "gen_zh:gen_zh"),

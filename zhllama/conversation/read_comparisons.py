@@ -73,6 +73,15 @@ def comparisons_of(row: Any, where: str, reading: RowReading) -> list[Comparison
     return [Comparison(question, better, worse) for better, worse in pairs]
 
 
+def is_ranked(fields: RowFields) -> bool:
+    """Whether a row has ranked answers, in one of the forms of `read_comparisons`."""
+    name = fields.first(*ANSWERS)
+    answers = None if name is None else fields.row[name]
+    return fields.has("user_input", "ranked_outputs", "chosen", *REJECTED) or (
+        isinstance(answers, list) and len(answers) > 1 and all(isinstance(one, str) for one in answers)
+    )
+
+
 def _prompt_and_pairs(fields: RowFields, where: str) -> tuple[list[Turn], Pairs]:
     if fields.has("user_input"):
         return [Turn("user", fields.text("user_input") or "")], _scored(fields)

@@ -1,12 +1,12 @@
 """Reads conversations in every common format; a bad row is reported with its line and reason."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zhllama.conversation.records import Comparison, Conversation, Turn
+from zhllama.conversation.records import Comparison, Conversation, LabelledAnswer, Turn
 from zhllama.conversation.row_fields import (
     LABELS,
     SWITCHES,
@@ -39,7 +39,7 @@ class BadRow:
     marked: bool = False
 
 
-Read = TypeVar("Read", Conversation, Comparison)
+Read = TypeVar("Read", Conversation, Comparison, LabelledAnswer)
 
 
 def read_conversations(
@@ -152,7 +152,7 @@ def conversation_of(row: Any, where: str, reading: RowReading) -> Conversation:
     Errors: InputError for an unknown format or a field that is not supported; MarkedRow.
     """
     fields = reading.fields(row, where)
-    conversation = Conversation(tuple(dialogue(fields, where)), where, row_id(row), tools_of(fields))
+    conversation = turns_and_tools(fields, where)
     refuse_marked(fields, where)
     answers = [turn for turn in conversation.turns if turn.role == "assistant"]
     if answers and not any(turn.trained for turn in answers):
@@ -162,15 +162,23 @@ def conversation_of(row: Any, where: str, reading: RowReading) -> Conversation:
     return conversation
 
 
+def turns_and_tools(fields: RowFields, where: str) -> Conversation:
+    """The conversation in a row's fields, whose marks are not read. Errors: InputError for an unknown format."""
+    return Conversation(tuple(dialogue(fields, where)), where, row_id(fields.row), tools_of(fields))
+
+
 def refuse_marked(fields: RowFields, where: str) -> None:
     """Raise MarkedRow where the row's own label or switch says that it must not be trained on."""
     for name in LABELS:
-        value = fields.row.get(name)
-        is_switch = value in (True, False, 0, 1) or str(value).lower() in ("true", "false")
-        if is_switch and (off := fields.switch(name)) is not None:
+        if is_label(fields.row.get(name)) and (off := fields.switch(name)) is not None:
             raise MarkedRow(where, f"is marked as a bad answer ({off})")
     if (off := fields.switch(*SWITCHES)) is not None:
         raise MarkedRow(where, f"is marked as not to be trained on ({off})")
+
+
+def is_label(value: Any) -> bool:
+    """Whether a value says that an answer is good or bad; any other `label` is a name of a class."""
+    return value in (True, False, 0, 1) or str(value).lower() in ("true", "false")
 
 
 def dialogue(fields: RowFields, where: str, *, answers: Sequence[str] = ANSWERS) -> list[Turn]:
@@ -242,7 +250,7 @@ def tools_of(fields: RowFields) -> str:
     return json.dumps(whole, ensure_ascii=False)
 
 
-def row_id(row: dict[str, Any]) -> str:
+def row_id(row: Mapping[str, Any]) -> str:
     """The row's id, or an empty string."""
     id = row.get("id", row.get("conversation_id"))
     return str(id) if isinstance(id, str | int) else ""

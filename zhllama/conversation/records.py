@@ -1,4 +1,4 @@
-"""The records of this package: turns, conversations, and pairs of ranked answers."""
+"""The records of this package: turns, conversations, pairs of ranked answers, and answers labelled good or bad."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -51,3 +51,11 @@ class Comparison:
     prompt: Conversation
     chosen: str
     rejected: str
+
+
+@dataclass(frozen=True)
+class LabelledAnswer:
+    """A conversation that ends with an answer, and whether this answer is good."""
+
+    conversation: Conversation
+    good: bool

@@ -76,6 +76,27 @@ class PairData:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelledData:
+    """The model, its chat template, and the labelled answers."""
+
+    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"), recorded=False)
+    data: tuple[str, ...] = option(
+        (), "Answers labelled by kto_tag or label as true or false, in any format of sft; or ranked pairs."
+    )
+    eval_data: tuple[str, ...] = option(
+        (), "FILE of labelled answers for validation, instead of --validation-share.", panel=MONITORING
+    )
+    validation_share: float = option(
+        0.1, "Share of the prompts in the validation split, 200 at most.", panel=MONITORING
+    )
+    template: str | None = option(
+        None, "alpaca, vicuna, chatml, llama3 or own.", show_default="own; alpaca without one"
+    )
+    field_map: tuple[str, ...] = option((), "NEW=OLD: read the field OLD of the rows as NEW.")
+    skip_bad: bool = option(False, "Reject bad rows into rejected.jsonl instead of stopping.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackingData:
     """The text and its tokenizer."""
 

@@ -21,6 +21,7 @@ from zhllama.training.pair_training import (
     train_on_pairs,
 )
 from zhllama.training.plan import TrainingPlan
+from zhllama.training.preference_pairs import PAIRS
 from zhllama.training.train import Hooks
 
 
@@ -60,7 +61,7 @@ def dpo(
         else:
             write_adapter(trainer.model, run.out / ADAPTER)
 
-    return train_on_pairs(job, options, model_info, run, hooks, False, build, write)
+    return train_on_pairs(job, options, model_info, run, hooks, PAIRS, build, write)
 
 
 def _trainer(
@@ -80,7 +81,7 @@ def _trainer(
         initial: torch.Tensor | None = None  # of the validation split, under the reference model
 
         def measure(self) -> dict[str, float]:
-            current = self.on_pairs(False, self._log_probabilities)
+            current = self.on_pairs(False, self.log_probabilities)
             if self.initial is None:
                 self.initial = current
             gained = current - self.initial
@@ -89,17 +90,6 @@ def _trainer(
                 "margin_validation": float(self.beta * (gained[0] - gained[1]).mean()),
                 "likelier_validation": accuracy(current[0], current[1]),
             }
-
-        def _log_probabilities(self, batch: dict[str, Any]) -> torch.Tensor:
-            """Return the log probability of each whole answer."""
-            labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-            model: Any = self.model
-            output = model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels,
-                fused_lm_head=True, use_cache=False,
-            )  # fmt: skip
-            total: torch.Tensor = output.log_probs.sum(dim=1)
-            return total
 
     settings = pair_arguments(
         DPOConfig, options, plan, run.out, beta=preference.beta, label_smoothing=preference.label_smoothing,

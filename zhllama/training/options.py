@@ -228,6 +228,27 @@ class DpoOptions(RewardOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KtoOptions(RewardOptions):
+    """Kahneman-Tversky optimization on labelled answers. `lr` None: 5e-5, or 1e-6 where every weight is trained."""
+
+    epochs: float = variant(TrainingOptions, "epochs", help="Passes over the answers.")
+    batch: int = variant(TrainingOptions, "batch", 32, help="Answers of a step.")
+    micro_batch: int = variant(
+        TrainingOptions, "micro_batch", 4, help="Answers that a device processes at a time, at least 2."
+    )
+    block_size: int = variant(
+        TrainingOptions, "block_size", 1024, key="max_length",
+        help="Tokens of a prompt with its answer; longer ones are left out.",
+    )  # fmt: skip
+    beta: float = option(0.1, "Penalty on leaving the initial model.", panel=LEARNING)
+    good_weight: float = option(1.0, "Weight of the loss of good answers.", minimum=0, panel=LEARNING)
+    bad_weight: float = option(1.0, "Weight of the loss of bad answers.", minimum=0, panel=LEARNING)
+    full: bool = option(False, "Train every weight, without adapters; for small models.", panel=LEARNING)
+    warmup: float = variant(TrainingOptions, "warmup", 0.1)
+    lr: float | None = variant(TrainingOptions, "lr", None, show_default="5e-5; 1e-6 with --full")  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """What --dry-run plans for in place of the model and the hardware at hand."""
 

@@ -1,4 +1,4 @@
-"""Training on ranked pairs, shared by the reward model and DPO: a model with its template, and a trl trainer that resumes."""
+"""Training on preferences, shared by the reward model, DPO and KTO: a model with its template, and a trl trainer that resumes."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ from zhllama.training.model_info import ModelInfo, check_length
 from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import CHECKPOINTS, FIGURES, PAGE
 from zhllama.training.plan import ModelShape, TrainingPlan, plan_training, shape_of
-from zhllama.training.preference_pairs import TokenizedPair, TokenizedPairs, read_pairs, to_rows
+from zhllama.training.preference_pairs import ExampleForm, ReadExamples, to_rows
 from zhllama.training.prepare_model import DTYPES, norms_to_fp32
 from zhllama.training.sharding import is_sharded
 from zhllama.training.train import Arguments, Hooks, arguments_of
@@ -46,7 +46,7 @@ REJECTED = "rejected.jsonl"
 
 @dataclass(frozen=True)
 class PairTrainingJob:
-    """Files of ranked pairs; validation on a share of their prompts, or on files of its own."""
+    """Files of ranked pairs or labelled answers; validation on a share of their prompts, or on files of its own."""
 
     files: tuple[Path, ...]
     validation_files: tuple[Path, ...] = ()
@@ -89,13 +89,11 @@ def inspect_pair_model(model: str, template: str | None, options: TrainingOption
 
 
 class PairTrainer(CheckpointingTrainer):
-    """Precedes a trl trainer in a class's bases: takes pairs that are tokenized already, and measures the validation split."""
+    """Precedes a trl trainer in a class's bases: takes examples that are tokenized already, and measures the validation split."""
 
-    def __init__(self, *, validation: Sequence[TokenizedPair], **trainer: Any) -> None:
+    def __init__(self, *, validation: Sequence[Any], **trainer: Any) -> None:
         super().__init__(**trainer)
-        self.validation = sorted(
-            validation, key=lambda p: len(p.prompt) + max(len(p.chosen), len(p.rejected))
-        )
+        self.validation = sorted(validation, key=lambda example: example.longest)
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
@@ -109,16 +107,34 @@ class PairTrainer(CheckpointingTrainer):
 
         `joined`: see to_rows.
         """
-        rows, size = to_rows(self.validation, joined), self.args.per_device_eval_batch_size
+        results = self.on_rows(to_rows(self.validation, joined), values)
+        return torch.cat([torch.stack(both.chunk(2)) for both in results], dim=1)
+
+    def on_rows(
+        self, rows: list[dict[str, Any]], values: Callable[[dict[str, Any]], torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Apply `values` to batches of rows, and return its results."""
+        size = self.args.per_device_eval_batch_size
         model: Any = self.model
         model.eval()
         results = []
         with torch.inference_mode(), self.compute_loss_context_manager():
             for start in range(0, len(rows), size):
                 batch = self._prepare_inputs(self.data_collator(rows[start : start + size]))
-                results.append(torch.stack(values(batch).float().chunk(2)).cpu())
+                results.append(values(batch).float().cpu())
         model.train()
-        return torch.cat(results, dim=1)
+        return results
+
+    def log_probabilities(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return the log probability of each whole answer of a batch, by trl's fused LM head."""
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        model: Any = self.model
+        output = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels,
+            fused_lm_head=True, use_cache=False,
+        )  # fmt: skip
+        total: torch.Tensor = output.log_probs.sum(dim=1)
+        return total
 
 
 class PairLog(TrainingLog):
@@ -132,6 +148,7 @@ class PairLog(TrainingLog):
         "margin",
         "rewards/accuracies",
         "rewards/margins",
+        "kl",
     )
 
     def __init__(
@@ -159,12 +176,12 @@ WriteOutputs = Callable[[PairTrainer, Run], None]
 
 
 def train_on_pairs(
-    job: PairTrainingJob, options: TrainingOptions, model_info: PairModelInfo, run: Run, hooks: Hooks, joined: bool,
+    job: PairTrainingJob, options: TrainingOptions, model_info: PairModelInfo, run: Run, hooks: Hooks, form: ExampleForm,
     build: BuildTrainer, write: WriteOutputs,
 ) -> dict[str, Any] | None:  # fmt: skip
-    """Train on pairs into the folder of `run` and return the manifest; None in processes other than the first.
+    """Train on examples into the folder of `run` and return the manifest; None in processes other than the first.
 
-    Resumes from the last checkpoint. `options.batch` and `micro_batch` count pairs; under torchrun every process
+    Resumes from the last checkpoint. `options.batch` and `micro_batch` count examples; under torchrun every process
     calls this alike. Errors: ZhllamaError of all kinds.
     """
     require("learning from pairs", "align")
@@ -178,27 +195,32 @@ def train_on_pairs(
     if run.resume and (run.out / FIGURES).is_file():  # only the manifest is missing
         with run if first else nullcontext():
             return outputs.finish_run(run) if first else None
-    pairs = read_pairs(
+    examples = form.read(
         job.files, model_info.encoder, options.block_size, validation_share=job.validation_share,
         validation_files=job.validation_files, seed=options.seed, skip_bad=job.skip_bad, field_map=job.field_map,
         forms=job.forms, advance=hooks.read,
     )  # fmt: skip
     shape = shape_of(model_info.info.config, options.lora, model_info.info.rows)
-    plan = plan_pairs(options, shape, this_hardware(processes), len(pairs.training))
+    plan = plan_pairs(options, shape, this_hardware(processes), len(examples.training))
     options = replace(options, steps=plan.steps)
     options.accumulation(
         processes
     )  # raises OptionError for a batch that does not divide, before a folder is made
     hooks.planned(plan)
-    for row in pairs.unused_fields:
+    for row in examples.unused_fields:
         hooks.note(unused_field(row["file"], row["field"], row["rows"]))
     with run if first else nullcontext():
-        if pairs.rejected and first:
-            rejected = [{"where": row.where, "reason": row.reason} for row in pairs.rejected]
+        if examples.rejected and first:
+            rejected = [{"where": row.where, "reason": row.reason} for row in examples.rejected]
             run.write(REJECTED, json_lines(rejected))
-            hooks.note(f"{len(pairs.rejected):,} pairs were left out: {run.out / REJECTED} says why")
-        trainer = _trainer(options, model_info, plan, pairs, run.out, hooks, joined, build)
-        measures = bool(pairs.validation) and first
+            count, place = f"{len(examples.rejected):,}", run.out / REJECTED
+            hooks.note(
+                f"{count} pairs were left out: {place} says why"
+                if form.noun == "pairs"
+                else f"{count} answers were left out: {place} says why"
+            )
+        trainer = _trainer(options, model_info, plan, examples, run.out, hooks, form, build)
+        measures = bool(examples.validation) and first
         before = trainer.measure() if measures else {}
         last = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
@@ -210,10 +232,10 @@ def train_on_pairs(
             outputs.save_tokenizer(model_info.info.tokenizer, folder)
         log = read_log(run.out / LOG)
         figures = {
-            **pairs.figures(), **plan.figures(), **outputs.log_figures(log),
+            **examples.figures(), **plan.figures(), **outputs.log_figures(log),
             **{key: {"before": before[key], "after": after[key]} for key in after},
             "template": model_info.encoder.template.name,
-            "unused_fields": pairs.unused_fields,
+            "unused_fields": examples.unused_fields,
         }  # fmt: skip
         lines = [{"step": 0, **before}, *log, {"step": options.steps, **after}]
         run.write(PAGE, training_page(run.out.name, figures, lines))
@@ -247,41 +269,44 @@ def adapter_config(options: TrainingOptions, task_type: str, **more: Any) -> Any
 def plan_pairs(
     options: TrainingOptions, shape: ModelShape, hardware: Hardware, pairs: int | None
 ) -> TrainingPlan:
-    """Plan a run on so many pairs, each of which is two sequences; steps are unknown if `pairs` is None."""
+    """Plan a run on so many pairs, each of which is two sequences; steps are unknown if `pairs` is None.
+
+    A labelled answer is two sequences too: another answer to its prompt is read for the KL term.
+    """
     doubled = replace(options, batch=2 * options.batch, micro_batch=2 * options.micro_batch)
     return plan_training(doubled, shape, 0, hardware, blocks=None if pairs is None else 2.0 * pairs)
 
 
 def _trainer(
-    options: TrainingOptions, model_info: PairModelInfo, plan: TrainingPlan, pairs: TokenizedPairs, out: Path, hooks: Hooks,
-    joined: bool, build: BuildTrainer,
+    options: TrainingOptions, model_info: PairModelInfo, plan: TrainingPlan, examples: ReadExamples, out: Path, hooks: Hooks,
+    form: ExampleForm, build: BuildTrainer,
 ) -> PairTrainer:  # fmt: skip
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
     os.environ["TQDM_DISABLE"] = "1"  # read when a bar is created; trl has no other switch
     assert options.steps is not None
-    order = _training_order(len(pairs.training), options.steps * options.batch, options.seed)
-    tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs.training)
-    tokens_per_step = round(tokens / len(pairs.training) * options.batch)
+    order = _training_order(len(examples.training), options.steps * options.batch, options.seed)
+    tokens = sum(example.tokens for example in examples.training)
+    tokens_per_step = round(tokens / len(examples.training) * options.batch)
     log = PairLog(out / LOG, tokens_per_step, hooks.step, options.eval_every)
     model = open_for_training(model_info, options, plan)
     trainer = build(model, plan, {
-        "out": out, "decode": model_info.encoder.tokenizer.decode, "validation": pairs.validation,
+        "out": out, "decode": model_info.encoder.tokenizer.decode, "validation": examples.validation,
         "processing_class": model_info.encoder.tokenizer,
-        "train_dataset": Dataset.from_list(to_rows(pairs.training, joined)).select(order),
+        "train_dataset": Dataset.from_list(form.rows(examples.training)).select(order),
         "callbacks": [log],
     })  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if not trainer.is_world_process_zero():
         trainer.remove_callback(log)
-    log.measure = trainer.measure if pairs.validation else None
+    log.measure = trainer.measure if examples.validation else None
     return trainer
 
 
-def _training_order(pairs: int, count: int, seed: int) -> list[int]:
-    """Return `count` indices of pairs, shuffled again every epoch."""
+def _training_order(examples: int, count: int, seed: int) -> list[int]:
+    """Return `count` indices of examples, shuffled again every epoch."""
     order: list[int] = []
-    for epoch in range(-(-count // pairs)):
-        order += Random(f"{seed}/{epoch}").sample(range(pairs), pairs)
+    for epoch in range(-(-count // examples)):
+        order += Random(f"{seed}/{epoch}").sample(range(examples), examples)
     return order[:count]

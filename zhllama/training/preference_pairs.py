@@ -1,15 +1,15 @@
 """Ranked pairs as ids: read, filtered by length, and split by prompt into training and validation."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.read_comparisons import read_comparisons
 from zhllama.conversation.read_conversations import BadRow, refuse_bad_rows
-from zhllama.conversation.records import Comparison, Conversation
+from zhllama.conversation.records import Comparison, Conversation, Turn
 from zhllama.conversation.row_fields import RowReading
 from zhllama.conversation.row_forms import RowForm
 from zhllama.conversation.row_turns import answer_turn
@@ -26,6 +26,39 @@ class TokenizedPair:
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """The ids that training reads."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+    @property
+    def longest(self) -> int:
+        """The ids of the longer sequence."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+
+class ReadExamples(Protocol):
+    """Examples for training and validation, rows that were left out with their reason, and fields without a use."""
+
+    @property
+    def training(self) -> list[Any]: ...
+    @property
+    def validation(self) -> list[Any]: ...
+    @property
+    def rejected(self) -> list[BadRow]: ...
+    @property
+    def unused_fields(self) -> list[dict[str, Any]]: ...
+    def figures(self) -> dict[str, int]: ...
+
+
+@dataclass(frozen=True)
+class ExampleForm:
+    """What a trainer learns from: its name in figures, how files of it are read, and its rows for trl."""
+
+    noun: Literal["pairs", "answers"]
+    read: Callable[..., ReadExamples]
+    rows: Callable[[Sequence[Any]], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +109,9 @@ def read_pairs(
     extra = [pair for path in validation_files for _, pair in reader.read(path, advance)]
     if not skip_bad:
         refuse_bad_rows(reader.bad)
-    chosen = set() if validation_files else _choose({key for key, _ in pairs}, validation_share, seed)
+    chosen = (
+        set() if validation_files else validation_prompts({key for key, _ in pairs}, validation_share, seed)
+    )
     training = [pair for key, pair in pairs if key not in chosen]
     if not training:
         reason = f": {reader.rejected[0].where}: {reader.rejected[0].reason}" if reader.rejected else ""
@@ -87,7 +122,9 @@ def read_pairs(
     return TokenizedPairs(training, validation, reader.rejected, reader.unused)
 
 
-def _choose(prompts: set[str], share: float, seed: int) -> set[str]:
+def validation_prompts(prompts: set[str], share: float, seed: int) -> set[str]:
+    """The prompts of the validation split, a share of all, chosen by the seed and their text alone."""
+
     def rank(prompt: str) -> str:
         return hashlib.sha256(f"{seed}/{prompt}".encode("utf-8", "replace")).hexdigest()
 
@@ -116,7 +153,7 @@ class _PairReader:
             if isinstance(pair, BadRow):
                 self.rejected.append(pair)
             elif isinstance(row, Comparison):
-                pairs.append(("\n".join(f"{t.role}: {t.text}" for t in row.prompt.turns), pair))
+                pairs.append((prompt_text(row.prompt.turns), pair))
             if isinstance(row, BadRow) and not row.marked:
                 self.bad.append(row)
         self.unused += [
@@ -133,17 +170,25 @@ class _PairReader:
             self.bad.append(BadRow(where, error.what))
             return self.bad[-1]
         assert prompt == other
-        longest = len(prompt) + max(len(chosen), len(rejected))
-        if longest > self.length:
-            return BadRow(where, f"too long: {longest:,} tokens, of {self.length:,}")
-        return TokenizedPair(prompt, chosen, rejected)
+        pair = TokenizedPair(prompt, chosen, rejected)
+        if pair.longest > self.length:
+            return BadRow(where, f"too long: {pair.longest:,} tokens, of {self.length:,}")
+        return pair
 
     def _ids(self, prompt: Conversation, answer: str) -> tuple[list[int], list[int]]:
-        """Return the ids before the last answer, and those of the answer with its end token, without what follows it."""
-        encoded = self.encoder.encode(replace(prompt, turns=(*prompt.turns, answer_turn(answer))))
-        end = encoded.ends[-1]
-        start = encoded.starts[-1]
-        return encoded.ids[:start], encoded.ids[start:end]
+        return last_answer_ids(self.encoder, replace(prompt, turns=(*prompt.turns, answer_turn(answer))))
+
+
+def prompt_text(turns: Sequence[Turn]) -> str:
+    """The text by which a prompt is known."""
+    return "\n".join(f"{turn.role}: {turn.text}" for turn in turns)
+
+
+def last_answer_ids(encoder: ConversationEncoder, conversation: Conversation) -> tuple[list[int], list[int]]:
+    """The ids before the last answer, and those of the answer with its end token, without what follows it."""
+    encoded = encoder.encode(conversation)
+    start, end = encoded.starts[-1], encoded.ends[-1]
+    return encoded.ids[:start], encoded.ids[start:end]
 
 
 def to_rows(pairs: Sequence[TokenizedPair], joined: bool) -> list[dict[str, Any]]:
@@ -151,3 +196,7 @@ def to_rows(pairs: Sequence[TokenizedPair], joined: bool) -> list[dict[str, Any]
     if joined:
         return [{"chosen_ids": p.prompt + p.chosen, "rejected_ids": p.prompt + p.rejected} for p in pairs]
     return [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs]
+
+
+PAIRS = ExampleForm("pairs", read_pairs, lambda pairs: to_rows(pairs, joined=False))
+JOINED_PAIRS = ExampleForm("pairs", read_pairs, lambda pairs: to_rows(pairs, joined=True))

@@ -27,6 +27,7 @@ from zhllama.training.pair_training import (
     train_on_pairs,
 )
 from zhllama.training.plan import TrainingPlan
+from zhllama.training.preference_pairs import JOINED_PAIRS
 from zhllama.training.train import Hooks
 
 REWARD = "reward"  # not `adapter`, so that no code that opens language models takes it for one
@@ -49,7 +50,7 @@ def reward(
     def write(trainer: PairTrainer, run: Run) -> None:
         write_adapter(trainer.model, run.out / REWARD)
 
-    return train_on_pairs(job, options, model_info, run, hooks, True, build, write)
+    return train_on_pairs(job, options, model_info, run, hooks, JOINED_PAIRS, build, write)
 
 
 def with_score_head(model: Any) -> Any:

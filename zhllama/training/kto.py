@@ -1,0 +1,126 @@
+"""Kahneman-Tversky optimization (arXiv:2402.01306): trains on answers that are good or bad by themselves, by trl's trainer."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from zhllama.errors import InputError, OptionError
+from zhllama.model.chain import ADAPTER, TUNED
+from zhllama.run import Run
+from zhllama.training.labelled_answers import LABELLED, to_rows
+from zhllama.training.options import TrainingOptions
+from zhllama.training.outputs import write_adapter, write_tuned
+from zhllama.training.pair_training import (
+    PairModelInfo,
+    PairTrainer,
+    PairTrainingJob,
+    accuracy,
+    adapter_config,
+    pair_arguments,
+    train_on_pairs,
+)
+from zhllama.training.plan import TrainingPlan
+from zhllama.training.train import Hooks
+
+BALANCED = (
+    0.5,
+    2.0,
+)  # of the weights of all good answers over those of all bad ones; the paper advises 1 to 4/3
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """`beta`: strength of the penalty for moving away from the reference model; the weights of good and of bad answers."""
+
+    beta: float = 0.1
+    good_weight: float = 1.0
+    bad_weight: float = 1.0
+
+
+def kto(
+    job: PairTrainingJob,
+    options: TrainingOptions,
+    judgment: Judgment,
+    model_info: PairModelInfo,
+    run: Run,
+    hooks: Hooks,
+) -> dict[str, Any] | None:
+    """Train and return the manifest, None in processes other than the first; write an adapter, or with `full` the model.
+
+    Figures on the validation split, before and after: `accuracy_validation`, the share of answers whose log probability
+    moved to the right side, up for good ones and down for bad ones, over the reference model (always .5 before);
+    `margin_validation`, the mean move to the right side, times beta.
+    """
+    if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        # trl writes the reference model's log probabilities to a file that only the first process sees.
+        raise OptionError("full", "goes with one process alone", "Leave it out, or start without torchrun")
+    if options.micro_batch < 2:
+        message = "is too small for the estimate of how far the model has moved"
+        raise OptionError(f"micro_batch {options.micro_batch}", message, "Give 2 or more")
+
+    def build(model: Any, plan: TrainingPlan, common: dict[str, Any]) -> PairTrainer:
+        labels = common["train_dataset"]["label"]
+        if (note := balance_note(sum(labels), len(labels) - sum(labels), judgment)) is not None:
+            hooks.note(note)
+        return _trainer(model, options, judgment, plan, run, common)
+
+    def write(trainer: PairTrainer, run: Run) -> None:
+        if options.full:
+            write_tuned(trainer.model, model_info.info.chain.base, model_info.info.tokenizer, run.out / TUNED)
+        else:
+            write_adapter(trainer.model, run.out / ADAPTER)
+
+    return train_on_pairs(job, options, model_info, run, hooks, LABELLED, build, write)
+
+
+def balance_note(good: int, bad: int, judgment: Judgment) -> str | None:
+    """What to say where the answers of one kind weigh more than twice as much as those of the other; None elsewhere."""
+    weights = judgment.good_weight * good, judgment.bad_weight * bad
+    if bad and min(weights) and BALANCED[0] <= weights[0] / weights[1] <= BALANCED[1]:
+        return None
+    option, value = ("good_weight", bad / good) if good < bad else ("bad_weight", good / bad)
+    return f"{good:,} good and {bad:,} bad answers: `{option}` {value:.3g} would weigh both kinds equally"
+
+
+def _trainer(
+    model: Any,
+    options: TrainingOptions,
+    judgment: Judgment,
+    plan: TrainingPlan,
+    run: Run,
+    common: dict[str, Any],
+) -> PairTrainer:
+    try:
+        from trl.trainer import kto_trainer as trl_kto
+        from trl.trainer.kto_config import KTOConfig
+
+        trl_kto.DataCollatorForUnpairedPreference  # noqa: B018 # before it, trl's batches had another form
+    except (ImportError, AttributeError):
+        raise InputError("trl", "is too old for kto", "Install trl 1.16 or newer") from None
+
+    class JudgedTrainer(PairTrainer, trl_kto.KTOTrainer):
+        """trl's trainer with validation on whole answers."""
+
+        initial: torch.Tensor | None = None  # of the validation split, under the reference model
+
+        def measure(self) -> dict[str, float]:
+            current = torch.cat(self.on_rows(to_rows(self.validation), self.log_probabilities))
+            if self.initial is None:
+                self.initial = current
+            sign = torch.tensor([1.0 if answer.good else -1.0 for answer in self.validation])
+            moved = sign * (current - self.initial)
+            return {
+                "accuracy_validation": accuracy(moved, torch.zeros_like(moved)),
+                "margin_validation": float(self.beta * moved.mean()),
+            }
+
+    settings = pair_arguments(
+        KTOConfig, options, plan, run.out, beta=judgment.beta, desirable_weight=judgment.good_weight,
+        undesirable_weight=judgment.bad_weight,
+        precompute_ref_log_probs=options.full,  # else trl keeps a second copy of the model
+    )  # fmt: skip
+    return JudgedTrainer(
+        model=model, args=settings, peft_config=adapter_config(options, "CAUSAL_LM"), **common
+    )
