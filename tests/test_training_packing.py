@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from tests.model_toys import base_vocabulary, larger_vocabulary, line, write_tokenizer
 from zhllama.errors import InputError, OptionError
+from zhllama.io.cache import cache_folder
 from zhllama.io.text import read_documents
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.mixture import (
     Mixture,
     WeightedSource,
     cached_blocks,
-    default_cache,
     frequent_ids,
     stream,
 )
@@ -289,9 +289,9 @@ def test_the_cache_without_a_writable_home(tmp_path: Path, monkeypatch: pytest.M
     for name in ("ZHLLAMA_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache() == tmp_path / ".cache" / "zhllama" / "blocks"
+    assert cache_folder("blocks") == tmp_path / ".cache" / "zhllama" / "blocks"
     monkeypatch.setenv("HOME", "/proc/nowhere")
-    found = default_cache()
-    assert found.is_dir() and found.is_relative_to(tempfile.gettempdir()) and found == default_cache()
+    found = cache_folder("blocks")
+    assert found.is_dir() and found.is_relative_to(tempfile.gettempdir()) and found == cache_folder("blocks")
     monkeypatch.setenv("ZHLLAMA_CACHE", "/proc/named")
-    assert default_cache() == Path("/proc/named/blocks"), "an error names what the user named"
+    assert cache_folder("blocks") == Path("/proc/named/blocks"), "an error names what the user named"

@@ -7,6 +7,7 @@ Where a folder names code for a model type that transformers has, transformers' 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,33 @@ def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
         reason = "is an adapter beside a whole model, which transformers would silently load into it"
         raise InputError(folder / ADAPTER_CONFIG, reason, "Merge it into the model, or remove it")
     return AutoModelForCausalLM.from_pretrained(folder, config=config, trust_remote_code=False, **loading)
+
+
+def open_gguf_config(path: Path) -> Any:
+    """The transformers config of a GGUF file; any error of transformers."""
+    from transformers import AutoConfig
+
+    _never_ask()
+    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+
+
+def open_gguf(path: Path, config: Any, dtype: Any) -> Any:
+    """The causal language model of a GGUF file, its weights converted to `dtype`, and the loading info.
+
+    Nothing else in the file's folder may be a model's. Any error of transformers.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers.utils.quantization_config import GgufConfig
+
+    _never_ask()
+    # Its bar ignores `disable_progress_bar`; None shows it on a terminal only.
+    bar = vars(reader)["tqdm"]
+    vars(reader)["tqdm"] = bar if isinstance(bar, partial) else partial(bar, disable=None)
+    return AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True,
+        quantization_config=GgufConfig(dequantize=True),
+    )  # fmt: skip
 
 
 def build_causal(config: Any) -> Any:

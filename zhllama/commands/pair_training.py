@@ -71,7 +71,7 @@ def train_pairs(
         note(template_chosen(info.encoder.template, data.template))
         chain = info.info.chain
         config = recorded(data, as_given, plan) | {
-            "base_model": str(chain.base), start.base: str(chain.runs[-1] if chain.runs else chain.base)
+            "base_model": str(chain.base), start.base: str(chain.model)
         }  # fmt: skip
         inputs = [*every.inputs, *info.info.inputs()]
         run = Run(start.out, start.command, config, inputs, start.force, start.resume, options.seed)

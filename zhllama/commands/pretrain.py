@@ -59,7 +59,8 @@ def pretrain(
     }
     check_present(required, {"model": data.model, "text": data.text, "out": out})
     assert data.model is not None and out is not None
-    from zhllama.training.mixture import WeightedSource, default_cache
+    from zhllama.io.cache import cache_folder
+    from zhllama.training.mixture import WeightedSource
     from zhllama.training.model_info import inspect_model
     from zhllama.training.pretraining_job import PretrainingJob
     from zhllama.training.train import train
@@ -69,7 +70,7 @@ def pretrain(
         data.tokenizer,
         tuple(WeightedSource.parse(value, "text") for value in data.text),
         tuple(WeightedSource.parse(value, "eval_text") for value in data.eval_text),
-        data.cache or default_cache(),
+        data.cache or cache_folder("blocks"),
         data.stream,
         reading.field,
     )

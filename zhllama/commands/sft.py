@@ -73,7 +73,7 @@ def sft(
     from zhllama.conversation.row_fields import parse_field_map
     from zhllama.conversation.row_files import find_row_files, joined
     from zhllama.conversation.template import template_chosen
-    from zhllama.training.mixture import default_cache
+    from zhllama.io.cache import cache_folder
     from zhllama.training.sft import ChatTuningJob
     from zhllama.training.train import train
 
@@ -86,7 +86,7 @@ def sft(
         recorded = recorded_options(info.info, out, data, as_given, reading, plan)
         run = Run(out, "sft", recorded, inputs, force, resume, options.seed)
         job = ChatTuningJob(
-            sources, validation.files, info.encoder, data.cache or default_cache(), skip_bad=data.skip_bad,
+            sources, validation.files, info.encoder, data.cache or cache_folder("blocks"), skip_bad=data.skip_bad,
             field_map=parse_field_map(data.field_map), forms=every.forms, note=warn,
         )  # fmt: skip
         note(template_chosen(info.encoder.template, data.template))

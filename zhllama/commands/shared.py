@@ -16,6 +16,7 @@ from zhllama.commands.translation import translated
 from zhllama.errors import MissingPackage
 from zhllama.extras import require
 from zhllama.io.files import LONGEST_LINE
+from zhllama.notices import print_notices
 from zhllama.options import check_bounds, option
 
 screen = SafeConsole()
@@ -57,6 +58,7 @@ def check_torch(command: str, *extras: str) -> None:
     except ImportError:  # zhllama itself is not installed, so nothing is known of its extras
         raise MissingPackage(command, "torch", "train") from None
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    print_notices(note)
 
 
 Out = Annotated[

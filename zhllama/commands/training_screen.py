@@ -68,7 +68,7 @@ def recorded_options(info: "ModelInfo", out: Path, *groups: Any) -> dict[str, An
     """What config.yaml and the manifest of a training run record: its options, and the model's resolved location."""
     chain = info.chain
     return recorded(*groups) | {
-        "model": str(chain.runs[-1] if chain.runs else chain.base),
+        "model": str(chain.model),
         "base_model": str(out.resolve() / "grown" if info.grows else chain.base),
     }
 

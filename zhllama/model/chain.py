@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zhllama.errors import InputError
 from zhllama.hub import is_hub_name, require_network
+from zhllama.io.gguf import is_gguf
 from zhllama.manifest import check_outputs, read_config, read_manifest, unchanged
 from zhllama.run_folder import CONFIG, MANIFEST
 
@@ -16,11 +17,20 @@ HUB_FILES = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]  # fetched i
 
 @dataclass(frozen=True)
 class Chain:
-    """A plain base folder, the runs that trained it, oldest first, and the folder of the model's tokenizer."""
+    """A plain base folder, the runs that trained it, oldest first, and the folder of the model's tokenizer.
+
+    `gguf`: the file that the base was converted from, if any.
+    """
 
     base: Path
     runs: tuple[Path, ...]
     tokenizer: Path
+    gguf: Path | None = None
+
+    @property
+    def model(self) -> Path:
+        """What a run that trains this model records: its last run, or the base, which a GGUF file stands for."""
+        return self.runs[-1] if self.runs else self.gguf or self.base
 
 
 def resolve_chain(path: str | Path) -> Chain:
@@ -45,7 +55,13 @@ def resolve_chain(path: str | Path) -> Chain:
         check_outputs([run], ROWS, ADAPTER, TOKENIZER, GROWN, TUNED)
     check_outputs([folder], *MODEL_FILES)
     last = runs[-1] if runs else folder
-    return Chain(folder, tuple(runs), last / TOKENIZER if (last / TOKENIZER).is_dir() else folder)
+    named = Path(path).expanduser()
+    return Chain(
+        folder,
+        tuple(runs),
+        last / TOKENIZER if (last / TOKENIZER).is_dir() else folder,
+        named.resolve() if named.is_file() else None,
+    )
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -86,17 +102,20 @@ def _check_inputs(run: Path, base: Path) -> None:
 
 
 def local_folder(path: str | Path) -> Path:
-    """The folder itself, or the cached copy of a hub name, downloaded where the network allows.
+    """The folder itself, the cached copy of a hub name, downloaded where the network allows, or that of a GGUF file.
 
-    Errors: InputError for a path that is neither a folder nor a hub name, and for a hub that cannot be reached.
+    Errors: those of a GGUF file that cannot be converted; InputError for a path that is neither a folder nor a hub name, and for a hub that cannot be reached.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder.resolve()
+    if is_gguf(folder):
+        from zhllama.model.gguf_import import imported_folder  # opens the converted model through a chain
+
+        return imported_folder(folder)
     if not is_hub_name(str(path)):
-        raise InputError(
-            path, "is not a model folder", "Name a folder with config.json, a run, or a hub name"
-        )
+        remedy = "Name a folder with config.json, a run, a GGUF file, or a hub name"
+        raise InputError(path, "is not a model folder", remedy)
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

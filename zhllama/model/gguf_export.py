@@ -197,7 +197,9 @@ def _add_vocabulary(writer: Any, folder: Path, rows: int) -> None:
     writer.add_add_space_prefix(vocabulary.prefix)
     for name in ("bos", "eos", "unk", "pad"):
         id = getattr(tokenizer, f"{name}_token_id", None)
-        if id is not None:
+        if (
+            id is not None and id < rows
+        ):  # transformers gives some tokenizers a pad token that the model has no row for
             getattr(writer, f"add_{name}_token_id")(id)
     writer.add_add_bos_token(tokenizer("a").input_ids[0] == tokenizer.bos_token_id is not None)
     if tokenizer.chat_template:

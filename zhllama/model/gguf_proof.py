@@ -34,22 +34,25 @@ class GgufProof:
 
 
 def prove_gguf(folder: Path, path: Path, texts: Sequence[str], kind: Quantization) -> GgufProof | None:
-    """Compare llama.cpp's greedy answers to the beginnings of texts; None where xllamacpp is not installed.
+    """Compare a file of the type `kind` with the folder it was written from; None where xllamacpp is not installed."""
+    return None if find_spec("xllamacpp") is None else compare_gguf(folder, path, texts, ROUNDING[kind])
+
+
+def compare_gguf(folder: Path, path: Path, texts: Sequence[str], rounding: float) -> GgufProof:
+    """Compare llama.cpp's greedy answers to the beginnings of texts with the logits of transformers.
 
     Both read the same prompt ids, llama.cpp with a cache in float32, and neither may choose a special token. A near tie,
-    a gap up to ROUNDINGS times the rounding of the type, is no difference.
+    a gap up to ROUNDINGS times the relative `rounding` of a product, is no difference.
     Raises BrokenPromise where llama.cpp tokenizes text differently, and where a token's gap is larger.
     """
     import torch
 
-    if find_spec("xllamacpp") is None:
-        return None
     llama = LlamaCpp(path, context=4 * PROMPT, threads=torch.get_num_threads())
     model, tokenizer = open_model(folder, dtype=torch.float32)
     forbidden = [
         id for id in sorted(_special_ids(model, tokenizer)) if id < model.config.get_text_config().vocab_size
     ]
-    limit = ROUNDINGS * ROUNDING[kind]
+    limit = ROUNDINGS * rounding
     gaps = []
     for text in texts:
         ids = tokenizer(text).input_ids

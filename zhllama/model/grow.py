@@ -20,6 +20,7 @@ from zhllama.model.row_init import RowInit, Side
 from zhllama.model.row_init_distilled import Distillation, distill, find_snippets
 from zhllama.model.row_init_fitted import fit_output_rows
 from zhllama.model.stored_model import read_stored_model
+from zhllama.model.tokenizer_class import check_tokenizer_class
 from zhllama.model.weight_files import Change, Weights, rewrite
 from zhllama.run_folder import MANIFEST
 from zhllama.vocab.any_tokenizer import AnyTokenizer, load_any_tokenizer
@@ -118,6 +119,7 @@ def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Gro
     pruned = base_ids is not None
     old_ids = range(old.size) if base_ids is None else base_ids
     check_extends(old, new, old_ids, tokenizer, folder)
+    check_tokenizer_class(tokenizer, stored.model.config.model_type)
     if pad_rows_to < 1:
         raise OptionError("pad_rows_to", f"cannot be {pad_rows_to}", "Give 1 or more, e.g. 64")
     # A model's padding rows beyond its ids stay, except under a pruned vocabulary.

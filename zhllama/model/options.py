@@ -11,7 +11,7 @@ from zhllama.options import option, required
 class GrowOptions:
     """The model, its larger vocabulary, and the initialization of the new rows."""
 
-    model: str = required("Folder, hub name or run.", flags=("--model", "-m"))
+    model: str = required("Folder, hub name or GGUF file.", flags=("--model", "-m"))
     tokenizer: Path = required("Folder of the larger vocabulary.", flags=("--tokenizer", "-t"))
     init: Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "distill"] = option(
         "mean", "Initialization of the new rows; mean measured best."

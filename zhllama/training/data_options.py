@@ -12,7 +12,7 @@ from zhllama.training.options import HARDWARE, LENGTH, MONITORING
 class PretrainingData:
     """The model, its text, and the cache of packed blocks."""
 
-    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"))
+    model: str | None = option(None, "Folder, hub name, run or GGUF file.", flags=("--model", "-m"))
     tokenizer: Path | None = option(
         None, "Tokenizer folder; by default the model's own. A larger one grows the model.",
         flags=("--tokenizer", "-t"),
@@ -29,7 +29,7 @@ class PretrainingData:
 class ChatTuningData:
     """The model, its chat template, and the conversations."""
 
-    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"))
+    model: str | None = option(None, "Folder, hub name, run or GGUF file.", flags=("--model", "-m"))
     data: tuple[str, ...] = option(
         (),
         "FILE[:WEIGHT]: rows of Alpaca, BELLE, ShareGPT, Firefly, messages and others: JSON, Parquet or CSV.",
@@ -54,7 +54,9 @@ class ChatTuningData:
 class PairData:
     """The model, its chat template, and the ranked pairs."""
 
-    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"), recorded=False)
+    model: str | None = option(
+        None, "Folder, hub name, run or GGUF file.", flags=("--model", "-m"), recorded=False
+    )
     pairs: tuple[str, ...] = option(
         (),
         "Ranked answers: chosen and rejected, ranked_outputs, responses_and_scores, completion_a and _b; .gz, .xz too.",

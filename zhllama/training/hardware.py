@@ -1,12 +1,12 @@
 """The hardware that a run is planned for: this machine or a GPU by name, its memory, speed and native precision."""
 
-import os
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from zhllama.errors import OptionError
+from zhllama.io.memory import available_memory
 from zhllama.training.options import Precision
 
 # Peak dense fp16/bf16 TFLOPS and GiB from the vendors' data sheets; whether bf16 is native.
@@ -70,7 +70,7 @@ def this_hardware(processes: int = 1) -> Hardware:
 
 def _cpu(processes: int) -> Hardware:
     precision: Precision = "bf16" if has_amx() else "fp32"
-    return Hardware("CPU", processes, _available_memory() // processes, None, precision)
+    return Hardware("CPU", processes, available_memory() // processes, None, precision)
 
 
 def has_amx() -> bool:
@@ -80,12 +80,3 @@ def has_amx() -> bool:
     except OSError:
         return False
     return re.search(r"^flags.*\b(amx_bf16|avx512_bf16)\b", cpu_info, re.MULTILINE) is not None
-
-
-def _available_memory() -> int:
-    try:
-        memory_info = Path("/proc/meminfo").read_text(encoding="utf-8")
-    except OSError:
-        memory_info = ""
-    match = re.search(r"MemAvailable:\s+(\d+) kB", memory_info)
-    return int(match[1]) * 1024 if match else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

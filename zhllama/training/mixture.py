@@ -2,10 +2,7 @@
 
 import hashlib
 import itertools
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -75,24 +72,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def default_cache() -> Path:
-    """Return the folder of packed blocks: in ZHLLAMA_CACHE, or in `zhllama` of the user's cache folder.
-
-    Where that one is not writable (a service without a home, a read-only image), it is a folder that this process removes.
-    """
-    if named := os.environ.get("ZHLLAMA_CACHE"):
-        return Path(named) / "blocks"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zhllama" / "blocks"
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder if os.access(folder, os.W_OK) else Path(_temporary_cache().name)
-
-
-@lru_cache(1)
-def _temporary_cache() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="zhllama-blocks-")
 
 
 def cached_blocks(

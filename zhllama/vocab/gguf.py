@@ -15,6 +15,7 @@ from zhllama.io.gguf import read_metadata
 from zhllama.vocab.byte_level_json import CL100K, GPT2, O200K, QWEN, TEKKEN, byte_level
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
+_KEYS = {"unk": "unknown", "pad": "padding"}  # llama.cpp's names of special tokens
 CONTROL, USER = 3, 4  # entries of tokenizer.ggml.token_type, numbered as in SentencePiece
 _PATTERNS = {
     "default": [GPT2],
@@ -55,6 +56,11 @@ def _sentencepiece(metadata: dict[str, Any]) -> SentencePieceVocabulary:
     message.normalizer_spec.name = "identity"
     message.normalizer_spec.add_dummy_prefix = metadata.get("add_space_prefix", True)
     message.normalizer_spec.remove_extra_whitespaces = metadata.get("remove_extra_whitespaces", False)
+    for role in ("bos", "eos", "unk", "pad"):
+        id = metadata.get(f"{_KEYS.get(role, role)}_token_id")
+        if isinstance(id, int) and id < len(metadata["tokens"]):
+            setattr(message.trainer_spec, f"{role}_id", id)
+            setattr(message.trainer_spec, f"{role}_piece", metadata["tokens"][id])
     for text, score, kind in zip(metadata["tokens"], metadata["scores"], metadata["token_type"], strict=True):
         message.pieces.add(piece=text, score=score, type=kind)
     return SentencePieceVocabulary(message.SerializeToString())
@@ -78,4 +84,4 @@ def _byte_level(path: Path, metadata: dict[str, Any]) -> Tokenizer:
             message = f"the merge {ascii(left + ' ' + right)[:80]} needs {ascii(missing[0])[:60]}"
             raise ValueError(f"{message}, which is not in the vocabulary")
     specials = [(id, text) for text, id in ids.items() if kinds[id] in (CONTROL, USER)]
-    return byte_level(ids, merges, _PATTERNS[pre], specials, whole=pre == "llama-bpe")
+    return byte_level(ids, merges, _PATTERNS[pre], specials, whole=pre in ("llama-bpe", "tekken"))

@@ -1,10 +1,12 @@
 """Reads an extensible vocabulary from a file of any known format, with the added tokens and settings of its folder."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
-from zhllama.vocab.any_tokenizer import JsonTokenizer, format_of
+from zhllama.vocab.any_tokenizer import JsonTokenizer, format_of, tokenizer_file
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
 from zhllama.vocab.gguf import read_gguf
+from zhllama.vocab.gguf_folder import tokenizer_folder
 from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary, is_metaspace
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.vocabulary import Vocabulary
@@ -16,6 +18,8 @@ def read_vocabulary(path: Path) -> Vocabulary:
     if file_format == "sentencepiece":
         return in_its_folder(SentencePieceVocabulary.read(path), path)
     if file_format == "gguf":
+        if find_spec("transformers") is not None:  # with the special tokens and the chat template of the file
+            return read_vocabulary(tokenizer_file(tokenizer_folder(path)))
         content = read_gguf(path)
         if isinstance(content, SentencePieceVocabulary):
             return content
