@@ -20,6 +20,7 @@ from babel.messages.pofile import read_po, write_po
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from scripts.message_texts import printed_texts
+from zhllama.commands.extras import PURPOSES
 from zhllama.commands.table import ENTRIES, app
 from zhllama.commands.translation import DOMAIN, LOCALE, PART
 
@@ -46,6 +47,16 @@ LIBRARIES = (
 KEYS = (
     "frozen", "dequantized", "matrices", "adapters", "gradients", "optimizer", "loss", "activations", "simplified",
     "traditional", "english", "code", "list", "intermediate", "character", "merge", "pad",
+    "not fetched here", "written for this project and read here", *PURPOSES.values(),
+)  # fmt: skip
+
+# How a list of words was read, in the words of zhllama/vocab/word_table.py.
+READINGS = (
+    "the pieces of a SentencePiece model", "a word a line", "word, count or tag, separated by spaces",
+    "column {number} of {width}, separated by tabs", "column {number} of {width}, separated by commas",
+    "column {number} of {width}, separated by semicolons", "column {number} of {width}, separated by tabs, with the header {header}",
+    "column {number} of {width}, separated by commas, with the header {header}",
+    "column {number} of {width}, separated by semicolons, with the header {header}",
 )  # fmt: skip
 
 LIBRARY_PARTS = (
@@ -84,7 +95,7 @@ def template() -> Catalog:
         catalog.add(text, locations=[("--help", None)])
     for text in LIBRARIES + KEYS:
         catalog.add(text, locations=[("typer" if text in LIBRARIES else "keys of results", None)])
-    for text in LIBRARY_PARTS:
+    for text in LIBRARY_PARTS + READINGS:
         catalog.add(text, context=PART, locations=[("typer", None)])
     for (text, part), files in printed_texts().items():
         catalog.add(text, context=PART if part else None, locations=[(file, None) for file in files])

@@ -18,7 +18,7 @@ from tests.conftest import ROOT, Zhllama
 from tests.seed_checks import spaced
 from tests.test_docs_zh import FORMER
 from zhllama.commands.chinese_help import WORD
-from zhllama.commands.translation import FIELD, Catalogue, chinese, translated
+from zhllama.commands.translation import FIELD, Catalogue, chinese, number_of, translated
 
 CHINESE = {"ZHLLAMA_LANG": "zh", "LC_ALL": ""}
 
@@ -140,12 +140,28 @@ def test_templates(text: str, expected: str) -> None:
         ("is not used by --recipe safe", "不用于--recipe safe"),
         ("3 of 9 added pieces can never occur, as 中华", "新增的9个词表项中有3个不可达，例如中华"),
         ("messages.0.loss: is not supported here", "messages.0.loss：此处不支持"),
+        (
+            "a.csv: 1,200 words, read as column 2 of 3, separated by commas, with the header '词'.",
+            "a.csv：1,200个词，读取方式：以逗号分隔，共3列，取第2列，表头为'词'。",
+        ),
+        ("win rate [95 %]", "胜率[95%]"),
         ("\nStage 1: only the new rows are trained.", "\n第一阶段：只训练新行。"),
     ],
 )
 def test_texts_made_of_parts(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZHLLAMA_LANG", "zh")
     assert translated(text) == expected
+
+
+def test_numbers_are_counted_as_chinese_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert number_of("18", "list") == "18 list"
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    assert number_of("18", "list") == "18个列表项"
+
+
+def test_extras_say_in_chinese_what_they_are_for(zhllama: Zhllama) -> None:
+    done = zhllama("extras", env=CHINESE)
+    assert "用途" in done.stdout and "经过编译的编码器" in done.stdout and "is for" not in done.stdout
 
 
 def test_lines_break_between_characters() -> None:

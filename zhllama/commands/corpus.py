@@ -50,7 +50,8 @@ def list_sources(as_json: AsJson = False) -> None:
     for heading in ("name", "title", "language", "domain", "checked"):
         table.add_column(translated(heading), no_wrap=heading == "name")
     for s in sources:
-        table.add_row(s.name, s.title_zh, s.language, s.domain, s.checked.split(";")[0].split(",")[0])
+        checked = s.checked.split(";")[0].split(",")[0]
+        table.add_row(s.name, s.title_zh, s.language, s.domain, translated(checked))
     screen.print(table)
 
 

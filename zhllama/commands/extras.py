@@ -2,7 +2,8 @@
 
 from rich.table import Table
 
-from zhllama.commands.shared import AsJson, print_json, say, screen
+from zhllama.commands.shared import AsJson, headings, print_json, say, screen
+from zhllama.commands.translation import translated
 from zhllama.extras import extras as read_extras
 from zhllama.extras import install_command
 
@@ -38,10 +39,10 @@ def extras(as_json: AsJson = False) -> None:
         }
         print_json(rows)
         return
-    table = Table("extra", "is for", "missing", box=None, padding=(0, 2, 0, 0))
+    table = Table(*headings("extra", "is for", "not installed"), box=None, padding=(0, 2, 0, 0))
     for name, purpose in PURPOSES.items():
         if name in known:
-            table.add_row(name, purpose, ", ".join(known[name].missing) or "nothing")
+            table.add_row(name, translated(purpose), ", ".join(known[name].missing) or translated("nothing"))
     screen.print(table)
     incomplete = [name for name, extra in known.items() if extra.missing and name != "cuda"]
     if incomplete:

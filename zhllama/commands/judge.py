@@ -197,9 +197,7 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
     _show_duels("by rewards", results.reward_duels)
     for title, contestants in (("score", results.scores), ("reward", results.rewards)):
         if contestants:
-            table = Table(
-                *headings("", f"{translated(title)} [95 %]", "judged", "unreadable", "missing"), box=None
-            )
+            table = Table(*headings("", f"{title} [95 %]", "judged", "unreadable", "missing"), box=None)
             for scores in contestants:
                 missing = sum(scores.missing.values())
                 table.add_row(
@@ -227,7 +225,7 @@ def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
     if not duels:
         return
     rates = Column(
-        f"{translated(title)} [95 %]", no_wrap=True
+        translated(f"{title} [95 %]"), no_wrap=True
     )  # an interval stays on one line, even in 80 columns
     table = Table(
         *headings("", "against"),

@@ -33,6 +33,11 @@ def translated(text: str) -> str:
     return _catalogue().translated(text) if text and chinese() else text
 
 
+def number_of(number: str, word: str) -> str:
+    """A number and the catalogue's word for what it counts: `18 list`, 18个列表项."""
+    return f"{number}个{translated(word)}" if chinese() else f"{number} {word}"
+
+
 def with_run_flags(text: str) -> str:
     """The text with flags in place of the options of every run, which commands that only read a run do not have."""
     return RUN_OPTION.sub(r"--\1", text)
