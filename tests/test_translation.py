@@ -145,6 +145,9 @@ def test_templates(text: str, expected: str) -> None:
             "a.csv：1,200个词，读取方式：以逗号分隔，共3列，取第2列，表头为'词'。",
         ),
         ("win rate [95 %]", "胜率[95%]"),
+        ("step 20: zh 11.9", "第20步：zh 11.9"),  # of training
+        ("in step 'list': no", "步骤'list'：no"),  # of a pipeline
+        ("20 steps, 5 tokens, 3e+11 FLOPs, about 2.5 days", "20步，5个词元，3e+11 FLOPs，约2.5天"),
         ("\nStage 1: only the new rows are trained.", "\n第一阶段：只训练新行。"),
     ],
 )

@@ -181,7 +181,7 @@ class _StepReader:
             command.make_context(" ".join(step.command), step.command_line()[len(step.command) :])
         except TyperException as error:
             reason = error.format_message().rstrip(".")
-            raise InputError(self.where, f"step {self.name!r}: {reason}", "Correct that step") from None
+            raise InputError(self.where, f"in step {self.name!r}: {reason}", "Correct that step") from None
 
 
 def _key(param: Any) -> str:

@@ -16,7 +16,7 @@ from zhllama.commands.shared import (
     screen,
     warn,
 )
-from zhllama.commands.translation import chinese, number_of
+from zhllama.commands.translation import comma, number_of
 from zhllama.options import recorded
 from zhllama.run import Run
 from zhllama.vocab.options import MergeVocabularyOptions, TextSampleOptions
@@ -99,7 +99,7 @@ def merge_vocab(
 
     draw(screen, proven.audit, f"{out}", str(source))
     counts = [number_of(f"{n:,}", reason) for reason, n in merge.counts().items()]
-    added = ("、" if chinese() else ", ").join(counts) or "0"
+    added = comma().join(counts) or "0"
     pruned = f", {proven.audit.pruned:,} of the base pruned (id_map.json)" if merge.removed else ""
     say(f"{added} added{pruned}, {len(merge.left_out):,} of the list left out. Written to {out}", "bold")
     if recipe == "chinese-llama" and merge.added:

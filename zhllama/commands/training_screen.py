@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.table import Table
 
 from zhllama.commands.shared import Bar, headings, note, notes, print_json, say, screen, warn
-from zhllama.commands.translation import translated
+from zhllama.commands.translation import chinese, comma, translated
 from zhllama.errors import OptionError
 from zhllama.options import recorded
 from zhllama.training.options import PlanOptions, TrainingOptions
@@ -94,7 +94,7 @@ def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> No
     share = f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %"
     table.add_row(*headings("trained", share))
     table.add_row(translated("machine"), f"{plan.hardware.label}, {plan.precision}")
-    memory = ", ".join(f"{translated(name)} {_size(size)}" for name, size in plan.memory.items() if size)
+    memory = comma().join(f"{translated(name)} {_size(size)}" for name, size in plan.memory.items() if size)
     table.add_row(*headings("memory", f"{_size(plan.peak)} a device: {memory}"))
     table.add_row(*headings("checkpointing", "on" if plan.checkpointing else "off"))
     if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
@@ -111,10 +111,11 @@ def _size(count: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    if seconds >= 2 * 86400:
+        return f"{seconds / 86400:.1f} days"
+    if seconds >= 2 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 2 * 60 else f"{seconds:.0f} s"
 
 
 def show_step(bar: Bar, line: Mapping[str, Any]) -> None:
@@ -122,7 +123,7 @@ def show_step(bar: Bar, line: Mapping[str, Any]) -> None:
     bar.at(line["step"], line["steps"])
     if "loss" in line:
         bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
-    elif figures := ", ".join(f"{name} {v:.4f}" for k, v in line.items() if (name := measured_name(k))):
+    elif figures := comma().join(f"{name} {v:.4f}" for k, v in line.items() if (name := measured_name(k))):
         note(f"step {line['step']:,}: {figures}")
 
 
@@ -130,6 +131,8 @@ def measured_name(key: str) -> str | None:
     """The name on the screen of a figure on the validation split; None for other figures."""
     label, separator, unit = key.partition("_bits_per_")
     if separator:
+        if chinese():
+            return label + translated("bits/character" if unit == "character" else "bits/byte")
         return f"{label} bits/{'char' if unit == 'character' else unit}"
     return key.removesuffix("_validation") if key.endswith("_validation") else None
 

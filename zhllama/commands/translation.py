@@ -38,6 +38,11 @@ def number_of(number: str, word: str) -> str:
     return f"{number}个{translated(word)}" if chinese() else f"{number} {word}"
 
 
+def comma() -> str:
+    """What separates the members of a list."""
+    return "，" if chinese() else ", "
+
+
 def with_run_flags(text: str) -> str:
     """The text with flags in place of the options of every run, which commands that only read a run do not have."""
     return RUN_OPTION.sub(r"--\1", text)
