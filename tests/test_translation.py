@@ -50,6 +50,7 @@ def test_translations_are_chinese_and_keep_their_fields() -> None:
         flags = [sorted(re.findall(r"--[a-z][a-z-]+", one)) for one in (text, str(message.id))]
         assert flags[0] == flags[1], message.id
         assert not FORMER.search(text), message.id
+        assert not text.startswith("的"), f"{message.id}: it follows a colon"
         assert text.startswith("\n") == message.id.startswith("\n"), message.id
         assert text.endswith("\n") == message.id.endswith("\n"), message.id
         assert spaced(text) == [], f"{text}: a space between Han and figures or Latin"
