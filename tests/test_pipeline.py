@@ -62,6 +62,7 @@ def test_references_become_folders_and_values(tmp_path: Path) -> None:
         ("values: {base: }\nsteps:\n  a: {command: merge-vocab, base: '${base}'}\n", 3, "is not defined"),
         ("steps:\n  a: {command: merge-vocab, zh: {x: 1}}\n", 2, "is not a plain value"),
         ("steps:\n  ../a: {command: train-vocab}\n", 2, "cannot name a step"),
+        (f"steps:\n  {'a' * 81}: {{command: train-vocab}}\n", 2, "cannot name a step"),
         ("steps:\n  a: {command: train-vocab}\n  a: {command: train-vocab}\n", 3, "a second time"),
         ("steps:\n  a: &x {command: train-vocab}\n  b: *x\n", 3, "uses an alias"),
         ("steps:\n  a: train-vocab\n", 2, "has no command"),
@@ -81,6 +82,14 @@ def test_mistakes_name_their_line(tmp_path: Path, text: str, line: int, told: st
 def test_what_is_no_line_says_so(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize("out", ["长" * 100, "a/" * 3000, "b" * 256])
+def test_a_folder_that_the_system_cannot_have(tmp_path: Path, out: str) -> None:
+    with pytest.raises(
+        InputError, match=r"line\.yaml: has an `out` that cannot be a folder \(File name too long\)"
+    ):
+        read(tmp_path, f"out: {out}\nsteps:\n  a: {{command: train-vocab}}\n")
 
 
 def test_a_value_that_the_line_does_not_have(tmp_path: Path) -> None:

@@ -81,6 +81,11 @@ def read_pipeline(
         known = ", ".join(values) or "none"
         raise OptionError(f"--set {stray[0]}", f"is not a value of {path}", f"Its values are: {known}")
     folder = out or Path(str(whole.get("out") or f"runs/{path.stem}"))
+    try:
+        folder.exists()
+    except OSError as error:
+        message = f"has an `out` that cannot be a folder ({error.strerror})"
+        raise InputError(path, message, "Name another folder") from None
     known_values: dict[str, str] = {name: str(shipped(name)) for name in SHIPPED}
     known_values |= {
         str(name): str(value) for name, value in {**values, **(overrides or {})}.items() if value is not None
@@ -88,8 +93,8 @@ def read_pipeline(
     read: list[PipelineStep] = []
     for name, options in steps.items():
         where = f"{path}:{lines.get(str(name), 1)}"
-        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", str(name)) or name == PREVIOUS:
-            raise InputError(where, f"{name!r} cannot name a step", "Use letters, digits, - and _")
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,79}", str(name)) or name == PREVIOUS:
+            raise InputError(where, f"{name!r} cannot name a step", "Use up to 80 letters, digits, - and _")
         if not isinstance(options, dict) or not isinstance(options.get("command"), str):
             raise InputError(where, f"step {name!r} has no command", "Write e.g. `command: merge-vocab`")
         read.append(_StepReader(where, str(name), folder, known_values, tuple(read)).read(options, commands))

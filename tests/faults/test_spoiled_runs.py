@@ -21,6 +21,7 @@ from zhllama.training import trainer
 from zhllama.training.checkpoint import last_checkpoint
 from zhllama.training.packed_blocks import PackedBlocks
 from zhllama.training.reward import RewardModel
+from zhllama.vocab.folder import base_of, recipe_of
 
 __all__ = ["imported", "served"]
 Spoil = Callable[[bytes], bytes | None]
@@ -215,6 +216,17 @@ def test_a_finished_run_whose_manifest_is_gone(world: Path, tmp_path: Path) -> N
     told = line(world, *COMMANDS["pretrain"].again(tmp_path / "run"))
     assert told.code == 0, told.err
     assert products(tmp_path / "run") == products(world / "trained")
+
+
+@pytest.mark.parametrize("left", ["config.yaml", ".replaced"])
+def test_a_vocabulary_of_an_unfinished_run_has_no_recipe(tmp_path: Path, left: str) -> None:
+    """The audit of one whose manifest was gone held it to fewer promises."""
+    (tmp_path / left).touch()
+    for read in (recipe_of, base_of):
+        with pytest.raises(InputError, match=r"is an unfinished run: it has no manifest\.json"):
+            read(tmp_path)
+    (tmp_path / left).unlink()
+    assert recipe_of(tmp_path) is None and base_of(tmp_path) is None
 
 
 @pytest.mark.parametrize(

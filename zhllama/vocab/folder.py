@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import cast, get_args
 
 from zhllama.errors import InputError
-from zhllama.io.files import sha256, to_json
+from zhllama.io.files import is_present, sha256, to_json
 from zhllama.io.json import read_object
 from zhllama.manifest import read_manifest
-from zhllama.run_folder import MANIFEST
+from zhllama.run_folder import MANIFEST, is_run_folder
 from zhllama.vocab.audit import Audit
 from zhllama.vocab.piece_filter import use_cells
 from zhllama.vocab.recipes import plain_texts
@@ -64,7 +64,7 @@ def base_ids_of(folder: Path, base_size: int) -> list[int] | None:
 
 def base_of(folder: Path) -> Path | None:
     """The unchanged base that the manifest of a zhllama folder names; None for other folders."""
-    if not (folder / MANIFEST).is_file():
+    if not _has_manifest(folder):
         return None
     recorded = read_manifest(folder)["inputs"][0]
     path = Path(recorded["path"])
@@ -77,7 +77,7 @@ def base_of(folder: Path) -> Path | None:
 
 def recipe_of(folder: Path) -> Recipe | None:
     """The recipe that a zhllama folder was made with; None for other folders."""
-    if not (folder / MANIFEST).is_file():
+    if not _has_manifest(folder):
         return None
     recipe = read_manifest(folder).get("options", {}).get("recipe")
     if recipe is not None and recipe not in get_args(Recipe):
@@ -85,6 +85,15 @@ def recipe_of(folder: Path) -> Recipe | None:
             folder / MANIFEST, f"names an unknown recipe {recipe!r}", "Make the vocabulary again"
         )
     return cast(Recipe | None, recipe)
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Whether this is the folder of a finished run. Errors: InputError for that of an unfinished one, which states no recipe."""
+    if is_present(folder / MANIFEST):
+        return True
+    if is_run_folder(folder):
+        raise InputError(folder, "is an unfinished run: it has no manifest.json", "Make the vocabulary again")
+    return False
 
 
 def _readme(audit: Audit) -> str:
