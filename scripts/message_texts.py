@@ -27,7 +27,7 @@ PRINTED = {
     "Promise",
 }  # by their arguments
 PRINTED_KEYWORDS = {"reason", "remedy", "sentence", "caution", "repaid", "detail"}
-PRINTED_METHODS = {"note", "notes.append"}
+PRINTED_METHODS = {"note", "notes.append", "stage"}
 PRINTERS = {"shared.py", "translation.py"}  # define these functions
 ERROR = "ZhllamaError"
 LONGEST = 24  # alternatives of one text

@@ -46,7 +46,8 @@ LIBRARIES = (
 # Names that results contain as keys, and tables show.
 KEYS = (
     "frozen", "dequantized", "matrices", "adapters", "gradients", "optimizer", "loss", "activations", "simplified",
-    "traditional", "english", "code", "list", "intermediate", "character", "merge", "pad",
+    "traditional", "english", "code", "list", "intermediate", "character", "merge", "pad", "steps", "lines", "rows", "answers",
+    "verdicts", "replies", "documents",
     "not fetched here", "written for this project and read here", *PURPOSES.values(),
 )  # fmt: skip
 

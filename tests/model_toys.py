@@ -176,7 +176,10 @@ def write_run(
         wrapped.save_pretrained(folder / "adapter")
     options = {"model": str(model), "base_model": str(base.base)}
     (folder / "config.yaml").write_text(yaml.safe_dump({"command": "pretrain", **options}), encoding="utf-8")
-    manifest = {"command": "pretrain", "options": options, "inputs": [], "figures": {"loss": 1.5}}
+    manifest = {
+        "command": "pretrain", "options": options, "inputs": [], "figures": {"loss": 1.5}, "seconds": 1.0,
+        "parents": list(map(str, base.runs)),
+    }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 

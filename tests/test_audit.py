@@ -1,8 +1,15 @@
 """The audit finds what is wrong, on vocabularies that are wrong on purpose."""
 
+import io
+import re
+
 import pytest
+from rich.cells import cell_len
+from rich.color import ColorSystem
 
 from tests.model_toys import base_vocabulary
+from zhllama.commands.audit_screen import draw
+from zhllama.commands.terminal import SafeConsole
 from zhllama.vocab.audit import audit
 from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer
 from zhllama.vocab.merge import chinese_llama
@@ -83,3 +90,25 @@ def test_missing_json_breaks_the_promise(
     embedded: SentencePieceVocabulary, safe_vocabulary: SentencePieceVocabulary, recipe: str
 ) -> None:
     assert broken(audit(safe_vocabulary, embedded, TEXTS, recipe)) == ["exact fast tokenizer"]  # type: ignore[arg-type]
+
+
+def test_without_colors_spaces_show_the_cuts_and_nothing_exceeds_80_columns(
+    embedded: SentencePieceVocabulary, safe_vocabulary: SentencePieceVocabulary
+) -> None:
+    found = audit(
+        safe_vocabulary, embedded, TEXTS, "safe", fast_tokenizer(safe_vocabulary, Specials()), fuzz=20
+    )
+    base = "/a/long/path/" * 9 + "base.model"
+    told = {}
+    for colors in (None, "truecolor"):
+        console = SafeConsole()
+        console.file, console.width = io.StringIO(), 80
+        console._color_system = None if colors is None else ColorSystem.TRUECOLOR
+        console.no_color = colors is None
+        draw(console, found, "made", base)
+        told[colors] = console.file.getvalue()
+    head, *lines = told[None].splitlines()
+    assert head.startswith("made  ") and base in head, "names are not cut"
+    assert max(map(cell_len, lines)) <= 80
+    before = " ".join(found.sentence[0])
+    assert before[:20] in told[None] and before[:20] not in re.sub(r"\x1b\[[^m]*m", "", told["truecolor"])

@@ -227,6 +227,10 @@ def test_what_does_not_fit_is_told_in_one_line(
 
 def test_the_command_writes_a_whole_model(tmp_path: Path) -> None:
     run = write_chain(tmp_path)
+    told_chain = line(tmp_path, "export", run, "--out", "told")
+    assert told_chain.out.startswith(
+        "told: one (pretrain) → two (pretrain) → three (pretrain), folded into one model"
+    )
     done = line(tmp_path, "export", run, "--out", "out", "--json")
     assert done.code == 0, done.err
     out = tmp_path / "out"
@@ -241,6 +245,12 @@ def test_the_command_writes_a_whole_model(tmp_path: Path) -> None:
     # And a plain model is exported as it is, which is how it becomes a GGUF.
     again = line(tmp_path, "export", "out", "--out", "again")
     assert again.code == 0 and "logits differ by 0.0e+00" in again.out, again.err
+    assert again.out.startswith(
+        "again: one (pretrain) → two (pretrain) → three (pretrain) → out (export), folded"
+    ), again.out
+    (tmp_path / "one" / "manifest.json").unlink()  # an earlier run is gone: what is at hand is told
+    third = line(tmp_path, "export", "out", "--out", "third")
+    assert third.code == 0 and third.out.startswith("third: out, folded"), third.out
 
 
 def test_nothing_is_left_where_the_proof_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from zhllama.commands.table import app
 from zhllama.commands.terminal import complain, terminal
 from zhllama.commands.translation import error_line, translated
 from zhllama.errors import ZhllamaError
+from zhllama.run_folder import STARTED
 from zhllama.safe_path import leave_current_folder
 
 LONGEST = 1400  # characters of an error: a path has 4,096 at most, and a remedy comes last
@@ -23,6 +24,7 @@ LONGEST = 1400  # characters of an error: a path has 4,096 at most, and a remedy
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command; exit 0 done, 1 an error of the input or the environment, 2 usage, 128 + n stopped by signal n."""
+    STARTED.set(time.monotonic())
     leave_current_folder()
     choose_language()
     sys.modules.setdefault("kernels", None)  # type: ignore[arg-type] # transformers downloads compiled code with this package

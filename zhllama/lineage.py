@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zhllama.errors import InputError
 from zhllama.manifest import changed_inputs, read_manifest
 from zhllama.run_folder import MANIFEST
+
+if TYPE_CHECKING:
+    from zhllama.model.chain import Chain
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,37 @@ def lineage(folder: Path) -> Ancestor:
     manifests: dict[Path, dict[str, Any]] = {}
     _collect(folder.resolve(), manifests)
     return _ancestor(folder.resolve(), manifests, set())
+
+
+MODEL_COMMANDS = (
+    "grow",
+    "pretrain",
+    "sft",
+    "reward",
+    "dpo",
+    "kto",
+    "export",
+)  # commands that make a model from a model
+
+
+def model_steps(chain: "Chain") -> list[str]:
+    """Everything that made a chain's model, oldest first: a run's name with its command, also runs that were folded before.
+
+    Where the folder of an earlier run is gone, the runs of the chain alone.
+    """
+    try:
+        oldest_first = _flat(lineage(chain.runs[-1] if chain.runs else chain.base))
+    except (InputError, KeyError):
+        return [folder.name for folder in (chain.base, *chain.runs)]
+    made = [ancestor for ancestor in oldest_first if ancestor.command in MODEL_COMMANDS]
+    return [f"{ancestor.folder.name} ({ancestor.command})" for ancestor in made]
+
+
+def _flat(ancestor: Ancestor) -> list[Ancestor]:
+    """A run after the runs that it was made from, each once."""
+    if ancestor.again:
+        return []
+    return [*(earlier for parent in ancestor.parents for earlier in _flat(parent)), ancestor]
 
 
 def _collect(folder: Path, manifests: dict[Path, dict[str, Any]]) -> None:

@@ -23,6 +23,7 @@ from zhllama.run_folder import (
     MANIFEST,
     MOVING,
     REPLACED,
+    STARTED,
     Lock,
     clear,
     entries,
@@ -131,7 +132,7 @@ class Run:
         return {"command": self.command, **_plain(self.options)}
 
     def __enter__(self) -> Self:
-        self._started = time.monotonic()
+        self._started = STARTED.get() or time.monotonic()
         self.check()
         self._created = [p for p in (self.out, *self.out.parents) if not p.exists()]
         try:

@@ -68,7 +68,7 @@ def _audit(options: AuditOptions, reading: TextOptions, file: Path, base: Path) 
     texts = {
         name: read_lines([f], reading.field) for name, f in zip(names, files, strict=True)
     } or sample_lines()
-    with progress("audit", unit="lines") as bar:
+    with progress("proving", unit="lines") as bar:
         return audit_file(file, read_vocabulary(base), texts, options.recipe, options.fuzz, options.seed, bar)
 
 

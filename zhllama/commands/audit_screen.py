@@ -23,12 +23,14 @@ _CHARSETS = {
 
 def draw(screen: Console, audit: Audit, name: str, base: str) -> None:
     """Print the promises, the other findings, the gain on each text, and a sentence before and after."""
-    title = Text.assemble(
-        (name, "bold"), translated(f"  {audit.size:,} pieces, against {base}, {audit.base_size:,}")
-    )
     screen.print(
-        Panel(Group(_promises(audit), _findings(audit), _texts(audit), _sentence(audit)), title=title)
+        Text.assemble(
+            (name, "bold"), translated(f"  {audit.size:,} pieces, against {base}, {audit.base_size:,}")
+        ),
+        soft_wrap=True,
     )
+    colors = screen.color_system is not None and not screen.no_color
+    screen.print(Panel(Group(_promises(audit), _findings(audit), _texts(audit), _sentence(audit, colors))))
 
 
 def _promises(audit: Audit) -> Table:
@@ -96,18 +98,21 @@ def _texts(audit: Audit) -> Table:
     return table
 
 
-def _sentence(audit: Audit) -> Group:
+def _sentence(audit: Audit, colors: bool) -> Group:
+    """The sentence before and after, its cuts shown by colors, or by spaces where there are none."""
     return Group(
         *(
-            Text.assemble((translated(f"{len(pieces):>3} tokens  "), "dim"), _tokenized(pieces))
+            Text.assemble((translated(f"{len(pieces):>3} tokens  "), "dim"), _tokenized(pieces, colors))
             for pieces in audit.sentence
         )
     )
 
 
-def _tokenized(pieces: list[str]) -> Text:
+def _tokenized(pieces: list[str], colors: bool) -> Text:
     text = Text()
     for number, piece in enumerate(pieces):
+        if number and not colors:
+            text.append(" ")
         text.append(piece.replace(SPACE, "▁"), _SHADES[number % 2])
     return text
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, notes, print_json, say, warn
+from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, print_json, progress, say, warn
 from zhllama.model.options import ExportOptions
 from zhllama.options import recorded
 from zhllama.resources import shipped
@@ -22,6 +22,7 @@ def export(
 ) -> None:
     """Merge everything that a chain of runs trained into one plain model, and prove that its outputs are equal."""
     check_torch("export", *([] if options.gguf is None else ["gguf"]))
+    from zhllama.lineage import model_steps
     from zhllama.model.chain import chain_files, resolve_chain
     from zhllama.model.export import merge_chain, prove_export, write_generation_config, write_model_card
     from zhllama.model.gguf_export import write_gguf
@@ -30,20 +31,20 @@ def export(
     chain = resolve_chain(options.run)
     with (
         Run(out, "export", recorded(options), chain_files(chain), force) as run,
-        notes.status("merging") as status,
+        progress("folding", None, "share") as bar,
     ):
         changed = merge_chain(chain, run.out)
         write_generation_config(run.out)
-        status.update("comparing logits with the run")
+        bar.stage("comparing logits with the run")
         texts = [shipped("corpora", "sample", name).read_text(encoding="utf-8")[:n] for name, n in PROOF]
         proof = prove_export(chain, run.out, texts, changed)
         write_model_card(chain, run.out, proof)
         figures = asdict(proof)
         if options.gguf is not None:
-            status.update(f"writing GGUF {options.gguf}")
+            bar.stage("writing the GGUF file")
             path = run.out / f"model-{options.gguf}.gguf"
             write_gguf(run.out, path, options.gguf)
-            status.update("comparing llama.cpp with transformers")
+            bar.stage("comparing llama.cpp with transformers")
             gguf_proof = prove_gguf(run.out, path, texts, options.gguf)
             if gguf_proof is None:
                 warn("the GGUF file was not tried in llama.cpp: the package xllamacpp is not installed")
@@ -53,8 +54,9 @@ def export(
     if as_json:
         print_json({"out": str(out), **figures})
         return
+    steps = " → ".join(model_steps(chain))
     say(
-        f"{out}: {len(chain.runs)} run{'s' * (len(chain.runs) != 1)} merged into {chain.base.name}; logits differ "
+        f"{out}: {steps}, folded into one model; logits differ "
         f"by {proof.difference:.1e} relative to their size (at most {proof.limit:.0e}), the same next token after "
         f"{100 * proof.agree:.1f} % of {proof.tokens} tokens"
     )

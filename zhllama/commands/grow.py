@@ -47,7 +47,7 @@ def grow(
     ]
     with (
         Run(out, "grow", recorded(options, reading), inputs, force, seed=options.seed) as run,
-        progress("grow", options.steps if options.init == "distill" else 1) as bar,
+        progress("new rows", options.steps if options.init == "distill" else 1, "steps") as bar,
     ):
         grown = grow_model(
             folder,

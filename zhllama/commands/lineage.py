@@ -9,6 +9,7 @@ from rich.segment import Segment, Segments
 from rich.text import Text
 from rich.tree import Tree
 
+from zhllama.commands.progress import duration
 from zhllama.commands.shared import AsJson, print_json, screen
 from zhllama.commands.translation import translated
 from zhllama.lineage import Ancestor
@@ -64,9 +65,7 @@ def _label(ancestor: Ancestor) -> Text:
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     measured = (
-        translated("(as above)")
-        if ancestor.again
-        else ", ".join([*figures[:4], f"{ancestor.seconds:,.0f} s"])
+        translated("(as above)") if ancestor.again else ", ".join([*figures[:4], duration(ancestor.seconds)])
     )
     return Text("  ").join(
         (_styled(ancestor.command, "bold"), _styled(_short(ancestor.folder), ""), _styled(measured, "dim"))

@@ -78,7 +78,7 @@ def merge_vocab(
         counted = CountedText.sampled(sample.lines, sample.documents, source_lines)
     uses_jieba = recipe == "continued" and (sample is None or options.prior > 0)
     run.inputs = [*inputs, *files, *([jieba_file()] if uses_jieba else [])]
-    title = f"{merge_options.count(vocabulary):,} more pieces" if recipe == "continued" else "merging"
+    title = f"{merge_options.count(vocabulary):,} more pieces" if recipe == "continued" else "merging pieces"
     lines = None if sample is None else sample.lines
     listed = None if options.zh is None else word_list(options.zh)
     if listed is not None:
@@ -88,7 +88,7 @@ def merge_vocab(
     merge_options = replace(merge_options, pieces=PieceFilter(exclude, sampling.min_documents, counted))
     with progress(title, total=1.0) as bar:
         merge = merge_vocabulary(vocabulary, merge_options, words, lines, bar.at)
-    with run, progress("audit", unit="lines") as bar:
+    with run, progress("proving", unit="lines") as bar:
         proven = write_merge(merge, source, run, fuzz=options.fuzz, seed=sampling.seed, advance=bar)
     for remark in proven.audit.carried.notes if proven.audit.carried is not None else ():
         note(f"special and added tokens: {remark}")

@@ -28,7 +28,7 @@ def pack(
     tokens = DocumentTokenizer.open(data.tokenizer)
     with (
         Run(out, "pack", recorded(data, options, reading), [*source.files, *tokens.files()], force) as run,
-        progress("pack", sum(path.stat().st_size for path in source.files)) as bar,
+        progress("encoding", sum(path.stat().st_size for path in source.files)) as bar,
     ):
         origin = BlocksOrigin(
             source.hash(), tokens.hash, options.block_size, options.fit, validation_split=False

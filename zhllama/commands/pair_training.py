@@ -79,7 +79,7 @@ def train_pairs(
             files.files, validation.files, data.validation_share, data.skip_bad, field_map, every.forms
         )
         task = "reading pairs" if form.noun == "pairs" else "reading answers"
-        with progress(start.command, None, "steps") as bar:
+        with progress("reading", None, "bytes") as bar:
             manifest = train(job, options, info, run, hooks_for(bar, task, start.as_json))
     if manifest is None:
         return

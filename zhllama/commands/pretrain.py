@@ -79,7 +79,7 @@ def pretrain(
     inputs = [*files, *info.inputs(), *(info.tokenizer.files() if data.tokenizer else [])]
     recorded = recorded_options(info, out, data, as_given, reading, plan)
     run = Run(out, "pretrain", recorded, list(dict.fromkeys(inputs)), force, resume, options.seed)
-    with progress(f"stage {options.stage}", None, "steps") as bar:
+    with progress("reading", None, "bytes") as bar:
         manifest = train(job, options, info, run, hooks_for(bar, "encoding", as_json))
     if manifest is None:
         return

@@ -80,7 +80,7 @@ def sft(
     sources, found = zip(*map(_source, data.data), strict=True)
     validation = find_row_files(data.eval_data)
     every = joined([*found, validation])
-    with _inspected(data, options) as info, progress("sft", None, "steps") as bar:
+    with _inspected(data, options) as info, progress("reading", None, "bytes") as bar:
         files = [path for source in sources for path in source.files]
         inputs = [*files, *validation.files, *every.descriptions, *info.info.inputs()]
         recorded = recorded_options(info.info, out, data, as_given, reading, plan)

@@ -1,15 +1,15 @@
 """What every command shares: common options, the screen and the progress bar."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from zhllama.commands.progress import Bar, progress_on
 from zhllama.commands.recipes import use_recipe
 from zhllama.commands.terminal import SafeConsole, json_text, shown
 from zhllama.commands.translation import translated
@@ -109,31 +109,6 @@ def print_json(result: Mapping[str, Any]) -> None:
     sys.stdout.write(json_text(result, screen.encoding) + "\n")
 
 
-@contextmanager
-def progress(title: str, total: float | None = None, unit: str = "bytes") -> Iterator["Bar"]:
-    """A progress bar on stderr while the body runs; none where stderr is not a terminal."""
-    columns = [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %") if unit == "bytes" else MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    ]
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
-        yield Bar(bars, bars.add_task(translated(title), total=total, note=""))
-
-
-class Bar:
-    """A progress bar: `bar(n)` advances by n, `bar.at(n)` moves to n, `bar.note(text)` shows a text next to it."""
-
-    def __init__(self, bars: Progress, task: Any) -> None:
-        self._bars, self._task = bars, task
-
-    def __call__(self, step: float = 1) -> None:
-        self._bars.advance(self._task, step)
-
-    def at(self, done: float, total: float | None = None) -> None:
-        self._bars.update(self._task, completed=done, total=total)
-
-    def note(self, text: str) -> None:
-        self._bars.update(self._task, note=translated(text))
+def progress(stage: str, total: float | None = None, unit: str = "bytes") -> AbstractContextManager[Bar]:
+    """A bar on stderr while the body runs; a line every minute where stderr is not a terminal."""
+    return progress_on(notes, stage, total, "share" if total == 1 else unit)

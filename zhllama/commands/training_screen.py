@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.table import Table
 
-from zhllama.commands.shared import Bar, headings, note, notes, print_json, say, screen, warn
+from zhllama.commands.progress import Bar
+from zhllama.commands.shared import headings, note, notes, print_json, say, screen, warn
 from zhllama.commands.translation import chinese, comma, translated
 from zhllama.errors import OptionError
 from zhllama.options import recorded
@@ -77,12 +78,16 @@ def hooks_for(bar: Bar, reading: str, as_json: bool) -> "Hooks":
     """Show the plan, the steps and the warnings of a run; `reading` names the work before the first step."""
     from zhllama.training.train import Hooks
 
-    return Hooks(
-        planned=lambda plan: None if as_json else show_plan(plan, as_json, to_notes=True),
-        step=lambda line: show_step(bar, line),
-        note=warn,
-        read=lambda count: bar.note(reading),
-    )
+    def planned(plan: "TrainingPlan") -> None:
+        if not as_json:
+            show_plan(plan, as_json, to_notes=True)
+        bar.stage("opening the model")
+
+    def read(count: int) -> None:
+        bar.stage(reading, None, "bytes")
+        bar(count)
+
+    return Hooks(planned=planned, step=lambda line: show_step(bar, line), note=warn, read=read)
 
 
 def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> None:
@@ -120,6 +125,7 @@ def _duration(seconds: float) -> str:
 
 def show_step(bar: Bar, line: Mapping[str, Any]) -> None:
     """Show one event of a run: a finished step, a loss, or figures on the validation split."""
+    bar.stage("training", line["steps"], "steps", line["step"] - 1)
     bar.at(line["step"], line["steps"])
     if "loss" in line:
         bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
