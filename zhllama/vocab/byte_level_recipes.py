@@ -6,7 +6,6 @@ the pattern and the merges apply, in English text too.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -55,7 +54,7 @@ def safe(
         if reason is not None and token not in paths:
             left_out.append((word, reason))
     listed = set(tokens)
-    added = (replace(p, reason="list") if p.text in listed else p for p in paths.pieces)
+    added = (p._replace(reason="list") if p.text in listed else p for p in paths.pieces)
     return Merge("safe", base, (*added, *_pad(base, pad)), tuple(left_out))
 
 

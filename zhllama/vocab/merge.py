@@ -5,7 +5,6 @@ base lacks, in order, with score 0.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from zhllama.characters import Charset, ascii_word, charset, chinese, han
@@ -30,8 +29,10 @@ def chinese_llama(
     tests/test_merge.py checks the sha256 of the published files.
     """
     require_bpe(base)
-    excluded = [word for word in _new_words(base, words) if plain(word) in exclude]
-    added = [AddedPiece(word, "list") for word in _new_words(base, words) if plain(word) not in exclude]
+    new = _new_words(base, words)
+    excluded = [word for word in new if plain(word) in exclude] if exclude else []
+    rejected = set(excluded)
+    added = [AddedPiece(word, "list") for word in new if word not in rejected]
     if pad and PAD not in base.ids:
         added.append(AddedPiece(PAD, "pad"))
     return Merge(
@@ -180,7 +181,7 @@ def ranked(base: SentencePieceVocabulary, added: Iterable[AddedPiece]) -> list[A
     normal = (p for p in base.pieces if p.kind == "normal")
     ordinary = [p.score for p in normal if p.text.strip(SPACE) or p.score > -(2**24)]
     floor = int(min(ordinary, default=0.0)) - 1
-    scored = [replace(piece, score=float(floor - rank)) for rank, piece in enumerate(added)]
+    scored = [piece._replace(score=float(floor - rank)) for rank, piece in enumerate(added)]
     if floor - len(scored) <= -(2**24):
         raise InputError(
             "base", f"its lowest ordinary score is {floor}, which leaves no room below", "Use another base"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from zhllama.vocab.counted_text import PieceUse
@@ -22,9 +22,8 @@ SPACE = "\u2581"  # SentencePiece writes a space as ▁
 PAD = "[PAD]"
 
 
-@dataclass(frozen=True)
-class AddedPiece:
-    """A new entry of a vocabulary and why it was added.
+class AddedPiece(NamedTuple):
+    """A new entry of a vocabulary and why it was added; a tuple, because 20,000 of them are made for a merge.
 
     `text` is spelled as the vocabulary spells its pieces. SentencePiece ranks a piece by its `score`; byte-level BPE
     makes a token by the merge of its two `parts`. A "control" piece is never made from text.

@@ -47,7 +47,7 @@ def word_list(path: Path) -> WordTable:
     """The pieces of a word list in its order, with spaces as ▁, from a .model or a file of words that `read_words` reads."""
     check_outputs([path])
     if path.suffix == ".model":
-        model = SentencePieceVocabulary.read(path)
+        model = SentencePieceVocabulary.read(path, only_texts=True)
         pieces = [text for id, text in enumerate(model.texts) if id not in model.byte_ids]
         return WordTable(tuple(pieces), "the pieces of a SentencePiece model")
     table = read_words(read_lines([path]))
