@@ -50,6 +50,56 @@ def test_words_with_counts_or_tags_after_spaces(line: str, tmp_path: Path) -> No
     assert word_list(path).reading == "word, count or tag, separated by spaces"
 
 
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("- {w}", "after"), ("{n}. {w}", "after"), ("{n}、{w}", "after"), ("（{n}）{w}", "after"), ("• {w}", "after"),
+        ("{n:>7} {w}", "after"), ("{w}:{n}", "before"), ("{w}：{n}", "before"), ("{w}|{n}", "before"),
+        ("{w}，{n}", "before"), ("{w}/n", "before"), ("{n}. {w} {n}", "after"),
+    ],
+)  # fmt: skip
+def test_words_with_a_mark_or_a_number(line: str, place: str, tmp_path: Path) -> None:
+    """As `uniq -c`, taggers and editors write lists; a count is no part of a piece."""
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(line.format(w=w, n=n + 1) for n, w in enumerate(SOLID)), encoding="utf-8")
+    assert listed_pieces(path) == SOLID
+    assert word_list(path).reading == f"a word a line, {place} a number or a mark"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["3D打印", "5G网络", "90后", "4S店"], ["三人行，必有我师", "你好：我", "甲|乙"], ["1. 第一", "第二", "第三", "第四"],
+        ["A/B测试", "TCP/IP协议", "且/或"], ["-ing形式", "词1"],
+    ],
+)  # fmt: skip
+def test_words_with_marks_of_their_own(words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(words * 5), encoding="utf-8")
+    assert listed_pieces(path) == [word.replace(" ", "▁") for word in words * 5]
+
+
+@pytest.mark.parametrize("separator", [" ", "，", "、", ", ", ";", "\u3000"])
+def test_words_in_one_line(separator: str, tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text(separator.join(SOLID), encoding="utf-8")
+    assert listed_pieces(path) == SOLID and "in one line" in word_list(path).reading
+
+
+def test_semicolons_between_cells_and_commas_in_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "words.csv"
+    path.write_text("词;频率\n" + "\n".join(f"{w};0,{n}" for n, w in enumerate(SOLID)), encoding="utf-8")
+    assert listed_pieces(path) == SOLID
+
+
+def test_a_list_in_another_field(tmp_path: Path) -> None:
+    path = tmp_path / "words.jsonl"
+    path.write_text("\n".join(f'{{"word": "{w}", "count": 3}}' for w in SOLID), encoding="utf-8")
+    assert list(word_list(path, "word").words) == SOLID
+    with pytest.raises(InputError, match="field"):
+        word_list(path)
+
+
 def test_a_word_that_ends_in_a_number_is_a_word(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("\n".join([*SOLID, "苹果 15", "你好，世界", "1,2"]), encoding="utf-8")

@@ -80,7 +80,7 @@ def merge_vocab(
     run.inputs = [*inputs, *files, *([jieba_file()] if uses_jieba else [])]
     title = f"{merge_options.count(vocabulary):,} more pieces" if recipe == "continued" else "merging pieces"
     lines = None if sample is None else sample.lines
-    listed = None if options.zh is None else word_list(options.zh)
+    listed = None if options.zh is None else word_list(options.zh, reading.field)
     if listed is not None:
         note(f"{options.zh}: {len(listed.words):,} words, read as {listed.reading}.")
     words = None if listed is None else listed.words

@@ -276,7 +276,8 @@ def _decode(path: Path, number: int, block: bytes) -> str:
     except UnicodeDecodeError as error:
         line = number + block.count(b"\n", 0, error.start)
         is_utf16 = number == 1 and block[:2] in (b"\xff\xfe", b"\xfe\xff")
-        remedy = "Convert it first, e.g. iconv -f GB18030 -t UTF-8, or zhllama corpus clean"
         message = "is not UTF-8 but UTF-16" if is_utf16 else "is not UTF-8"
+        encoding = "UTF-16" if is_utf16 else "GB18030"
+        remedy = f"Convert it first, e.g. iconv -f {encoding} -t UTF-8, or zhllama corpus clean"
         raise InputError(f"{path}:{line}", message, remedy) from None
     return text.removeprefix("\ufeff") if number == 1 else text

@@ -43,14 +43,17 @@ def listed_pieces(path: Path) -> list[str]:
     return list(word_list(path).words)
 
 
-def word_list(path: Path) -> WordTable:
-    """The pieces of a word list in its order, with spaces as ▁, from a .model or a file of words that `read_words` reads."""
+def word_list(path: Path, field: str = "text") -> WordTable:
+    """The pieces of a word list in its order, with spaces as ▁, from a .model or a file of words that `read_words` reads.
+
+    `field` is that of the words in a file of JSON lines or Parquet.
+    """
     check_outputs([path])
     if path.suffix == ".model":
         model = SentencePieceVocabulary.read(path, only_texts=True)
         pieces = [text for id, text in enumerate(model.texts) if id not in model.byte_ids]
         return WordTable(tuple(pieces), "the pieces of a SentencePiece model")
-    table = read_words(read_lines([path]))
+    table = read_words(read_lines([path], field))
     if not table.words:
         raise InputError(path, "contains no words", "Write one word a line")
     return WordTable(tuple(word.replace(" ", SPACE) for word in table.words), table.reading)

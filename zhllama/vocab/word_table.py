@@ -2,16 +2,22 @@
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from zhllama.characters import chinese
 
 ALL_BUT_A_FEW = 0.95  # of the lines have to fit a format
+FEW_LINES, MANY = 3, 8  # so few lines of so many parts are words in one line
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?%?")
 # word, then a count, a part of speech, or both, as in jieba's dictionaries: 云计算 5, 凱特琳 nz, 李小福 2 nr
 _SPACED = re.compile(r"(\S.*?)[ \u3000]+(?:\d+(?:\.\d+)?(?:[ \u3000]+[A-Za-z]{1,5}\d?)?|[a-z]{1,4})")
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+# A mark or a number before each word: "- 合同", "1. 合同", "（2）合同", and "1000 合同" as `uniq -c` writes it.
+_BEFORE = re.compile(r"(?:[-*•·●]|[(（]?\d+(?:[.、．)）]|(?=[ \t])))[ \t]*(?=\S)")
+# A count or a part of speech behind it: 合同:15, 合同|15, 合同，15, 合同/n.
+_BEHIND = re.compile(r"[ \t]*(?:[|:：，；][ \t]*[+-]?\d+(?:[.,]\d+)*%?|/[A-Za-z]{1,5})")
+_IN_ONE_LINE = re.compile(r"[ \t\u3000]*[,，、;；|][ \t\u3000]*|[ \t\u3000]+")
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,18 @@ def read_words(lines: Iterable[str]) -> WordTable:
     """The words of a list; its columns are found over all lines, which are not empty."""
     lines = [line.strip("\r\n\ufeff ") for line in lines]
     lines = [line for line in lines if line]
-    for separator, name in _SEPARATORS.items():
+    if 0 < len(lines) <= FEW_LINES and all(len(_IN_ONE_LINE.split(line)) >= MANY for line in lines):
+        words = (word for line in lines for word in _IN_ONE_LINE.split(line))
+        return WordTable(tuple(filter(None, words)), "words in one line, with spaces or marks between them")
+    # A line of a European CSV has semicolons between its cells and commas in its numbers.
+    order = sorted(_SEPARATORS.items(), key=lambda one: one[0] == "," and _numbers_have_commas(lines))
+    for separator, name in order:
         rows = [_cells(line, separator) for line in lines]
         width = _usual_width(rows)
         if width > 1:
             return _from_columns([row for row in rows if len(row) >= 2], width, name)
+    if (found := _without(lines, _BEFORE, True)) is not None:
+        return WordTable(read_words(found).words, "a word a line, after a number or a mark")
     spaced = [_SPACED.fullmatch(line) for line in lines]
     whole = [match[1] if match else line for match, line in zip(spaced, lines, strict=True)]
     fits = sum(bool(match) or " " not in line for match, line in zip(spaced, lines, strict=True))
@@ -38,7 +51,39 @@ def read_words(lines: Iterable[str]) -> WordTable:
     # With counts on a third of the lines at least: 苹果 15 in a list of product names is a word.
     if lines and fits >= ALL_BUT_A_FEW * len(lines) and counted * 3 >= len(lines):
         return WordTable(tuple(word.strip() for word in whole), "word, count or tag, separated by spaces")
+    for found, name in (
+        (_without(lines, _BEFORE, True), "after"),
+        (_without(lines, _BEHIND, False), "before"),
+    ):
+        if found is not None:
+            return WordTable(read_words(found).words, f"a word a line, {name} a number or a mark")
     return WordTable(tuple(lines), "a word a line")
+
+
+def _numbers_have_commas(lines: Sequence[str]) -> bool:
+    """Whether nearly every line has a semicolon before its first comma."""
+    return _share(lines, lambda line: ";" in line.partition(",")[0]) >= ALL_BUT_A_FEW
+
+
+def _without(lines: Sequence[str], mark: re.Pattern[str], first: bool) -> list[str] | None:
+    """The lines without a mark before or behind a word, where nearly all have one and a word with Chinese remains."""
+
+    def remaining(line: str) -> str | None:
+        found = (
+            mark.match(line)
+            if first
+            else next((m for m in mark.finditer(line) if m.end() == len(line)), None)
+        )
+        rest = None if found is None else line[found.end() :] if first else line[: found.start()]
+        return rest if rest and chinese.search(rest) else None
+
+    if len(lines) < FEW_LINES or _share(lines, lambda line: remaining(line) is not None) < ALL_BUT_A_FEW:
+        return None
+    return [remaining(line) or line for line in lines]
+
+
+def _share(lines: Sequence[str], fits: Callable[[str], bool]) -> float:
+    return sum(map(fits, lines)) / len(lines) if lines else 0.0
 
 
 def _cells(line: str, separator: str) -> list[str]:
