@@ -1,5 +1,6 @@
 """Training a list: sampled fairly, reproducible to the byte, no line lost in silence."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +116,11 @@ def test_users_own_list(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("心电图\n\n  新 冠 \n", encoding="utf-8")
     assert listed_pieces(path) == ["心电图", "新▁冠"]
+
+
+def test_a_trainer_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a script that calls zhllama without `if __name__ == "__main__"`: the new process fails before the trainer."""
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/nowhere/script.py")
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    with pytest.raises(InputError, match=r"did not start in its own process.*__main__"):
+        train_sentencepiece(["中国"], {"vocab_size": 300})

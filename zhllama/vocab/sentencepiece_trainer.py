@@ -83,6 +83,12 @@ def _share_done(log: Path, size: int) -> float:
 
 
 def _failure(log: Path, size: int) -> InputError:
+    if not log.exists():  # a new process imports the main module, which then begins the work again
+        return InputError(
+            "the trainer of SentencePiece",
+            "did not start in its own process",
+            'In a script of your own, call zhllama below `if __name__ == "__main__":`',
+        )
     content = log.read_text(encoding="utf-8", errors="replace")
     fewer = re.search(r"Vocabulary size (?:is )?too high.*?<= ?(\d+)", content, re.DOTALL)
     if fewer:
