@@ -241,7 +241,12 @@ def test_the_command_writes_a_whole_model(tmp_path: Path) -> None:
     assert manifest["figures"] == {k: v for k, v in told.items() if k != "out"}
     assert manifest["parents"] == [str(tmp_path / name) for name in ("one", "three", "two")]
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert "| pretrain (two) |" in card and "loss 1.5" in card
+    assert (
+        card.count("| continued pre-training | `pretrain` |") == 3
+        and "loss 1.5" in card
+        and "## 中文" in card
+    )
+    assert str(tmp_path) not in card and str(Path.home()) not in card
     # And a plain model is exported as it is, which is how it becomes a GGUF.
     again = line(tmp_path, "export", "out", "--out", "again")
     assert again.code == 0 and "logits differ by 0.0e+00" in again.out, again.err

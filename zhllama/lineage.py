@@ -67,18 +67,18 @@ def model_steps(chain: "Chain") -> list[str]:
     Where the folder of an earlier run is gone, the runs of the chain alone.
     """
     try:
-        oldest_first = _flat(lineage(chain.runs[-1] if chain.runs else chain.base))
+        runs = oldest_first(lineage(chain.runs[-1] if chain.runs else chain.base))
     except (InputError, KeyError):
         return [folder.name for folder in (chain.base, *chain.runs)]
-    made = [ancestor for ancestor in oldest_first if ancestor.command in MODEL_COMMANDS]
+    made = [ancestor for ancestor in runs if ancestor.command in MODEL_COMMANDS]
     return [f"{ancestor.folder.name} ({ancestor.command})" for ancestor in made]
 
 
-def _flat(ancestor: Ancestor) -> list[Ancestor]:
+def oldest_first(ancestor: Ancestor) -> list[Ancestor]:
     """A run after the runs that it was made from, each once."""
     if ancestor.again:
         return []
-    return [*(earlier for parent in ancestor.parents for earlier in _flat(parent)), ancestor]
+    return [*(earlier for parent in ancestor.parents for earlier in oldest_first(parent)), ancestor]
 
 
 def _collect(folder: Path, manifests: dict[Path, dict[str, Any]]) -> None:

@@ -22,11 +22,14 @@ def export(
 ) -> None:
     """Merge everything that a chain of runs trained into one plain model, and prove that its outputs are equal."""
     check_torch("export", *([] if options.gguf is None else ["gguf"]))
+    from zhllama.inference.modelfile import modelfile
     from zhllama.lineage import model_steps
     from zhllama.model.chain import chain_files, resolve_chain
-    from zhllama.model.export import merge_chain, prove_export, write_generation_config, write_model_card
+    from zhllama.model.export import merge_chain, prove_export, write_generation_config
     from zhllama.model.gguf_export import write_gguf
     from zhllama.model.gguf_proof import prove_gguf
+    from zhllama.model.load import load_transformers_tokenizer
+    from zhllama.model.model_card import card_facts, model_card
 
     chain = resolve_chain(options.run)
     with (
@@ -38,7 +41,6 @@ def export(
         bar.stage("comparing logits with the run")
         texts = [shipped("corpora", "sample", name).read_text(encoding="utf-8")[:n] for name, n in PROOF]
         proof = prove_export(chain, run.out, texts, changed)
-        write_model_card(chain, run.out, proof)
         figures = asdict(proof)
         if options.gguf is not None:
             bar.stage("writing the GGUF file")
@@ -50,6 +52,12 @@ def export(
                 warn("the GGUF file was not tried in llama.cpp: the package xllamacpp is not installed")
             else:
                 figures |= asdict(gguf_proof)
+        tokenizer = load_transformers_tokenizer(run.out)
+        file = None if options.gguf is None else path.name
+        if file is not None:
+            run.write("Modelfile", modelfile(file, tokenizer))
+        chat = bool(tokenizer.chat_template)
+        run.write("README.md", model_card(out.resolve().name, card_facts(chain), proof, chat, file))
         run.finish(figures)
     if as_json:
         print_json({"out": str(out), **figures})

@@ -9,7 +9,6 @@ from zhllama.errors import BrokenPromise, InputError
 from zhllama.io.files import to_json
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import load_tensors
-from zhllama.manifest import read_manifest
 from zhllama.model.chain import ADAPTER, Chain
 from zhllama.model.copy_files import OTHER_FILES, copy_missing, copy_tokenizer
 from zhllama.model.embeddings import find_matrices
@@ -18,7 +17,6 @@ from zhllama.model.stored_model import StoredLayer, StoredModel, read_stored_mod
 from zhllama.model.trained_rows import check_rows, read_trained_rows
 from zhllama.model.weight_files import Change, read_weights, rewrite
 from zhllama.pretrained import stored_names
-from zhllama.run_folder import MANIFEST
 
 if TYPE_CHECKING:
     import torch
@@ -238,42 +236,6 @@ def _first_difference(model: Any, exported: Path) -> str | None:
         if not torch.allclose(stored.float(), expected, rtol=eps, atol=1e-5 * spread):
             return name
     return None
-
-
-def write_model_card(chain: Chain, out: Path, proof: Proof) -> None:
-    """Write the README.md of an exported model: the options and figures of each step, and the proof."""
-    lines = [
-        "---",
-        "library_name: transformers",
-        "language: [zh, en]",
-        "---",
-        "",
-        f"# {out.name}",
-        "",
-        f"Exported by zhllama from `{chain.base.name}`.",
-        "",
-        "| step | options | figures |",
-        "|---|---|---|",
-    ]
-    for step in (chain.base, *chain.runs):
-        if (step / MANIFEST).is_file():
-            manifest = read_manifest(step)
-            options, figures = (_table_cell(manifest.get(part, {})) for part in ("options", "figures"))
-            lines.append(
-                f"| {manifest['command']} ({step.name}) | {options} | {figures} |".replace("\n", " ")
-            )
-    lines += [
-        "",
-        f"Its logits against those of the unmerged run on {proof.tokens} tokens: the RMS of the difference is "
-        f"{proof.difference:.1e} of the RMS of the logits (allowed: {proof.limit:.0e}); both rank the same next token "
-        f"first at {100 * proof.agree:.1f} % of the positions.",
-        "",
-    ]
-    (out / "README.md").write_text("\n".join(lines), encoding="utf-8")
-
-
-def _table_cell(values: dict[str, Any]) -> str:
-    return "; ".join(f"{k} {v}" for k, v in values.items() if isinstance(v, int | float | str))
 
 
 def write_generation_config(out: Path) -> None:
