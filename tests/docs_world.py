@@ -82,8 +82,9 @@ def make_world(folder: Path) -> Path:
         {"prompt": row["instruction"], "chosen": row["output"], "rejected": f"不知道{n}。"}
         for n, row in enumerate(tasks)
     ]
+    labelled = [{**row, "kto_tag": n % 2 == 0} for n, row in enumerate(tasks)]
     rows = {
-        "questions.jsonl": asked, "ranked.jsonl": ranked, "comparisons.json": ranked, "alpaca_zh.json": tasks,
+        "questions.jsonl": asked, "ranked.jsonl": ranked, "labelled.jsonl": labelled, "comparisons.json": ranked, "alpaca_zh.json": tasks,
         "talks.json": [{"id": "t", "conversations": said}], "sharegpt.jsonl": [{"id": "t", "conversations": said}],
         **{f"{name}.jsonl": [{**row, "answer": name} for row in asked] for name in ("before", "after", "other")},
     }  # fmt: skip

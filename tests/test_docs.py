@@ -113,7 +113,7 @@ RULES: tuple[tuple[str, Run | Skip], ...] = (
     ("pretrain .*--old-rows", Run(f"{TINY} {MEASURED} --block-size 32 --old-rows 600")),
     ("pretrain", Run(f"{TINY} {MEASURED} --block-size 32")),
     ("sft", Run(f"{TINY} --max-length 256")),
-    ("reward|dpo", Run(f"{TINY} --max-length 256")),
+    ("reward|dpo|kto", Run(f"{TINY} --max-length 256")),
     ("eval .*--tasks", Skip("needs the data sets of lm-eval; tests/test_eval.py has tasks of its own")),
     ("eval", Run("--limit 100")),
     ("corpus clean", Run("--workers 1")),

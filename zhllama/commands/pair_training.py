@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 Train = Callable[["PairTrainingJob", TrainingOptions, "PairModelInfo", Run, "Hooks"], dict[str, Any] | None]
 
-RANKED = ("comparisons.json", "reviewed.jsonl")  # the ranked answers in a run of gen-zh or review
+# The ranked or labelled answers in a run of gen-zh, review or sharegpt export.
+RANKED = ("comparisons.json", "reviewed.jsonl", "pairs.jsonl")
+LABELLED = ("labelled.jsonl", *RANKED)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class PairRun:
         """The files for training, for validation, and all."""
         from zhllama.conversation.row_files import find_row_files, joined
 
-        training, validation = (find_row_files(names, RANKED) for names in (self.data, self.validation))
+        outputs = RANKED if self.option == "pairs" else LABELLED
+        training, validation = (find_row_files(names, outputs) for names in (self.data, self.validation))
         return training, validation, joined([training, validation])
 
 

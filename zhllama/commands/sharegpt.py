@@ -1,5 +1,6 @@
-"""The commands `sharegpt clean` and `sharegpt split`."""
+"""The commands `sharegpt clean`, `sharegpt split` and `sharegpt export`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,23 @@ import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, print_json, progress, say, warn
-from zhllama.conversation.options import CleanOptions, ConversationFiles, SplitOptions
-from zhllama.io.files import JsonLines
+from zhllama.conversation.options import CleanOptions, ConversationFiles, ExportOptions, SplitOptions
+from zhllama.io.files import JsonLines, to_json
 from zhllama.options import recorded
 from zhllama.run import Run
 
-app = typer.Typer(help="Clean and split conversations, ShareGPT's and others.", no_args_is_help=True)
+app = typer.Typer(help="Clean, split and convert conversations, ShareGPT's and others.", no_args_is_help=True)
 
 ACCEPTED, REJECTED = "conversations.jsonl", "rejected.jsonl"
+# What `export` reads of a run: first of review, which may contain rows of all kinds.
+RUN_OUTPUTS = (
+    "reviewed.jsonl",
+    "instructions.jsonl",
+    "conversations.jsonl",
+    "comparisons.json",
+    "pairs.jsonl",
+    "labelled.jsonl",
+)
 
 
 @app.command("clean")
@@ -114,6 +124,56 @@ def split(
     )
     if options.template is None:
         warn("counted without a chat template, so parts may be too long for sft: give its --template.")
+
+
+@app.command("export")
+@command
+def export(
+    conversations: ConversationFiles,
+    options: ExportOptions,
+    reading: LineOptions,
+    out: Out,
+    force: Force = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Convert rows of any format into that of LLaMA-Factory, TRL or OpenAI.
+
+    OUT contains conversations.jsonl, pairs.jsonl (ranked answers) and labelled.jsonl (good and bad answers), as far as
+    there are any, for LLaMA-Factory with dataset_info.json, and rejected.jsonl: the rows that the form cannot express.
+    """
+    from zhllama.conversation.export_files import described, export_files
+    from zhllama.conversation.row_fields import parse_field_map
+    from zhllama.conversation.row_files import find_row_files
+
+    found = find_row_files(conversations.files, RUN_OUTPUTS)
+    field_map = parse_field_map(options.field_map)
+    settings = recorded(conversations, options, reading)
+    with (
+        Run(out, "sharegpt export", settings, found.inputs, force) as run,
+        ExitStack() as opened,
+        progress("Converting", sum(path.stat().st_size for path in found.files)) as bar,
+    ):
+        files = {kind: opened.enter_context(JsonLines(path)) for kind, path in described(out).items()}
+        rejected = opened.enter_context(JsonLines(out / REJECTED))
+        writers = {kind: file.write for kind, file in files.items()}
+        counts = export_files(found, options.export_to, field_map, writers, rejected.write, bar)
+        for file in (*(file for kind, file in files.items() if counts.written[kind]), rejected):
+            file.close()
+        if options.export_to == "llama-factory":
+            run.write("dataset_info.json", to_json(counts.dataset_info()))
+        figures = counts.figures()
+        run.finish(figures)
+    if as_json:
+        print_json({"out": str(out), **figures})
+        return
+    _show_counts(out, figures)
+    for name, count in figures["written"].items():
+        say(f"  {count:>7,}  {name}")
+    if counts.without_ids:
+        warn(
+            f"{counts.without_ids:,} rows lost the ids of their tool calls, for which LLaMA-Factory has no form"
+        )
 
 
 def _show_counts(out: Path, figures: dict[str, Any]) -> None:

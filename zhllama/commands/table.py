@@ -53,7 +53,7 @@ ENTRIES = (
     Entry("dpo", "Training", "Train a model to prefer the better answers (direct preference optimization).", "dpo:dpo"),
     Entry("kto", "Training", "Train a model on answers that are good or bad by themselves (Kahneman-Tversky optimization).", "kto:kto"),
     Entry("corpus", "Data", "Find, fetch and clean text for training.", "corpus:app"),
-    Entry("sharegpt", "Data", "Clean and split conversations, ShareGPT's and others.", "sharegpt:app"),
+    Entry("sharegpt", "Data", "Clean, split and convert conversations, ShareGPT's and others.", "sharegpt:app"),
     Entry("gen-zh", "Data", "Generate Chinese instruction data with a model behind any OpenAI-compatible server.", "gen_zh:gen_zh"),
     Entry("refilter", "Data", "Apply other filters to the replies of a gen-zh run, without a request to a server.", "refilter:refilter"),
     Entry("review", "Data", "Review data on a local page: keep, drop, edit, comment, or choose the better answer; then export it.", "review:review"),

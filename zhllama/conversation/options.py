@@ -1,4 +1,4 @@
-"""The options of `sharegpt clean` and `sharegpt split`: files, and which conversations are accepted."""
+"""The options of `sharegpt clean`, `split` and `export`: files, which conversations are accepted, and in which form they are written."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,3 +46,13 @@ class SplitOptions:
         None,
         "Count the chat template's text too: alpaca, vicuna, chatml, llama3 or own, as sft will. Without it, only the turns' text.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Into which form rows are converted."""
+
+    export_to: Literal["llama-factory", "trl", "openai"] = required(
+        "The form: that of LLaMA-Factory, TRL or OpenAI."
+    )
+    field_map: tuple[str, ...] = option((), "NEW=OLD: read the field OLD of the rows as NEW.")

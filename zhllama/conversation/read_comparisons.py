@@ -33,6 +33,7 @@ FORMS = (
     "rejected_messages",
     "output: [better, worse]",
 )
+OPENAI = {"preferred_output": "chosen", "non_preferred_output": "rejected"}
 REJECTED = ("rejected", "rejected_response", "rejected_messages")
 Pairs = list[tuple[str, str]]
 
@@ -44,8 +45,8 @@ def read_comparisons(
 
     Forms: `user_input` with `completion_a` (the better one) and `completion_b`, or with `responses_and_scores`
     (GPT-4-LLM's), gen-zh's comparisons.json, `ranked_outputs` best first, `chosen` and `rejected` as texts or messages
-    with an instruction, a prompt or a conversation, ms-swift's `rejected_response`, and `output` as a list of a better
-    and a worse answer. `reading` renames fields and counts those without a use. Errors: InputError for a file that
+    with an instruction, a prompt or a conversation, OpenAI's `preferred_output`, ms-swift's `rejected_response`, and
+    `output` as a list of a better and a worse answer. `reading` renames fields and counts those without a use. Errors: InputError for a file that
     cannot be read or has no rows.
     """
     reading = reading or RowReading()
@@ -54,7 +55,7 @@ def read_comparisons(
 
 def comparisons_of(row: Any, where: str, reading: RowReading) -> list[Comparison]:
     """The pairs of one row. Errors: InputError as in `conversation_of`."""
-    fields = reading.fields(row, where)
+    fields = reading.fields(_of_openai(row), where)
     for name in RATINGS:
         fields.take(name)
     prompt, pairs = _prompt_and_pairs(fields, where)
@@ -73,11 +74,19 @@ def comparisons_of(row: Any, where: str, reading: RowReading) -> list[Comparison
     return [Comparison(question, better, worse) for better, worse in pairs]
 
 
+def _of_openai(row: Any) -> Any:
+    """A row of OpenAI's preference data under the names of others; any other row unchanged."""
+    if not isinstance(row, dict) or not isinstance(row.get("input"), dict) or "preferred_output" not in row:
+        return row
+    rest = {name: value for name, value in row.items() if name not in ("input", *OPENAI)}
+    return {**rest, **row["input"], **{ours: row.get(theirs) for theirs, ours in OPENAI.items()}}
+
+
 def is_ranked(fields: RowFields) -> bool:
     """Whether a row has ranked answers, in one of the forms of `read_comparisons`."""
     name = fields.first(*ANSWERS)
     answers = None if name is None else fields.row[name]
-    return fields.has("user_input", "ranked_outputs", "chosen", *REJECTED) or (
+    return fields.has("user_input", "ranked_outputs", "chosen", *REJECTED, *OPENAI) or (
         isinstance(answers, list) and len(answers) > 1 and all(isinstance(one, str) for one in answers)
     )
 

@@ -48,9 +48,12 @@ def labelled_of(row: Any, where: str, reading: RowReading) -> list[LabelledAnswe
         raise MarkedRow(where, f"is marked as not to be trained on ({off})")
     if (reason := training_fault(conversation)) is not None:
         raise InputError(where, reason, MEND)
+    if not conversation.turns[-1].trained:
+        raise MarkedRow(where, "has an answer that is marked as not to be trained on")
     fields.refuse_unsupported()
     reading.count(fields.unused())
-    return [LabelledAnswer(conversation, good.pop())]
+    turns = tuple(replace(turn, trained=True) for turn in conversation.turns)
+    return [LabelledAnswer(replace(conversation, turns=turns), good.pop())]
 
 
 def _of_pair(row: Any, where: str, reading: RowReading) -> list[LabelledAnswer]:

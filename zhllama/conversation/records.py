@@ -55,7 +55,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class LabelledAnswer:
-    """A conversation that ends with an answer, and whether this answer is good."""
+    """A conversation that ends with an answer, and whether this answer is good; the answers before it are context."""
 
     conversation: Conversation
     good: bool

@@ -16,7 +16,9 @@ METADATA = frozenset(
     ["id", "idx", "index", "uid", "uuid", "_id", "row_id", "conversation_id", "prompt_id", "chosen_id", "message_id", "sample_id", "hash", "md5", "source", "sources", "dataset", "dataset_name", "origin", "url", "link", "license", "author", "model", "model_name", "generator", "lang", "language", "locale", "category", "categories", "task", "task_type", "task_name", "type", "topic", "domain", "subject", "difficulty", "tags", "tag", "keywords", "date", "time", "timestamp", "created", "created_at", "create_time", "update_time", "version", "split", "subset", "title", "length", "num_turns", "turn", "turns", "n_turns", "tokens", "token_count", "char_count", "is_classification", "parallel_tool_calls", "name", "metadata", "meta"]
 )  # fmt: skip
 MEDIA = frozenset(["image", "images", "image_url", "audio", "audios", "input_audio", "video", "videos"])
-RANKED = frozenset(["chosen", "rejected", "rejected_response", "rejected_messages", "ranked_outputs"])
+RANKED = frozenset(
+    ["chosen", "rejected", "rejected_response", "rejected_messages", "ranked_outputs", "preferred_output", "non_preferred_output"]
+)  # fmt: skip
 SHARES = frozenset(
     [
         "loss_scale",
