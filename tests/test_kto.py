@@ -158,6 +158,7 @@ def test_kinds_out_of_balance_are_told_with_the_weight_that_mends_it() -> None:
         == "50 good and 10 bad answers: `bad_weight` 5 would weigh both kinds equally"
     )
     assert balance_note(50, 10, Judgment(bad_weight=5)) is None
+    assert balance_note(0, 2, Judgment()) is None and balance_note(2, 0, Judgment()) is None
 
 
 @pytest.mark.parametrize("full", [False, True])

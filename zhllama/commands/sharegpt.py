@@ -8,7 +8,7 @@ import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, print_json, progress, say, warn
-from zhllama.conversation.options import CleanOptions, ConversationFiles, ExportOptions, SplitOptions
+from zhllama.conversation.options import CleanOptions, ConversationFiles, ConversionOptions, SplitOptions
 from zhllama.io.files import JsonLines, to_json
 from zhllama.options import recorded
 from zhllama.run import Run
@@ -130,7 +130,7 @@ def split(
 @command
 def export(
     conversations: ConversationFiles,
-    options: ExportOptions,
+    options: ConversionOptions,
     reading: LineOptions,
     out: Out,
     force: Force = False,

@@ -49,7 +49,7 @@ class SplitOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions:
+class ConversionOptions:
     """Into which form rows are converted."""
 
     export_to: Literal["llama-factory", "trl", "openai"] = required(

@@ -81,7 +81,9 @@ class PairData:
 class LabelledData:
     """The model, its chat template, and the labelled answers."""
 
-    model: str | None = option(None, "Folder, hub name or run.", flags=("--model", "-m"), recorded=False)
+    model: str | None = option(
+        None, "Folder, hub name, run or GGUF file.", flags=("--model", "-m"), recorded=False
+    )
     data: tuple[str, ...] = option(
         (), "Answers labelled by kto_tag or label as true or false, in any format of sft; or ranked pairs."
     )

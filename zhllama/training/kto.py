@@ -78,8 +78,8 @@ def kto(
 def balance_note(good: int, bad: int, judgment: Judgment) -> str | None:
     """What to say where the answers of one kind weigh more than twice as much as those of the other; None elsewhere."""
     weights = judgment.good_weight * good, judgment.bad_weight * bad
-    if bad and min(weights) and BALANCED[0] <= weights[0] / weights[1] <= BALANCED[1]:
-        return None
+    if not min(good, bad) or (min(weights) and BALANCED[0] <= weights[0] / weights[1] <= BALANCED[1]):
+        return None  # a run of a few steps may draw answers of one kind alone
     option, value = ("good_weight", bad / good) if good < bad else ("bad_weight", good / bad)
     return f"{good:,} good and {bad:,} bad answers: `{option}` {value:.3g} would weigh both kinds equally"
 
