@@ -18,6 +18,7 @@ from zhllama.inference.generation_queue import Engine, EngineChatModel
 from zhllama.inference.http_guard import MAX_BODY_BYTES, Guard, host_names
 from zhllama.inference.http_server import bind_socket, serve_app
 from zhllama.inference.web import chat_page, gradio_home, page_app, page_needs
+from zhllama.inference.web_words import ENGLISH, SIMPLIFIED, TRADITIONAL, words_for
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,70 @@ def opened(browser: Any, page: str) -> Any:  # noqa: F811
     shown.goto(page)
     shown.get_by_placeholder("Say something").wait_for()
     return shown
+
+
+@pytest.mark.parametrize(
+    ("accepted", "words"),
+    [
+        ("zh-TW,zh;q=0.9,en;q=0.8", TRADITIONAL), ("zh-HK", TRADITIONAL), ("zh-MO,zh;q=0.9", TRADITIONAL),
+        ("zh-Hant-HK;q=0.9", TRADITIONAL), ("ZH-hk", TRADITIONAL), ("zh-CN,zh;q=0.9", SIMPLIFIED),
+        ("zh-SG", SIMPLIFIED), ("zh", SIMPLIFIED), ("zh-Hans-HK", SIMPLIFIED), ("en-US,zh-TW;q=0.9", ENGLISH),
+        ("de-DE", ENGLISH), ("zha", ENGLISH), ("*", ENGLISH), ("", ENGLISH),
+    ],
+)  # fmt: skip
+def test_a_header_chooses_the_words(accepted: str, words: dict[str, str]) -> None:
+    assert words_for(accepted) is words
+
+
+@pytest.mark.parametrize(
+    ("locale", "language", "words"),
+    [
+        ("zh-HK", "zh-TW", TRADITIONAL), ("zh-MO", "zh-TW", TRADITIONAL), ("zh-Hant-HK", "zh-TW", TRADITIONAL),
+        ("zh-TW", "zh-TW", TRADITIONAL), ("zh-SG", "zh-CN", SIMPLIFIED), ("zh-Hans-HK", "zh-CN", SIMPLIFIED),
+    ],
+)  # fmt: skip
+def test_every_chinese_browser_gets_its_script(
+    page: str,
+    browser: Any,  # noqa: F811
+    locale: str,
+    language: str,
+    words: dict[str, str],
+) -> None:
+    """gradio's own texts too, which know zh-CN and zh-TW alone."""
+    context = browser.new_context(locale=locale)
+    shown = context.new_page()
+    shown.goto(page)
+    shown.get_by_placeholder(words["message"]).wait_for()
+    assert shown.evaluate("document.documentElement.lang") == language
+    context.close()
+
+
+def test_what_was_forgotten_is_told_in_the_language_of_the_browser(browser: Any) -> None:  # noqa: F811
+    with ExitStack() as opened_:
+        opened_.enter_context(gradio_home())
+        engine = opened_.enter_context(closing(Engine(Toy(context=40))))
+        app = page_app(chat_page(EngineChatModel(engine), "toy", Sampling(max_tokens=6)))
+        guarded = Guard(app, host_names("127.0.0.1", "127.0.0.1", []), page_needs)
+        url = opened_.enter_context(
+            serve_app(guarded, opened_.enter_context(bind_socket("--web-port", "127.0.0.1", 0)))
+        )
+        for locale, told in (
+            ("zh-HK", "對話太長，模型已看不到最早的1組問答。"),
+            ("zh-SG", "对话太长，模型已看不到最早的1组问答。"),
+            ("en-US", "the model no longer sees the first 1 exchanges."),
+        ):
+            context = browser.new_context(locale=locale)
+            shown = context.new_page()
+            shown.goto(url)
+            box = shown.locator("textarea").first
+            for number in (1, 2):
+                box.fill("一二三四五六七八九十一二三四五六七八")
+                box.press("Enter")
+                shown.locator(".bot.message").filter(has_text="好好好好好好").nth(number - 1).wait_for()
+            toast = shown.get_by_test_id("toast-body")
+            toast.wait_for()
+            assert told in toast.inner_text()
+            context.close()
 
 
 def free(toy: Toy, before: int) -> None:

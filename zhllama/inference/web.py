@@ -12,40 +12,8 @@ from zhllama.conversation.records import Role, Turn
 from zhllama.errors import MissingPackage, ZhllamaError
 from zhllama.inference.chat import Chat, ChatModel, Sampling
 from zhllama.inference.generation_queue import WAITING
+from zhllama.inference.web_words import CHOOSE_CHINESE, WORDS, words_for
 
-ENGLISH = {
-    "system": "System prompt",
-    "system_hint": "The role of the model, e.g. a patient teacher of Chinese",
-    "settings": "Settings",
-    "temperature": "Temperature (0: always the most probable token)",
-    "top_p": "Top-p",
-    "max_tokens": "Maximum tokens of an answer",
-    "message": "Say something",
-    "new_chat": "New chat",
-}
-SIMPLIFIED = {
-    "system": "系统提示词",
-    "system_hint": "希望模型扮演什么角色，例如：一位耐心的语文老师",
-    "settings": "设置",
-    "temperature": "温度（0表示每次取概率最高的词元）",
-    "top_p": "Top-p",
-    "max_tokens": "回答的最大词元数",
-    "message": "说点什么吧",
-    "new_chat": "新对话",
-}
-TRADITIONAL = {
-    "system": "系統提示詞",
-    "system_hint": "希望模型扮演什麼角色，例如：一位有耐心的國文老師",
-    "settings": "設定",
-    "temperature": "溫度（0表示每次取機率最高的詞元）",
-    "top_p": "Top-p",
-    "max_tokens": "回答的最大詞元數",
-    "message": "說點什麼吧",
-    "new_chat": "新對話",
-}
-# By browser language; gradio itself speaks no other Chinese, and shows English to a browser set to zh-HK or zh-SG.
-WORDS = {"en": ENGLISH, "zh": SIMPLIFIED, "zh-CN": SIMPLIFIED, "zh-TW": TRADITIONAL}
-FORGOTTEN = "对话太长，最早的{n}轮模型已看不到。 The conversation is long: the model no longer sees the first {n} exchanges."
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _READ = r"/|/theme\.css|/favicon\.ico|/(?:assets|static)/.+|/gradio_api/(?:queue/data|heartbeat/\w+)"
 NEEDED = {"GET": _READ, "HEAD": _READ, "POST": r"/gradio_api/(?:queue/join|run/predict|cancel)"}
@@ -68,6 +36,7 @@ def chat_page(chat_model: ChatModel, title: str, sampling: Sampling) -> Any:
         temperature: float,
         top_p: float,
         max_tokens: float,
+        request: Any,
     ) -> Iterator[str]:
         options = Sampling(temperature, top_p, int(max_tokens), sampling.seed)
         chat = Chat(chat_model, options, (system or "").strip(), [_turn(entry) for entry in history])
@@ -75,13 +44,15 @@ def chat_page(chat_model: ChatModel, title: str, sampling: Sampling) -> Any:
         try:
             pieces = chat.say(message, Event())
             if chat.forgotten:
-                gr.Info(FORGOTTEN.format(n=chat.forgotten // 2))
+                own = words_for(request.headers.get("accept-language", ""))
+                gr.Info(own["forgotten"].format(n=chat.forgotten // 2), title=own["notice"])
             for piece in pieces:
                 text += piece
                 yield text
         except ZhllamaError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
+    answer.__annotations__["request"] = gr.Request  # gradio fills a parameter of this type
     page = gr.ChatInterface(
         answer,
         title=title,
@@ -144,7 +115,36 @@ def page_app(page: Any) -> Any:
         i18n=page.zhllama_words,
         theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
     )
-    return _with_content_policy(app)
+    return _with_content_policy(_choosing_chinese(app))
+
+
+def _choosing_chinese(app: Any) -> Any:
+    """The app with CHOOSE_CHINESE at the head of its page, ahead of gradio's own scripts."""
+
+    async def choosing(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or (scope["method"], scope["path"]) != ("GET", "/"):
+            await app(scope, receive, send)
+            return
+        start: dict[str, Any] = {}
+        body = bytearray()
+
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            body.extend(message.get("body", b""))
+            if message.get("more_body"):
+                return
+            page = bytes(body).replace(b"<head>", b"<head>" + CHOOSE_CHINESE.encode(), 1)
+            others = [header for header in start["headers"] if header[0].lower() != b"content-length"]
+            await send({**start, "headers": [*others, (b"content-length", str(len(page)).encode())]})
+            await send({"type": "http.response.body", "body": page})
+
+        # The page must come uncompressed.
+        plain = [header for header in scope["headers"] if header[0] != b"accept-encoding"]
+        await app({**scope, "headers": plain}, receive, sent)
+
+    return choosing
 
 
 def _with_content_policy(app: Any) -> Any:
