@@ -149,17 +149,17 @@ def export(
     found = find_row_files(conversations.files, RUN_OUTPUTS)
     field_map = parse_field_map(options.field_map)
     settings = recorded(conversations, options, reading)
-    with (
-        Run(out, "sharegpt export", settings, found.inputs, force) as run,
-        ExitStack() as opened,
-        progress("Converting", sum(path.stat().st_size for path in found.files)) as bar,
-    ):
-        files = {kind: opened.enter_context(JsonLines(path)) for kind, path in described(out).items()}
-        rejected = opened.enter_context(JsonLines(out / REJECTED))
-        writers = {kind: file.write for kind, file in files.items()}
-        counts = export_files(found, options.export_to, field_map, writers, rejected.write, bar)
-        for file in (*(file for kind, file in files.items() if counts.written[kind]), rejected):
-            file.close()
+    with Run(out, "sharegpt export", settings, found.inputs, force) as run:
+        with ExitStack() as opened:  # files without a row are removed at its end
+            bar = opened.enter_context(
+                progress("Converting", sum(path.stat().st_size for path in found.files))
+            )
+            files = {kind: opened.enter_context(JsonLines(path)) for kind, path in described(out).items()}
+            rejected = opened.enter_context(JsonLines(out / REJECTED))
+            writers = {kind: file.write for kind, file in files.items()}
+            counts = export_files(found, options.export_to, field_map, writers, rejected.write, bar)
+            for file in (*(file for kind, file in files.items() if counts.written[kind]), rejected):
+                file.close()
         if options.export_to == "llama-factory":
             run.write("dataset_info.json", to_json(counts.dataset_info()))
         figures = counts.figures()
