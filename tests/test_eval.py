@@ -102,6 +102,16 @@ def test_a_text_begins_with_an_id_that_has_a_row(tmp_path: Path, wrong: object) 
         measure_bits(model, tokenizer, ENGLISH)
 
 
+@pytest.mark.parametrize(
+    "content", ['{"eos_token_id": {"a": 1}}', '{"eos_token_id": 2, "eos_token_id": 3}', "[1]"]
+)
+def test_a_generation_config_is_checked_though_nothing_is_generated(tmp_path: Path, content: str) -> None:
+    base = write_model(tmp_path / "base")
+    (base / "generation_config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match="base"):
+        open_model(base)
+
+
 def test_texts_are_read_as_documents(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text('{"text": "one\\ntwo"}\n{"text": "三"}\n', encoding="utf-8")

@@ -16,6 +16,7 @@ from zhllama.io.files import is_present, require_regular_files
 from zhllama.io.json import read_object
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
+GENERATION_CONFIG = "generation_config.json"
 # transformers' own values of these settings; any other value names a repository of compiled code on a hub.
 IMPLEMENTATIONS = {
     "attn_implementation": (
@@ -109,6 +110,8 @@ def open_causal(folder: Path, config: Any, **loading: Any) -> Any:
 
     _never_ask()
     require_regular_files(folder)
+    if is_present(folder / GENERATION_CONFIG):
+        read_object(folder / GENERATION_CONFIG, "Correct it, or remove it")
     if is_present(folder / ADAPTER_CONFIG):
         # transformers would load it into the model silently, with everything that its config names.
         reason = "is an adapter beside a whole model, which transformers would silently load into it"
@@ -215,15 +218,20 @@ def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
 
 
-def refuse_generation_code(model: Any, where: object) -> None:
-    """Raise InputError for a generation config that makes transformers download code, or whose token ids are not ids."""
-    settings = model.generation_config
+def check_generation_ids(settings: Any, where: object) -> None:
+    """Raise InputError for a generation config whose token ids are not ids, which transformers does not check."""
     for key in GENERATION_IDS:
         value = getattr(settings, key, None)
         ids = value if isinstance(value, list) else [value]
         if any(id is not None and (not isinstance(id, int) or isinstance(id, bool)) for id in ids):
             reason = f"sets {key} to {str(value)[:40]!r} in its generation config, which is not a token id"
             raise InputError(where, reason, f"Correct {key} in generation_config.json")
+
+
+def refuse_generation_code(model: Any, where: object) -> None:
+    """Raise InputError for a generation config that makes transformers download code, or whose token ids are not ids."""
+    settings = model.generation_config
+    check_generation_ids(settings, where)
     refused = [key for key in GENERATION_CODE if getattr(settings, key, None)]
     if (getattr(settings, "num_beam_groups", None) or 1) > 1:
         refused.append("num_beam_groups")

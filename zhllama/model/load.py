@@ -10,7 +10,7 @@ from zhllama.io.json import read_object
 from zhllama.model.chain import ADAPTER, Chain, resolve_chain
 from zhllama.model.trained_rows import apply_trained_rows
 from zhllama.model.weight_files import check_weights
-from zhllama.pretrained import open_adapter, open_causal, open_config, open_tokenizer
+from zhllama.pretrained import check_generation_ids, open_adapter, open_causal, open_config, open_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,7 @@ def open_model(
     model.eval()
     tokenizer = load_transformers_tokenizer(chain.tokenizer)
     settings = model.generation_config
+    check_generation_ids(settings, chain.base)
     settings.eos_token_id = end_token_ids(settings.eos_token_id, tokenizer)
     if settings.pad_token_id is None:
         settings.pad_token_id = tokenizer.pad_token_id
