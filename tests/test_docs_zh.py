@@ -18,7 +18,7 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.zh.md"
 # Terms that the glossary replaced.
 FORMER = re.compile(
-    r"残字|切得最整|词片|落选|最近者|读不出|(?<!继)续训|文种(?!子)|(?<![\d.])4比特|四比特|4位量化|打包|剪枝|词符|令牌|训练占比|血缘|谱系|Liger的?内核"
+    r"残字|切得最整|词片|落选|最近者|读不出|(?<!继)续训|文种(?!子)|(?<![\d.])4比特|四比特|4位量化|打包|剪枝|词符|令牌|训练占比|血缘|谱系|服务器|Liger的?内核"
 )
 HEADING = re.compile(r"^(#{1,6}) +(.+)$", re.M)
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
