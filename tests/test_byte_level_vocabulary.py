@@ -338,17 +338,20 @@ def test_errors(tmp_path: Path, llama3: Path) -> None:
 def test_command_line(zhllama: Zhllama, llama3: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("\n".join([*WORDS, "Python教程"]) + "\n", encoding="utf-8")
     line = ("merge-vocab", "--base", llama3, "--zh", "words.txt", "--fuzz", 100, "--out", "o")
-    refused = zhllama(*line)
+    refused = zhllama(*line, "--recipe", "chinese-llama")
     assert refused.returncode == 1
     assert refused.stderr == (
         "zhllama: --recipe: chinese-llama is for SentencePiece, and this base is byte-level. Take safe or continued.\n"
     )
-    small = zhllama("merge-vocab", "--base", llama3, "--recipe", "continued", "--size", 9, "--out", "o")
+    small = zhllama("merge-vocab", "--base", llama3, "--size", 9, "--out", "o")
     assert small.stderr == (
+        "--recipe continued, since the base is byte-level.\n"
         "zhllama: --size: 9 is fewer than the base's 705. Raise it, or take --prune leaf.\n"
     )
-    merged = zhllama(*line, "--recipe", "safe", "--json")
-    assert merged.returncode == 0, merged.stderr
+    merged = zhllama(*line, "--json")
+    assert merged.returncode == 0 and "--recipe safe, since the base is byte-level." in merged.stderr, (
+        merged.stderr
+    )
     assert "Python教程\tcontains an ASCII letter or digit" in (tmp_path / "o" / "left_out.tsv").read_text(
         "utf-8"
     )

@@ -40,20 +40,24 @@ def merge_vocab(
     from zhllama.vocab.merge_folder import write_merge
     from zhllama.vocab.piece_filter import PieceFilter, read_exclude_list
     from zhllama.vocab.read import read_vocabulary
-    from zhllama.vocab.recipes import MergeOptions, check_recipe, merge_vocabulary
+    from zhllama.vocab.recipes import MergeOptions, check_recipe, default_recipe, merge_vocabulary
     from zhllama.vocab.sample import sample_lines
     from zhllama.vocab.tokenizer_config import settings_files
     from zhllama.vocab.word_lists import base_file, jieba_file, word_list
 
-    recipe = options.recipe
+    source = base_file(options.base)
+    vocabulary = read_vocabulary(source)
+    recipe = options.recipe or default_recipe(vocabulary, options.zh is not None)
+    if options.recipe is None:
+        options = replace(options, recipe=recipe)
+        if vocabulary.kind != "sentencepiece":
+            note(f"--recipe {recipe}, since the base is {vocabulary.kind}.")
     if sampling.min_documents > 1 and (recipe != "continued" or not options.text):
         raise OptionError("min_documents", "counts documents of text", "Take `recipe` continued with `text`")
     merge_options = MergeOptions(
         recipe, options.pad, options.add, options.size, options.prune is not None, options.prior,
         options.character_coverage, tuple(charsets(sampling.cover)), options.mixed,
     )  # fmt: skip
-    source = base_file(options.base)
-    vocabulary = read_vocabulary(source)
     check_recipe(vocabulary, recipe)
     inputs = [source, *settings_files(source), *([options.zh] if options.zh else [])]
     inputs += [sampling.exclude] if sampling.exclude else []

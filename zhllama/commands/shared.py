@@ -66,7 +66,10 @@ Out = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that contains an earlier run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")]
-MaybeOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
+MaybeOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder of the run. Required, except for a plan.", show_default=False),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,16 @@ from zhllama.training.options import HARDWARE, LENGTH, MONITORING
 class PretrainingData:
     """The model, its text, and the cache of packed blocks."""
 
-    model: str | None = option(None, "Folder, hub name, run or GGUF file.", flags=("--model", "-m"))
+    model: str | None = option(
+        None, "Folder, hub name, run or GGUF file. Required, except for a plan.", flags=("--model", "-m")
+    )
     tokenizer: Path | None = option(
         None, "Tokenizer folder; by default the model's own. A larger one grows the model.",
         flags=("--tokenizer", "-t"),
     )  # fmt: skip
-    text: tuple[str, ...] = option((), "LABEL=PATH[:WEIGHT], e.g. zh=corpus.txt:9.")
+    text: tuple[str, ...] = option(
+        (), "LABEL=PATH[:WEIGHT], e.g. zh=corpus.txt:9. Required, except for a plan."
+    )
     eval_text: tuple[str, ...] = option(
         (), "LABEL=PATH of the validation text; by default 1 % of the text, or the shipped sample."
     )
@@ -29,10 +33,13 @@ class PretrainingData:
 class ChatTuningData:
     """The model, its chat template, and the conversations."""
 
-    model: str | None = option(None, "Folder, hub name, run or GGUF file.", flags=("--model", "-m"))
+    model: str | None = option(
+        None, "Folder, hub name, run or GGUF file. Required, except for a plan.", flags=("--model", "-m")
+    )
     data: tuple[str, ...] = option(
         (),
-        "FILE[:WEIGHT]: rows of Alpaca, BELLE, ShareGPT, Firefly, messages and others: JSON, Parquet or CSV.",
+        "FILE[:WEIGHT]: rows of Alpaca, BELLE, ShareGPT, Firefly, messages and others: JSON, Parquet or CSV. "
+        "Required, except for a plan.",
     )
     eval_data: tuple[str, ...] = option(
         (), "FILE of conversations for validation; by default 1 % of the data."
@@ -55,7 +62,10 @@ class PairData:
     """The model, its chat template, and the ranked pairs."""
 
     model: str | None = option(
-        None, "Folder, hub name, run or GGUF file.", flags=("--model", "-m"), recorded=False
+        None,
+        "Folder, hub name, run or GGUF file. Required, except for a plan.",
+        flags=("--model", "-m"),
+        recorded=False,
     )
     pairs: tuple[str, ...] = option(
         (),

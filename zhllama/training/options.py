@@ -166,7 +166,7 @@ class RowTrainingOptions(TrainingOptions):
 class PretrainingOptions(RowTrainingOptions):
     """One stage of pre-training: rows alone, or adapters and rows."""
 
-    stage: int = required("1: rows alone. 2: adapters and rows.", minimum=1, maximum=2)
+    stage: int = required("1: rows alone. 2: adapters and rows. Recipes give it.", minimum=1, maximum=2)
     lora_module: tuple[str, ...] = variant(
         TrainingOptions,
         "lora_module",

@@ -69,10 +69,11 @@ class MergeVocabularyOptions:
         "Chinese pieces: a .model, or a file with a word a line, also with counts, tags or a header, as CSV, or jieba's "
         "user dictionary. Without it: 20,000 from jieba's list.",
     )
-    recipe: Recipe = option(
-        "chinese-llama",
+    recipe: Recipe | None = option(
+        None,
         "chinese-llama: as published. safe: the same list without its harm. continued: continue the base's own BPE "
         "training on --text. A byte-level base accepts the last two.",
+        show_default="chinese-llama; of a byte-level base continued, with --zh safe",
     )
     mixed: bool = option(False, "For safe: admit words of Han characters with letters or digits, as 维生素C.")
     pad: bool = option(False, "Add [PAD] after the last piece, for tuning.")
@@ -103,6 +104,10 @@ class MergeVocabularyOptions:
     fuzz: int = option(20_000, "Fuzzed strings in the proof of parity.", minimum=0)
 
     def __post_init__(self) -> None:
+        if self.size is not None and self.add is not None and not self.prune:
+            raise OptionError("size", "and `add` contradict each other", "Give one of them")
+        if self.recipe is None:  # the base decides
+            return
         if self.text and self.recipe != "continued" and not self.prune:
             raise OptionError(
                 "text", f"is not used by `recipe` {self.recipe}", "Train a list first: zhllama train-vocab"
@@ -113,8 +118,6 @@ class MergeVocabularyOptions:
             raise OptionError("zh", "is not used by `recipe` continued", "Give `text`, or `recipe` safe")
         if self.mixed and self.recipe != "safe":
             raise OptionError("mixed", f"is not used by `recipe` {self.recipe}", "Take `recipe` safe")
-        if self.size is not None and self.add is not None and not self.prune:
-            raise OptionError("size", "and `add` contradict each other", "Give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,13 @@ class MergeOptions:
         return self.size - base.size
 
 
+def default_recipe(base: Vocabulary, with_list: bool) -> Recipe:
+    """The recipe of a base where none is named; `with_list`: a list of words is given."""
+    if base.kind == "sentencepiece":
+        return "chinese-llama"
+    return "safe" if with_list else "continued"
+
+
 def check_recipe(base: Vocabulary, recipe: Recipe) -> None:
     """OptionError where a recipe does not exist for the base's kind."""
     if recipe == "chinese-llama" and base.kind != "sentencepiece":
