@@ -2,14 +2,17 @@
 
     python scripts/tree_docs.py
 
-A test checks that both pages are up to date.
+scripts/tree.zh.tsv has the Chinese of each line: the English, a tab, the Chinese. A line without one stays English, and the script
+names it. A test checks that both pages are up to date and every line is translated.
 """
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = tuple(ROOT / "docs" / name for name in ("architecture.md", "architecture.zh.md"))
+ENGLISH, CHINESE = (ROOT / "docs" / name for name in ("architecture.md", "architecture.zh.md"))
+TRANSLATIONS = ROOT / "scripts" / "tree.zh.tsv"
 BEGIN, END = "<!-- tree: python scripts/tree_docs.py -->\n", "<!-- end of tree -->\n"
 OTHER_FOLDERS = {
     "zhllama/recipes/": "YAML files: options of published training runs, pipelines, model shapes",
@@ -28,8 +31,8 @@ def summary(path: Path) -> str:
     return " ".join(text.split()).removesuffix(".")
 
 
-def annotated_tree() -> str:
-    """The tree of the package as text, a line for each module."""
+def described() -> list[tuple[str, str]]:
+    """The lines of the tree in their order: the name of a file or folder, and what is said of it in English."""
     lines, folder = [], None
     for path in sorted(
         (ROOT / "zhllama").rglob("*.py"), key=lambda p: (p.parent.parts, p.name != "__init__.py", p.name)
@@ -37,10 +40,41 @@ def annotated_tree() -> str:
         if path.parent != folder:
             folder = path.parent
             about = summary(folder / "__init__.py") if (folder / "__init__.py").is_file() else ""
-            lines.append(f"{folder.relative_to(ROOT)}/  # {about}".rstrip(" #"))
+            lines.append((f"{folder.relative_to(ROOT)}/  # ", about))
         if path.name != "__init__.py":
-            lines.append(f"  {path.name:<28} {summary(path)}")
-    lines += [f"{name:<30} {about}" for name, about in OTHER_FOLDERS.items()]
+            lines.append((f"  {path.name:<28} ", summary(path)))
+    return lines + [(f"{name:<30} ", about) for name, about in OTHER_FOLDERS.items()]
+
+
+def catalogue() -> list[tuple[str, str]]:
+    """The English and the Chinese of each line of the catalogue.
+
+    Errors: ValueError where a line is not two texts with a tab between them.
+    """
+    pairs = []
+    for number, line in enumerate(TRANSLATIONS.read_text(encoding="utf-8").splitlines(), 1):
+        english, _, chinese = line.partition("\t")
+        if not english or not chinese or "\t" in chinese:
+            raise ValueError(f"{TRANSLATIONS}, line {number}: not the English, a tab and the Chinese")
+        pairs.append((english, chinese))
+    return pairs
+
+
+def untranslated() -> list[str]:
+    """What is said of files in English alone."""
+    translated = {english for english, _ in catalogue()}
+    return [about for _, about in described() if about and about not in translated]
+
+
+def unused() -> list[str]:
+    """The English of translations that no line of the tree has, or no longer."""
+    present = {about for _, about in described()}
+    return [english for english, _ in catalogue() if english not in present]
+
+
+def annotated_tree(translations: Mapping[str, str]) -> str:
+    """The tree of the package as text, a line for each module."""
+    lines = [(name + translations.get(about, about)).rstrip(" #") for name, about in described()]
     return "```text\n" + "\n".join(lines) + "\n```\n"
 
 
@@ -48,9 +82,13 @@ def updated(page: Path) -> str:
     """The text of a page with the present tree between its markers."""
     text = page.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return before + BEGIN + annotated_tree() + END + after
+    return before + BEGIN + annotated_tree(dict(catalogue()) if page == CHINESE else {}) + END + after
 
 
 if __name__ == "__main__":
-    for page in PAGES:
+    for page in (ENGLISH, CHINESE):
         page.write_text(updated(page), encoding="utf-8")
+    for english in untranslated():
+        print(f"no translation: {english}")
+    for english in unused():
+        print(f"no longer used: {english}")

@@ -2,16 +2,48 @@
 
 import ast
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
 
 from tests.conftest import ROOT
 
 
 def test_the_annotated_tree_is_current() -> None:
-    from scripts.tree_docs import PAGES, updated
+    from scripts.tree_docs import CHINESE, ENGLISH, updated
 
-    for page in PAGES:
+    for page in (ENGLISH, CHINESE):
         assert page.read_text(encoding="utf-8") == updated(page), "run python scripts/tree_docs.py"
+
+
+def test_every_line_of_the_tree_is_in_chinese() -> None:
+    from scripts.tree_docs import catalogue, untranslated, unused
+
+    faults = [f"no translation: {about}" for about in untranslated()]
+    faults += [f"no longer used: {about}" for about in unused()]
+    faults += [
+        f"twice: {about}" for about, times in Counter(about for about, _ in catalogue()).items() if times > 1
+    ]
+    assert not faults, "mend scripts/tree.zh.tsv, then run python scripts/tree_docs.py:\n" + "\n".join(faults)
+
+
+def test_missing_and_unused_translations_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A docstring that changed leaves one line of each kind, and the new text stays English on the Chinese page."""
+    from scripts import tree_docs
+
+    (first, chinese), *others = tree_docs.catalogue()
+    changed = tmp_path / "tree.zh.tsv"
+    monkeypatch.setattr(tree_docs, "TRANSLATIONS", changed)
+    pairs = [("What it said before", chinese), *others]
+    changed.write_text("".join(f"{english}\t{text}\n" for english, text in pairs), encoding="utf-8")
+    assert (tree_docs.untranslated(), tree_docs.unused()) == ([first], ["What it said before"])
+    tree = tree_docs.annotated_tree(dict(pairs))
+    assert first in tree and chinese not in tree and others[0][1] in tree
+    for damaged in ("English alone", "English\t", "\t中文", "English\t中文\tmore", ""):
+        changed.write_text(f"{first}\t{chinese}\n{damaged}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=r"tree\.zh\.tsv, line 2"):
+            tree_docs.catalogue()
 
 
 def test_every_module_says_what_it_provides() -> None:

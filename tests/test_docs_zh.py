@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pymdownx.slugs import slugify
 
+from scripts.tree_docs import BEGIN, END, catalogue
 from tests.conftest import ROOT
 from tests.seed_checks import CJK, spaced
 from zhllama.chinese_script import converter
@@ -71,7 +72,15 @@ def target(link: str) -> str:
     return re.sub(r"\.zh\.md", ".md", link)
 
 
+def names_of_tree(text: str) -> str:
+    """The text with the annotated tree, whose lines are translated, reduced to the indented names of its files and folders."""
+    before, begin, rest = text.partition(BEGIN)
+    tree, end, after = rest.partition(END)
+    return before + begin + re.sub(r"^( *\S+) .*$", r"\1", tree, flags=re.M) + end + after if end else text
+
+
 def section(level: int, text: str) -> Section:
+    text = names_of_tree(text)
     blocks = [(match[2], without_comments(match[2], match[3])) for match in FENCED.finditer(text)]
     prose = FENCED.sub("", text)
     shown = CODE.sub("", LINK.sub("]", ANCHOR.sub("", prose)))
@@ -184,6 +193,32 @@ def test_chinese_is_written_by_the_rules(page: Path) -> None:
     """The glossary's terms, Simplified, no spaces beside Han, and nothing that Markdown shows as a space or as asterisks."""
     english = english_of(page).read_text(encoding="utf-8")
     prose = LINK.sub("]", FENCED.sub("", page.read_text(encoding="utf-8")))
+    assert_written_by_the_rules(prose, english)
+
+
+def test_the_tree_is_translated_by_the_rules() -> None:
+    """The rules of the pages, and the same figures and code in the English and the Chinese of a line."""
+    pairs = catalogue()
+    assert_written_by_the_rules(*("\n\n".join(texts) for texts in list(zip(*pairs, strict=True))[::-1]))
+    for english, chinese in pairs:
+        assert re.search(r"[\u4e00-\u9fff]", chinese) and not chinese.endswith("。"), chinese
+        assert figures(CODE.sub("", chinese)) == figures(CODE.sub("", english)), (english, chinese)
+        assert set(CODE.findall(chinese)) == set(CODE.findall(english)), (english, chinese)
+
+
+def test_only_descriptions_in_the_tree_may_differ() -> None:
+    """A file that is missing, renamed or in another folder still does, as does any other block."""
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    described = "  __main__.py                  The entry point"
+    assert page.count(described) == 1 and END in page
+    assert sections(page.replace(described, described.replace("The entry point", "入口"))) == sections(page)
+    for changed in (described.replace("__main__", "main"), described.strip(), ""):
+        assert sections(page.replace(described, changed)) != sections(page), changed
+    assert sections(page.replace(" options ── commands", " 选项 ── commands")) != sections(page)
+
+
+def assert_written_by_the_rules(prose: str, english: str) -> None:
+    """Fails for Chinese text, of which the given English is the original, that breaks a rule of the pages."""
     prose = re.sub("“([^”]+)”", lambda quote: "“”" if quote[1] in english else quote[0], prose)
     assert not (found := FORMER.findall(prose)), found
     assert not (found := spaced(re.sub(r"\*\*|^#+ ", "", prose, flags=re.M))), f"a space beside Han: {found}"
