@@ -190,7 +190,7 @@ def test_the_command_writes_every_row_or_rejects_it_and_reads_it_again(
         for row in (tmp_path / "out" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
-    named = {Path(name).name for name in manifest["outputs"]} - {"dataset_info.json"}
+    named = {Path(name).name for name in manifest["outputs"]} - {"dataset_info.json", "config.yaml"}
     assert named == {*figures["written"], "rejected.jsonl"}
     assert len(rejected) == 3 and all(row["detail"] and row["row"] in ROWS for row in rejected)
     again = ("sharegpt", "export", *(tmp_path / "out" / name for name in figures["written"]))
