@@ -87,6 +87,14 @@ def install_command(*names: str) -> str:
     return f"{python} -m pip install {target}" + f" {CPU_WHEELS}" * without_cuda
 
 
+def install_package(package: str) -> str:
+    """The command that installs a package that belongs to no extra into the environment of this process."""
+    python = shlex.quote(sys.executable)
+    if find_spec("pip") is None:
+        return f"uv pip install --python {python} {package}"
+    return f"{python} -m pip install {package}"
+
+
 def program() -> str:
     """How this installation is called in the user's shell: `zhllama` if that is it, else by its path."""
     name = "zhllama.exe" if sys.platform == "win32" else "zhllama"

@@ -12,6 +12,7 @@ WhichRows = Literal["new", "used", "all", "none"]
 Fit = Literal["concatenate", "best-fit", "one-per-block"]
 Schedule = Literal["cosine", "linear", "constant"]
 Checkpointing = Literal["auto", "on", "off"]
+Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "none"]
 
 LOSS_CHUNK = 256  # positions whose logits exist at one time: 51 MB for 49,953 rows in fp32
 LENGTH, LEARNING, MONITORING, HARDWARE = "Length", "Learning", "Monitoring", "Hardware"
@@ -53,6 +54,13 @@ class TrainingOptions:
     eval_every: int = option(500, "Steps between two evaluations.", above=0, panel=MONITORING)
     save_every: int = option(500, "Steps between two checkpoints.", above=0, panel=MONITORING)
     log_every: int = option(10, "Steps between two lines of the log.", above=0, panel=MONITORING)
+    report_to: Tracker | None = option(
+        None,
+        "Tracker that gets the loss and the validation figures too, by its own settings.",
+        show_default="tensorboard where it is installed",
+        panel=MONITORING,
+        recorded=False,
+    )
     precision: Precision | None = option(
         None,
         "Number format of the frozen weights.",

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -34,6 +33,7 @@ from zhllama.training.plan import TrainingPlan, plan_training, shape_of
 from zhllama.training.prepare_model import PreparedModel, open_for_training, prepare_model
 from zhllama.training.probe import takes_position_ids
 from zhllama.training.sharding import gather_parameters, is_sharded
+from zhllama.training.trackers import chosen_tracker
 from zhllama.training.trainable_rows import RowLayout, arrange_rows
 from zhllama.training.trainer import LOG, BlockTrainer, TrainingLog
 from zhllama.training.validation import ValidationSet
@@ -208,7 +208,8 @@ def arguments_of(kind: type[Arguments], options: TrainingOptions, out: Path, **m
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=cuda,
         train_sampling_strategy="sequential",  # the data set is shuffled already
-        report_to="tensorboard" if find_spec("tensorboard") or find_spec("tensorboardX") else "none",
+        report_to=chosen_tracker(options.report_to),
+        run_name=out.resolve().name,
         disable_tqdm=True,
         log_level="error",
         **more,
