@@ -25,9 +25,10 @@ PRINTED = {
     "headings",
     "error_line",
     "Promise",
+    "Rejected",  # of a conversation
 }  # by their arguments
 PRINTED_KEYWORDS = {"reason", "remedy", "sentence", "caution", "repaid", "detail"}
-PRINTED_METHODS = {"note", "notes.append", "stage"}
+PRINTED_METHODS = {"note", "notes.append", "stage", "edits.add"}
 PRINTERS = {"shared.py", "translation.py"}  # define these functions
 ERROR = "ZhllamaError"
 LONGEST = 24  # alternatives of one text
@@ -159,6 +160,8 @@ class Texts:
                 return [text, ""], True
             case ast.Tuple(elts=elements) | ast.List(elts=elements):
                 return self._union(elements, module, deeper)
+            case ast.ListComp(elt=element):
+                return self._texts(element, module, deeper)
             case ast.Dict(values=values):
                 return self._union(values, module, deeper)
             case ast.NamedExpr(value=value) | ast.Starred(value=value):
@@ -336,6 +339,8 @@ def _assigned(function: ast.FunctionDef, name: str) -> Iterator[ast.expr]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for target in targets:
                 yield from _unpacked(target, node.value, name)
+        elif isinstance(node, ast.For) and isinstance(node.iter, ast.Call):
+            yield from _unpacked(node.target, node.iter, name)
         elif isinstance(node, ast.For | ast.comprehension):
             for one in node.iter.elts if isinstance(node.iter, ast.Tuple | ast.List) else []:
                 yield from _unpacked(node.target, one, name)

@@ -51,6 +51,15 @@ KEYS = (
     "not fetched here", "written for this project and read here", *PURPOSES.values(),
 )  # fmt: skip
 
+# Reasons that results count: of a corpus's filters, of splitting and of reviewing. Those of sharegpt clean are found.
+REASONS = (
+    "broken characters", "mostly symbols and digits", "Japanese", "Korean", "too little Chinese", "too little English",
+    "Traditional", "Simplified", "empty", "too short", "too long", "repeated lines", "repeated characters",
+    "mostly links", "words of {name}", "listed address", "listed site", "binary file", "unknown encoding",
+    "broken {encoding}", "duplicate", "bad row", "system prompt too long", "rejected", "not reviewed", "reviewers disagree",
+    "kept", "edited", "dropped", "tie", "chosen",
+)  # fmt: skip
+
 # How a list of words was read, in the words of zhllama/vocab/word_table.py.
 READINGS = (
     "the pieces of a SentencePiece model", "a word a line", "word, count or tag, separated by spaces",
@@ -94,7 +103,7 @@ def template() -> Catalog:
     )
     for text in sorted(set(help_texts()) - {""}):
         catalog.add(text, locations=[("--help", None)])
-    for text in LIBRARIES + KEYS:
+    for text in LIBRARIES + KEYS + REASONS:
         catalog.add(text, locations=[("typer" if text in LIBRARIES else "keys of results", None)])
     for text in LIBRARY_PARTS + READINGS:
         catalog.add(text, context=PART, locations=[("typer", None)])

@@ -18,7 +18,8 @@ from tests.conftest import ROOT, Zhllama
 from tests.seed_checks import spaced
 from tests.test_docs_zh import FORMER
 from zhllama.commands.chinese_help import WORD
-from zhllama.commands.translation import FIELD, Catalogue, chinese, number_of, translated
+from zhllama.commands.translation import FIELD, Catalogue, chinese, number_of, reason_shown, translated
+from zhllama.demo import proofs
 
 CHINESE = {"ZHLLAMA_LANG": "zh", "LC_ALL": ""}
 
@@ -161,6 +162,58 @@ def test_numbers_are_counted_as_chinese_counts(monkeypatch: pytest.MonkeyPatch) 
     assert number_of("18", "list") == "18 list"
     monkeypatch.setenv("ZHLLAMA_LANG", "zh")
     assert number_of("18", "list") == "18个列表项"
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("not JSON", "不是JSON（not JSON）"),
+        ("roles out of order", "角色次序不对（roles out of order）"),
+        ("HTML to Markdown", "HTML转为Markdown（HTML to Markdown）"),
+        ("words of ads.txt", "含名单ads.txt中的词语（words of ads.txt）"),
+        ("needs what is not there", "依赖未提供的图片、附件等（needs what is not there）"),  # a page's text
+        ("my own reason", "my own reason"),
+    ],
+)
+def test_reasons_keep_the_name_that_files_have(
+    reason: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reason_shown(reason) == reason_shown(reason, named=False) == reason
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    assert reason_shown(reason) == shown
+    assert reason_shown(reason, named=False) == shown.partition("（")[0]
+
+
+def test_every_reason_and_repair_of_sharegpt_has_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (ROOT / "zhllama" / "conversation" / "clean.py").read_text(encoding="utf-8")
+    names = re.findall(r'(?:Rejected|edits\.add)\("([^"]+)"', source)
+    assert len(names) > 15
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    assert [name for name in names if reason_shown(name) == name] == []
+
+
+def test_proofs_of_the_demo_are_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocab = {
+        "pieces": 51000,
+        "drift": [0, 9],
+        "dead": 0,
+        "exact_fast_tokenizer": True,
+        "sentence_tokens": [35, 16],
+    }
+    bits = {"before": 11.9, "after": 10.8}
+    stage = {"zh_bits_per_character": bits, "answers_bits_per_character": bits, "zh_bits_per_byte": bits}
+    said = [
+        *proofs("vocab", vocab),
+        *proofs("vocab", {**vocab, "exact_fast_tokenizer": False}),
+        *proofs("stage1", stage),
+    ]
+    assert said[0].count("exact tokenizer.json: True") == said[1].count("exact tokenizer.json: False") == 1
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    shown = [translated(f"  proved: {one}") for one in said]
+    assert "，有完全一致的tokenizer.json；" in shown[0] and "，没有完全一致的tokenizer.json；" in shown[1]
+    assert shown[2:] == [
+        "  已验证：zh的每字符比特数11.900 -> 10.800", "  已验证：回答的每字符比特数11.900 -> 10.800",
+    ]  # fmt: skip
 
 
 def test_extras_say_in_chinese_what_they_are_for(zhllama: Zhllama) -> None:

@@ -11,6 +11,7 @@ from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.word_lists import base_file
 
 WIDTH, LAYERS, HEADS = 64, 2, 4
+PER_CHARACTER = "_bits_per_character"
 
 
 def two_layer_model(folder: Path, seed: int = 0) -> Path:
@@ -52,25 +53,31 @@ STEP_NOTES: Mapping[str, str] = {
 }
 
 
-def proof_summary(step: str, figures: Mapping[str, Any]) -> str:
-    """A summary of what a finished step proved, from its manifest's figures; empty for a step without a proof."""
+def proofs(step: str, figures: Mapping[str, Any]) -> list[str]:
+    """What a finished step proved, from its manifest's figures; nothing for a step without a proof."""
     match step:
         case "vocab":
-            return (
+            return [
                 f"{figures['pieces']:,} pieces: {figures['drift'][0]} of {figures['drift'][1]} lines without Chinese are tokenized "
-                f"differently, {figures['dead']} dead pieces, exact tokenizer.json: {figures['exact_fast_tokenizer']}; "
+                f"differently, {figures['dead']} dead pieces, exact tokenizer.json: {'True' if figures['exact_fast_tokenizer'] else 'False'}; "
                 f"the paper's sentence {figures['sentence_tokens'][0]} -> {figures['sentence_tokens'][1]} tokens"
-            )
-        case "stage1" | "stage2" | "tuned":
-            bits = [
-                f"{name.replace('_', ' ')} {value['before']:.3f} -> {value['after']:.3f}"
-                for name, value in figures.items()
-                if isinstance(value, Mapping) and "before" in value and "per_character" in name
             ]
-            return "; ".join(bits)
+        case "stage1" | "stage2" | "tuned":
+            return [
+                _bits(name.removesuffix(PER_CHARACTER), value["before"], value["after"])
+                for name, value in figures.items()
+                if isinstance(value, Mapping) and "before" in value and name.endswith(PER_CHARACTER)
+            ]
         case "plain":
-            return (
+            return [
                 f"its logits differ from the run's by {figures['difference']:.1e} of their size, "
                 f"the same next token after {figures['agree']:.1%} of {figures['tokens']} tokens"
-            )
-    return ""
+            ]
+    return []
+
+
+def _bits(label: str, before: float, after: float) -> str:
+    """Bits per character of a text by its label, or of the answers."""
+    if label == "answers":
+        return f"answers bits per character {before:.3f} -> {after:.3f}"
+    return f"{label} bits per character {before:.3f} -> {after:.3f}"

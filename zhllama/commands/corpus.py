@@ -19,7 +19,7 @@ from zhllama.commands.shared import (
     say,
     screen,
 )
-from zhllama.commands.translation import translated
+from zhllama.commands.translation import comma, reason_shown, translated
 from zhllama.corpus.options import (
     CorpusCleaningOptions,
     CorpusText,
@@ -180,7 +180,7 @@ def _print_steps(figures: dict[str, Any]) -> None:
         table.add_column(translated(heading), justify="right")
     table.add_column(translated("why"))
     for s in figures["steps"]:
-        why = ", ".join(f"{reason} {count:,}" for reason, count in s["reasons"].items())
+        why = comma().join(f"{reason_shown(reason)} {count:,}" for reason, count in s["reasons"].items())
         counts = (s["documents"], s["changed"], s["dropped"])
         table.add_row(s["step"], *(f"{count:,}" if count else "" for count in counts), why)
     screen.print(table)

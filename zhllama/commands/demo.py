@@ -34,15 +34,16 @@ def demo(
     Ctrl-C stops it, and the same command resumes it.
     """
     require("demo", "train", "demo")
-    from zhllama.demo import STEP_NOTES, proof_summary, two_layer_model
+    from zhllama.demo import STEP_NOTES, proofs, two_layer_model
 
     note("A two-layer model with the embedded 32,000 pieces.", "bold")
     model = two_layer_model(out / "model")
     pipeline = load("demo", [f"model={model}"], out)
 
     def after(step: PipelineStep) -> None:
-        if step.out and (proof := proof_summary(step.name, read_manifest(step.out)["figures"])):
-            note(f"  proved: {proof}", "green")
+        if step.out:
+            for proof in proofs(step.name, read_manifest(step.out)["figures"]):
+                note(f"  proved: {proof}", "green")
 
     run_steps(pipeline, PipelineRecord(pipeline), STEP_NOTES, after)
     last = next(step.out for step in reversed(pipeline.steps) if step.out)

@@ -11,7 +11,7 @@ import typer
 from zhllama.commands.declare import command
 from zhllama.commands.llm_requests import ask_all, estimated_note, warn_of_end
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, Resume, print_json, say, warn
-from zhllama.commands.translation import chinese
+from zhllama.commands.translation import reason_shown
 from zhllama.generation.options import GenerationFilters, GenerationOptions
 from zhllama.io.files import JsonLines
 from zhllama.llm.options import ModelServerOptions
@@ -88,14 +88,4 @@ def show_result(out: Path, result: Mapping[str, Any], as_json: bool) -> None:
     )
     say(f"  {result['replies']:,} replies, {tokens}{cost}")
     for reason, count in result["reasons"].items():
-        say(f"  {count:>7,}  {_reason_shown(reason)}")
-
-
-def _reason_shown(reason: str) -> str:
-    """A reason of rejection, in Chinese with the English name, which `without` and the files have."""
-    if not chinese():
-        return reason
-    from zhllama.pages.texts import page_texts
-
-    text = page_texts().get(f"generation.reason.{reason}")
-    return f"{text['zh-Hans']}（{reason}）" if text else reason
+        say(f"  {count:>7,}  {reason_shown(reason)}")

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zhllama.commands.shared import notes
-from zhllama.commands.translation import translated
+from zhllama.commands.translation import reason_shown, translated
 from zhllama.generation.methods import GenerationMethod
 from zhllama.llm.client import Client
 from zhllama.llm.rounds import Rounds
@@ -54,5 +54,7 @@ def picture(method: GenerationMethod, rounds: Rounds, client: Client | None, sec
         translated(f"in flight {client.in_flight} / {client.limit}" if client else "batch"),
         translated(f"429s {client.rate_limited}  retries {client.retries}") if client else "",
     )
-    reasons = "  ".join(f"{reason} {count:,}" for reason, count in pool.reasons.most_common(8))
+    reasons = "  ".join(
+        f"{reason_shown(reason, named=False)} {count:,}" for reason, count in pool.reasons.most_common(8)
+    )
     return Group(ProgressBar(total=wanted, completed=accepted), facts, Text(reasons, style="dim"))

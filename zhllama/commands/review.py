@@ -20,6 +20,7 @@ from zhllama.commands.shared import (
     say,
     warn,
 )
+from zhllama.commands.translation import reason_shown
 from zhllama.errors import InputError, OptionError
 from zhllama.extras import require
 from zhllama.io.files import JsonLines, to_json
@@ -156,7 +157,7 @@ def _export(
         return
     say(f"{out}: {figures['rows']:,} rows in = {figures['kept']:,} kept + {figures['rejected']:,} rejected")
     for name, count in (*figures["kept_rows"].items(), *figures["reasons"].items()):
-        say(f"  {count:>7,}  {name}")
+        say(f"  {count:>7,}  {reason_shown(name)}")
     for one in agreement["agreement"]:
         kappa = "" if one["kappa"] is None else f", Cohen's kappa {one['kappa']:.2f}"
         say(f"{one['first']} and {one['second']}: {one['agreed']:,} of {one['rows']:,} rows agree{kappa}")

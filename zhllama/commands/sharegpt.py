@@ -8,6 +8,7 @@ import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, print_json, progress, say, warn
+from zhllama.commands.translation import reason_shown
 from zhllama.conversation.options import CleanOptions, ConversationFiles, ConversionOptions, SplitOptions
 from zhllama.io.files import JsonLines, to_json
 from zhllama.options import recorded
@@ -74,7 +75,7 @@ def clean(
         return
     _show_counts(out, figures)
     for edit, count in figures["mended"].items():
-        say(f"  {count:>7,}  repaired: {edit}")
+        say(f"  {count:>7,}  repaired: {reason_shown(edit)}")
 
 
 @app.command("split")
@@ -183,4 +184,4 @@ def _show_counts(out: Path, figures: dict[str, Any]) -> None:
     for name, count in figures["unused_fields"].items():
         warn(f"the field {name!r} of {count:,} rows is not used")
     for reason, count in figures["reasons"].items():
-        say(f"  {count:>7,}  {reason}")
+        say(f"  {count:>7,}  {reason_shown(reason)}")

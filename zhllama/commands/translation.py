@@ -38,6 +38,16 @@ def number_of(number: str, word: str) -> str:
     return f"{number}个{translated(word)}" if chinese() else f"{number} {word}"
 
 
+def reason_shown(name: str, named: bool = True) -> str:
+    """A reason or repair as results count it; in Chinese with the English name in brackets, which files and options have."""
+    shown = translated(name)
+    if shown == name and chinese():
+        from zhllama.pages.texts import page_texts
+
+        shown = page_texts().get(f"generation.reason.{name}", {}).get("zh-Hans", name)
+    return f"{shown}（{name}）" if named and shown != name else shown
+
+
 def comma() -> str:
     """What separates the members of a list."""
     return "，" if chinese() else ", "
