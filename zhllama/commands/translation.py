@@ -40,11 +40,12 @@ def number_of(number: str, word: str) -> str:
 
 def reason_shown(name: str, named: bool = True) -> str:
     """A reason or repair as results count it; in Chinese with the English name in brackets, which files and options have."""
-    shown = translated(name)
-    if shown == name and chinese():
-        from zhllama.pages.texts import page_texts
+    if not chinese():
+        return name
+    from zhllama.pages.texts import page_texts
 
-        shown = page_texts().get(f"generation.reason.{name}", {}).get("zh-Hans", name)
+    text = page_texts().get(f"generation.reason.{name}")
+    shown = translated(name) if text is None else text["zh-Hans"]
     return f"{shown}（{name}）" if named and shown != name else shown
 
 
