@@ -22,7 +22,7 @@ from zhllama.vocab.any_tokenizer import load_any_tokenizer
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary
 from zhllama.vocab.counted_text import CountedText, DocumentLines, PieceUse
 from zhllama.vocab.merge import safe
-from zhllama.vocab.piece_filter import PieceFilter, suspicions
+from zhllama.vocab.piece_filter import PieceFilter, read_exclude_list, suspicions
 from zhllama.vocab.recipes import MergeOptions, extend_by_words, merge_vocabulary, plain_texts
 from zhllama.vocab.sample import sample_lines
 from zhllama.vocab.train import train_on_text
@@ -220,3 +220,23 @@ def test_the_commands_count_and_leave_out(tmp_path: Path, zhllama: Zhllama) -> N
         "merge-vocab", "--base", "base.model", "--recipe", "safe", "--min-documents", "3", "--out", "third"
     )
     assert refused.returncode == 1 and "--min-documents" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [["公司,集团"], ["加QQ:123", "微信：456", "电话:789"], ["1、中国", "2、人民", "3、你好"], ["▁中国", "人▁民"], ["a\\tb", "；；"],
+     ["网址 收藏"]],
+)  # fmt: skip
+def test_an_exclude_list_has_pieces_as_they_are(pieces: list[str], tmp_path: Path) -> None:
+    """A piece with a comma or a number at its end was read as a row of a table, and another piece was left out."""
+    path = tmp_path / "exclude.txt"
+    path.write_text("\ufeff" + "\r\n".join(pieces) + "\r\n", encoding="utf-8")
+    assert read_exclude_list(path) >= {piece.replace("▁", " ") for piece in pieces}
+    if len(pieces) < 3:
+        assert read_exclude_list(path) == {piece.replace("▁", " ") for piece in pieces}
+
+
+def test_an_exclude_list_can_be_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "exclude.csv"
+    path.write_text("词,次数\n" + "\n".join(f"广告{n},{n}" for n in range(9)), encoding="utf-8")
+    assert read_exclude_list(path) >= {f"广告{n}" for n in range(9)}

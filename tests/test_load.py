@@ -233,3 +233,11 @@ def test_folders(tmp_path: Path) -> None:
         load_any_tokenizer(tmp_path)
     with pytest.raises(InputError, match="no such file"):
         load_any_tokenizer(tmp_path / "nothing.model")
+
+
+def test_stand_ins_spell_every_byte_and_nothing_else() -> None:
+    from zhllama.vocab.byte_level_json import spelled_bytes
+
+    every = bytes(range(256))
+    assert spelled_bytes(spelled(every)) == every and len(spelled(every)) == 256
+    assert spelled_bytes("Ġa\u00ad 中\x00é") == b" a\xe9"  # a space, U+00AD and U+0000 stand for no byte

@@ -315,3 +315,16 @@ def test_errors_are_one_line_and_leave_nothing(
     said = capfd.readouterr().err
     assert left.value.code == 1 and said.startswith(f"zhllama: {told}") and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_classes_of_characters_are_counted_as_by_patterns() -> None:
+    from zhllama.characters import han
+    from zhllama.efficiency.line_kinds import _class_counts
+
+    lines = ["这是简体，后台里", "這是繁體，後臺裡", "", "plain text", "𠀀々〇😀", "\ud800中", "后台"]
+    counts = _class_counts(lines)
+    assert [n for n, _, _ in counts] == [len(han.findall(line)) for line in lines]
+    assert [(simplified, traditional) for _, simplified, traditional in counts] == [
+        (2, 0), (0, 4), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)
+    ]  # fmt: skip
+    assert _class_counts([]) == []

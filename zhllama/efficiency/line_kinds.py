@@ -1,12 +1,16 @@
 """Classifies lines of text by their characters: Simplified, Traditional, English, code."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
-from zhllama.characters import charset, han
+import numpy as np
+from numpy.typing import NDArray
+
+from zhllama.characters import HAN_RANGES, charset
 from zhllama.chinese_script import converter
 
 LineKind = Literal["simplified", "traditional", "english", "code", "other"]
@@ -25,23 +29,40 @@ _code_start = re.compile(
 _word = re.compile("[A-Za-z]{2}")
 
 
+_HAN, _SIMPLIFIED, _TRADITIONAL = 1, 2, 4  # bits of a character's class
+
+
 @cache
-def _script_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Patterns of the characters that are only Simplified, and of those that are only Traditional.
+def _classes() -> NDArray[np.uint8]:
+    """The class of each code point: Han, only Simplified, only Traditional.
 
     In GB 2312 and not in Big5, or the other way round, and changed by OpenCC: 2,188 and 3,122. Characters of both
     character sets (后, 台, 里) do not count.
     """
+    classes = np.zeros(sys.maxunicode + 1, np.uint8)
+    for first, last in HAN_RANGES:
+        classes[first : last + 1] |= _HAN
     gb, big5 = set(charset("gb2312")), set(charset("big5"))
     to_traditional, to_simplified = converter("s2t"), converter("t2s")
-    simplified = {c for c in gb - big5 if to_traditional(c) != c}
-    traditional = {c for c in big5 - gb if to_simplified(c) != c}
-    return re.compile(f"[{''.join(simplified)}]"), re.compile(f"[{''.join(traditional)}]")
+    classes[[ord(c) for c in gb - big5 if to_traditional(c) != c]] |= _SIMPLIFIED
+    classes[[ord(c) for c in big5 - gb if to_simplified(c) != c]] |= _TRADITIONAL
+    return classes
+
+
+def _class_counts(lines: Sequence[str]) -> list[tuple[int, int, int]]:
+    """How many characters of each line are Han, only Simplified and only Traditional; a numpy pass over all lines."""
+    ends = np.cumsum([0, *map(len, lines)])
+    classes = _classes()[np.frombuffer("".join(lines).encode("utf-32-le", "surrogatepass"), np.uint32)]
+    columns = []
+    for bit in (_HAN, _SIMPLIFIED, _TRADITIONAL):
+        before = np.concatenate([[0], np.cumsum(classes & bit != 0)])
+        columns.append((before[ends[1:]] - before[ends[:-1]]).tolist())
+    return list(zip(*columns, strict=True))
 
 
 def kinds_of(lines: Sequence[str]) -> list[LineKind]:
     """The kind of each line; an ambiguous line takes the kind of the lines around it."""
-    kinds = [_kind(line) for line in lines]
+    kinds = [_kind(line, *counts) for line, counts in zip(lines, _class_counts(lines), strict=True)]
     counts = Counter(kind for kind in kinds if kind in ("simplified", "traditional"))
     default: LineKind = "traditional" if counts["traditional"] > counts["simplified"] else "simplified"
     if "code" in kinds:
@@ -56,14 +77,11 @@ def _kind_among(kinds: Sequence[LineKind | None], number: int) -> LineKind | Non
     return "code" if kinds[max(0, number - NEAR) : number + NEAR + 1].count("code") >= NEAR - 1 else kind
 
 
-def _kind(line: str) -> LineKind | None:
+def _kind(line: str, n_han: int, n_simplified: int, n_traditional: int) -> LineKind | None:
     """The kind of a line by itself; None for Chinese in characters that both scripts share."""
-    han_count = 0 if line.isascii() else len(han.findall(line))
-    if han_count:
-        if han_count < SPARSE * len(line) and looks_like_code(line):
+    if n_han:
+        if n_han < SPARSE * len(line) and looks_like_code(line):
             return "code"
-        simplified, traditional = _script_patterns()
-        n_simplified, n_traditional = len(simplified.findall(line)), len(traditional.findall(line))
         if n_simplified == n_traditional:
             return None
         return "simplified" if n_simplified > n_traditional else "traditional"

@@ -15,6 +15,7 @@ from zhllama.vocab.byte_level_json import BYTE_OF, GPT2
 from zhllama.vocab.fuzz import fuzzed
 
 FUZZ = 2_400  # strings of the probe
+PIECES = 20_000  # of the vocabulary in them
 TOKENS = 400  # added tokens in the probe
 FIRST = 200_000  # characters of the text's own first documents in the probe
 _FRAMES = ("{0}", "one{0}two", " {0} 中文", "\n{0}{0}")
@@ -131,7 +132,8 @@ def _probe(tokenizer: JsonTokenizer) -> Iterator[str]:
     names = [token.content for token in tokenizer.inner.get_added_tokens_decoder().values()]
     for name in names if len(names) <= TOKENS else [*names[: TOKENS // 2], *names[-TOKENS // 2 :]]:
         yield from (frame.format(name) for frame in _FRAMES)
-    surfaces = (tokenizer.surface(id) for id in range(tokenizer.size))
+    # The probe uses some ten thousand pieces, so not all of a large vocabulary have to be decoded.
+    surfaces = (tokenizer.surface(id) for id in range(0, tokenizer.size, 1 + tokenizer.size // PIECES))
     pieces = [
         text
         for surface in surfaces

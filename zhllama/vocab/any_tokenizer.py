@@ -13,7 +13,7 @@ from zhllama.io.files import is_present, open_regular, read_utf8, read_whole, un
 from zhllama.io.gguf import MAGIC
 from zhllama.io.json import LARGEST, read_object
 from zhllama.manifest import check_outputs
-from zhllama.vocab.byte_level_json import BYTE_OF
+from zhllama.vocab.byte_level_json import spelled_bytes
 from zhllama.vocab.folder_settings import read_folder_settings
 from zhllama.vocab.gguf import read_gguf
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
@@ -172,7 +172,7 @@ class JsonTokenizer:
         added_surfaces = {id: b"" if token.special else token.content.encode() for id, token in added.items()}
         plain = self.inner.get_vocab(with_added_tokens=False)
         if self.byte_level:
-            surfaces = {id: bytes(BYTE_OF[c] for c in text if c in BYTE_OF) for text, id in plain.items()}
+            surfaces = {id: spelled_bytes(text) for text, id in plain.items()}
         else:
             surfaces = {id: _byte_or_text(text) for text, id in plain.items()}
         return surfaces | added_surfaces

@@ -41,9 +41,19 @@ BYTE_OF: Mapping[str, int] = _stand_ins()
 _STAND_IN = {byte: character for character, byte in BYTE_OF.items()}
 
 
+# Latin-1 makes one character of each byte; characters below 256 that stand for no byte are dropped.
+_FROM_LATIN1 = dict(_STAND_IN)
+_TO_LATIN1 = dict.fromkeys(range(256)) | {ord(character): chr(byte) for character, byte in BYTE_OF.items()}
+
+
 def spelled(content: bytes) -> str:
     """Bytes in GPT-2's stand-in characters, as byte-level vocabularies write them: " a" is "Ġa"."""
-    return "".join(map(_STAND_IN.__getitem__, content))
+    return content.decode("latin-1").translate(_FROM_LATIN1)
+
+
+def spelled_bytes(text: str) -> bytes:
+    """The bytes that GPT-2's stand-in characters of a text spell; other characters spell none."""
+    return text.translate(_TO_LATIN1).encode("latin-1", "ignore")
 
 
 def from_ranks(

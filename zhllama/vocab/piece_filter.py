@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from zhllama.io.text import read_lines
 from zhllama.vocab.counted_text import CountedText, PieceUse
 from zhllama.vocab.vocabulary import SPACE
 from zhllama.vocab.word_lists import word_list
+from zhllama.vocab.word_table import FEW_LINES
 
 EXCLUDED = "is on the exclude list"
 LONG = 8  # characters; 中华人民共和国 has 7
@@ -73,8 +75,15 @@ def suspicions(text: str, use: PieceUse | None = None, exclude: Iterable[str] = 
 
 
 def read_exclude_list(path: Path) -> frozenset[str]:
-    """The texts of a list, one a line or in the formats of `word_list`, with spaces for ▁. Errors: InputError."""
-    return frozenset(map(plain, word_list(path).words))
+    """The texts of a list with spaces for ▁: its lines as they are, and the words in a list of another form.
+
+    A piece can contain a comma or end in a number, so that a list of pieces resembles a table. Errors: InputError.
+    """
+    words = frozenset(map(plain, word_list(path).words))
+    if path.suffix == ".model":
+        return words
+    lines = frozenset(plain(line.strip(" \r\n\ufeff")) for line in read_lines([path]))
+    return lines | words if len(lines) >= FEW_LINES else lines
 
 
 def use_cells(text: str, use: PieceUse | None, exclude: frozenset[str] = frozenset()) -> dict[str, str]:
