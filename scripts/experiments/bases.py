@@ -142,7 +142,7 @@ def bases(work: Path, data: Path) -> list[Base]:
         "add_dummy_prefix": False,
         "split_digits": True,
     }
-    nowhere = "no wheel or npm package has it"
+    nowhere = "no wheel or npm package with it was found"
     return [
         Base("LLaMA", "`DATA/llama`", llama),
         Base("Chinese-LLaMA, 49,953", "`DATA/llama`", published),
@@ -180,7 +180,7 @@ def bases(work: Path, data: Path) -> list[Base]:
         ),
         Base("InternLM", "–", absent(nowhere)),
         Base("Chinese-LLaMA-2, 55,296", "–", absent(nowhere)),
-        Base("Qwen2.5", "–", absent(f"{nowhere}; Qwen and Qwen3 have the same merges")),
+        Base("Qwen2.5", "–", absent(nowhere)),
     ]
 
 
