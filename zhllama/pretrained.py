@@ -80,6 +80,9 @@ def open_tokenizer(folder: Path) -> Any:
     _never_ask()
     require_regular_files(folder)
     path = folder / TOKENIZER_CONFIG
+    for name in ("special_tokens_map.json", "added_tokens.json"):
+        if is_present(folder / name):
+            read_object(folder / name, "Correct it, or remove it")
     settings = read_object(path, "Correct it") if is_present(path) else {}
     length = settings.get("model_max_length")
     if isinstance(length, bool) or not isinstance(length, int | float | None):

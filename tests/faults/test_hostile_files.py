@@ -175,6 +175,17 @@ def test_a_length_that_transformers_would_compare_with_numbers(
         load_transformers_tokenizer(folder)
 
 
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json"])
+@pytest.mark.parametrize("content", ['{"a": 1, "a": 2}', "[]", "{"])
+def test_files_that_transformers_reads_itself_are_read_strictly(
+    model: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    folder = shutil.copytree(model, tmp_path / "m")
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=name):
+        load_transformers_tokenizer(folder)
+
+
 @settings(EXAMPLES, max_examples=150)
 @given(seed=st.integers(0, 1 << 30))
 def test_spoiled_values_of_a_config(model: Path, tmp_path: Path, seed: int) -> None:
