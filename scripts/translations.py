@@ -47,7 +47,7 @@ LIBRARIES = (
 KEYS = (
     "frozen", "dequantized", "matrices", "adapters", "gradients", "optimizer", "loss", "activations", "simplified",
     "traditional", "english", "code", "list", "intermediate", "character", "merge", "pad", "steps", "lines", "rows", "answers",
-    "verdicts", "replies", "documents",
+    "verdicts", "replies", "documents", "running", "stopped", "finished",
     "not fetched here", "written for this project and read here", *PURPOSES.values(),
 )  # fmt: skip
 

@@ -120,6 +120,7 @@ RULES: tuple[tuple[str, Run | Skip], ...] = (
     ("gen-zh", Run("--n 2")),
     ("chat", Run("--prompt 你好 --max-tokens 4")),
     ("answer", Run("--reply-tokens 4")),
+    ("watch", Run()),
     ("lineage runs/chinese-llama-7b", Skip("of a run of 7B")),
     ("grow|export|pack|corpus list|corpus show|lineage|refilter|judge|sharegpt", Run()),
 )  # fmt: skip

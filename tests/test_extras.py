@@ -207,6 +207,7 @@ WALK: dict[str, str] = {
     "demo": "[train,demo]",
     "run cpu-trial --dry-run": "",
     "extras": "",
+    "watch r": "r: is not a run of zhllama",
     "lineage r": "r: is not a finished zhllama run",
 }
 
