@@ -218,3 +218,20 @@ def test_fragments_never_raise() -> None:
             and parse_instances("甲", text, chance.random() < 0.5)
         )
         assert parse_question(text) is not None and parse_list(text) is not None
+
+
+@pytest.mark.parametrize("wrapper", ["task", "任务", "Task"])
+def test_tags_around_whole_tasks_are_no_field(wrapper: str) -> None:
+    task = "<instruction>写诗</instruction>\n<input></input>\n<output>春眠</output>"
+    wrapped = f"<{wrapper}>\n{task}\n</{wrapper}>\n"
+    assert parse_tasks(wrapped + wrapped.replace("写诗", "算术")) == [
+        Task("写诗", "", "春眠"),
+        Task("算术", "", "春眠"),
+    ]
+    for odd in (
+        wrapped + task,
+        wrapped.removesuffix(f"</{wrapper}>\n"),
+        wrapped.replace("春眠", f"<b>春</b></{wrapper}>"),
+    ):
+        for found in parse_tasks(odd):
+            assert not isinstance(found, Task) or found == Task("写诗", "", "春眠"), odd

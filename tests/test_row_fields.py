@@ -59,6 +59,7 @@ def turns(tmp_path: Path, row: Any, **field_map: str) -> tuple[Turn, ...]:
         ({"question": "问？", "answer": "答。"}, (Q, A)),
         ({"input": "问？", "output": "答。"}, (Q, A)),
         ({"prompt": [ASK], "completion": "答。"}, (Q, A)),
+        ({"prompt": [ASK], "completion": ANSWER}, (Q, A)),
         ({"prompt": [ASK, ANSWER, ASK], "completion": [ANSWER]}, (Q, Turn("assistant", "答。", trained=False), Q, A)),
         ({"query": "问？", "response": "答。", "history": [["问？", "答。"]]}, (Q, A, Q, A)),
         ({"conversations": [ASK, ANSWER]}, (Q, A)),

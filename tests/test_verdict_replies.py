@@ -34,6 +34,16 @@ from zhllama.evaluation.read_verdict import read_choice, read_score
         ("结论：助手A的回答更差。", None),
         ("Winner: Assistant A", "first"),
         ("暂不下结论：A", None),
+        ("结论：A 比 B 好", "first"),
+        ("结论：助手B的回答比助手A的回答更好。", "second"),
+        ("结论：B 优于 A，理由更充分。", "second"),
+        ("Verdict: Assistant A is better than Assistant B.", "first"),
+        ("结论：B 略胜一筹", "second"),
+        ("结论：A 没有 B 好", None),
+        ("结论：A 比 B 差", None),
+        ("结论：A 比 A 好", None),
+        ("结论：A 比 B 好，但也可能相反", None),
+        ("结论：A 并不比 B 好", None),
         ("1. A 更准确\n2. B 更短\n**结论**：B", "second"),
     ],
 )
@@ -126,3 +136,14 @@ def test_no_generated_reply_gives_a_wrong_score() -> None:
         assert score in (None, float(meant)), reply
         read += score is not None
     assert read >= 900
+
+
+def test_scores_in_chinese_numerals() -> None:
+    for reply, score in (
+        ("最终评分：七分", 7.0),
+        ("评分：十分", 10.0),
+        ("评分：七", None),
+        ("评分：十二分", None),
+        ("评分：零分", None),
+    ):
+        assert read_score(reply) == score, reply

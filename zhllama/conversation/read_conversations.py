@@ -207,13 +207,13 @@ def _as_context(prompt: list[Turn]) -> list[Turn]:
 
 
 def _completion(fields: RowFields, answers: Sequence[str]) -> list[Turn]:
-    """The turns after a prompt of messages: messages too, or a text."""
+    """The turns after a prompt of messages: messages too, one message, or a text."""
     name = fields.first(*answers) if answers else None
     if name is None:
         return []
     value = fields.json(name)
-    if isinstance(value, list):
-        return turns_of_list(value, name, fields)
+    if isinstance(value, list | dict):
+        return turns_of_list(value if isinstance(value, list) else [value], name, fields)
     return exchange("", fields.text(name), path=name)[1:]
 
 

@@ -22,7 +22,7 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _FILLER = re.compile(
-    r"助手|回答|答案|更好|较好|較好|更优|更優|较优|较佳|更佳|优胜|優勝|胜出|勝出|获胜|獲勝|胜|勝|的|assistant|answer|response|\bis\b|\bthe\b|better|wins?|[^\w]",
+    r"助手|回答|答案|略胜一筹|略勝一籌|更胜一筹|更勝一籌|略好|稍好|略优|略優|稍优|稍優|明显更好|明顯更好|更好|较好|較好|更优|更優|较优|较佳|更佳|优胜|優勝|胜出|勝出|获胜|獲勝|胜|勝|的|assistant|answer|response|\bis\b|\bthe\b|better|wins?|[^\w]",
     re.I,
 )
 _CHOICES: dict[str, Choice] = {
@@ -37,6 +37,15 @@ _CHOICES: dict[str, Choice] = {
     **dict.fromkeys(("c", "平局", "平", "平手", "不相上下", "不分高下", "一样好", "一樣好", "同样好", "tie", "draw"), "tie"),
 }  # fmt: skip
 _COMPARED = re.compile(r"(?:助手|回答|答案|assistant|answer)?\s?([ab])\s{0,2}([<>=])\2{0,2}\s{0,2}(?:助手|回答|答案|assistant|answer)?\s?([ab])", re.I)  # fmt: skip
+_OWNER = r"(?:助手|回答|答案|assistant|answer)?\s?"
+_OWNED = r"(?:的回答)?\s{0,2}"
+# A比B更好; A没有B好 and A不如B are no such clause, and stay unread.
+_BETTER = re.compile(
+    rf"{_OWNER}([ab]){_OWNED}(?:比\s{{0,2}}{_OWNER}([ab]){_OWNED}(?:要|更|略|稍|明显|明顯)?(?:更|略)?(?:好|优|優|佳|强|強|出色|胜一筹|勝一籌)(?:一些|一点|一點)?"
+    rf"|(?:明显|明顯|略|稍)?(?:优于|優於|好于|好於|胜过|勝過|强于|強於|(?:is )?(?:much |slightly |clearly )?better than|beats)\s{{0,2}}{_OWNER}([ab]){_OWNED})",
+    re.I,
+)
+_NUMERALS = {numeral: float(number) for number, numeral in enumerate("一二三四五六七八九十", 1)}
 _SCORE = re.compile(r"(\d{1,2}(?:\.\d{1,2})?)(?:\s{0,2}分|\s{0,2}/\s{0,2}10(?:\s{0,2}分)?|\s?out of 10)?(?:\s?\(满分\s?(?:为|是)?\s?10\s?分?\))?")  # fmt: skip
 # A mark after one of these, or in a line with one of the others, is no verdict.
 _DENIED = re.compile(
@@ -164,13 +173,19 @@ def _parse_choice(words: str) -> Choice | None:
     if compared := _COMPARED.fullmatch(words.strip(" \t*_`[]()【】「」。.,;")):
         left, sign, right = (part.lower() for part in compared.groups())
         return None if left == right else _CHOICES.get(f"{left}{sign}{right}")
+    if better := _BETTER.fullmatch(words.strip(" \t*_`[]()【】「」。.,;")):
+        first, *others = (part.lower() for part in better.groups() if part)
+        return None if others == [first] else _CHOICES[first]
     if re.search(r"[<>=]", words):
         return None
     return _CHOICES.get(_FILLER.sub("", words.lower()))
 
 
 def _parse_score(words: str) -> float | None:
-    match = _SCORE.fullmatch(words.strip(' \t*_`[]【】「」。.,;"'))
+    words = words.strip(' \t*_`[]【】「」。.,;"')
+    if words.endswith("分") and (number := _NUMERALS.get(words[:-1].strip())) is not None:
+        return number
+    match = _SCORE.fullmatch(words)
     if match is None or not LOWEST <= float(match[1]) <= HIGHEST:
         return None
     return float(match[1])

@@ -18,6 +18,9 @@ __all__ = ["ParsedTask", "Unreadable", "normalize_empty", "parse_instances", "pa
 
 ParsedTask = Task | Unreadable
 _TAGS = re.compile(rf"<(/?)({'|'.join(sorted(WORDS, key=len, reverse=True))})>", re.IGNORECASE)
+_INSTRUCTION = re.compile(r"<(?:instruction|指令)>", re.I)
+_WRAPPED = re.compile(rf"<(?:task|任务|任務)>\s{{0,9}}(?={_INSTRUCTION.pattern})", re.I)
+_WRAPPER_ENDS = re.compile(r"(?<=>)\s{0,9}</(?:task|任务|任務)>", re.I)
 
 
 def parse_tasks(text: str, label_in_prompt: bool = False) -> list[ParsedTask]:
@@ -78,8 +81,15 @@ def _quoted(text: str) -> bool:
     return text[:1] + text[-1:] in ('""', "''", "“”", "「」", "``") and len(text) > 2 and not set(text[1:-1]) & set("\"“”「」`")  # fmt: skip
 
 
+def _unwrapped(text: str) -> str:
+    """The text without tags around whole tasks: <task><instruction>…</instruction>…</task>."""
+    counts = {len(tag.findall(text)) for tag in (_WRAPPED, _WRAPPER_ENDS, _INSTRUCTION)}
+    return _WRAPPER_ENDS.sub("", _WRAPPED.sub("", text)) if len(counts) == 1 and counts != {0} else text
+
+
 def _tagged(text: str) -> list[ParsedTask]:
     """Tasks in tags: <指令>…</指令><输入>…</输入><输出>…</输出>; empty if the reply has no such tags."""
+    text = _unwrapped(text)
     tags = list(_TAGS.finditer(text))
     if not any(tag[1] for tag in tags):
         return []
