@@ -19,6 +19,7 @@ from tests.model_toys import (
     write_tokenizer,
 )
 from tests.test_byte_level_vocabulary import trained
+from tests.test_foreign_adapters import write_adapter
 from zhllama.model.gguf_export import write_gguf
 from zhllama.resources import shipped
 from zhllama.vocab.word_lists import base_file
@@ -105,6 +106,8 @@ def make_world(folder: Path) -> Path:
         _place(folder / name, base_vocabulary().content)
     for name in ("LLAMA", "LLAMA-7B", "llama-7b"):
         write_model(folder / name)
+    for seed, name in enumerate(("chinese-llama-plus-lora", "chinese-alpaca-plus-lora")):
+        write_tokenizer(larger_vocabulary(), write_adapter(folder / name, folder / "LLAMA-7B", seed=seed))
     write_gguf(folder / "LLAMA", folder / "llama.gguf", "f16")
     write_tokenizer(
         larger_vocabulary(), write_model(folder / "chinese-llama-7b", rows=len(larger_vocabulary().pieces))

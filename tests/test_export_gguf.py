@@ -20,6 +20,7 @@ from tests.model_toys import (
     write_tokenizer,
 )
 from zhllama.errors import BrokenPromise
+from zhllama.io.gguf import read_metadata
 from zhllama.model import gguf_proof
 from zhllama.model.gguf_export import write_gguf
 from zhllama.model.gguf_proof import prove_gguf
@@ -289,3 +290,11 @@ def test_a_tied_matrix_under_the_name_of_the_head(tmp_path: Path, copies: str) -
     save_file(held, base / "model.safetensors", metadata={"format": "pt"})
     write_gguf(base, tmp_path / "model.gguf", "f16")
     assert Llama(tmp_path / "model.gguf").greedy(IDS, 8) == _greedy(base, IDS, 8)
+
+
+@pytest.mark.parametrize(("window", "context"), [(128, 128), (4096, 512), (None, 512)])
+def test_a_sliding_window_limits_the_context(tmp_path: Path, window: int | None, context: int) -> None:
+    """llama.cpp runs Mistral with full attention, which differs from transformers beyond the window."""
+    base = write_model(tmp_path / "base", "mistral", dtype=torch.float16, sliding_window=window)
+    write_gguf(base, tmp_path / "model.gguf", "f16")
+    assert read_metadata(tmp_path / "model.gguf", "llama.")["context_length"] == context

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from scripts.experiments.toy_architectures import toy_config
 from tests.align_toys import write_ranked
 from tests.model_toys import ENGLISH, larger_vocabulary, line, write_model, write_tokenizer
 from tests.test_stored_model import KINDS
@@ -16,6 +17,8 @@ from zhllama.errors import InputError
 from zhllama.model.load import load_base, open_model
 from zhllama.training.lora import linear_names
 from zhllama.training.model_info import read_shape
+from zhllama.training.model_shape import shape_of
+from zhllama.training.options import Lora
 
 SHORT = ("--steps", 1, "--batch", 2, "--micro-batch", 2, "--precision", "fp32", "--log-every", 1)
 EXPERTS = ("--lora-module", "gate_proj", "--lora-module", "up_proj", "--lora-module", "down_proj")
@@ -74,8 +77,31 @@ def test_every_linear_layer_as_in_peft(tmp_path: Path, kind: str) -> None:
     assert set(names) == wanted
 
 
-def test_full_training_of_stacked_experts_is_refused(files: Path) -> None:
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_full_training_writes_stacked_experts(files: Path, kind: str) -> None:
+    """transformers stacks the experts that files store one by one; they are written one by one again."""
+    base = write_model(files / "base", kind, **KINDS[kind])
+    done = line(files, "sft", "--data", "data.json", "--full", "--rows", "all", "--max-length", 256, "--model", "base",
+                "--out", "run", "--lr", 0.01, *SHORT, "--steps", 2, "--warmup", 0)  # fmt: skip
+    assert done.code == 0, done.err
+    before, after = (load_file(f / "model.safetensors") for f in (base, files / "run" / "tuned"))
+    assert before.keys() == after.keys()
+    experts = [name for name in before if ".experts." in name]
+    changed = [name for name in experts if not torch.equal(before[name], after[name])]
+    assert len(experts) >= 24 and len(changed) >= 12, "those that no token was sent to stay"
+    old, new = load_base(base), load_base(files / "run" / "tuned")
+    for (name, left), right in zip(old.named_parameters(), new.parameters(), strict=True):
+        # Adam moves each weight by at most twice the rate in two steps.
+        assert left.shape[1:] == right.shape[1:] and float((left - right[: len(left)]).abs().max()) < 0.03, (
+            name
+        )
+
+
+def test_full_training_of_what_cannot_be_written_is_refused(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_model(files / "base", "mixtral", **KINDS["mixtral"])
+    monkeypatch.setattr("zhllama.model.stored_model.split_parameter", lambda *_: {})
     for arguments in (
         ("sft", "--data", "data.json", "--full", "--rows", "all"),
         ("dpo", "--pairs", "pairs.jsonl", "--full"),
@@ -83,6 +109,16 @@ def test_full_training_of_stacked_experts_is_refused(files: Path) -> None:
         done = line(files, *arguments, "--max-length", 64, "--model", "base", "--out", "run", *SHORT)
         assert done.code == 1 and done.err.count("\n") == 1, done
         assert "--full: cannot be exported for this model" in done.err and not (files / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "falcon_h1"])
+def test_a_model_without_attention_is_planned(kind: str) -> None:
+    """Its config has no heads, and PEFT refuses adapters of its out_proj."""
+    settings = toy_config(kind)
+    names = linear_names(settings)
+    assert "out_proj" not in names and "in_proj" in names
+    shape = shape_of(settings, Lora(modules=names))
+    assert shape.keys > 0 and shape.lora > 0
 
 
 def test_full_training_writes_renamed_tensors(files: Path) -> None:

@@ -380,3 +380,14 @@ def test_a_tokenizer_that_transformers_replaces_beside_the_model(tmp_path: Path)
     larger = write_tokenizer(larger_vocabulary(), tmp_path / "larger")
     with pytest.raises(InputError, match="tokenizes text differently beside a model of the type qwen2"):
         plan_growth(base, larger)
+
+
+def test_a_bias_that_stands_beside_the_head(tmp_path: Path, larger: Path) -> None:
+    """BERT's head shares its bias with a parameter of another name, which alone is stored."""
+    base = write_model(tmp_path / "base", "bert", True, is_decoder=True)
+    held = load_file(base / "model.safetensors")
+    held["cls.predictions.bias"].normal_()
+    save_file(held, base / "model.safetensors", metadata={"format": "pt"})
+    grow(base, larger, tmp_path / "out")
+    ids = base_vocabulary().processor.encode(ENGLISH)
+    assert torch.equal(logits(base, ids), logits(tmp_path / "out", ids)[:, :N_OLD])

@@ -197,6 +197,19 @@ def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def split_parameter(model: Any, name: str, values: Any) -> dict[str, Any]:
+    """The tensors, by stored name, that transformers saves for one parameter: itself, or one tensor of each expert.
+
+    Empty where transformers cannot convert it alone.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    try:
+        return dict(revert_weight_conversion(model, {name: values}))
+    except Exception:  # conversions of several parameters into one tensor fail anywhere in transformers
+        return {}
+
+
 def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """A PEFT model of `model` and the LoRA adapter in a folder; if `model` is a PEFT model already, the adapter is added.
 

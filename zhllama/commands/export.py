@@ -1,14 +1,18 @@
-"""The command `export`, which merges a chain of runs into one plain model."""
+"""The command `export`, which merges a chain of runs, or published adapters, into one plain model."""
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, print_json, progress, say, warn
+from zhllama.errors import OptionError
 from zhllama.model.options import ExportOptions
 from zhllama.options import recorded
 from zhllama.resources import shipped
 from zhllama.run import Run
 
+WORSE = 1.5  # times the base's bits per byte of English text: what no published adapter comes near, and a wrong base does
 PROOF = (("zh_news.txt", 500), ("en_essay.txt", 600), ("code_python.txt", 200))  # characters of each
 
 
@@ -20,7 +24,7 @@ def export(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Merge everything that a chain of runs trained into one plain model, and prove that its outputs are equal."""
+    """Merge what a chain of runs trained, or published adapters, into one plain model, and prove that its outputs are equal."""
     check_torch("export", *([] if options.gguf is None else ["gguf"]))
     from zhllama.inference.modelfile import modelfile
     from zhllama.lineage import model_steps
@@ -31,6 +35,12 @@ def export(
     from zhllama.model.load import load_transformers_tokenizer
     from zhllama.model.model_card import card_facts, model_card
 
+    texts = [shipped("corpora", "sample", name).read_text(encoding="utf-8")[:n] for name, n in PROOF]
+    if options.adapter or options.model is not None:
+        _export_adapters(options, out, force, as_json, texts)
+        return
+    if options.run is None:
+        raise OptionError("RUN", "is missing", "Name a run, or give --model and --adapter")
     chain = resolve_chain(options.run)
     with (
         Run(out, "export", recorded(options), chain_files(chain), force) as run,
@@ -39,7 +49,6 @@ def export(
         changed = merge_chain(chain, run.out)
         write_generation_config(run.out)
         bar.stage("comparing logits with the run")
-        texts = [shipped("corpora", "sample", name).read_text(encoding="utf-8")[:n] for name, n in PROOF]
         proof = prove_export(chain, run.out, texts, changed)
         figures = asdict(proof)
         if options.gguf is not None:
@@ -68,3 +77,62 @@ def export(
         f"by {proof.difference:.1e} relative to their size (at most {proof.limit:.0e}), the same next token after "
         f"{100 * proof.agree:.1f} % of {proof.tokens} tokens"
     )
+
+
+def _export_adapters(options: ExportOptions, out: Path, force: bool, as_json: bool, texts: list[str]) -> None:
+    """Fold published adapters into their base."""
+    from zhllama.model.chain import local_folder, model_files
+    from zhllama.model.export import write_generation_config
+    from zhllama.model.foreign_adapters import fold, plan_fold, prove_fold
+
+    if options.run is not None:
+        raise OptionError(
+            "adapter", f"is for a base, and {options.run} is a run", "Give --model BASE instead"
+        )
+    if options.model is None or not options.adapter:
+        raise OptionError(
+            "adapter", "needs a base, and a base an adapter", "Give --model BASE --adapter FOLDER"
+        )
+    if options.gguf is not None:
+        raise OptionError("gguf", "is not written together with adapters", "Export the result again")
+    base = local_folder(options.model)
+    plan = plan_fold(base, options.adapter, options.tokenizer)
+    inputs = [
+        *model_files(base),
+        *(p for a in plan.adapters for p in sorted(a.folder.iterdir()) if p.is_file()),
+    ]
+    with (
+        Run(out, "export", recorded(options), inputs, force) as run,
+        progress("folding", None, "share") as bar,
+    ):
+        changed = fold(plan, run.out)
+        write_generation_config(run.out)
+        bar.stage("comparing logits with PEFT")
+        proof = prove_fold(plan, run.out, texts, changed)
+        before, after = (_bits_per_byte(folder, texts[1]) for folder in (base, run.out))
+        if not after <= WORSE * before:
+            warn(
+                f"the model has {after:.2f} bits per byte on English text and its base {before:.2f}: the adapters were "
+                f"trained on another base, or are in another order"
+            )
+        figures: dict[str, Any] = asdict(proof) | {
+            "rows": plan.rows, "bits_per_byte_of_base": before, "bits_per_byte": after
+        }  # fmt: skip
+        run.finish(figures)
+    if as_json:
+        print_json({"out": str(out), **figures})
+        return
+    say(
+        f"{out}: {len(plan.adapters)} adapter{'s' * (len(plan.adapters) != 1)} folded into {base.name}, {plan.rows:,} rows; "
+        f"logits differ from PEFT's merge by {proof.difference:.1e} relative to their size (at most {proof.limit:.0e}); "
+        f"{after:.3f} bits per byte on English text, its base {before:.3f}"
+    )
+
+
+def _bits_per_byte(folder: Path, text: str) -> float:
+    """Bits per byte of a text under a plain model."""
+    from zhllama.evaluation.bits_per_byte import measure_bits
+    from zhllama.model.load import load_base
+    from zhllama.vocab.any_tokenizer import load_any_tokenizer
+
+    return float(measure_bits(load_base(folder).eval(), load_any_tokenizer(folder), text).per_byte)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from zhllama.errors import InputError
 from zhllama.hub import is_hub_name, require_network
+from zhllama.io.files import is_present
 from zhllama.io.gguf import is_gguf
 from zhllama.manifest import check_outputs, read_config, read_manifest, unchanged
+from zhllama.pretrained import ADAPTER_CONFIG
 from zhllama.run_folder import CONFIG, MANIFEST
 
 # What a run folder contains of its model: trained rows, a LoRA adapter, the tokenizer, and whole models.
@@ -76,6 +78,9 @@ def chain_files(chain: Chain) -> list[Path]:
 
 def _base_of(run: Path) -> Path:
     if not (run / CONFIG).is_file() and not (run / MANIFEST).is_file():
+        if is_present(run / ADAPTER_CONFIG):
+            remedy = f"Fold it into its base: zhllama export --model BASE --adapter {run.name} --out OUT"
+            raise InputError(run, "is an adapter, not a model", remedy)
         raise InputError(
             run, "contains neither a model (config.json) nor a zhllama run", "Name another folder"
         )

@@ -10,14 +10,14 @@ from zhllama.model.stored_model import StoredModel
 class EmbeddingNames:
     """The stored names of the embedding and the head; `output` is None for a tied head.
 
-    `copy` names a second, equal copy of a tied embedding, which some checkpoints contain, and `bias` the bias of a head
-    that has one.
+    `copy` names a second, equal copy of a tied embedding, which some checkpoints contain, and `biases` the bias of a head
+    that has one, stored once or, as BERT's, also beside the head.
     """
 
     input: str
     output: str | None
     copy: str | None = None
-    bias: str | None = None
+    biases: tuple[str, ...] = ()
 
 
 def find_matrices(stored: StoredModel) -> EmbeddingNames:
@@ -33,17 +33,20 @@ def find_matrices(stored: StoredModel) -> EmbeddingNames:
         raise InputError(weights.folder, "has no LM head", "Name a causal language model")
     paths = {id(module): name for name, module in model.named_modules()}
     embedding, output = (stored.names.get(f"{paths[id(m)]}.weight") for m in (module, head))
-    bias = stored.names.get(f"{paths[id(head)]}.bias")
+    bias = getattr(head, "bias", None)
+    parameters = model.named_parameters(remove_duplicate=False)
+    shared = [name for name, parameter in parameters if bias is not None and parameter is bias]
+    biases = tuple(stored.names[name] for name in shared if name in stored.names)
     if head.weight is module.weight:  # tied by the config
         if embedding is None or output is None:
             embedding, output = embedding or output, None
         # transformers ties two stored matrices only if they are equal
         elif torch.equal(weights.tensor(embedding), weights.tensor(output)):
-            return EmbeddingNames(embedding, None, output, bias)
+            return EmbeddingNames(embedding, None, output, biases)
     elif output is None:
         embedding = None
     if embedding is None:
         raise InputError(
             weights.folder, "lacks its embedding or its head among the weights", "Download the model again"
         )
-    return EmbeddingNames(embedding, output, None, bias)
+    return EmbeddingNames(embedding, output, None, biases)

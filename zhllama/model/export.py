@@ -112,7 +112,7 @@ def merge_chain(chain: Chain, out: Path) -> set[str]:
     def change(name: str) -> Change:
         return Change(
             weights.tensors[name].shape,
-            lambda matrix: _merged(matrix, updates.get(name, []), rows.get(name, [])),
+            lambda matrix: merged(matrix, updates.get(name, []), rows.get(name, [])),
         )
 
     out.mkdir(parents=True, exist_ok=True)
@@ -125,22 +125,23 @@ def merge_chain(chain: Chain, out: Path) -> set[str]:
 
 def merged_matrix(plan: MergePlan, name: str) -> "torch.Tensor":
     """One stored weight with everything that the runs of its chain trained merged into it."""
-    return _merged(plan.base.weights.tensor(name), plan.updates.get(name, []), plan.rows.get(name, []))
+    return merged(plan.base.weights.tensor(name), plan.updates.get(name, []), plan.rows.get(name, []))
 
 
-def _merged(
+def merged(
     matrix: "torch.Tensor",
     updates: Sequence[LowRankUpdate],
     rows: "Sequence[tuple[torch.Tensor, torch.Tensor]]",
 ) -> "torch.Tensor":
-    merged = matrix.float() if updates else matrix.clone()
+    """A matrix with updates added in float32, and then rows replaced."""
+    result = matrix.float() if updates else matrix.clone()
     for update in updates:
         product = update.b.float() @ update.a.float()
-        merged = merged + update.scale * (product.T if update.transposed else product)
-    merged = merged.to(matrix.dtype)
+        result = result + update.scale * (product.T if update.transposed else product)
+    result = result.to(matrix.dtype)
     for ids, values in rows:
-        merged[ids] = values.to(matrix.dtype)
-    return merged
+        result[ids] = values.to(matrix.dtype)
+    return result
 
 
 def read_adapter(folder: Path, base: StoredModel) -> dict[str, LowRankUpdate]:
@@ -150,13 +151,22 @@ def read_adapter(folder: Path, base: StoredModel) -> dict[str, LowRankUpdate]:
     """
     config = read_object(folder / "adapter_config.json", "Start the run over")
     tensors = load_tensors(folder / "adapter_model.safetensors", "Start the run over")
+    return updates_of(folder, config, tensors, base)
+
+
+def updates_of(
+    folder: Path, config: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", base: StoredModel
+) -> dict[str, LowRankUpdate]:
+    """The updates of an adapter's tensors by its config. Errors: those of `read_adapter`."""
     if config.get("peft_type") != "LORA" or any(config.get(key) for key in REFUSED):
         raise InputError(folder, "is not a plain LoRA adapter", MERGE_ELSEWHERE)
     updates: dict[str, LowRankUpdate] = {}
     for key in sorted(tensors):
         module, part, _ = key.removeprefix(LORA).rpartition(".lora_A.")
         if part:
-            b = tensors[f"{LORA}{module}.lora_B.weight"]
+            b = tensors.get(f"{LORA}{module}.lora_B.weight")
+            if b is None:
+                raise InputError(folder, f"lacks lora_B of {module}", "Download the adapter again")
             layer = adapted_layer(module, base, folder)
             scale = _scale(config, module)
             updates[layer.name] = LowRankUpdate(tensors[key], b, scale, layer.transposed)
@@ -175,7 +185,7 @@ def adapted_layer(module: str, base: StoredModel, where: Path) -> StoredLayer:
     raise InputError(where, f"changes {module}, which its base lacks", "Give the base it was trained on")
 
 
-def _scale(config: dict[str, Any], module: str) -> float:
+def _scale(config: Mapping[str, Any], module: str) -> float:
     def setting(pattern: str, default: str) -> float:
         by_module = config.get(pattern) or {}
         return float(next((v for k, v in by_module.items() if module.endswith(k)), config[default]))
@@ -204,7 +214,7 @@ def prove_export(
 
     opened = open_model(run, dtype=torch.float32, merge=False)
     expected, expected_ids = logits(opened)
-    different = _first_difference(opened.model, exported)
+    different = first_difference(opened.model, exported)
     del opened
     actual, ids = logits(open_model(exported, dtype=torch.float32))
     if ids != expected_ids:
@@ -220,7 +230,7 @@ def prove_export(
     return Proof(difference, limit, agree, len(actual))
 
 
-def _first_difference(model: Any, exported: Path) -> str | None:
+def first_difference(model: Any, exported: Path) -> str | None:
     """The first stored weight that differs from PEFT's merged weight by more than one rounding."""
     import torch
 

@@ -167,7 +167,9 @@ def _add_config(writer: Any, config: Any, folder: Path, kind: Quantization) -> N
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     writer.add_name(folder.name)
-    writer.add_context_length(config.max_position_embeddings)
+    # llama.cpp runs these types with full attention: the same as transformers up to the length of a sliding window.
+    window = getattr(config, "sliding_window", None) or config.max_position_embeddings
+    writer.add_context_length(min(window, config.max_position_embeddings))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)

@@ -178,8 +178,8 @@ def grow(
         return Change((plan.rows, width), lambda matrix: _enlarged(plan, matrix, new_rows(matrix, side)))
 
     changes = {name: change(side) for name, side in plan.names.items()}
-    if plan.matrices.bias is not None:
-        changes[plan.matrices.bias] = Change((plan.rows,), lambda bias: _enlarged_bias(plan, bias))
+    for name in plan.matrices.biases:
+        changes[name] = Change((plan.rows,), lambda bias: _enlarged_bias(plan, bias))
     rewritten = rewrite(plan.weights, out, changes)
     copy_tokenizer(plan.tokenizer, out)
     copy_missing(plan.model, out)

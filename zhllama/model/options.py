@@ -25,9 +25,14 @@ class GrowOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """The run, and the format of an additional file."""
+    """The run, or a base with published adapters, and the format of an additional file."""
 
-    run: str = required(
-        "A finished pretrain run (or any model).", key="run_folder", positional=True, metavar="RUN"
+    run: str | None = option(
+        None, "A finished run (or any model).", key="run_folder", positional=True, metavar="RUN"
+    )
+    model: str | None = option(None, "Instead of RUN: the base of the adapters.", flags=("--model", "-m"))
+    adapter: tuple[Path, ...] = option((), "A published PEFT adapter to fold into the base, in this order.")
+    tokenizer: Path | None = option(
+        None, "Tokenizer of the adapters; by default that of the last one.", flags=("--tokenizer", "-t")
     )
     gguf: Literal["f16", "q8_0", "q4_0"] | None = option(None, "Also write a file for llama.cpp.")

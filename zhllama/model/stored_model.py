@@ -10,7 +10,7 @@ from zhllama.errors import InputError
 from zhllama.model.load import read_model_config
 from zhllama.model.quantized import refuse_quantized, refuse_quantized_tensors
 from zhllama.model.weight_files import Weights, read_weights
-from zhllama.pretrained import build_causal, stored_names
+from zhllama.pretrained import build_causal, split_parameter, stored_names
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,29 @@ class StoredModel:
         }
 
     @cached_property
-    def not_stored_alone(self) -> list[str]:
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The stored tensors of each parameter that is stored as several, such as the experts of a mixture."""
+        parts = {}
+        for name, parameter in self._not_stored_alone:
+            split = split_parameter(self.model, name, parameter)
+            if split and all(
+                n in self.weights.tensors and self.weights.tensors[n].shape == tuple(t.shape)
+                for n, t in split.items()
+            ):
+                parts[name] = tuple(split)
+        return parts
+
+    @property
+    def not_stored(self) -> list[str]:
+        """The parameters that are stored neither as one tensor nor as parts that transformers can make of it."""
+        return [name for name, _ in self._not_stored_alone if name not in self.parts]
+
+    @cached_property
+    def _not_stored_alone(self) -> list[tuple[str, Any]]:
         """The parameters that are not stored as one tensor, without those tied to one that is."""
         parameters = list(self.model.named_parameters(remove_duplicate=False))
         stored = {id(parameter) for name, parameter in parameters if name in self.names}
-        return [name for name, parameter in parameters if id(parameter) not in stored]
+        return [(name, parameter) for name, parameter in parameters if id(parameter) not in stored]
 
 
 def read_stored_model(folder: Path) -> StoredModel:

@@ -14,8 +14,8 @@ def check_exportable(chain: Chain, options: TrainingOptions) -> None:
     whose results could not be.
     """
     base = plan_merge(chain).base
-    if options.full and (parts := base.not_stored_alone):
-        message = f"cannot be exported for this model, whose files do not store {parts[0]} as one tensor"
+    if options.full and (parts := base.not_stored):
+        message = f"cannot be exported for this model, whose files do not store {parts[0]} in a way that can be written again"
         raise OptionError("full", message, "Train adapters instead")
     if options.lora is None:
         return

@@ -28,8 +28,18 @@ def linear_names(config: Any) -> tuple[str, ...]:
     with torch.device("meta"):
         model = build_causal(config)
     names = tuple(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(model)))
-    adapted = {name.rpartition(".")[2] for name in adapted_modules(config, names)}
+    try:
+        adapted = {name.rpartition(".")[2] for name in adapted_modules(config, names)}
+    except OptionError:  # PEFT refuses some layers by name, such as out_proj of Mamba
+        adapted = {name for name in names if _is_adapted(config, name)}
     return tuple(name for name in names if name in adapted)
+
+
+def _is_adapted(config: Any, name: str) -> bool:
+    try:
+        return bool(adapted_modules(config, (name,)))
+    except OptionError:
+        return False
 
 
 def adapted_modules(config: Any, names: Sequence[str]) -> list[str]:

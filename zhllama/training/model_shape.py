@@ -58,8 +58,8 @@ def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> 
     shared = head.weight is embedding.weight
     vocabulary, width = embedding.weight.shape
     layers = int(text.num_hidden_layers)
-    heads = int(text.num_attention_heads)
-    head_width = int(getattr(text, "head_dim", None) or width // heads)
+    heads = _size(text, "num_attention_heads") or 1  # models without attention, such as Mamba, have no heads
+    head_width = _size(text, "head_dim") or width // heads
     adapted = adapted_layers(model, lora.modules) if lora else []
     parameters = sum(p.numel() for p in model.parameters())
     return ModelShape(
@@ -68,12 +68,23 @@ def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> 
         width=width,
         tied=shared or bool(config.tie_word_embeddings),
         layers=layers,
-        inner=int(getattr(text, "intermediate_size", None) or 4 * width),
-        keys=head_width * int(getattr(text, "num_key_value_heads", None) or heads),
+        inner=_size(text, "intermediate_size") or 4 * width,
+        keys=head_width * (_size(text, "num_key_value_heads") or heads),
         lora=sum(lora.rank * sum(module.weight.shape) for module in adapted) if lora else 0,
         adapted=sum(module.weight.shape[1] for module in adapted) // layers,
         linear=sum(module.weight.numel() for module in linear_layers(model).values()),
     )
+
+
+def _size(config: Any, name: str) -> int | None:
+    """A size by its name in a config; the largest where it differs by layer, None where the config has none."""
+    try:
+        value = getattr(config, name, None)
+    except Exception:  # transformers' own error for a size that differs by layer is no AttributeError
+        return None
+    if isinstance(value, list | tuple):
+        value = max((item for item in value if isinstance(item, int)), default=None)
+    return int(value) if isinstance(value, int | float) and value else None
 
 
 def shape_by_formula(config: Any, lora: Lora | None = None, rows: int | None = None) -> ModelShape:

@@ -1,6 +1,7 @@
 """The outputs of a training run: trained rows, adapter, tokenizer, page and figures, each written atomically; the manifest last."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from shutil import copyfile, rmtree
 from typing import Any
@@ -14,6 +15,7 @@ from zhllama.model.copy_files import OTHER_FILES, copy_missing, copy_tokenizer
 from zhllama.model.stored_model import read_stored_model
 from zhllama.model.weight_files import Change, rewrite
 from zhllama.pages.training import training_page
+from zhllama.pretrained import split_parameter
 from zhllama.run import Run
 from zhllama.training.checkpoint import save_whole, whole_folder
 from zhllama.training.document_tokenizer import DocumentTokenizer
@@ -92,8 +94,18 @@ def _write_model(model: Any, base: Path, out: Path, state: Mapping[str, Tensor] 
         tensor = trained[parameter].cpu()
         return Change(weights.tensors[name].shape, lambda old: tensor.to(old.dtype))
 
+    @lru_cache(1)  # one parameter's parts in memory at a time
+    def split(parameter: str) -> dict[str, Tensor]:
+        return split_parameter(stored.model, parameter, trained[parameter].cpu())
+
+    def change_part(name: str, parameter: str) -> Change:
+        return Change(weights.tensors[name].shape, lambda old: split(parameter)[name].to(old.dtype))
+
     names = {name: parameter for parameter, name in stored.names.items() if parameter in trained}
-    rewrite(weights, out, {name: change(name, parameter) for name, parameter in names.items()})
+    changes = {name: change(name, parameter) for name, parameter in names.items()}
+    for parameter, parts in stored.parts.items():
+        changes |= {name: change_part(name, parameter) for name in parts}
+    rewrite(weights, out, changes)
     copy_missing(base, out, (*OTHER_FILES, "config.json"))
 
 

@@ -1,0 +1,234 @@
+"""Folds published PEFT adapters into their base, in the order given, and proves the result against PEFT's own merge.
+
+Chinese-LLaMA and Chinese-Alpaca were published so: LoRA weights, and a whole embedding and head for the larger vocabulary, which
+PEFT calls `modules_to_save`. Only the tensors that an adapter names are read into memory, one at a time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhllama.errors import BrokenPromise, InputError
+from zhllama.io.files import to_json
+from zhllama.io.json import read_object
+from zhllama.io.safetensors import load_tensors
+from zhllama.io.torch import load_torch
+from zhllama.model.copy_files import TOKENIZER_FILES, copy_missing, copy_tokenizer
+from zhllama.model.embeddings import EmbeddingNames, find_matrices
+from zhllama.model.export import (
+    LORA,
+    PRECISION,
+    REPORT,
+    LowRankUpdate,
+    Proof,
+    first_difference,
+    merged,
+    updates_of,
+)
+from zhllama.model.load import load_base, load_transformers_tokenizer
+from zhllama.model.stored_model import StoredModel, read_stored_model
+from zhllama.model.weight_files import Change, rewrite
+from zhllama.pretrained import ADAPTER_CONFIG, open_adapter
+from zhllama.vocab.any_tokenizer import load_any_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+FILES = ("adapter_model.safetensors", "adapter_model.bin")
+AGAIN = "Download the adapter again"
+OTHER_BASE = "Give the base that it was trained on"
+
+
+@dataclass(frozen=True)
+class ForeignAdapter:
+    """What one adapter does to the stored tensors of its base: matrices that it replaces, and updates that it adds."""
+
+    folder: Path
+    updates: Mapping[str, LowRankUpdate]
+    whole: "Mapping[str, torch.Tensor]"
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """A base with the adapters that are folded into it, first to last, and the tokenizer of the result; `rows` it will have."""
+
+    base: StoredModel
+    matrices: EmbeddingNames
+    adapters: tuple[ForeignAdapter, ...]
+    tokenizer: Path
+    rows: int
+
+    @property
+    def changed(self) -> set[str]:
+        """The stored names of all tensors that change."""
+        return {name for adapter in self.adapters for name in (*adapter.updates, *adapter.whole)}
+
+
+def plan_fold(base: Path, adapters: Sequence[Path], tokenizer: Path | None) -> FoldPlan:
+    """Read the adapters and check that they fit the base, each other and the tokenizer.
+
+    The tokenizer is by default that of the last adapter that has one, else the base's. Errors: InputError.
+    """
+    stored = read_stored_model(base)
+    matrices = find_matrices(stored)
+    old = stored.weights.tensors[matrices.input].shape[0]
+    read = tuple(_read(folder, stored, matrices) for folder in adapters)
+    named = [folder for folder in adapters if any((folder / name).is_file() for name in TOKENIZER_FILES[:2])]
+    folder = tokenizer or (named[-1] if named else base)
+    size = load_any_tokenizer(folder).size
+    rows = old
+    for adapter in read:
+        counts = {len(adapter.whole[name]) for name in _row_names(matrices) if name in adapter.whole}
+        if len(counts) > 1:
+            listed = " and ".join(f"{count:,}" for count in sorted(counts))
+            raise InputError(adapter.folder, f"has {listed} rows in its matrices", AGAIN)
+        if counts:
+            (rows,) = counts
+            missing = [n for n in _row_names(matrices) if n not in adapter.whole]
+            if missing and rows != old:
+                message = f"has {rows:,} rows for {old:,} of its base, and none for {missing[0]}"
+                raise InputError(adapter.folder, message, OTHER_BASE)
+    if size != rows and (size > rows or rows != old):
+        message = f"has {size:,} ids, and the model with its adapters {rows:,} rows"
+        raise InputError(folder, message, "Give the tokenizer that was published with the last adapter")
+    return FoldPlan(stored, matrices, read, folder, rows)
+
+
+def _row_names(matrices: EmbeddingNames) -> list[str]:
+    """The stored tensors with one row for each id."""
+    return [
+        name
+        for name in (matrices.input, matrices.output, matrices.copy, *matrices.biases)
+        if name is not None
+    ]
+
+
+def _read(folder: Path, base: StoredModel, matrices: EmbeddingNames) -> ForeignAdapter:
+    config = read_object(folder / ADAPTER_CONFIG, "Give the folder of a PEFT adapter")
+    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise InputError(folder, f"contains none of {', '.join(FILES)}", AGAIN)
+    tensors = load_tensors(path, AGAIN) if path.suffix == ".safetensors" else load_torch(path, AGAIN)
+    if not isinstance(tensors, dict) or not all(hasattr(value, "shape") for value in tensors.values()):
+        raise InputError(path, "contains something other than named tensors", AGAIN)
+    low_rank = {k: v for k, v in tensors.items() if ".lora_A." in k or ".lora_B." in k}
+    updates = updates_of(folder, config, low_rank, base)
+    for name, update in updates.items():
+        stored = base.weights.tensors[name].shape
+        if stored != update.shape:
+            message = f"changes {name} as {update.shape}, and its base stores {stored}"
+            raise InputError(folder, message, OTHER_BASE)
+    whole: dict[str, torch.Tensor] = {}
+    for key in sorted(tensors.keys() - low_rank.keys()):
+        if ".original_module." in key:  # what the matrix was before training, which PEFT saves after a resize
+            continue
+        found = _stored_name(key, base)
+        if found is None:
+            raise InputError(folder, f"contains {key}, which its base lacks", OTHER_BASE)
+        name = found
+        shape, given = base.weights.tensors[name].shape, tuple(tensors[key].shape)
+        rows = name in _row_names(matrices)
+        if (given[1:] if rows else given) != (shape[1:] if rows else shape):
+            raise InputError(folder, f"stores {name} as {given}, and its base as {shape}", OTHER_BASE)
+        if rows and matrices.output is None:
+            message = f"replaces {name}, which its base ties to another matrix"
+            raise InputError(folder, message, "Merge it with the program that wrote it")
+        if name in whole and not whole[name].equal(tensors[key]):
+            raise InputError(folder, f"stores two different tensors for {name}", AGAIN)
+        whole[name] = tensors[key]
+    return ForeignAdapter(folder, updates, whole)
+
+
+def _stored_name(key: str, base: StoredModel) -> str | None:
+    """The stored tensor that a whole tensor of an adapter replaces; its name has parts that PEFT puts in."""
+    path = key.removeprefix(LORA).replace(".base_layer", "")
+    head, found, end = path.partition(".modules_to_save.")
+    if found:  # then the adapter's name, which newer files leave out
+        path = f"{head}.{end.rpartition('.')[2]}"
+    parameters = dict(base.model.named_parameters(remove_duplicate=False))
+    tied = (n for n, p in parameters.items() if p is parameters.get(path) and n in base.names)
+    return base.names.get(path) or next((base.names[name] for name in tied), None)
+
+
+def fold(plan: FoldPlan, out: Path) -> set[str]:
+    """Write the base with everything folded in to `out`; return the dtypes of changed weights. Errors: OutputError."""
+    weights = plan.base.weights
+
+    def change(name: str) -> Change:
+        shape = weights.tensors[name].shape
+        shape = (plan.rows, *shape[1:]) if name in _row_names(plan.matrices) else shape
+        return Change(shape, lambda matrix: _folded(matrix, name, plan.adapters))
+
+    out.mkdir(parents=True, exist_ok=True)
+    rewrite(weights, out, {name: change(name) for name in plan.changed})
+    copy_tokenizer(plan.tokenizer, out)
+    copy_missing(plan.base.folder, out)
+    _write_config(plan, out)
+    return {weights.tensors[name].dtype for name in plan.changed}
+
+
+def _folded(matrix: "torch.Tensor", name: str, adapters: Sequence[ForeignAdapter]) -> "torch.Tensor":
+    """One tensor after each adapter in turn, computed in float32 and rounded once."""
+    values = matrix.float()
+    for adapter in adapters:
+        if name in adapter.whole:
+            values = adapter.whole[name].float()
+        if name in adapter.updates:
+            values = merged(values, [adapter.updates[name]], [])
+    return values.to(matrix.dtype)
+
+
+def _write_config(plan: FoldPlan, out: Path) -> None:
+    config = read_object(plan.base.folder / "config.json", AGAIN)
+    text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    text["vocab_size"] = plan.rows
+    tokenizer = load_transformers_tokenizer(out)
+    if config.get("pad_token_id") is None and tokenizer.pad_token_id is not None:
+        config["pad_token_id"] = tokenizer.pad_token_id
+    (out / "config.json").write_text(to_json(config), encoding="utf-8")
+
+
+def prove_fold(
+    plan: FoldPlan, out: Path, texts: Sequence[str], changed: set[str], length: int = 256
+) -> Proof:
+    """Compare the logits of the folded model, and every weight, with what PEFT merges itself, in float32.
+
+    Raises BrokenPromise where they differ by more than rounding to the stored types explains.
+    """
+    import torch
+
+    model = peft_merge(plan)
+    different = first_difference(model, out)
+    tokenizer = load_transformers_tokenizer(out)
+    batches = [tokenizer(text, return_tensors="pt").input_ids[:, :length] for text in texts]
+
+    def logits(model: Any) -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.cat([model(input_ids=ids, use_cache=False).logits[0] for ids in batches])
+
+    expected = logits(model)
+    del model
+    actual = logits(load_base(out, torch.float32).eval())
+    difference = float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+    limit = max(PRECISION.get(dtype, 0.0) for dtype in ("F32", *changed))
+    if different is not None:
+        raise BrokenPromise(out, f"differs from PEFT's merge in the weight {different}", REPORT)
+    if not difference <= limit:  # NaN must fail too
+        reason = f"the logits differ by {difference:.1e} of their RMS where {limit:.0e} is allowed"
+        raise BrokenPromise(out, f"differs from PEFT's merge: {reason}", REPORT)
+    return Proof(
+        difference, limit, float((actual.argmax(-1) == expected.argmax(-1)).float().mean()), len(actual)
+    )
+
+
+def peft_merge(plan: FoldPlan) -> Any:
+    """The model that PEFT makes of the base and the adapters, each merged before the next is opened, in float32."""
+    import torch
+
+    model = load_base(plan.base.folder, torch.float32)
+    if plan.rows != model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(plan.rows, mean_resizing=False)
+    for adapter in plan.adapters:
+        model = open_adapter(model, adapter.folder).merge_and_unload()
+    return model.eval()
