@@ -93,6 +93,9 @@ def _small(config_class: Any) -> dict[str, Any]:
         "kv_lora_rank" in settings and "num_key_value_heads" in settings
     ):  # latent attention has a key for each head
         settings["num_key_value_heads"] = settings.get("num_attention_heads", 4)
+        settings.pop("head_dim", None)  # which follows from the parts of a key
+    if "n_routed_experts" in settings:
+        settings |= {name: 1 for name in ("n_group", "topk_group") if hasattr(default, name)}
     kinds = getattr(default, "layer_types", None)
     stored_as = aliases.get("layer_types", "layer_types")
     if isinstance(kinds, list) and not isinstance(getattr(config_class, stored_as, None), property):

@@ -208,8 +208,13 @@ def prove_export(
     def logits(opened: OpenedModel) -> tuple[torch.Tensor, list[list[int]]]:
         """The logits [tokens, vocabulary] of all texts, and their ids."""
         batches = [opened.tokenizer(text, return_tensors="pt").input_ids[:, :length] for text in texts]
-        with torch.inference_mode():
-            parts = [opened.model(input_ids=ids, use_cache=False).logits[0] for ids in batches]
+        try:
+            with torch.inference_mode():
+                parts = [opened.model(input_ids=ids, use_cache=False).logits[0] for ids in batches]
+        except Exception as error:  # whatever fails in the model's own code
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            message = f"cannot be compared: its own forward pass fails ({reason})"
+            raise InputError(exported, message, "Correct config.json") from error
         return torch.cat(parts), [ids[0].tolist() for ids in batches]
 
     opened = open_model(run, dtype=torch.float32, merge=False)
