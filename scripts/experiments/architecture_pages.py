@@ -142,7 +142,7 @@ python scripts/experiments/architectures.py lines.jsonl --docs
 
 ## 表格
 
-| 类型 | grow | 阶段1 | 阶段2 | sft | full | export | GGUF | 差异 |
+| 类型 | grow | 第一阶段 | 第二阶段 | sft | full | export | GGUF | 差异 |
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
