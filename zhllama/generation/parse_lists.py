@@ -1,14 +1,8 @@
 """Parses a list of instructions, one per line, with numbers or bullets of any kind."""
 
 from zhllama.generation.reply_checks import nested
-from zhllama.generation.reply_grammar import (
-    SPECIAL_TOKEN,
-    THOUGHT_TAG,
-    ListItem,
-    is_remark,
-    read_line,
-    read_list_item,
-)
+from zhllama.generation.reply_grammar import ListItem, read_line, read_list_item
+from zhllama.generation.reply_remarks import SPECIAL_TOKEN, THOUGHT_TAG, is_remark
 from zhllama.generation.tasks import Unreadable
 
 

@@ -9,9 +9,11 @@ from zhllama.generation.parse_decisions import parse_ranking, parse_yes_no
 from zhllama.generation.parse_lists import parse_list
 from zhllama.generation.reply_blocks import read_blocks
 from zhllama.generation.reply_checks import Block
-from zhllama.generation.reply_grammar import STRONG, WORDS, Role, normalize_empty, read_line
+from zhllama.generation.reply_grammar import read_line
 from zhllama.generation.reply_json import json_start, read_json
+from zhllama.generation.reply_remarks import normalize_empty
 from zhllama.generation.reply_thoughts import strip_thinking
+from zhllama.generation.reply_words import STRONG, WORDS, Role
 from zhllama.generation.tasks import Task, Unreadable
 
 __all__ = ["ParsedTask", "Unreadable", "normalize_empty", "parse_instances", "parse_list", "parse_question", "parse_ranking", "parse_tasks", "parse_yes_no", "strip_thinking"]  # fmt: skip

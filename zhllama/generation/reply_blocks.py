@@ -21,16 +21,10 @@ from zhllama.generation.reply_checks import (
     nested,
     open_fence_reason,
 )
-from zhllama.generation.reply_grammar import (
-    STRONG,
-    TITLED,
-    Line,
-    Role,
-    is_remark,
-    is_remark_about_tasks,
-    read_line,
-)
+from zhllama.generation.reply_grammar import TITLED, Line, read_line
+from zhllama.generation.reply_remarks import is_remark, is_remark_about_tasks
 from zhllama.generation.reply_style import PROMPTED, Style, find_style, with_headings, without_early_thoughts
+from zhllama.generation.reply_words import STRONG, Role
 
 
 def read_blocks(text: str, order: tuple[Role, ...], label_in_prompt: bool = False) -> list[Block]:

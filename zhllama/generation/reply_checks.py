@@ -4,7 +4,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from zhllama.generation.reply_grammar import SPECIAL_TOKEN, THOUGHT_TAG, TITLED, Line, Role
+from zhllama.generation.reply_grammar import TITLED, Line
+from zhllama.generation.reply_remarks import SPECIAL_TOKEN, THOUGHT_TAG
+from zhllama.generation.reply_words import Role
 
 
 @dataclass

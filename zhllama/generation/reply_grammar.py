@@ -1,4 +1,4 @@
-"""The grammar of replies, line by line: labels, numbers, headings, separators, code fences, thoughts and remarks.
+"""The grammar of replies, line by line: labels, numbers, headings, separators and code fences.
 
 docs/generate.md describes the grammar; `zhllama.generation.reply_blocks` puts the lines of a reply together.
 """
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-Role = Literal["instruction", "input", "output", "label"]
+from zhllama.generation.reply_words import SHORT, SIMPLIFIED, WORDS, Role
+
 Kind = Literal["blank", "text", "label", "heading", "titled", "separator", "fence", "attribute"]
 
 # The patterns match the start of a line with runs of white space made one space (`_compact`), so that even a hostile
@@ -39,101 +40,6 @@ _AFTER = (
 _EMOJI = r"(?:[\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]\ufe0f?)"
 _BULLET = r"(?:[-*+•·●▪◦] |[-•·●▪◦])"
 
-WORDS: dict[str, Role] = {
-    **dict.fromkeys(
-        [
-            "指令",
-            "任务指令",
-            "任務指令",
-            "指令内容",
-            "指令內容",
-            "指示",
-            "instruction",
-            "任务描述",
-            "任務描述",
-            "任务说明",
-            "任務說明",
-            "任务内容",
-            "任務內容",
-            "任务要求",
-            "任務要求",
-            "任务",
-            "任務",
-            "问题",
-            "問題",
-            "提问",
-            "提問",
-            "题目",
-            "題目",
-            "题干",
-            "題幹",
-            "提示词",
-            "提示詞",
-            "prompt",
-            "question",
-            "task",
-            "问",
-            "問",
-            "q",
-        ],
-        "instruction",
-    ),
-    **dict.fromkeys(
-        [
-            "输入",
-            "輸入",
-            "任务输入",
-            "任務輸入",
-            "输入内容",
-            "輸入內容",
-            "输入材料",
-            "輸入材料",
-            "输入文本",
-            "輸入文本",
-            "输入数据",
-            "輸入資料",
-            "input",
-        ],
-        "input",
-    ),
-    **dict.fromkeys(
-        [
-            "输出",
-            "輸出",
-            "任务输出",
-            "任務輸出",
-            "输出内容",
-            "輸出內容",
-            "输出结果",
-            "輸出結果",
-            "回答",
-            "参考答案",
-            "參考答案",
-            "标准答案",
-            "標準答案",
-            "答案",
-            "回复",
-            "回覆",
-            "回应",
-            "回應",
-            "解答",
-            "答",
-            "output",
-            "response",
-            "answer",
-            "a",
-        ],
-        "output",
-    ),
-    **dict.fromkeys(["标签", "標籤", "標簽", "类别", "類別", "分类标签", "分類標籤", "label"], "label"),
-    "class label": "label",
-}
-# Words that start an instruction wherever they stand; the other instruction words may be part of a text.
-STRONG = {"指令", "任务指令", "指令内容", "instruction"}
-USUAL = {"输出", "output", "输入", "input", "标签", "label"}
-HEADING_WORDS = {"任务", "题目", "问题", "task", "question", "q"}  # before another label, headings: 任务5：
-_SHORT = {"a", "q", "问", "問", "答"}  # labels only with a colon
-_SIMPLIFIED = {word: simple for word in WORDS if (simple := word.translate(str.maketrans("務內輸問題幹詞資參標準覆應籤簽類別", "务内输问题干词资参标准复应签签类别"))) != word}  # fmt: skip
 _ITEM = r"任务|任務|题目|題目|指令|示例|例子|例题|例|样例|样本|组|问题|問題|条目|数据|task|example|instruction|item|no\.?|question|q"
 _WORD = "|".join(sorted(map(re.escape, WORDS), key=len, reverse=True))
 _BOLD = r"\*\*|__"
@@ -241,7 +147,7 @@ def _read_label(text: str, start: str, positions: list[int]) -> Line | None:
         # Without a colon a label is alone on its line, or in the brackets 【】.
         if value.strip() and not (match["open"] == "【" and match["close"] == "】"):
             return None
-        if not marked and (match["suffix"] or name in _SHORT):
+        if not marked and (match["suffix"] or name in SHORT):
             return None
     suffix = match["suffix"]
     return Line(
@@ -254,7 +160,7 @@ def _read_label(text: str, start: str, positions: list[int]) -> Line | None:
         )
         + _marker_style(match["number"] or ""),
         role=WORDS[name],
-        word=_SIMPLIFIED.get(name, name),
+        word=SIMPLIFIED.get(name, name),
         number=number_of(match["number"] or "") or (f"~{number_of(suffix)}" if suffix else ""),
         colon=match["colon"] is not None,
         indent=positions[0] + len(match["bullet"] or ""),
@@ -358,59 +264,3 @@ def read_list_item(text: str) -> ListItem | None:
     if item.startswith("**") and item.endswith("**") and item.count("**") == 2:
         item = item[2:-2].strip()
     return ListItem(number_class(marker) if marker else "-", number_of(marker), item, positions[0])
-
-
-# --- inputs that say that there is none ---
-
-_NONE = re.compile(
-    r"(?:(?:本|此|该|這|这)(?:题|題|任务|任務|指令)(?:，)?)?"
-    r"(?:无|無|空|略|空白|留空|空字符串|暂无|不适用|不適用|none|null|nil|n/?a|noinput|no input|empty|not applicable|[-—–/]{1,2}"
-    r"|(?:无|無|无需|無需|无须|不需要|不需|不用|没有|沒有|暂无)(?:提供|给出|任何|额外|額外|其他|具体|特定)?的?(?:输入|輸入|材料|内容|內容|数据|文本|信息)(?:内容|材料|数据|文本)?"
-    r"|无需|無需|无须|不需要)",
-    re.IGNORECASE,
-)
-_QUOTES = " \t\n<>＜＞《》〈〉（）()[]【】“”\"'`*_。.!！"
-
-
-def normalize_empty(field: str) -> str:
-    """The stripped field; "" for the many spellings of "none"."""
-    stripped = field.strip()
-    return (
-        "" if (len(stripped) <= 30 and _NONE.fullmatch(stripped.strip(_QUOTES))) or not stripped else stripped
-    )
-
-
-# --- thoughts ---
-
-_THOUGHT_NAMES = (
-    "think|thinking|thought|thoughts|reason|reasoning|reflection|scratchpad|analysis|思考|思考过程"
-)
-THOUGHT_TAG = re.compile(rf"<(?P<end>/)?(?:{_THOUGHT_NAMES})>|◁(?P<end2>/)?think▷", re.IGNORECASE)
-SPECIAL_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|\[/?INST\]|</s>")
-
-# --- remarks about the reply, which belong to no task ---
-
-_REMARK = re.compile(
-    r"^\W{0,4}(?:以上|上述|上面|这些|這些|至此)(?:就)?(?:是|为|為|共|即|这|這|几|幾|\d|[一二三四五六七八九十]|内容|任务|任務|示例|例子|题目|題目|指令|列表|数据|全部|都|的)"
-    r"|希望(?:这|這|以上|上述|对|對|能|可以|您|你|有|我)|(?:共计|共計|总共|總共|一共|共有|共)\s?[\d一二三四五六七八九十]+\s?[道条條个個组組]"
-    r"|(?:如|若)(?:果)?(?:您|你)?(?:还|還|仍|另)?(?:有|需|要|想|希望)|(?:请|請|欢迎|歡迎)(?:随时|隨時|告诉我|告訴我|让我|继续|问|您|你|确认|审阅|查收)"
-    r"|(?:随时|隨時)(?:告诉|告訴|联系|聯繫|提出|问)|需要我|是否(?:需要|要|还)|我(?:可以|会|將|将|还|還|已|来)(?:继续|繼續|再|为|為|接着|按|严格|尽量)"
-    r"|(?:任务|任務|题目|題目|示例|指令|编写|編寫|生成|创作|列表|输出|內容|内容)(?:已|均|都|全部|到此|结束|完毕|完成|如上|至此)|(?:到此|至此)(?:结束|为止|全部)"
-    r"|未完|待续|待續|篇幅|字数限制|长度限制|继续(?:编写|生成|写|输出)|繼續(?:編寫|生成)|省略|(?:其余|后续|剩余|剩下)(?:的)?(?:任务|题|\d)"
-    r"|^\W{0,4}(?:注|注意|备注|備註|说明|說明|提示|ps|p\.s\.|note)\s?[:：]|祝(?:您|你|使用|工作|学习|一切)"
-    r"|let me know|hope (?:this|these|it)|feel free|to be continued|(?:these|above) (?:are|tasks)|if you (?:need|want|have|would)|would you like|end of",
-    re.IGNORECASE,
-)
-
-
-def is_remark(text: str) -> bool:
-    """True if a paragraph may be a remark of the model about its reply: 以上共17道…, 希望对您有帮助, 如需更多…, 请告诉我."""
-    return len(text) <= 400 and _REMARK.search(text.strip()) is not None
-
-
-_TASK_REMARK = re.compile(r"任务|任務|指令|示例|题目|題目|[\d一二三四五六七八九十][道题題条條组組]|tasks?\b|examples?\b", re.IGNORECASE)  # fmt: skip
-
-
-def is_remark_about_tasks(text: str) -> bool:
-    """True if a remark names tasks, so that after a separator it cannot be part of the last output."""
-    return is_remark(text) and _TASK_REMARK.search(text) is not None

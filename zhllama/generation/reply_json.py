@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from zhllama.generation.reply_grammar import WORDS, Role, normalize_empty
+from zhllama.generation.reply_remarks import normalize_empty
+from zhllama.generation.reply_words import WORDS, Role
 from zhllama.generation.tasks import Task, Unreadable
 
 _KEYS = "|".join(sorted(map(re.escape, [*WORDS, "tasks", "data", "items", "examples", "任务列表", "任務列表"]), key=len, reverse=True))  # fmt: skip

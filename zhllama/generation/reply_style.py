@@ -4,16 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from zhllama.generation.reply_grammar import (
-    HEADING_WORDS,
-    THOUGHT_TAG,
-    TITLED,
-    USUAL,
-    Kind,
-    Line,
-    Role,
-    read_line,
-)
+from zhllama.generation.reply_grammar import TITLED, Kind, Line, read_line
+from zhllama.generation.reply_remarks import THOUGHT_TAG
+from zhllama.generation.reply_words import HEADING_WORDS, USUAL, Role
 
 PROMPTED = "\x00"  # stands for the first label, which the prompt of a completion ends with
 

@@ -2,7 +2,7 @@
 
 import re
 
-from zhllama.generation.reply_grammar import THOUGHT_TAG
+from zhllama.generation.reply_remarks import THOUGHT_TAG
 from zhllama.generation.tasks import Unreadable
 
 MAX_REPLY = 400_000  # characters; no valid reply to our prompts is longer
