@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.model_toys import line, write_model
 from zhllama.cli import main
 from zhllama.efficiency.advise import (
     MEASURED_BREAK_EVEN,
@@ -218,6 +219,26 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
     assert "needs at least about 16,500 characters of text" in told.stdout and "Extending pays" in told.stdout
     beyond = zhllama(*line, "--prior", 0, "--bits", 5, "--train-tokens", 900_000)
     assert "outside of the measured range" in beyond.stdout and "is too short for the larger" in beyond.stdout
+
+
+def test_a_model_gives_its_vocabulary_its_shape_and_its_bits(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    text = SAMPLE / "zh_*.txt"
+    few = line(tmp_path, "advise", "--text", text, "--model", base, "--bits", 7, "--most", 1000)
+    assert few.code == 1 and "--most: 1,600 leaves 1,000 pieces" in few.err and "Raise it, or give" in few.err
+    asked = ("advise", "--text", text, "--most", 2500, "--prior", 0, "--json")
+    told = line(tmp_path, *asked, "--model", base, "--out", "o")
+    assert told.code == 0, told.err
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    by_hand = line(tmp_path, *asked, "--base", base, "--hidden", config["hidden_size"], "--layers",
+                   config["num_hidden_layers"], *(["--tied"] if config["tie_word_embeddings"] else []))  # fmt: skip
+    advice, other = json.loads(told.out), json.loads(by_hand.out)
+    assert advice["steps"] == other["steps"]
+    assert "bits per character" in advice["caution"] and "bits per character" not in other["caution"]
+    given = line(tmp_path, *asked, "--model", base, "--bits", 7.9)
+    assert "needs at least about 16,500 characters of text" in json.loads(given.out)["caution"]
+    wrong = line(tmp_path, *asked, "--model", base, "--base", base)
+    assert wrong.code == 1 and "--base: is the model's own vocabulary where --model is given" in wrong.err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The command `advise`, which recommends how far to extend a vocabulary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from zhllama.commands.shared import (
     Config,
     Force,
     TextOptions,
+    check_torch,
     headings,
     print_json,
     progress,
@@ -25,6 +27,8 @@ from zhllama.run import Run
 
 if TYPE_CHECKING:
     from zhllama.efficiency.advise import Advice
+
+MEASURED = 20_000  # characters on which a model's bits per character are measured
 
 
 @command
@@ -54,6 +58,8 @@ def advise(
     if not options.text:
         raise OptionError("text", "is missing, and advice needs text", "Give `text` FILE")
     base, files = base_file(options.base), find_files(options.text)
+    if options.model is not None:
+        base, options = _of_model(options.model, options)
     vocabulary = read_vocabulary(base)
     run = (
         None
@@ -63,6 +69,8 @@ def advise(
     if run is not None:
         run.check()
     train, validation = split_validation(_samples(files, reading, options), options.seed)
+    if options.model is not None and options.bits is None:
+        options = replace(options, bits=_bits_per_character(options.model, validation))
     with progress(f"up to {options.most:,} pieces", total=1.0) as bar:
         extension = extend(vocabulary, train, validation, options.most, options.prior, bar.at)
     model = AdvisedModel(options.hidden, options.layers, options.tied)
@@ -81,6 +89,35 @@ def advise(
     draw(advice, str(base))
     if out is not None:
         say(f"Written to {out}: advice.html, advice.json")
+
+
+def _of_model(model: str, options: AdviceOptions) -> tuple[Path, AdviceOptions]:
+    """The file of a model's vocabulary, and the options with its width, layers and head."""
+    check_torch("advise")
+    from zhllama.model.chain import resolve_chain
+    from zhllama.model.load import read_model_config
+    from zhllama.vocab.any_tokenizer import tokenizer_file
+
+    chain = resolve_chain(model)
+    config = read_model_config(chain.base)
+    text = config.get_text_config()
+    tied = bool(getattr(config, "tie_word_embeddings", False))
+    shape = replace(options, hidden=text.hidden_size, layers=text.num_hidden_layers, tied=tied)
+    return tokenizer_file(chain.tokenizer), shape
+
+
+def _bits_per_character(model: str, validation: Mapping[str, Sequence[str]]) -> float:
+    """The bits per character of a model on the first lines of each text's validation split."""
+    from zhllama.evaluation.bits_per_byte import measure_bits
+    from zhllama.model.chain import resolve_chain
+    from zhllama.model.load import open_model
+    from zhllama.vocab.any_tokenizer import load_any_tokenizer
+
+    share = MEASURED // len(validation)
+    text = "\n".join("\n".join(lines)[:share] for lines in validation.values())
+    tokenizer = load_any_tokenizer(resolve_chain(model).tokenizer)
+    with progress("bits per character", len(text)) as bar:
+        return measure_bits(open_model(model).model, tokenizer, text, advance=bar).per_character
 
 
 def _samples(files: Sequence[Path], reading: TextOptions, options: AdviceOptions) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from zhllama.characters import chinese
 from zhllama.efficiency.advise import MeasuredText, savings
-from zhllama.errors import InputError
+from zhllama.errors import InputError, OptionError
 from zhllama.vocab.continued import LEAST, count_characters
 from zhllama.vocab.recipes import continue_training, count_runs, joined_ids
 from zhllama.vocab.sentencepiece_trainer import Progress
@@ -52,11 +52,18 @@ def extend(
     prior: float,
     progress: Progress | None = None,
 ) -> Extension:
-    """Continue the BPE of `base` by up to `most` pieces, as far as the text allows, and count tokens."""
+    """Continue the BPE of `base` by up to `most` pieces, as far as the text allows, and count tokens.
+
+    Errors: OptionError where `most`, or what the text allows, leaves no room beyond the text's single characters.
+    """
     runs = count_runs(base, train)
-    merge = continue_training(
-        base, runs, min(most, count_characters(runs) // LEAST), prior, progress=progress
-    )
+    allowed = min(most, count_characters(runs) // LEAST)
+    try:
+        merge = continue_training(base, runs, allowed, prior, progress=progress)
+    except OptionError as error:
+        if error.where != "size":
+            raise
+        raise OptionError("most", error.what, "Raise it, or give more text") from None
     vocabulary, first = merge.vocabulary, base.size
 
     def counts(lines: Iterable[str]) -> Counts:

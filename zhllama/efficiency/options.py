@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from zhllama.options import option, required
+from zhllama.errors import OptionError
+from zhllama.options import check_bounds, option, required
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,12 @@ class AdviceOptions:
         "The model's vocabulary: a .model, a byte-level tokenizer.json, a folder, a hub name. Without it: the "
         "embedded 32,000-piece one.",
     )
+    model: str | None = option(
+        None,
+        "The model itself, a folder, hub name or run: its vocabulary, width, layers and head are taken from it, and its "
+        "bits per character are measured on the validation split.",
+        flags=("--model", "-m"),
+    )
     hidden: int = option(4096, "Width of the model: hidden_size.", minimum=1)
     layers: int = option(32, "Layers of the model: num_hidden_layers.", minimum=1)
     tied: bool = option(False, "The embedding matrix is the LM head too (tie_word_embeddings).")
@@ -54,3 +61,10 @@ class AdviceOptions:
     prior: float = option(0.1, "Weight of jieba's list, where the text weighs 1.", minimum=0)
     sample_bytes: int = option(20_000_000, "Bytes of text to draw, evenly from all files.", minimum=1)
     seed: int = option(0, "Seed of everything random.")
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if self.model is not None and self.base is not None:
+            raise OptionError(
+                "base", "is the model's own vocabulary where `model` is given", "Leave one of them out"
+            )

@@ -111,7 +111,7 @@ def continued(
             "the text",
             f"is too little for {size:,} pieces: it has {seen:,} Chinese characters, and {merges:,} new merges ask "
             f"for {merges * LEAST:,}",
-            "Give more text, or a smaller `size`",
+            "Give more text, or ask for fewer pieces",
         )
     characters_added = [AddedPiece(c, "character") for c in singles]
     start = base.extended(characters_added)
@@ -131,7 +131,7 @@ def continued(
             raise InputError(
                 "the text",
                 f"is too little for {size:,} pieces: it yields {len(base.pieces) + len(added):,}",
-                "Give more text, or a smaller `size`" + (", or lower `min_documents`" if reasons else ""),
+                "Give more text, or ask for fewer pieces" + (", or lower `min_documents`" if reasons else ""),
             )
         asked, before = more_candidates(asked, room, len(added)), len(trained)
 
