@@ -377,6 +377,48 @@ def test_prefix_space(nested: bool, tmp_path: Path) -> None:
     assert tokenizer.encode_inside(["科学"]) == [[auto(tmp_path / "safe").convert_tokens_to_ids("ç§ĳåŃ¦")]]
 
 
+PREPEND = {"type": "Prepend", "prepend": " "}
+EDGES: dict[str, list[dict[str, Any]]] = {
+    "a space": [PREPEND],
+    "NFC, then a space": [{"type": "NFC"}, PREPEND],
+    "trimmed, then a space": [{"type": "Strip", "strip_left": True, "strip_right": True}, PREPEND],
+    "trimmed by patterns": [{"type": "Replace", "pattern": {"Regex": r"^\s+|\s+$"}, "content": ""}],
+}
+
+
+@pytest.mark.parametrize("kind", EDGES)
+def test_what_a_normalizer_does_to_the_ends_of_a_text(kind: str, tmp_path: Path) -> None:
+    """Issue 17: 570 of 700 pieces were dead where a normalizer puts the space of `add_prefix_space`."""
+    steps = EDGES[kind]
+    normalizer = steps[0] if len(steps) == 1 else {"type": "Sequence", "normalizers": steps}
+    source = byte_level(tmp_path / "base", lambda raw: raw.update(normalizer=normalizer))
+    audit = merged(source, tmp_path / "safe")
+    assert broken(audit) == [] and audit.added >= len(WORDS)
+    assert broken(merged(source, tmp_path / "continued", "continued", add=10, prior=0.0)) == []
+    tokenizer = load_any_tokenizer(tmp_path / "safe")
+    assert tokenizer.encode_inside(["科学"]) == [[auto(tmp_path / "safe").convert_tokens_to_ids("ç§ĳåŃ¦")]]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("tokens", [["▁the", "people"], ["▁", "in"], ["▁village.", "▁of the"]])
+def test_added_tokens_that_are_words(tokens: list[str], legacy: bool, tmp_path: Path) -> None:
+    """Issue 17: LlamaTokenizer looks for an added token in the text as it stands, so " the" is no "▁the"."""
+    ids = base_vocabulary().ids
+    beyond = ["<|im_end|>", "<|im_start|>", *(text for text in tokens if text not in ids)]
+    named = {text: 600 + n for n, text in enumerate(beyond)} | {t: ids[t] for t in tokens if t in ids}
+
+    def change(config: dict[str, Any]) -> None:
+        config.pop("added_tokens_decoder")  # beside it transformers ignores added_tokens.json
+        config["legacy"] = legacy
+
+    source = chatml(tmp_path / "base", change, **{"added_tokens.json": named})
+    assert set(tokens) <= auto(tmp_path / "base").get_added_vocab().keys()
+    assert broken(merged(source, tmp_path / "safe")) == []
+    texts = [*EN, *TEXTS, "on▁the people in  the", "the▁in people ", "of the▁village.", "in the village."]
+    before, after = auto(tmp_path / "base"), auto(tmp_path / "safe")
+    assert after(texts)["input_ids"] == before(texts)["input_ids"]
+
+
 def test_no_begin_of_text(tmp_path: Path) -> None:
     """Issue 17, item 8: a model without BOS is written without one."""
     made = io.BytesIO()

@@ -11,7 +11,7 @@ from zhllama.errors import InputError
 from zhllama.hub import hub_file, is_hub_name
 from zhllama.io.files import is_present, open_regular, read_utf8, read_whole, unreadable
 from zhllama.io.gguf import MAGIC
-from zhllama.io.json import LARGEST, read_object
+from zhllama.io.json import LARGEST, parse_json, read_object
 from zhllama.manifest import check_outputs
 from zhllama.vocab.byte_level_json import spelled_bytes
 from zhllama.vocab.folder_settings import read_folder_settings
@@ -128,9 +128,10 @@ class JsonTokenizer:
     @cached_property
     def _inside(self) -> Any:
         content = self.inner.to_str()
-        if '"add_prefix_space":true' not in content.replace(" ", ""):
+        inside = inside_a_text(content)
+        if parse_json(inside, "tokenizer.json") == parse_json(content, "tokenizer.json"):
             return self.inner
-        tokenizer = open_tokenizer_json(inside_a_text(content))
+        tokenizer = open_tokenizer_json(inside)
         tokenizer.encode_special_tokens = True
         return tokenizer
 

@@ -61,8 +61,11 @@ class AddedToken:
 
     @property
     def plain(self) -> bool:
-        """Whether it takes no characters beside its own, so that SentencePiece can match it too."""
-        return not (self.lstrip or self.rstrip or self.single_word or " " in self.content)
+        """Whether it takes no characters beside its own and has no space, so that SentencePiece can match it too."""
+        spaces = (
+            " " in self.content or SPACE in self.content
+        )  # SentencePiece would match ▁ where a text has a space
+        return not (self.lstrip or self.rstrip or self.single_word or spaces)
 
 
 @dataclass(frozen=True, eq=False)

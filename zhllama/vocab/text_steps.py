@@ -23,6 +23,10 @@ def why_no_steps(model: "SentencePieceVocabulary") -> str | None:
     if normalizer.remove_extra_whitespaces and _inside(model) == "never":
         return f"it removes spaces, and its folder's tokenizer puts no {SPACE} after a special token"
     user = matched_pieces(model)
+    raw = matched_before_spaces(model)
+    changes = normalizer.remove_extra_whitespaces or trainer.treat_whitespace_as_suffix
+    if raw and (changes or (user and not normalizer.add_dummy_prefix)):
+        return f"its folder adds the token {raw}, and the model itself must change the spaces around it"
     if user and normalizer.add_dummy_prefix:
         dead = len(model.dead(range(model.size)))
         if dead:
@@ -35,6 +39,21 @@ def matched_pieces(model: "SentencePieceVocabulary") -> tuple[str, ...]:
     tokens = model.settings.tokens.values() if model.settings is not None else ()
     added = {token.content for token in tokens}
     return tuple(text for text in model.user_defined if text not in added)
+
+
+def matched_before_spaces(model: "SentencePieceVocabulary") -> str | None:
+    """An added token with ▁ in it that the folder's tokenizer matches in a text as it stands, before spaces become ▁; or None.
+
+    It is marked to be matched after normalizing, but LlamaTokenizer of transformers 5 has no normalizer: ▁ is put by its
+    pre-tokenizer. So no normalizer may turn " the" into "▁the" before such a token is looked for.
+    """
+    settings = model.settings
+    if settings is None or getattr(settings.tokenizer, "_tokenizer", None) is None:
+        return None
+    if settings.tokenizer._tokenizer.normalizer is not None:
+        return None
+    tokens = (token for token in settings.tokens.values() if token.normalized and SPACE in token.content)
+    return next((token.content for token in tokens), None)
 
 
 def matched_as_words(model: "SentencePieceVocabulary") -> bool:
@@ -67,10 +86,14 @@ def set_text_steps(tokenizer: Tokenizer, model: "SentencePieceVocabulary") -> No
         steps.append(space)
         first = pre_tokenizers.Metaspace(" ", prepend_scheme="first", split=False)
         words = [first, pre_tokenizers.Metaspace(SPACE, prepend_scheme=inside, split=False), *words]
+    if matched_before_spaces(model) is not None:
+        steps.remove(space)
+        words = [pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False), *words]
     if spec.remove_extra_whitespaces:
         # Without the lookbehind a run of ▁ inside a line would be searched from each of its characters.
         steps.append(normalizers.Replace(Regex(f"(?<!{SPACE}){SPACE}+\\z"), ""))
-    tokenizer.normalizer = steps[0] if len(steps) == 1 and words else normalizers.Sequence(steps)
+    if steps:
+        tokenizer.normalizer = steps[0] if len(steps) == 1 and words else normalizers.Sequence(steps)
     if words:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(words)
     strip = [decoders.Strip(" ", *((0, 1) if suffix else (1, 0)))] if spec.add_dummy_prefix else []
