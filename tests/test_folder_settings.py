@@ -21,6 +21,7 @@ from zhllama.model.gguf_export import read_gguf_vocabulary
 from zhllama.model.grow import grow
 from zhllama.vocab.any_tokenizer import load_any_tokenizer, tokenizer_file
 from zhllama.vocab.audit import Audit
+from zhllama.vocab.byte_level_json import spelled
 from zhllama.vocab.folder import id_map
 from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary
 from zhllama.vocab.proof import audit_file
@@ -397,6 +398,15 @@ def test_what_a_normalizer_does_to_the_ends_of_a_text(kind: str, tmp_path: Path)
     assert broken(merged(source, tmp_path / "continued", "continued", add=10, prior=0.0)) == []
     tokenizer = load_any_tokenizer(tmp_path / "safe")
     assert tokenizer.encode_inside(["科学"]) == [[auto(tmp_path / "safe").convert_tokens_to_ids("ç§ĳåŃ¦")]]
+
+
+def test_pieces_are_counted_as_the_normalizer_writes_them(tmp_path: Path) -> None:
+    """No text has the character that a normalizer writes, and it becomes a piece all the same."""
+    step = {"type": "Replace", "pattern": {"String": "国"}, "content": "國"}
+    source = byte_level(tmp_path / "base", lambda raw: raw.update(normalizer=step))
+    assert broken(merged(source, tmp_path / "continued", "continued", add=15, prior=0.0)) == []
+    written = json.loads((tmp_path / "continued/tokenizer.json").read_text(encoding="utf-8"))
+    assert spelled("國".encode()) in written["model"]["vocab"]
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -89,6 +89,19 @@ def count_runs(lines: Iterable[str]) -> Counter[str]:
     return runs
 
 
+def as_merges_see(base: ByteLevelVocabulary, runs: Mapping[str, float]) -> Mapping[str, float]:
+    """The runs of Chinese as the base's normalizer writes them inside a text, so that no piece stands for what it replaces."""
+    normalizer = base.tokenizer_by_merges.normalizer
+    if normalizer is None:
+        return runs
+    seen: dict[str, float] = {}
+    for run, n in runs.items():
+        written = normalizer.normalize_str(run)
+        for part in [run] if written == run else chinese_run.findall(written):
+            seen[part] = seen.get(part, 0.0) + n
+    return seen
+
+
 def continued(
     base: ByteLevelVocabulary,
     runs: Mapping[str, int],
@@ -118,7 +131,7 @@ def continued(
             f"is too little for {add:,} tokens: it has {seen:,} Chinese characters, and they ask for {add * LEAST:,}",
             "Give more text, or add fewer",
         )
-    weighted = with_prior(runs, prior, prior_weight)
+    weighted = as_merges_see(base, with_prior(runs, prior, prior_weight))
     paths, left_out = _covered(base, cover, wanted.exclude)
     covered = len(paths.pieces)
     _add_paths(paths, _characters(weighted), "character")
