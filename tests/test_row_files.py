@@ -212,7 +212,7 @@ def test_ranked_pairs_of_dataset_info(tmp_path: Path, row: Any, entry: dict[str,
         ({"tags": {"role": "r"}}, "#one: tags.role: is not supported"),
         ({"tags": {"user_tag": "a", "assistant_tag": "a"}}, "#one: tags: gives one name to two roles"),
         ({"file_name": None, "script_url": "x.py"}, "#one: script_url: is not supported"),
-        ({"file_name": None, "ms_hub_url": "a/b"}, "#one: ms_hub_url: is not supported"),
+        ({"file_name": None, "om_hub_url": "a/b"}, "#one: om_hub_url: is not supported"),
         ({"file_name": "gone.json"}, "gone.json: no such file"),
     ],
 )  # fmt: skip

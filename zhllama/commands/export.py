@@ -1,13 +1,31 @@
 """The command `export`, which merges a chain of runs, or published adapters, into one plain model."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, Force, Out, check_torch, print_json, progress, say, warn
+from zhllama.commands.shared import (
+    AsJson,
+    Config,
+    Force,
+    Out,
+    check_torch,
+    headings,
+    print_json,
+    progress,
+    say,
+    screen,
+    warn,
+)
 from zhllama.errors import OptionError
+from zhllama.extras import program
+from zhllama.hub_name import HubName, default_hub
 from zhllama.model.options import ExportOptions
+from zhllama.model.push import check_export, check_push, files_to_push, push
 from zhllama.options import recorded
 from zhllama.resources import shipped
 from zhllama.run import Run
@@ -25,6 +43,13 @@ def export(
     config: Config = None,
 ) -> None:
     """Merge what a chain of runs trained, or published adapters, into one plain model, and prove that its outputs are equal."""
+    name = _checked_push(options)
+    if name is not None and options.run is None and options.model is None and not options.adapter:
+        check_export(out)
+        pushed = _push(name, out, options.push_now, as_json)
+        if as_json:
+            print_json({"out": str(out), **pushed})
+        return
     check_torch("export", *([] if options.gguf is None else ["gguf"]))
     from zhllama.inference.modelfile import modelfile
     from zhllama.lineage import model_steps
@@ -37,7 +62,7 @@ def export(
 
     texts = [shipped("corpora", "sample", name).read_text(encoding="utf-8")[:n] for name, n in PROOF]
     if options.adapter or options.model is not None:
-        _export_adapters(options, out, force, as_json, texts)
+        _export_adapters(options, name, out, force, as_json, texts)
         return
     if options.run is None:
         raise OptionError("RUN", "is missing", "Name a run, or give --model and --adapter")
@@ -66,10 +91,11 @@ def export(
         if file is not None:
             run.write("Modelfile", modelfile(file, tokenizer))
         chat = bool(tokenizer.chat_template)
-        run.write("README.md", model_card(out.resolve().name, card_facts(chain), proof, chat, file))
+        title = out.resolve().name if name is None else name.id
+        run.write("README.md", model_card(title, card_facts(chain), proof, chat, file))
         run.finish(figures)
     if as_json:
-        print_json({"out": str(out), **figures})
+        print_json({"out": str(out), **figures, **_push(name, out, options.push_now, as_json)})
         return
     steps = " → ".join(model_steps(chain))
     say(
@@ -77,9 +103,45 @@ def export(
         f"by {proof.difference:.1e} relative to their size (at most {proof.limit:.0e}), the same next token after "
         f"{100 * proof.agree:.1f} % of {proof.tokens} tokens"
     )
+    _push(name, out, options.push_now, as_json)
 
 
-def _export_adapters(options: ExportOptions, out: Path, force: bool, as_json: bool, texts: list[str]) -> None:
+def _checked_push(options: ExportOptions) -> HubName | None:
+    """The repository to push to, checked before any work, or None."""
+    if options.push is None and options.push_now:
+        raise OptionError("push_now", "needs the repository", "Give --push OWNER/NAME")
+    return None if options.push is None else check_push(options.push, options.push_now)
+
+
+def _push(name: HubName | None, out: Path, now: bool, as_json: bool) -> dict[str, Any]:
+    """Upload a finished export, or without `now` tell what would be uploaded. The figures of it."""
+    if name is None:
+        return {}
+    files = files_to_push(out)
+    if now:
+        push(name, out, files)
+    figures = {"hub": name.hub, "repository": name.id, "files": dict(files), "sent": now}
+    if as_json:
+        return {"push": figures}
+    table = Table(*headings("file", "bytes"), box=None, padding=(0, 2, 0, 0))
+    for file, size in files.items():
+        table.add_row(file, f"{size:,}")
+    screen.print(table)
+    if now:
+        say(f"Uploaded to {name.page}: {len(files)} files, {sum(files.values()):,} bytes")
+        return {}
+    given = name.id if name.hub == default_hub() else f"{name.hub}:{name.id}"
+    words = ["export", "--push", given, "--push-now", "--out", str(out)]
+    command = " ".join((program(), shlex.join(words)))
+    say(
+        f"Nothing was sent: {len(files)} files, {sum(files.values()):,} bytes would be uploaded to {name.page}. Upload by: {command}"
+    )
+    return {}
+
+
+def _export_adapters(
+    options: ExportOptions, name: HubName | None, out: Path, force: bool, as_json: bool, texts: list[str]
+) -> None:
     """Fold published adapters into their base."""
     from zhllama.model.chain import local_folder, model_files
     from zhllama.model.export import write_generation_config
@@ -120,13 +182,14 @@ def _export_adapters(options: ExportOptions, out: Path, force: bool, as_json: bo
         }  # fmt: skip
         run.finish(figures)
     if as_json:
-        print_json({"out": str(out), **figures})
+        print_json({"out": str(out), **figures, **_push(name, out, options.push_now, as_json)})
         return
     say(
         f"{out}: {len(plan.adapters)} adapter{'s' * (len(plan.adapters) != 1)} folded into {base.name}, {plan.rows:,} rows; "
         f"logits differ from PEFT's merge by {proof.difference:.1e} relative to their size (at most {proof.limit:.0e}); "
         f"{after:.3f} bits per byte on English text, its base {before:.3f}"
     )
+    _push(name, out, options.push_now, as_json)
 
 
 def _bits_per_byte(folder: Path, text: str) -> float:

@@ -21,6 +21,7 @@ PURPOSES = {
     "serve": "serve (with train)",
     "eval": "eval --tasks (with train)",
     "ray": "corpus clean --executor ray",
+    "modelscope": "models and datasets of ModelScope: modelscope:OWNER/NAME",
     "cuda": "--load-in-4bit, and a fused loss on GPUs",
 }
 

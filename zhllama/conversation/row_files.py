@@ -7,7 +7,8 @@ from typing import Any
 
 from zhllama.conversation.row_forms import RowForm, row_form
 from zhllama.errors import InputError
-from zhllama.hub import hub_dataset, is_hub_name
+from zhllama.hub import hub_dataset
+from zhllama.hub_name import is_hub_name
 from zhllama.io.json import read_json
 from zhllama.io.saved_datasets import INFO
 from zhllama.io.text import FORMATS, TEXT_OUTPUTS, find_files
@@ -96,6 +97,8 @@ def _files_of(entry: Mapping[str, Any], folder: Path, where: str) -> list[Path]:
     if isinstance(file_name := entry.get("file_name"), str):
         return find_files([folder / file_name], formats=ROW_FORMATS)
     if isinstance(hub := entry.get("hf_hub_url"), str):
-        return hub_dataset(hub, "train")
+        return hub_dataset(hub, "train", "huggingface")
+    if isinstance(hub := entry.get("ms_hub_url"), str):
+        return hub_dataset(hub, "train", "modelscope")
     place = next(place for place in PLACES if entry.get(place))
     raise InputError(where, f"{place}: is not supported", REMEDY)

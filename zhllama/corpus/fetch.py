@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from zhllama.corpus.documents import DOCUMENTS, FilePiece, Reading, find_inputs, read_piece
 from zhllama.corpus.sources import CorpusSource
 from zhllama.errors import InputError
+from zhllama.hub import modelscope_dataset, reach_modelscope_dataset
+from zhllama.hub_name import hub_name
 from zhllama.io.json import read_object
 from zhllama.io.records import Fields, text_of
 from zhllama.run import Run
@@ -121,9 +123,17 @@ def _open(source: CorpusSource, done: Fetched) -> SourceRows:
         return _Local(source, done.rows)
     from datasets import load_dataset
 
+    name = hub_name(source.place, "huggingface") if source.kind == "hub" else None
+    folder = modelscope_dataset(source.place, name) if name and name.hub == "modelscope" else None
     try:
-        if source.kind == "hub":
-            stream = load_dataset(source.place, source.config, split=source.split or "train", streaming=True)
+        if name is not None:
+            stream = load_dataset(
+                name.id if folder is None else str(folder),
+                source.config,
+                split=source.split or "train",
+                revision=name.revision if folder is None else None,
+                streaming=True,
+            )
         else:
             stream = load_dataset(_builder(source), data_files=source.place, split="train", streaming=True)
     except Exception as error:
@@ -174,8 +184,12 @@ def reach(source: CorpusSource) -> None:
     if source.kind == "hub":
         from huggingface_hub import HfApi
 
+        name = hub_name(source.place, "huggingface")
+        if name.hub == "modelscope":
+            reach_modelscope_dataset(source.place, name)
+            return
         try:
-            HfApi().dataset_info(source.place, timeout=REACH_SECONDS)
+            HfApi().dataset_info(name.id, revision=name.revision, timeout=REACH_SECONDS)
         except Exception as error:
             raise InputError(source.place, *_unreachable(error)) from error
         return
@@ -198,6 +212,8 @@ def _unreachable(error: Exception) -> tuple[str, str]:
         )
     if name == "GatedRepoError":
         return "requires a login", "Accept its terms on huggingface.co, then hf auth login"
+    if name == "RevisionNotFoundError":
+        return "has no such revision", "Name a branch, a tag or a commit after the @"
     if name in ("RepositoryNotFoundError", "HFValidationError"):
         return "is not on the Hub, or is private", "Check the name; for a private one, hf auth login"
     return (

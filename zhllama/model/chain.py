@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhllama.errors import InputError
-from zhllama.hub import is_hub_name, require_network
+from zhllama.hub import hub_folder
+from zhllama.hub_name import is_hub_name
 from zhllama.io.files import is_present
 from zhllama.io.gguf import is_gguf
 from zhllama.manifest import check_outputs, read_config, read_manifest, unchanged
@@ -14,7 +15,6 @@ from zhllama.run_folder import CONFIG, MANIFEST
 # What a run folder contains of its model: trained rows, a LoRA adapter, the tokenizer, and whole models.
 ROWS, ADAPTER, TOKENIZER, GROWN, TUNED = "rows.safetensors", "adapter", "tokenizer", "grown", "tuned"
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken")
-HUB_FILES = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]  # fetched in addition to the weights
 
 
 @dataclass(frozen=True)
@@ -121,22 +121,4 @@ def local_folder(path: str | Path) -> Path:
     if not is_hub_name(str(path)):
         remedy = "Name a folder with config.json, a run, a GGUF file, or a hub name"
         raise InputError(path, "is not a model folder", remedy)
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        cached = Path(snapshot_download(str(path), local_files_only=True))
-        if any(cached.glob("*.safetensors")) or any(cached.glob("*.bin")):
-            return cached
-    except LocalEntryNotFoundError:
-        pass
-    require_network(str(path))
-    try:
-        files = [s.rfilename for s in HfApi().model_info(str(path)).siblings or []]
-        weights = "*.safetensors" if any(f.endswith(".safetensors") for f in files) else "*.bin"
-        return Path(snapshot_download(str(path), allow_patterns=[*HUB_FILES, weights]))
-    except (HfHubHTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            path, f"cannot be downloaded ({reason})", "Download it by hand and give the path"
-        ) from error
+    return hub_folder(str(path))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from zhllama.errors import InputError
+from zhllama.hub_name import Hub, HubName, parse_hub_name
 from zhllama.io.json import read_object
 from zhllama.lineage import MODEL_COMMANDS, Ancestor, lineage, oldest_first
 from zhllama.manifest import read_manifest
@@ -21,8 +22,11 @@ from zhllama.run_folder import MANIFEST
 if TYPE_CHECKING:
     from zhllama.model.export import Proof
 
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)")  # a hub model in the cache of huggingface_hub
+# A hub model in the caches of huggingface_hub and of ModelScope's client.
+CACHED: Mapping[Hub, re.Pattern[str]] = {
+    "huggingface": re.compile(r"models--([\w.-]+?)--([\w.-]+)"),
+    "modelscope": re.compile(r"/models/([\w.-]+?)--([\w.-]+)/snapshots/"),
+}
 HEAD = re.compile(r"\A---\n(.*?\n)---\n", re.S)
 LICENSE = ("license", "license_name", "license_link")
 # What a step measured, in the words of both languages.
@@ -53,12 +57,13 @@ class CardStep:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card tells: the base by hub name or None, fields on its license, data sets by hub name, and the steps."""
+    """What a card tells: the base by hub name or None, its license, data sets by hub name, the steps, and the page of the base."""
 
     base: str | None
     license: Mapping[str, str]
     datasets: tuple[str, ...]
     steps: tuple[CardStep, ...]
+    page: str = ""
 
 
 def card_facts(chain: Chain) -> CardFacts:
@@ -72,19 +77,20 @@ def card_facts(chain: Chain) -> CardFacts:
         str(step.options[key]) for step in steps for key in ("model", "base_model") if step.options.get(key)
     ]
     folders = [*(Path(name) for name in models), chain.base]
-    names = [name for place in (*models, str(chain.base)) if (name := _hub_name(place))]
+    names = [name for place in (*models, str(chain.base)) if (name := _known(place))]
     heads = [_head(folder) for folder in folders]
     configs = [folder / "config.json" for folder in folders if (folder / "config.json").is_file()]
-    names += [
-        name for path in configs if (name := _hub_name(str(read_object(path).get("_name_or_path", ""))))
-    ]
+    names += [name for path in configs if (name := _known(str(read_object(path).get("_name_or_path", ""))))]
     licensed = next((head for head in heads if head.get("license")), {})
     sources = (step.figures.get("source", {}).get("hub") for step in steps if step.command == "corpus fetch")
     return CardFacts(
-        names[0] if names else None,
+        names[0].id if names else None,
         {key: str(licensed[key]) for key in LICENSE if licensed.get(key)},
-        tuple(dict.fromkeys(hub for hub in sources if hub)),
+        tuple(
+            dict.fromkeys(name.id for hub in sources if hub and (name := parse_hub_name(hub, "huggingface")))
+        ),
         tuple(step for step in steps if step.command in TOLD),
+        names[0].page if names else "",
     )
 
 
@@ -93,11 +99,12 @@ def _step(folder: Path) -> CardStep:
     return CardStep(manifest["command"], manifest.get("options", {}), manifest.get("figures", {}))
 
 
-def _hub_name(place: str) -> str | None:
-    """The hub name of a model: the name itself, or that of a folder in the hub's cache; None for other paths."""
-    if cached := CACHED.search(place):
-        return f"{cached[1]}/{cached[2]}"
-    return place if HUB_NAME.fullmatch(place) and not Path(place).exists() else None
+def _known(place: str) -> HubName | None:
+    """The repository of a model: of a hub name, or of a folder in a hub's cache; None for other paths."""
+    for hub, pattern in CACHED.items():
+        if cached := pattern.search(place):
+            return HubName(hub, f"{cached[1]}/{cached[2]}")
+    return parse_hub_name(place)
 
 
 def _head(folder: Path) -> dict[str, Any]:
@@ -115,7 +122,7 @@ def _head(folder: Path) -> dict[str, Any]:
 
 def model_card(name: str, facts: CardFacts, proof: "Proof", chat: bool, gguf: str | None = None) -> str:
     """The card as Markdown; `chat`: the tokenizer has a chat template; `gguf`: the name of the GGUF file beside it."""
-    base = f"[{facts.base}](https://huggingface.co/{facts.base})" if facts.base else None
+    base = f"[{facts.base}]({facts.page})" if facts.base else None
     parts = [
         _yaml_head(facts, chat, gguf),
         f"# {name}",

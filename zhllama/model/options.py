@@ -36,3 +36,13 @@ class ExportOptions:
         None, "Tokenizer of the adapters; by default that of the last one.", flags=("--tokenizer", "-t")
     )
     gguf: Literal["f16", "q8_0", "q4_0"] | None = option(None, "Also write a file for llama.cpp.")
+    push: str | None = option(
+        None,
+        "List what would be uploaded to this repository, OWNER/NAME or modelscope:OWNER/NAME. Without RUN: the export in --out.",
+        recorded=False,
+    )
+    push_now: bool = option(
+        False,
+        "Upload to --push, with the login of the hub's own client; a new repository is private.",
+        recorded=False,
+    )

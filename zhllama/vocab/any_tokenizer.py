@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from zhllama.errors import InputError
-from zhllama.hub import hub_file, is_hub_name
+from zhllama.hub import hub_file
+from zhllama.hub_name import is_hub_name
 from zhllama.io.files import is_present, open_regular, read_utf8, read_whole, unreadable
 from zhllama.io.gguf import MAGIC
 from zhllama.io.json import LARGEST, parse_json, read_object
