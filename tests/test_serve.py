@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -219,13 +220,13 @@ def test_the_page_asks_with_history_system_and_settings() -> None:
     from zhllama.inference.web import chat_page
 
     speaker = Counting([["你", "好"], ["！"]], context=4096)
-    page = chat_page(speaker, "title", Sampling())
-    assert list(page.fn("问", [], None, 0.5, 0.8, 7)) == ["你", "你好"]
+    page, asking = chat_page(speaker, "title", Sampling()), SimpleNamespace(headers={})
+    assert list(page.fn("问", [], None, 0.5, 0.8, 7, asking)) == ["你", "你好"]
     history = [
         {"role": "user", "content": "问"},
         {"role": "assistant", "content": [{"type": "text", "text": "你好"}]},
     ]
-    assert list(page.fn("再问", history, " 规则 ", 0.5, 0.8, 7)) == ["！"]
+    assert list(page.fn("再问", history, " 规则 ", 0.5, 0.8, 7, asking)) == ["！"]
     said = [Turn("system", "规则"), Turn("user", "问"), Turn("assistant", "你好"), Turn("user", "再问")]
     assert speaker.seen[1] == (said, 7)
 

@@ -120,7 +120,7 @@ def test_users_own_list(tmp_path: Path) -> None:
 
 def test_a_trainer_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """As from a script that calls zhllama without `if __name__ == "__main__"`: the new process fails before the trainer."""
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/nowhere/script.py")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/nowhere/script.py", raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     with pytest.raises(InputError, match=r"did not start in its own process.*__main__"):
         train_sentencepiece(["中国"], {"vocab_size": 300})

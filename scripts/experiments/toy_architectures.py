@@ -115,11 +115,11 @@ def toy_model(model_type: str) -> Any:
 
     config = toy_config(model_type)
     with torch.device("meta"):
-        size = AutoModelForCausalLM.from_config(config).num_parameters()
+        size = AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
     if size > LARGEST:
         raise ValueError(f"{size:,} parameters in the smallest size that is known")
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2 and parameter.is_floating_point():

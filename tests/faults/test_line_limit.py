@@ -40,6 +40,8 @@ LINES: dict[str, tuple[str, str]] = {
         "text.txt",
     ),
     "train-vocab": ("train-vocab text.txt", "text.txt"),
+    "kto": ("kto --model base --data ranked.jsonl --max-length 128", "ranked.jsonl"),
+    "sharegpt export": ("sharegpt export talks.json --export-to trl", "talks.json"),
     "grow": ("grow --model base --tokenizer bigger --init fitted --text text.txt", "text.txt"),
     "eval": ("eval base --text text.txt", "text.txt"),
     "audit": ("audit bigger --base base --text text.txt", "text.txt"),
@@ -52,7 +54,7 @@ ALSO = (
     ("reward --model base --pairs ranked.jsonl --max-length 128 --dry-run", "ranked.jsonl"),
 )
 # These read no lines; `corpus` has its own readers, which reject what is too long and go on.
-WITHOUT = {"export", "corpus list", "corpus show", "corpus fetch", "corpus clean", "chat", "serve", "demo", "run", "lineage", "extras"}  # fmt: skip
+WITHOUT = {"export", "corpus list", "corpus show", "corpus fetch", "corpus clean", "chat", "serve", "demo", "run", "lineage", "extras", "watch"}  # fmt: skip
 
 SHOWN = {"review"}  # reads while its page is open, so that the page shows the refusal
 

@@ -1,6 +1,5 @@
 """The command `watch`, which shows a training run at work in the terminal: its curves, rate and remaining time, from its log."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -16,6 +15,7 @@ from zhllama.commands.shared import AsJson, print_json, screen
 from zhllama.commands.translation import translated
 from zhllama.errors import InputError, OutputError
 from zhllama.io.files import read_utf8
+from zhllama.io.json import parse_row
 from zhllama.manifest import read_config, read_manifest
 from zhllama.run_folder import CONFIG, MANIFEST, refuse_if_running
 
@@ -90,7 +90,7 @@ def log_events(path: Path) -> list[dict[str, Any]]:
     events = []
     for line in read_utf8(path).splitlines() if path.is_file() else []:
         try:
-            event = json.loads(line)
+            event = parse_row(line, any_number=True)
         except ValueError:
             continue
         if isinstance(event, dict) and isinstance(event.get("step"), int):

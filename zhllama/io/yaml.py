@@ -35,7 +35,15 @@ def read_with_lines(
     path: Path, what: str, remedy: str = "Correct the file"
 ) -> tuple[dict[str, Any], yaml.MappingNode]:
     """The mapping in a file, and its nodes, which contain the line of every part (`node.start_mark.line`, from 0)."""
-    text = read_utf8(path, LARGEST)
+    return _parsed(read_utf8(path, LARGEST), path, what, remedy)
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    """The mapping in a text that `path` contains, such as the head of a model card. Errors: InputError for anything else."""
+    return _parsed(text, path, "a mapping of options", "Correct the file")[0]
+
+
+def _parsed(text: str, path: Path, what: str, remedy: str) -> tuple[dict[str, Any], yaml.MappingNode]:
     try:
         _refuse_aliases_and_tags(path, text)
         node = yaml.compose(text, _Loader)

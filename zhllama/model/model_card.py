@@ -14,6 +14,7 @@ import yaml
 from zhllama.errors import InputError
 from zhllama.hub_name import Hub, HubName, parse_hub_name
 from zhllama.io.json import read_object
+from zhllama.io.yaml import parse_yaml
 from zhllama.lineage import MODEL_COMMANDS, Ancestor, lineage, oldest_first
 from zhllama.manifest import read_manifest
 from zhllama.model.chain import Chain
@@ -114,10 +115,9 @@ def _head(folder: Path) -> dict[str, Any]:
         return {}
     found = HEAD.match(path.read_text(encoding="utf-8", errors="replace"))
     try:
-        head = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+        return parse_yaml(found[1], path) if found else {}
+    except InputError:
         return {}
-    return head if isinstance(head, dict) else {}
 
 
 def model_card(name: str, facts: CardFacts, proof: "Proof", chat: bool, gguf: str | None = None) -> str:
