@@ -16,8 +16,8 @@ from zhllama.commands.table import app
 from zhllama.commands.terminal import complain, terminal
 from zhllama.commands.translation import error_line, translated
 from zhllama.errors import ZhllamaError
-from zhllama.run_folder import STARTED
 from zhllama.safe_path import leave_current_folder
+from zhllama.start_time import STARTED
 
 LONGEST = 1400  # characters of an error: a path has 4,096 at most, and a remedy comes last
 

@@ -23,7 +23,6 @@ from zhllama.run_folder import (
     MANIFEST,
     MOVING,
     REPLACED,
-    STARTED,
     Lock,
     clear,
     entries,
@@ -34,6 +33,7 @@ from zhllama.run_folder import (
     remove_replaced,
     restore,
 )
+from zhllama.start_time import STARTED
 
 PACKAGES = (
     "zhllama",

@@ -5,7 +5,6 @@ import fcntl
 import os
 import shutil
 from collections.abc import Container
-from contextvars import ContextVar
 from pathlib import Path
 
 from zhllama.errors import OutputError
@@ -16,8 +15,6 @@ CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
 # belongs to the old run; while REPLACED exists, everything outside it belongs to the new run.
 REPLACED, MOVING = ".replaced", ".replacing"
 ATTEMPTS = 100
-# When the command line began, by the monotonic clock: a run lasts from then on, its reading and checks included.
-STARTED: ContextVar[float | None] = ContextVar("STARTED", default=None)
 
 
 class Lock:
