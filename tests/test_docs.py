@@ -115,6 +115,7 @@ RULES: tuple[tuple[str, Run | Skip], ...] = (
     ("sft", Run(f"{TINY} --max-length 256")),
     ("reward|dpo|kto", Run(f"{TINY} --max-length 256")),
     ("eval .*--tasks", Skip("needs the data sets of lm-eval; tests/test_eval.py has tasks of its own")),
+    ("export .*--push-now", Skip("needs the network; tests/test_push.py uploads to this machine")),
     (r"eval (modelscope:|\w+/[\w.-]+@)\w+", Skip("needs the network; tests/test_hub.py downloads from this machine")),
     ("eval", Run("--limit 100")),
     ("corpus clean", Run("--workers 1")),
