@@ -1,16 +1,12 @@
 """Direct preference optimization (arXiv:2305.18290): trains a model to prefer the better answers, by trl's trainer."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from zhllama.errors import OptionError
-from zhllama.model.chain import ADAPTER, TUNED
 from zhllama.run import Run
 from zhllama.training.options import TrainingOptions
-from zhllama.training.outputs import write_adapter, write_tuned
 from zhllama.training.pair_training import (
     PairModelInfo,
     PairTrainer,
@@ -18,7 +14,9 @@ from zhllama.training.pair_training import (
     accuracy,
     adapter_config,
     pair_arguments,
+    refuse_full_in_several_processes,
     train_on_pairs,
+    writer_of,
 )
 from zhllama.training.plan import TrainingPlan
 from zhllama.training.preference_pairs import PAIRS
@@ -47,21 +45,12 @@ def dpo(
     more log probability over the reference model (always .5 before); `margin_validation`, the mean difference of these gains,
     times beta; `likelier_validation`, the share whose better answer is the likelier one, which long answers seldom are.
     """
-    if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # trl writes the reference model's log probabilities to a file that only the first process sees.
-        message = "goes with one process alone"
-        raise OptionError("full", message, "Leave it out, or start without torchrun")
+    refuse_full_in_several_processes(options)
 
     def build(model: Any, plan: TrainingPlan, common: dict[str, Any]) -> PairTrainer:
         return _trainer(model, options, preference, plan, run, common)
 
-    def write(trainer: PairTrainer, run: Run) -> None:
-        if options.full:
-            write_tuned(trainer.model, model_info.info.chain.base, model_info.info.tokenizer, run.out / TUNED)
-        else:
-            write_adapter(trainer.model, run.out / ADAPTER)
-
-    return train_on_pairs(job, options, model_info, run, hooks, PAIRS, build, write)
+    return train_on_pairs(job, options, model_info, run, hooks, PAIRS, build, writer_of(options, model_info))
 
 
 def _trainer(

@@ -1,17 +1,14 @@
 """Kahneman-Tversky optimization (arXiv:2402.01306): trains on answers that are good or bad by themselves, by trl's trainer."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from zhllama.errors import InputError, OptionError
-from zhllama.model.chain import ADAPTER, TUNED
 from zhllama.run import Run
 from zhllama.training.labelled_answers import LABELLED, to_rows
 from zhllama.training.options import TrainingOptions
-from zhllama.training.outputs import write_adapter, write_tuned
 from zhllama.training.pair_training import (
     PairModelInfo,
     PairTrainer,
@@ -19,15 +16,15 @@ from zhllama.training.pair_training import (
     accuracy,
     adapter_config,
     pair_arguments,
+    refuse_full_in_several_processes,
     train_on_pairs,
+    writer_of,
 )
 from zhllama.training.plan import TrainingPlan
 from zhllama.training.train import Hooks
 
-BALANCED = (
-    0.5,
-    2.0,
-)  # of the weights of all good answers over those of all bad ones; the paper advises 1 to 4/3
+# Of the weights of all good answers over those of all bad ones; the paper advises 1 to 4/3.
+BALANCED = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,7 @@ def kto(
     moved to the right side, up for good ones and down for bad ones, over the reference model (always .5 before);
     `margin_validation`, the mean move to the right side, times beta.
     """
-    if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # trl writes the reference model's log probabilities to a file that only the first process sees.
-        raise OptionError("full", "goes with one process alone", "Leave it out, or start without torchrun")
+    refuse_full_in_several_processes(options)
     if options.micro_batch < 2:
         message = "is too small for the estimate of how far the model has moved"
         raise OptionError(f"micro_batch {options.micro_batch}", message, "Give 2 or more")
@@ -66,13 +61,9 @@ def kto(
             hooks.note(note)
         return _trainer(model, options, judgment, plan, run, common)
 
-    def write(trainer: PairTrainer, run: Run) -> None:
-        if options.full:
-            write_tuned(trainer.model, model_info.info.chain.base, model_info.info.tokenizer, run.out / TUNED)
-        else:
-            write_adapter(trainer.model, run.out / ADAPTER)
-
-    return train_on_pairs(job, options, model_info, run, hooks, LABELLED, build, write)
+    return train_on_pairs(
+        job, options, model_info, run, hooks, LABELLED, build, writer_of(options, model_info)
+    )
 
 
 def balance_note(good: int, bad: int, judgment: Judgment) -> str | None:

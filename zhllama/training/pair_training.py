@@ -19,7 +19,7 @@ from zhllama.conversation.template import refuse_lacking, template_for
 from zhllama.errors import OptionError
 from zhllama.extras import require
 from zhllama.io.files import json_lines, to_json
-from zhllama.model.chain import TOKENIZER, resolve_chain
+from zhllama.model.chain import ADAPTER, TOKENIZER, TUNED, resolve_chain
 from zhllama.model.copy_files import copy_tokenizer
 from zhllama.model.load import load_transformers_tokenizer, open_model, read_model_config
 from zhllama.pages.training import training_page
@@ -173,6 +173,25 @@ def accuracy(better: torch.Tensor, worse: torch.Tensor) -> float:
 
 BuildTrainer = Callable[[Any, TrainingPlan, dict[str, Any]], PairTrainer]  # (model, plan, common arguments)
 WriteOutputs = Callable[[PairTrainer, Run], None]
+
+
+def refuse_full_in_several_processes(options: TrainingOptions) -> None:
+    """Raise OptionError for `full` under torchrun: trl writes the reference's log probabilities where only one process sees them."""
+    if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise OptionError("full", "goes with one process alone", "Leave it out, or start without torchrun")
+
+
+def writer_of(options: TrainingOptions, model_info: PairModelInfo) -> WriteOutputs:
+    """What writes a trained model: its adapter, or with `full` the whole model."""
+
+    def write(trainer: PairTrainer, run: Run) -> None:
+        if options.full:
+            chain, tokenizer = model_info.info.chain, model_info.info.tokenizer
+            outputs.write_tuned(trainer.model, chain.base, tokenizer, run.out / TUNED)
+        else:
+            outputs.write_adapter(trainer.model, run.out / ADAPTER)
+
+    return write
 
 
 def train_on_pairs(
