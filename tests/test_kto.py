@@ -18,8 +18,9 @@ from zhllama.conversation.row_fields import RowReading
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError
 from zhllama.model.load import load_transformers_tokenizer
+from zhllama.training.examples import read_examples
 from zhllama.training.kto import Judgment, balance_note
-from zhllama.training.labelled_answers import TokenizedAnswer, read_labelled_answers, to_rows
+from zhllama.training.labelled_answers import LABELLED, TokenizedAnswer, to_rows
 
 
 def labelled_rows(count: int) -> list[dict[str, Any]]:
@@ -112,13 +113,13 @@ def test_answers_are_accounted_for_and_ids_are_those_of_the_template(
     ]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    found = read_labelled_answers([path], encoder, 256, validation_share=0.3)
+    found = read_examples(LABELLED, [path], encoder, 256, validation_share=0.3)
     counts = found.figures()
     assert counts["answers_read"] == 11 and counts["answers_left_out"] == 1
     assert counts["good"] + counts["bad"] == counts["answers"] == len(found.training)
     prompts = [{tuple(one.prompt) for one in some} for some in (found.training, found.validation)]
     assert not prompts[0] & prompts[1], "a prompt is learned or measured, never both"
-    one = read_labelled_answers([path], encoder, 256, validation_share=0).training[1]
+    one = read_examples(LABELLED, [path], encoder, 256, validation_share=0).training[1]
     (row,) = [next(iter(labelled_of(rows[1], "", RowReading())))]
     assert isinstance(row, LabelledAnswer) and not one.good and not row.good
     asked = [
@@ -131,7 +132,7 @@ def test_answers_are_accounted_for_and_ids_are_those_of_the_template(
     for kept, kind in ((rows[0::2], "bad"), (rows[1:8:2], "good")):
         path.write_text(json.dumps(kept[:4], ensure_ascii=False), encoding="utf-8")
         with pytest.raises(InputError, match=f"leaves no {kind} answer to train on"):
-            read_labelled_answers([path], encoder, 256, validation_share=0)
+            read_examples(LABELLED, [path], encoder, 256, validation_share=0)
 
 
 def test_the_other_answer_belongs_to_another_prompt() -> None:

@@ -18,7 +18,8 @@ from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError, OptionError
 from zhllama.model.load import load_transformers_tokenizer
-from zhllama.training.preference_pairs import read_pairs, to_rows
+from zhllama.training.examples import read_examples
+from zhllama.training.preference_pairs import PAIRS, to_rows
 
 SETTINGS = ("--max-length", 256, "--batch", 8, "--micro-batch", 4, "--log-every", 1, "--precision", "fp32")
 
@@ -73,7 +74,7 @@ def test_pairs_of_all_forms_are_accounted_for(
     rows.append({"instruction": "三", "ranked_outputs": ["甲", "乙", "丙"]})
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    found = read_pairs([path], encoder, 256, validation_share=0.3)
+    found = read_examples(PAIRS, [path], encoder, 256, validation_share=0.3)
     assert found.figures() == {"pairs_read": 12, "pairs": len(found.training), "validation_pairs": len(found.validation), "pairs_left_out": 1}  # fmt: skip
     assert found.rejected[0].where == f"{path}:1" and found.rejected[0].reason.startswith("too long: ")
     assert len(found.training) + len(found.validation) == 11 and len(found.validation) >= 3
@@ -84,7 +85,7 @@ def test_pairs_of_all_forms_are_accounted_for(
     assert (
         sum(
             pair in found.validation
-            for pair in read_pairs([fewer], encoder, 256, validation_share=0.3).validation
+            for pair in read_examples(PAIRS, [fewer], encoder, 256, validation_share=0.3).validation
         )
         >= 2
     )
@@ -92,7 +93,7 @@ def test_pairs_of_all_forms_are_accounted_for(
 
 def test_ids_are_those_of_the_chat_template(ground: Path, encoder: ConversationEncoder) -> None:
     row = ranked_rows(1)[0]
-    pairs = read_pairs([ground / "pairs.jsonl"], encoder, 256, validation_share=0).training
+    pairs = read_examples(PAIRS, [ground / "pairs.jsonl"], encoder, 256, validation_share=0).training
     tokenizer = encoder.tokenizer
     asked = {"role": "user", "content": row["instruction"]}
     for ids, answer in ((pairs[0].chosen, 0), (pairs[0].rejected, 1)):
@@ -113,14 +114,16 @@ def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_pat
         f'{good}\n{{"instruction": "问", "ranked_outputs": ["一"]}}\nnot json\n', encoding="utf-8"
     )
     with pytest.raises(InputError, match=r"pairs.jsonl:2: .*, and 1 more rows are bad"):
-        read_pairs([path], encoder, 256, validation_share=0)
-    found = read_pairs([path], encoder, 256, validation_share=0, skip_bad=True)
+        read_examples(PAIRS, [path], encoder, 256, validation_share=0)
+    found = read_examples(PAIRS, [path], encoder, 256, validation_share=0, skip_bad=True)
     assert (len(found.training), [bad.where for bad in found.rejected]) == (1, [f"{path}:2", f"{path}:3"])
     with pytest.raises(InputError, match=r"leaves no pair to train on: .*too long"):
-        read_pairs([ground / "pairs.jsonl"], encoder, 16)
+        read_examples(PAIRS, [ground / "pairs.jsonl"], encoder, 16)
     with pytest.raises(OptionError, match="validation_share 1"):
-        read_pairs([path], encoder, 256, validation_share=1)
-    given = read_pairs([ground / "pairs.jsonl"], encoder, 256, validation_files=[ground / "pairs.jsonl"])
+        read_examples(PAIRS, [path], encoder, 256, validation_share=1)
+    given = read_examples(
+        PAIRS, [ground / "pairs.jsonl"], encoder, 256, validation_files=[ground / "pairs.jsonl"]
+    )
     assert len(given.training) == len(given.validation) == 60
 
 

@@ -14,9 +14,9 @@ from zhllama.training.options import PlanOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from zhllama.conversation.row_files import RowFiles
+    from zhllama.training.examples import ExampleForm
     from zhllama.training.pair_training import PairModelInfo, PairTrainingJob
     from zhllama.training.plan import TrainingPlan
-    from zhllama.training.preference_pairs import ExampleForm
     from zhllama.training.train import Hooks
 
 Train = Callable[["PairTrainingJob", TrainingOptions, "PairModelInfo", Run, "Hooks"], dict[str, Any] | None]
@@ -95,6 +95,7 @@ def _plan(
 ) -> "TrainingPlan":  # fmt: skip
     """Plan a run; the number of steps is known only if data is given."""
     from zhllama.conversation.row_fields import parse_field_map
+    from zhllama.training.examples import read_examples
     from zhllama.training.model_info import read_shape
     from zhllama.training.pair_training import inspect_pair_model, plan_pairs
     from zhllama.training.plan import shape_of
@@ -103,8 +104,8 @@ def _plan(
     if data.model is not None and start.data:
         files, validation, every = start.files()
         with inspect_pair_model(data.model, data.template, options) as info:
-            examples = form.read(
-                files.files, info.encoder, options.block_size, validation_share=data.validation_share,
+            examples = read_examples(
+                form, files.files, info.encoder, options.block_size, validation_share=data.validation_share,
                 validation_files=validation.files, seed=options.seed, skip_bad=data.skip_bad,
                 field_map=parse_field_map(data.field_map), forms=every.forms,
             )  # fmt: skip

@@ -27,6 +27,7 @@ from zhllama.run import Run
 from zhllama.training import checkpoint, outputs
 from zhllama.training.checkpoint import whole_folder
 from zhllama.training.document_tokenizer import DocumentTokenizer
+from zhllama.training.examples import ExampleForm, Examples, read_examples
 from zhllama.training.exportable import check_exportable
 from zhllama.training.hardware import Hardware, this_hardware
 from zhllama.training.lora import lora_config
@@ -34,7 +35,7 @@ from zhllama.training.model_info import ModelInfo, check_length
 from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import CHECKPOINTS, FIGURES, PAGE
 from zhllama.training.plan import ModelShape, TrainingPlan, plan_training, shape_of
-from zhllama.training.preference_pairs import ExampleForm, ReadExamples, to_rows
+from zhllama.training.preference_pairs import to_rows
 from zhllama.training.prepare_model import DTYPES, norms_to_fp32
 from zhllama.training.sharding import is_sharded
 from zhllama.training.train import Arguments, Hooks, arguments_of
@@ -214,8 +215,8 @@ def train_on_pairs(
     if run.resume and (run.out / FIGURES).is_file():  # only the manifest is missing
         with run if first else nullcontext():
             return outputs.finish_run(run) if first else None
-    examples = form.read(
-        job.files, model_info.encoder, options.block_size, validation_share=job.validation_share,
+    examples = read_examples(
+        form, job.files, model_info.encoder, options.block_size, validation_share=job.validation_share,
         validation_files=job.validation_files, seed=options.seed, skip_bad=job.skip_bad, field_map=job.field_map,
         forms=job.forms, advance=hooks.read,
     )  # fmt: skip
@@ -297,7 +298,7 @@ def plan_pairs(
 
 
 def _trainer(
-    options: TrainingOptions, model_info: PairModelInfo, plan: TrainingPlan, examples: ReadExamples, out: Path, hooks: Hooks,
+    options: TrainingOptions, model_info: PairModelInfo, plan: TrainingPlan, examples: Examples, out: Path, hooks: Hooks,
     form: ExampleForm, build: BuildTrainer,
 ) -> PairTrainer:  # fmt: skip
     from datasets import Dataset, disable_progress_bars
