@@ -148,15 +148,58 @@ def test_the_command_line(tmp_path: Path, base: Path) -> None:
     write_adapter(tmp_path / "one", base, rows=600, whole=False)
     (base / "README.md").write_text(ENGLISH, encoding="utf-8")
     done = line(tmp_path, "eval", "one", "--text", "base/README.md")
-    assert (
-        "is an adapter, not a model. Fold it into its base: zhllama export --model BASE --adapter one"
-        in done.err
-    )
+    assert "is an adapter, not a model. Give its base as the model, and --adapter one" in done.err
 
 
 def test_a_wrong_base_is_told(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_adapter(tmp_path / "one", base, rows=600, whole=False)
     bits = iter([1.0, 2.0])
-    monkeypatch.setattr("zhllama.commands.export._bits_per_byte", lambda *_: next(bits))
+    monkeypatch.setattr("zhllama.model.folded_models._bits_per_byte", lambda *_: next(bits))
     done = line(tmp_path, "export", "--model", "base", "--adapter", "one", "--out", "plain")
     assert done.code == 0 and "2.00 bits per byte on English text and its base 1.00" in done.err
+
+
+def test_single_rows_and_tied_matrices(tmp_path: Path) -> None:
+    """PEFT's trainable tokens, and a tied matrix as PEFT keeps it tied; GPT-2 has linear layers that are transposed."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    for kind, tied, module in (
+        ("llama", True, "q_proj"),
+        ("llama", False, "q_proj"),
+        ("gpt2", True, "c_attn"),
+    ):
+        base = write_model(tmp_path / f"{kind}-{tied}", kind, tied)
+        model = load_base(base, torch.float32)
+        path = {m: n for n, m in model.named_modules()}[model.get_input_embeddings()]
+        for number, whole in enumerate((False, True) if kind == "llama" else (False,)):
+            matrices: dict[str, Any] = (
+                {"modules_to_save": [path], "ensure_weight_tying": tied}
+                if whole
+                else {"trainable_token_indices": {path: [7, 3, 599]}}
+            )
+            settings = LoraConfig(r=4, target_modules=[module], init_lora_weights=False, **matrices)
+            wrapped = get_peft_model(load_base(base, torch.float32), settings)
+            with torch.no_grad():
+                for name, parameter in wrapped.named_parameters():
+                    if "trainable_tokens" in name or "modules_to_save" in name:
+                        parameter.add_(torch.randn_like(parameter) * 0.1)
+            folder = tmp_path / f"{kind}-{tied}-{number}"
+            wrapped.save_pretrained(folder)
+            opened = PeftModel.from_pretrained(load_base(base, torch.float32), str(folder)).eval()
+            with torch.inference_mode():
+                expected = opened(input_ids=torch.tensor([[3, *IDS]])).logits[0]
+            out = tmp_path / f"{folder.name}-out"
+            done = line(tmp_path, "export", "--model", base, "--adapter", folder, "--out", out)
+            assert done.code == 0, done.err
+            torch.testing.assert_close(logits(out, [3, *IDS]), expected, rtol=1e-4, atol=1e-4)
+            path_of_ids = folder / "adapter_config.json"
+            told = json.loads(path_of_ids.read_text(encoding="utf-8"))
+            if not whole:
+                told["trainable_token_indices"] = {path: [7, 3, 600]}
+                path_of_ids.write_text(json.dumps(told), encoding="utf-8")
+                with pytest.raises(InputError, match="trained rows beyond the 600 of its base"):
+                    plan_fold(base, [folder], None)
+                del told["trainable_token_indices"]
+                path_of_ids.write_text(json.dumps(told), encoding="utf-8")
+                with pytest.raises(InputError, match="without ids in trainable_token_indices"):
+                    plan_fold(base, [folder], None)

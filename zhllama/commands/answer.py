@@ -56,6 +56,8 @@ def answer(
     start, remote = time.monotonic(), bool(server.base_url)
     if remote and options.system:
         raise OptionError("system", "is for a local model", "Leave it out with `base_url`")
+    if remote and options.adapter:
+        raise OptionError("adapter", "is for a local model", "Leave it out with `base_url`")
     if not remote:
         check_torch("answer")
     questions = read_questions(options.questions)[: options.n]
@@ -64,13 +66,19 @@ def answer(
     sampling |= {"seed": options.seed} if options.temperature > 0 else {}
     answering = Answering(questions, sampling)
     settings = recorded(options, server) | {"by": options.model, "served": remote}
-    inputs = [options.questions] if remote else [options.questions, *_files_of(options.model)]
+    inputs, opened = [options.questions], options.model
+    if not remote:
+        from zhllama.model.folded_models import adapter_paths, with_adapters
+
+        opened = with_adapters(options.model, options.adapter)
+        settings |= {"adapter": adapter_paths(options.adapter)} if options.adapter else {}
+        inputs += _files_of(opened)
     with Run(out, "answer", settings, inputs, force=force, resume=resume, seed=options.seed) as run:
         with Journal(out / JOURNAL) as journal:
             if remote:
                 finished, figures = _query_server(options, server, run, answering, journal)
             else:
-                finished, figures = _run_model(options, run, answering, journal)
+                finished, figures = _run_model(opened, options, run, answering, journal)
         run.write(ANSWERS, json_lines(answering.rows(options.model)))
         if refused := answering.refused():
             run.write("refused.jsonl", json_lines(refused))
@@ -104,7 +112,7 @@ def _query_server(
 
 
 def _run_model(
-    options: AnswerOptions, run: Run, answering: "Answering", journal: "Journal"
+    model_name: str, options: AnswerOptions, run: Run, answering: "Answering", journal: "Journal"
 ) -> tuple[bool, dict[str, Any]]:
     from zhllama.evaluation.answering import answer_locally
     from zhllama.inference.transformers_chat_model import open_chat_model
@@ -112,7 +120,7 @@ def _run_model(
     try:
         with progress("answer", len(answering.questions), "answers") as bar:
             bar.note("loading the model")
-            model = open_chat_model(options.model, options.template)
+            model = open_chat_model(model_name, options.template)
             if model.assumed:
                 warn("the tokenizer has no chat template: prompted in the format of Alpaca")
             answering.watch = bar

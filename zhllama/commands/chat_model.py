@@ -1,5 +1,6 @@
 """Opens the model of `chat` and `serve`."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,27 +13,39 @@ if TYPE_CHECKING:
     from zhllama.inference.transformers_chat_model import TransformersChatModel
 
 
-def extra_for(model: str) -> str:
+def extra_for(options: ChatModelOptions) -> str:
     """The extra that runs a model."""
+    return "llamacpp" if _by_llamacpp(options) else "train"
+
+
+def _by_llamacpp(options: ChatModelOptions) -> bool:
+    """Whether llama.cpp runs the model: a GGUF file without adapters, where xllamacpp is there or transformers is not."""
     from zhllama.inference.llamacpp_chat_model import is_gguf
 
-    return "llamacpp" if is_gguf(model) else "train"
+    if options.adapter or not is_gguf(options.model):
+        return False
+    return find_spec("xllamacpp") is not None or any(find_spec(name) is None for name in ("torch", "gguf"))
 
 
 def open_model(options: ChatModelOptions, command: str) -> "TransformersChatModel | LlamaCppChatModel":
     """Load the model with the library that its format needs."""
     from zhllama.inference.llamacpp_chat_model import LlamaCppChatModel, is_gguf
 
-    if is_gguf(options.model):
+    if _by_llamacpp(options):
         return LlamaCppChatModel(Path(options.model), _jinja(options.template))
     check_torch(command)
+    if is_gguf(options.model) and not options.adapter:
+        warn(
+            f"{options.model} is dequantized and run by transformers: the package xllamacpp is not installed"
+        )
     from transformers.utils import logging
 
     from zhllama.inference.transformers_chat_model import open_chat_model
+    from zhllama.model.folded_models import with_adapters
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
-    model = open_chat_model(options.model, options.template)
+    model = open_chat_model(with_adapters(options.model, options.adapter), options.template)
     if model.assumed:
         warn(
             f"{options.model} has no chat template, so it may not be a chat model; it is prompted in the format of "

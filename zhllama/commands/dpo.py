@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from zhllama.commands.declare import command
 from zhllama.commands.pair_training import PairRun, train_pairs
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, MaybeOut, Resume, check_torch
-from zhllama.commands.training_screen import check_model, with_all_layers
+from zhllama.commands.training_screen import check_model, fold_adapters, with_all_layers
 from zhllama.run import Run
 from zhllama.training.data_options import PairData
 from zhllama.training.options import DpoOptions, PlanOptions, TrainingOptions
@@ -33,6 +33,7 @@ def dpo(
     from zhllama.training.preference_pairs import PAIRS
 
     check_model(data.model, plan)
+    data, origin = fold_adapters(data)
     rate = options.lr if options.lr is not None else 1e-6 if options.full else 5e-5
     complete = with_all_layers(replace(options, lr=rate), data.model, plan)
 
@@ -46,5 +47,5 @@ def dpo(
             job, complete, Preference(options.beta, options.label_smoothing), info, run, hooks
         )
 
-    start = PairRun("dpo", "model", out, resume, force, as_json, "pairs", data.pairs, data.eval_pairs)
+    start = PairRun("dpo", "model", out, resume, force, as_json, "pairs", data.pairs, data.eval_pairs, origin)
     train_pairs(data, complete, plan, options, start, PAIRS, train)

@@ -34,6 +34,7 @@ def evaluate(
     from zhllama.evaluation.lm_eval_tasks import run_tasks
     from zhllama.io.text import find_files
     from zhllama.model.chain import resolve_chain
+    from zhllama.model.folded_models import with_adapters
     from zhllama.model.load import open_model
     from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
@@ -43,9 +44,14 @@ def evaluate(
     texts = {str(path): read_text(path, options.limit) for path in files}
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
+    if options.adapter and len(options.models) > 1:
+        raise OptionError(
+            "adapter", "is for one model", "Name one model, and evaluate the others by themselves"
+        )
     for name in options.models:
-        opened = open_model(name)
-        vocabulary = load_any_tokenizer(resolve_chain(name).tokenizer)
+        chain = resolve_chain(with_adapters(name, options.adapter))
+        opened = open_model(chain)
+        vocabulary = load_any_tokenizer(chain.tokenizer)
         for path, content in texts.items():
             with progress(f"{name} on {Path(path).name}", len(content), "bytes") as bar:
                 bits = measure_bits(

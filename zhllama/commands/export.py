@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -27,11 +27,10 @@ from zhllama.hub_name import HubName, default_hub
 from zhllama.model.options import ExportOptions
 from zhllama.model.push import check_export, check_push, files_to_push, push
 from zhllama.options import recorded
-from zhllama.resources import shipped
 from zhllama.run import Run
 
-WORSE = 1.5  # times the base's bits per byte of English text: what no published adapter comes near, and a wrong base does
-PROOF = (("zh_news.txt", 500), ("en_essay.txt", 600), ("code_python.txt", 200))  # characters of each
+if TYPE_CHECKING:
+    from zhllama.model.chain import Chain
 
 
 @command
@@ -55,18 +54,22 @@ def export(
     from zhllama.lineage import model_steps
     from zhllama.model.chain import chain_files, resolve_chain
     from zhllama.model.export import merge_chain, prove_export, write_generation_config
+    from zhllama.model.folded_models import proof_texts
     from zhllama.model.gguf_export import write_gguf
     from zhllama.model.gguf_proof import prove_gguf
     from zhllama.model.load import load_transformers_tokenizer
     from zhllama.model.model_card import card_facts, model_card
 
-    texts = [shipped("corpora", "sample", name).read_text(encoding="utf-8")[:n] for name, n in PROOF]
     if options.adapter or options.model is not None:
-        _export_adapters(options, name, out, force, as_json, texts)
+        _export_adapters(options, name, out, force, as_json)
         return
     if options.run is None:
         raise OptionError("RUN", "is missing", "Name a run, or give --model and --adapter")
     chain = resolve_chain(options.run)
+    texts = proof_texts()
+    if options.adapter_only:
+        _export_as_adapter(options, chain, name, out, force, as_json, texts)
+        return
     with (
         Run(out, "export", recorded(options), chain_files(chain), force) as run,
         progress("folding", None, "share") as bar,
@@ -139,13 +142,53 @@ def _push(name: HubName | None, out: Path, now: bool, as_json: bool) -> dict[str
     return {}
 
 
+def _export_as_adapter(
+    options: ExportOptions, chain: "Chain", name: HubName | None, out: Path, force: bool, as_json: bool, texts: list[str]
+) -> None:  # fmt: skip
+    """Write the runs of a chain as one PEFT adapter."""
+    from zhllama.model.adapter_export import plan_adapter, prove_adapter, write_adapter_folder
+    from zhllama.model.chain import chain_files, model_files
+    from zhllama.model.load import load_transformers_tokenizer
+    from zhllama.model.model_card import AdapterCard, card_facts, model_card
+
+    if options.gguf is not None:
+        raise OptionError("gguf", "is a whole model, and adapter_only writes none", "Leave one of them out")
+    plan = plan_adapter(chain)
+    inputs = list(dict.fromkeys([*model_files(plan.base.folder), *chain_files(chain)]))
+    with (
+        Run(out, "export", recorded(options), inputs, force) as run,
+        progress("writing the adapter", None, "share") as bar,
+    ):
+        write_adapter_folder(plan, run.out)
+        bar.stage("comparing logits with the run")
+        proof = prove_adapter(plan, run.out, texts)
+        chat = bool(load_transformers_tokenizer(run.out).chat_template)
+        title = out.resolve().name if name is None else name.id
+        rows = plan.rows if plan.grows else None
+        run.write(
+            "README.md",
+            model_card(title, card_facts(chain), proof, chat, adapter=AdapterCard(plan.hub_name, rows)),
+        )
+        figures: dict[str, Any] = asdict(proof) | {"rows": plan.rows, "grows": plan.grows, "base": plan.name}
+        run.finish(figures)
+    if as_json:
+        print_json({"out": str(out), **figures, **_push(name, out, options.push_now, as_json)})
+        return
+    resized = f"; give the base {plan.rows:,} rows before PEFT opens it" if plan.grows else ""
+    say(
+        f"{out}: an adapter for {plan.name}{resized}; logits differ by {proof.difference:.1e} relative to their size "
+        f"(at most {proof.limit:.0e}), the same next token after {100 * proof.agree:.1f} % of {proof.tokens} tokens"
+    )
+    _push(name, out, options.push_now, as_json)
+
+
 def _export_adapters(
-    options: ExportOptions, name: HubName | None, out: Path, force: bool, as_json: bool, texts: list[str]
+    options: ExportOptions, name: HubName | None, out: Path, force: bool, as_json: bool
 ) -> None:
     """Fold published adapters into their base."""
-    from zhllama.model.chain import local_folder, model_files
-    from zhllama.model.export import write_generation_config
-    from zhllama.model.foreign_adapters import fold, plan_fold, prove_fold
+    from zhllama.model.chain import model_files
+    from zhllama.model.folded_models import adapter_files, fold_and_prove, plain_folder
+    from zhllama.model.foreign_adapters import adapter_folder, plan_fold
 
     if options.run is not None:
         raise OptionError(
@@ -155,28 +198,21 @@ def _export_adapters(
         raise OptionError(
             "adapter", "needs a base, and a base an adapter", "Give --model BASE --adapter FOLDER"
         )
+    if options.adapter_only:
+        raise OptionError("adapter_only", "is for a run", "Name a run instead of --model and --adapter")
     if options.gguf is not None:
         raise OptionError("gguf", "is not written together with adapters", "Export the result again")
-    base = local_folder(options.model)
-    plan = plan_fold(base, options.adapter, options.tokenizer)
-    inputs = [
-        *model_files(base),
-        *(p for a in plan.adapters for p in sorted(a.folder.iterdir()) if p.is_file()),
-    ]
+    base = plain_folder(options.model)
+    plan = plan_fold(base, [adapter_folder(adapter) for adapter in options.adapter], options.tokenizer)
+    inputs = [*model_files(base), *(path for a in plan.adapters for path in adapter_files(a.folder))]
     with (
         Run(out, "export", recorded(options), inputs, force) as run,
         progress("folding", None, "share") as bar,
     ):
-        changed = fold(plan, run.out)
-        write_generation_config(run.out)
-        bar.stage("comparing logits with PEFT")
-        proof = prove_fold(plan, run.out, texts, changed)
-        before, after = (_bits_per_byte(folder, texts[1]) for folder in (base, run.out))
-        if not after <= WORSE * before:
-            warn(
-                f"the model has {after:.2f} bits per byte on English text and its base {before:.2f}: the adapters were "
-                f"trained on another base, or are in another order"
-            )
+        folded = fold_and_prove(plan, run.out, bar.stage)
+        if folded.warning is not None:
+            warn(folded.warning)
+        proof, before, after = folded.proof, folded.before, folded.after
         figures: dict[str, Any] = asdict(proof) | {
             "rows": plan.rows, "bits_per_byte_of_base": before, "bits_per_byte": after
         }  # fmt: skip
@@ -190,12 +226,3 @@ def _export_adapters(
         f"{after:.3f} bits per byte on English text, its base {before:.3f}"
     )
     _push(name, out, options.push_now, as_json)
-
-
-def _bits_per_byte(folder: Path, text: str) -> float:
-    """Bits per byte of a text under a plain model."""
-    from zhllama.evaluation.bits_per_byte import measure_bits
-    from zhllama.model.load import load_base
-    from zhllama.vocab.any_tokenizer import load_any_tokenizer
-
-    return float(measure_bits(load_base(folder).eval(), load_any_tokenizer(folder), text).per_byte)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from zhllama.commands.declare import command
 from zhllama.commands.pair_training import PairRun, train_pairs
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, MaybeOut, Resume, check_torch
-from zhllama.commands.training_screen import check_model, with_all_layers
+from zhllama.commands.training_screen import check_model, fold_adapters, with_all_layers
 from zhllama.run import Run
 from zhllama.training.data_options import LabelledData
 from zhllama.training.options import KtoOptions, PlanOptions, TrainingOptions
@@ -33,6 +33,7 @@ def kto(
     from zhllama.training.labelled_answers import LABELLED
 
     check_model(data.model, plan)
+    data, origin = fold_adapters(data)
     rate = options.lr if options.lr is not None else 1e-6 if options.full else 5e-5
     complete = with_all_layers(replace(options, lr=rate), data.model, plan)
 
@@ -45,5 +46,5 @@ def kto(
         judgment = Judgment(options.beta, options.good_weight, options.bad_weight)
         return train_on_answers(job, complete, judgment, info, run, hooks)
 
-    start = PairRun("kto", "model", out, resume, force, as_json, "data", data.data, data.eval_data)
+    start = PairRun("kto", "model", out, resume, force, as_json, "data", data.data, data.eval_data, origin)
     train_pairs(data, complete, plan, options, start, LABELLED, train)

@@ -30,7 +30,8 @@ LABELLED = ("labelled.jsonl", *RANKED)
 class PairRun:
     """The folder of a run and how it is started; `base` is the key under which it records the model.
 
-    `data`, `validation`: the files as they were given, `option` the name of the first.
+    `data`, `validation`: the files as they were given, `option` the name of the first. `origin`: the model and adapters that
+    were folded into the model, if there are any.
     """
 
     command: str
@@ -42,6 +43,7 @@ class PairRun:
     option: str
     data: tuple[str, ...]
     validation: tuple[str, ...]
+    origin: Mapping[str, Any]
 
     def files(self) -> tuple["RowFiles", "RowFiles", "RowFiles"]:
         """The files for training, for validation, and all."""
@@ -76,6 +78,8 @@ def train_pairs(
         config = recorded(data, as_given, plan) | {
             "base_model": str(chain.base), start.base: str(chain.model)
         }  # fmt: skip
+        if start.origin:
+            config |= {start.base: start.origin["model"], "adapter": start.origin["adapter"]}
         inputs = [*every.inputs, *info.info.inputs()]
         run = Run(start.out, start.command, config, inputs, start.force, start.resume, options.seed)
         job = PairTrainingJob(

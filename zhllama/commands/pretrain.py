@@ -17,6 +17,7 @@ from zhllama.commands.shared import (
 )
 from zhllama.commands.training_screen import (
     check_present,
+    fold_adapters,
     hardware_of,
     hooks_for,
     recorded_options,
@@ -48,6 +49,7 @@ def pretrain(
     """Train new rows (stage 1), then adapters and rows (stage 2), on Chinese and English text."""
     if not plan.dry_run:
         check_torch("pretrain")
+    data, origin = fold_adapters(data)
     as_given, options = options, with_default_layers(options, data.model, plan)
     if plan.dry_run:
         show_plan(_plan(data, options, plan), as_json)
@@ -77,7 +79,7 @@ def pretrain(
     info = inspect_model(data.model, data.tokenizer, options)
     files = [path for source in (*job.sources, *job.validation) for path in source.files]
     inputs = [*files, *info.inputs(), *(info.tokenizer.files() if data.tokenizer else [])]
-    recorded = recorded_options(info, out, data, as_given, reading, plan)
+    recorded = recorded_options(info, out, data, as_given, reading, plan) | origin
     run = Run(out, "pretrain", recorded, list(dict.fromkeys(inputs)), force, resume, options.seed)
     with progress("reading", None, "bytes") as bar:
         manifest = train(job, options, info, run, hooks_for(bar, "encoding", as_json))

@@ -23,7 +23,7 @@ def serve(
     transformers runs it, and llama.cpp a .gguf file, one answer at a time. With --json the addresses are printed as JSON
     once all is ready. Ctrl-C ends it.
     """
-    require("serve", extra_for(model.model), "web" if options.web else "serve")
+    require("serve", extra_for(model), "web" if options.web else "serve")
     from zhllama.inference.generation_queue import Engine
     from zhllama.inference.http_guard import Guard, host_names
     from zhllama.inference.http_server import bind_socket, serve_app

@@ -22,6 +22,7 @@ from zhllama.commands.shared import (
 )
 from zhllama.commands.training_screen import (
     check_present,
+    fold_adapters,
     hardware_of,
     hooks_for,
     recorded_options,
@@ -59,6 +60,7 @@ def sft(
         check_torch("sft")
     if data.model is None and plan.shape is None and not (options.full or options.lora_module):
         raise OptionError("model", "is missing", "Give a folder, a hub name or a run; or --shape llama-7b")
+    data, origin = fold_adapters(data)
     as_given, options = options, with_all_layers(options, data.model, plan)
     if plan.dry_run:
         show_plan(_plan(data, options, plan), as_json)
@@ -83,7 +85,7 @@ def sft(
     with _inspected(data, options) as info, progress("reading", None, "bytes") as bar:
         files = [path for source in sources for path in source.files]
         inputs = [*files, *validation.files, *every.descriptions, *info.info.inputs()]
-        recorded = recorded_options(info.info, out, data, as_given, reading, plan)
+        recorded = recorded_options(info.info, out, data, as_given, reading, plan) | origin
         run = Run(out, "sft", recorded, inputs, force, resume, options.seed)
         job = ChatTuningJob(
             sources, validation.files, info.encoder, data.cache or cache_folder("blocks"), skip_bad=data.skip_bad,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.table import Table
 
 from zhllama.commands.progress import Bar
-from zhllama.commands.shared import headings, note, notes, print_json, say, screen, warn
+from zhllama.commands.shared import check_torch, headings, note, notes, print_json, say, screen, warn
 from zhllama.commands.translation import chinese, comma, translated
 from zhllama.errors import OptionError
 from zhllama.options import recorded
+from zhllama.training.data_options import ChatTuningData, LabelledData, PairData, PretrainingData
 from zhllama.training.options import PlanOptions, TrainingOptions
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from zhllama.training.train import Hooks
 
 Options = TypeVar("Options", bound=TrainingOptions)
+Data = TypeVar("Data", PretrainingData, ChatTuningData, PairData, LabelledData)
 
 
 def check_present(example: Mapping[str, str], options: Mapping[str, Any]) -> None:
@@ -36,6 +38,19 @@ def check_model(model: str | None, plan: PlanOptions) -> None:
         raise OptionError(
             "--model", "is missing", "Give a folder, a hub name or a run; or --dry-run --shape llama-7b"
         )
+
+
+def fold_adapters(data: Data) -> tuple[Data, dict[str, Any]]:
+    """The data with the folder of the model that its adapters are folded into, and what config.yaml records of both."""
+    if not data.adapter:
+        return data, {}
+    check_present({"model": "Give the base of the adapters"}, {"model": data.model})
+    check_torch("adapters")
+    from zhllama.model.folded_models import recorded_adapters, with_adapters
+
+    assert data.model is not None
+    folded = replace(data, model=with_adapters(data.model, data.adapter))
+    return folded, recorded_adapters(data.model, data.adapter)
 
 
 def with_all_layers(options: Options, model: str | None, plan: PlanOptions) -> Options:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from zhllama.errors import OptionError
+from zhllama.model.options import AdapterOptions
 from zhllama.options import option, required
 
 LOCAL = "Local model"
@@ -12,7 +13,7 @@ JUDGING = "Judging"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerOptions:
+class AnswerOptions(AdapterOptions):
     """Which questions are answered by which model, and how it samples."""
 
     # Recorded as `by`: `model` is the key of a run's base in a chain, and these answers are no model.
@@ -88,7 +89,7 @@ class JudgeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions:
+class EvalOptions(AdapterOptions):
     """Which models are evaluated on which texts and tasks."""
 
     models: tuple[str, ...] = required("Folders, hub names or runs.", positional=True, metavar="MODEL...")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from zhllama.model.options import AdapterOptions
 from zhllama.options import option, required
 
 
@@ -19,8 +20,8 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatModelOptions:
-    """A model and its chat template."""
+class ChatModelOptions(AdapterOptions):
+    """A model with its adapters, and its chat template."""
 
     model: str = required("Folder, hub name, run of zhllama, or a .gguf file.", positional=True)
     template: str | None = option(None, "alpaca, vicuna, chatml or llama3, in place of the model's own.")

@@ -51,9 +51,9 @@ def resolve_chain(path: str | Path) -> Chain:
         if whole is not None:
             folder = whole
             break
-        folder = _base_of(folder)
+        folder = base_of(folder)
     for run in runs:
-        _check_inputs(run, folder)
+        check_inputs(run, folder)
         check_outputs([run], ROWS, ADAPTER, TOKENIZER, GROWN, TUNED)
     check_outputs([folder], *MODEL_FILES)
     last = runs[-1] if runs else folder
@@ -76,25 +76,32 @@ def chain_files(chain: Chain) -> list[Path]:
     return [*model_files(chain.base), *(run / MANIFEST for run in chain.runs)]
 
 
-def _base_of(run: Path) -> Path:
+def base_of(run: Path, key: str = "model") -> Path:
+    """The folder of the model that a run started from, which its config names by `key`: another run, or a plain folder.
+
+    Errors: InputError for a folder that is no run of a model, and for a model that is gone.
+    """
     if not (run / CONFIG).is_file() and not (run / MANIFEST).is_file():
         if is_present(run / ADAPTER_CONFIG):
-            remedy = f"Fold it into its base: zhllama export --model BASE --adapter {run.name} --out OUT"
+            remedy = f"Give its base as the model, and --adapter {run.name}"
             raise InputError(run, "is an adapter, not a model", remedy)
         raise InputError(
             run, "contains neither a model (config.json) nor a zhllama run", "Name another folder"
         )
     read_manifest(run)
-    model = read_config(run).get("model")
+    config = read_config(run)
+    model = config.get(key)
     if not isinstance(model, str):
         raise InputError(run, "is a run that trained no model", "Name a model or a pretrain run")
-    for candidate in (Path(model), run.parent / model):
-        if candidate.is_dir():
-            return candidate.resolve()
-    return local_folder(model)
+    found = next((path.resolve() for path in (Path(model), run.parent / model) if path.is_dir()), None)
+    if config.get("adapter"):
+        from zhllama.model.folded_models import folded_folder  # opens the folded model through a chain
+
+        return folded_folder(found or model, config["adapter"])
+    return found or local_folder(model)
 
 
-def _check_inputs(run: Path, base: Path) -> None:
+def check_inputs(run: Path, base: Path) -> None:
     """Refuse a base whose files differ from those that the run's manifest recorded."""
     for recorded in read_manifest(run)["inputs"]:
         path = Path(recorded["path"])

@@ -1,6 +1,6 @@
 """Exports a chain of runs as one plain model, shard by shard, and verifies its logits and weights against the run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,15 +237,22 @@ def prove_export(
 
 def first_difference(model: Any, exported: Path) -> str | None:
     """The first stored weight that differs from PEFT's merged weight by more than one rounding."""
+    model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    weights = read_weights(exported)
+    return differing_weight(model, stored_names(model, weights.tensors), weights.tensor)
+
+
+def differing_weight(
+    model: Any, names: Mapping[str, str], weight: "Callable[[str], torch.Tensor]"
+) -> str | None:
+    """The first stored weight, by `names` the parameter it belongs to, that differs from a model's by more than one rounding."""
     import torch
 
-    model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    weights = read_weights(exported)
-    for name, path in stored_names(model, weights.tensors).items():
+    for name, path in names.items():
         if path not in parameters:
             continue
-        stored, expected = weights.tensor(name), parameters[path].detach()
+        stored, expected = weight(name), parameters[path].detach()
         spread = float(expected.square().mean().sqrt())
         eps = torch.finfo(stored.dtype).eps
         if not torch.allclose(stored.float(), expected, rtol=eps, atol=1e-5 * spread):

@@ -5,19 +5,23 @@ PEFT calls `modules_to_save`. Only the tensors that an adapter names are read in
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import BrokenPromise, InputError
-from zhllama.io.files import to_json
+from zhllama.hub import hub_folder
+from zhllama.hub_name import is_hub_name
+from zhllama.io.files import is_present, to_json
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import load_tensors
 from zhllama.io.torch import load_torch
+from zhllama.manifest import digest
 from zhllama.model.copy_files import TOKENIZER_FILES, copy_missing, copy_tokenizer
 from zhllama.model.embeddings import EmbeddingNames, find_matrices
 from zhllama.model.export import (
     LORA,
+    MERGE_ELSEWHERE,
     PRECISION,
     REPORT,
     LowRankUpdate,
@@ -38,15 +42,21 @@ if TYPE_CHECKING:
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
 AGAIN = "Download the adapter again"
 OTHER_BASE = "Give the base that it was trained on"
+BASE = "base.json"  # names the base of an adapter of zhllama: {"model": NAME, "files": {FILE: sha256}}
+TOKENS = ".token_adapter.trainable_tokens_delta"
 
 
 @dataclass(frozen=True)
 class ForeignAdapter:
-    """What one adapter does to the stored tensors of its base: matrices that it replaces, and updates that it adds."""
+    """What one adapter does to the stored tensors of its base: matrices and single rows that it replaces, and updates that it adds.
+
+    `rows`: ids [n] and rows [n, width] by the name of the tensor, which PEFT calls trainable tokens.
+    """
 
     folder: Path
     updates: Mapping[str, LowRankUpdate]
     whole: "Mapping[str, torch.Tensor]"
+    rows: "Mapping[str, tuple[torch.Tensor, torch.Tensor]]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,19 @@ class FoldPlan:
     @property
     def changed(self) -> set[str]:
         """The stored names of all tensors that change."""
-        return {name for adapter in self.adapters for name in (*adapter.updates, *adapter.whole)}
+        return {
+            name for adapter in self.adapters for name in (*adapter.updates, *adapter.whole, *adapter.rows)
+        }
+
+
+def adapter_folder(name: str | Path) -> Path:
+    """The folder of an adapter, or the cached copy of a hub name, downloaded where the network allows. Errors: InputError."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if not is_hub_name(str(name)):
+        raise InputError(name, "is not the folder of a PEFT adapter", "Name a folder or a hub name")
+    return hub_folder(str(name))
 
 
 def plan_fold(base: Path, adapters: Sequence[Path], tokenizer: Path | None) -> FoldPlan:
@@ -71,14 +93,17 @@ def plan_fold(base: Path, adapters: Sequence[Path], tokenizer: Path | None) -> F
     The tokenizer is by default that of the last adapter that has one, else the base's. Errors: InputError.
     """
     stored = read_stored_model(base)
+    _check_base(adapters[0], stored)
     matrices = find_matrices(stored)
     old = stored.weights.tensors[matrices.input].shape[0]
     read = tuple(_read(folder, stored, matrices) for folder in adapters)
-    named = [folder for folder in adapters if any((folder / name).is_file() for name in TOKENIZER_FILES[:2])]
-    folder = tokenizer or (named[-1] if named else base)
+    folder = tokenizer or tokenizer_folder(base, adapters)
     size = load_any_tokenizer(folder).size
     rows = old
     for adapter in read:
+        if any(int(ids.max()) >= rows for ids, _ in adapter.rows.values()):
+            message = f"trained rows beyond the {rows:,} of its base"
+            raise InputError(adapter.folder, message, OTHER_BASE)
         counts = {len(adapter.whole[name]) for name in _row_names(matrices) if name in adapter.whole}
         if len(counts) > 1:
             listed = " and ".join(f"{count:,}" for count in sorted(counts))
@@ -91,8 +116,41 @@ def plan_fold(base: Path, adapters: Sequence[Path], tokenizer: Path | None) -> F
                 raise InputError(adapter.folder, message, OTHER_BASE)
     if size != rows and (size > rows or rows != old):
         message = f"has {size:,} ids, and the model with its adapters {rows:,} rows"
-        raise InputError(folder, message, "Give the tokenizer that was published with the last adapter")
+        remedy = "Put the tokenizer that was published with the last adapter into its folder, or name it with zhllama export --tokenizer"
+        raise InputError(folder, message, remedy)
     return FoldPlan(stored, matrices, read, folder, rows)
+
+
+def _check_base(adapter: Path, base: StoredModel) -> None:
+    """Refuse a base whose weights are not those that an adapter names by their hashes, as `export --adapter-only` does."""
+    path = adapter / BASE
+    if not is_present(path):
+        return
+    named = read_object(path, AGAIN)
+    hashes = named.get("files")
+    if not isinstance(hashes, dict):
+        raise InputError(path, "names no files of a base", AGAIN)
+    here = weight_hashes(base)
+    if set(hashes.values()) == set(here.values()):
+        return
+    wanted = next(
+        (f"{name} {sha}" for name, sha in hashes.items() if sha not in here.values()), "fewer files"
+    )
+    given = next((f"{name} {sha}" for name, sha in here.items() if sha not in hashes.values()), "fewer files")
+    message = f"was trained on {named.get('model')}, whose weights are {wanted} (sha256), and {base.folder.name} has {given}"
+    remedy = f"Give that base, or remove {BASE} from the adapter if it is the same model in another type"
+    raise InputError(adapter, message, remedy)
+
+
+def weight_hashes(base: StoredModel) -> dict[str, str]:
+    """The sha256 of each weight file of a base."""
+    return {file: digest(base.folder / file) for file in base.weights.files}
+
+
+def tokenizer_folder(base: Path, adapters: Sequence[Path]) -> Path:
+    """The last adapter that has a tokenizer, else the base."""
+    named = [folder for folder in adapters if any((folder / name).is_file() for name in TOKENIZER_FILES[:2])]
+    return named[-1] if named else base
 
 
 def _row_names(matrices: EmbeddingNames) -> list[str]:
@@ -112,6 +170,9 @@ def _read(folder: Path, base: StoredModel, matrices: EmbeddingNames) -> ForeignA
     tensors = load_tensors(path, AGAIN) if path.suffix == ".safetensors" else load_torch(path, AGAIN)
     if not isinstance(tensors, dict) or not all(hasattr(value, "shape") for value in tensors.values()):
         raise InputError(path, "contains something other than named tensors", AGAIN)
+    tensors = {
+        k: v for k, v in tensors.items() if ".original_module." not in k
+    }  # what the matrix was before training
     low_rank = {k: v for k, v in tensors.items() if ".lora_A." in k or ".lora_B." in k}
     updates = updates_of(folder, config, low_rank, base)
     for name, update in updates.items():
@@ -120,35 +181,78 @@ def _read(folder: Path, base: StoredModel, matrices: EmbeddingNames) -> ForeignA
             message = f"changes {name} as {update.shape}, and its base stores {stored}"
             raise InputError(folder, message, OTHER_BASE)
     whole: dict[str, torch.Tensor] = {}
+    rows: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    sides: set[str] = (
+        set()
+    )  # the parameters of a tied matrix that it replaces: both get the same, or it is untied
     for key in sorted(tensors.keys() - low_rank.keys()):
-        if ".original_module." in key:  # what the matrix was before training, which PEFT saves after a resize
-            continue
-        found = _stored_name(key, base)
+        module, token, _ = key.partition(TOKENS)
+        found = _stored_name(f"{module}.weight" if token else key, base)
         if found is None:
             raise InputError(folder, f"contains {key}, which its base lacks", OTHER_BASE)
-        name = found
-        shape, given = base.weights.tensors[name].shape, tuple(tensors[key].shape)
-        rows = name in _row_names(matrices)
-        if (given[1:] if rows else given) != (shape[1:] if rows else shape):
+        name, value = matrices.input if found == matrices.copy else found, tensors[key]
+        shape, given = base.weights.tensors[name].shape, tuple(value.shape)
+        if token:
+            ids = _token_ids(folder, config, module)
+            if given != (len(ids), *shape[1:]):
+                message = (
+                    f"stores rows of {name} as {given}, and its config and base say {(len(ids), *shape[1:])}"
+                )
+                raise InputError(folder, message, AGAIN)
+            rows[name] = ids, value
+            continue
+        of_ids = name in _row_names(matrices)
+        if (given[1:] if of_ids else given) != (shape[1:] if of_ids else shape):
             raise InputError(folder, f"stores {name} as {given}, and its base as {shape}", OTHER_BASE)
-        if rows and matrices.output is None:
-            message = f"replaces {name}, which its base ties to another matrix"
-            raise InputError(folder, message, "Merge it with the program that wrote it")
-        if name in whole and not whole[name].equal(tensors[key]):
+        is_tied = of_ids and matrices.output is None and name not in matrices.biases
+        if name in whole and not whole[name].equal(value):
+            if is_tied:
+                raise _untied(folder, name)
             raise InputError(folder, f"stores two different tensors for {name}", AGAIN)
-        whole[name] = tensors[key]
-    return ForeignAdapter(folder, updates, whole)
+        if is_tied:
+            sides.add(_parameter(key))
+        whole[name] = value
+    if len(sides) == 1 and not config.get("ensure_weight_tying"):
+        raise _untied(folder, matrices.input)
+    if matrices.copy is not None and matrices.input in whole:
+        whole[matrices.copy] = whole[matrices.input]
+    if matrices.copy is not None and matrices.input in rows:
+        rows[matrices.copy] = rows[matrices.input]
+    return ForeignAdapter(folder, updates, whole, rows)
+
+
+def _untied(folder: Path, name: str) -> InputError:
+    return InputError(folder, f"replaces {name}, which its base ties to another matrix", MERGE_ELSEWHERE)
+
+
+def _token_ids(folder: Path, config: Mapping[str, Any], module: str) -> "torch.Tensor":
+    """The ids of the rows that an adapter trained of a module."""
+    import torch
+
+    given = config.get("trainable_token_indices")
+    if isinstance(given, dict):
+        path = module.removeprefix(LORA)
+        given = next((ids for name, ids in given.items() if path.endswith(str(name))), None)
+    if not isinstance(given, list) or not given or not all(type(id) is int and id >= 0 for id in given):
+        message = f"has rows of {module.removeprefix(LORA)} without ids in trainable_token_indices"
+        raise InputError(folder / ADAPTER_CONFIG, message, AGAIN)
+    return torch.tensor(given)
 
 
 def _stored_name(key: str, base: StoredModel) -> str | None:
-    """The stored tensor that a whole tensor of an adapter replaces; its name has parts that PEFT puts in."""
-    path = key.removeprefix(LORA).replace(".base_layer", "")
-    head, found, end = path.partition(".modules_to_save.")
-    if found:  # then the adapter's name, which newer files leave out
-        path = f"{head}.{end.rpartition('.')[2]}"
+    """The stored tensor that a whole tensor of an adapter replaces."""
+    path = _parameter(key)
     parameters = dict(base.model.named_parameters(remove_duplicate=False))
     tied = (n for n, p in parameters.items() if p is parameters.get(path) and n in base.names)
     return base.names.get(path) or next((base.names[name] for name in tied), None)
+
+
+def _parameter(key: str) -> str:
+    """The parameter that a whole tensor of an adapter replaces; its name has parts that PEFT puts in."""
+    path = key.removeprefix(LORA).replace(".base_layer", "")
+    head, found, end = path.partition(".modules_to_save.")
+    # After it comes the adapter's name, which newer files leave out.
+    return f"{head}.{end.rpartition('.')[2]}" if found else path
 
 
 def fold(plan: FoldPlan, out: Path) -> set[str]:
@@ -174,8 +278,9 @@ def _folded(matrix: "torch.Tensor", name: str, adapters: Sequence[ForeignAdapter
     for adapter in adapters:
         if name in adapter.whole:
             values = adapter.whole[name].float()
-        if name in adapter.updates:
-            values = merged(values, [adapter.updates[name]], [])
+        rows = [adapter.rows[name]] if name in adapter.rows else []
+        updates = [adapter.updates[name]] if name in adapter.updates else []
+        values = merged(values, updates, rows)
     return values.to(matrix.dtype)
 
 

@@ -1,8 +1,6 @@
 """Converts a GGUF file once into a transformers folder in the user's cache, so that it is used as any other model."""
 
-import hashlib
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,23 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import InputError, OutputError, ZhllamaError
 from zhllama.extras import require
-from zhllama.io.cache import cache_folder
-from zhllama.io.files import require_regular, sha256, write_whole
 from zhllama.io.gguf import GgufTensor, read_header
 from zhllama.io.memory import available_memory
 from zhllama.model.gguf_config import FACTORS, ORIGINAL, complete_config
+from zhllama.model.model_cache import ROOM, made_once
 from zhllama.model.tokenizer_class import check_tokenizer_class
 from zhllama.notices import note
 from zhllama.pretrained import build_causal, open_gguf, open_gguf_config
 from zhllama.resources import shipped
-from zhllama.vocab.gguf_folder import move_folder, tokenizer_files
+from zhllama.vocab.gguf_folder import tokenizer_files
 
 if TYPE_CHECKING:
     import torch
 
 WHOLE_TYPES = {0: "F32", 1: "F16", 30: "BF16"}  # types of ggml.h that are not quantized
 AGAIN = "Download the file again"
-ROOM = "Free some space, or set ZHLLAMA_CACHE to a folder on another disk"
 SHARD = "4GB"
 # llama.cpp rounds activations to 8 bits where weights are quantized, and the folder's weights are rounded to bf16.
 ROUNDING = {"F32": 2**-10, "F16": 2**-10, "BF16": 2**-8}
@@ -42,46 +38,7 @@ def imported_folder(path: Path) -> Path:
     llama.cpp writes other tokens, OutputError without room.
     """
     require(str(path), "train", "gguf")
-    cache = cache_folder("gguf-models")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        folder = cache / f"{path.stem}-{_digest(path, cache)[:16]}"
-        if not folder.is_dir():
-            _remove_leftovers(cache)
-            part = cache / f".{folder.name}.{os.getpid()}"
-            try:
-                _convert(path.resolve(), part)
-                move_folder(part, folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(cache, f"cannot be written ({error.strerror or error})", ROOM) from error
-    return folder
-
-
-def _digest(path: Path, cache: Path) -> str:
-    """The file's sha256, computed once for a path, size and time of change."""
-    status = require_regular(path)
-    identity = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
-    known = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.sha256"
-    if known.is_file():
-        return known.read_text(encoding="utf-8")
-    digest = sha256(path)
-    write_whole(known, digest)
-    return digest
-
-
-def _remove_leftovers(cache: Path) -> None:
-    """Remove what processes left that were killed while they converted a file."""
-    for part in cache.glob(".*.*"):
-        process = part.suffix.removeprefix(".")
-        if (
-            part.is_dir()
-            and process.isdigit()
-            and not Path("/proc", process).exists()
-            and Path("/proc").exists()
-        ):
-            shutil.rmtree(part, ignore_errors=True)
+    return made_once("gguf-models", path.stem, [path], lambda part: _convert(path.resolve(), part))
 
 
 def _convert(path: Path, part: Path) -> None:

@@ -67,6 +67,14 @@ class CardFacts:
     page: str = ""
 
 
+@dataclass(frozen=True)
+class AdapterCard:
+    """What a card of an adapter tells: the hub name of its base or None, and the rows that the base must be given, or None."""
+
+    base: str | None
+    rows: int | None
+
+
 def card_facts(chain: Chain) -> CardFacts:
     """Read the manifests behind a chain; what cannot be read any more is left out."""
     try:
@@ -120,11 +128,21 @@ def _head(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def model_card(name: str, facts: CardFacts, proof: "Proof", chat: bool, gguf: str | None = None) -> str:
-    """The card as Markdown; `chat`: the tokenizer has a chat template; `gguf`: the name of the GGUF file beside it."""
+def model_card(
+    name: str,
+    facts: CardFacts,
+    proof: "Proof",
+    chat: bool,
+    gguf: str | None = None,
+    adapter: AdapterCard | None = None,
+) -> str:
+    """The card as Markdown, of a whole model or an adapter.
+
+    `chat`: the tokenizer has a chat template; `gguf`: the name of the GGUF file beside it.
+    """
     base = f"[{facts.base}]({facts.page})" if facts.base else None
     parts = [
-        _yaml_head(facts, chat, gguf),
+        _yaml_head(facts, chat, gguf, adapter),
         f"# {name}",
         f"[中文](#中文)\n\n{base or 'A language model'}, with Chinese added by [zhllama](https://github.com/zhllama/zhllama).",
         "## What was done",
@@ -133,7 +151,7 @@ def model_card(name: str, facts: CardFacts, proof: "Proof", chat: bool, gguf: st
         f"{proof.difference:.1e} of their RMS (allowed: {proof.limit:.0e}), and both rank the same next token first at {100 * proof.agree:.1f} % of the positions.",
         "Bits per character compare across vocabularies: lower is better. They were measured on text that was not trained on.",
         "## How to load it",
-        _loading(name, chat, gguf, 0),
+        _loading(name, chat, gguf, 0, adapter),
         "## Limits",
         "The model repeats the errors and prejudices of its base and of its training text, and it invents facts. Nothing was measured beyond "
         "the figures above. " + _license_note(facts, 0),
@@ -145,7 +163,7 @@ def model_card(name: str, facts: CardFacts, proof: "Proof", chat: bool, gguf: st
         f"{100 * proof.agree:.1f} %的位置上，两者排在第一的下一个词元相同。",
         "每字符比特数可以跨词表比较，越低越好；所用文本没有参与训练。",
         "### 如何加载",
-        _loading(name, chat, gguf, 1),
+        _loading(name, chat, gguf, 1, adapter),
         "### 局限",
         "基座和训练文本中的错误与偏见，模型也会有；它还会编造事实。除上面的数字之外，没有做过其他测量。"
         + _license_note(facts, 1),
@@ -153,12 +171,12 @@ def model_card(name: str, facts: CardFacts, proof: "Proof", chat: bool, gguf: st
     return "\n\n".join(parts) + "\n"
 
 
-def _yaml_head(facts: CardFacts, chat: bool, gguf: str | None) -> str:
+def _yaml_head(facts: CardFacts, chat: bool, gguf: str | None, adapter: AdapterCard | None) -> str:
     tags = ["chinese", "zhllama", *(["conversational"] if chat else []), *(["gguf"] if gguf else [])]
     head: dict[str, Any] = {
         "language": ["zh", "en"],
         **facts.license,
-        "library_name": "transformers",
+        "library_name": "transformers" if adapter is None else "peft",
         "pipeline_tag": "text-generation",
         **({"base_model": facts.base} if facts.base else {}),
         **({"datasets": list(facts.datasets)} if facts.datasets else {}),
@@ -226,7 +244,7 @@ def _figures(step: CardStep, language: int) -> list[str]:
     return told
 
 
-def _loading(name: str, chat: bool, gguf: str | None, language: int) -> str:
+def _loading(name: str, chat: bool, gguf: str | None, language: int, adapter: AdapterCard | None) -> str:
     """Commands and code that load the model, with its name in place of a hub name."""
     asked = (
         'inputs = tokenizer.apply_chat_template([{"role": "user", "content": "介绍一下你自己。"}], add_generation_prompt=True, return_tensors="pt", return_dict=True)'
@@ -234,21 +252,45 @@ def _loading(name: str, chat: bool, gguf: str | None, language: int) -> str:
         else 'inputs = tokenizer("人工智能是", return_tensors="pt")'
     )
     beside = ("beside this file", "本目录中的")[language]
+    opened = (
+        f'model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")\n'
+        if adapter is None
+        else _opened_adapter(name, adapter)
+    )
     parts = [
         "```python\n"
+        f"{'' if adapter is None else 'from peft import PeftModel' + chr(10)}"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
-        f'model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")\n'
+        f"{opened}"
         f"{asked}\n"
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=128)[0]))\n"
         "```",
-        f"```bash\nvllm serve {name}\n```",
     ]
+    if adapter is None:
+        parts.append(f"```bash\nvllm serve {name}\n```")
+    else:
+        folding = ("Or fold it into a plain model:", "也可以合并成一个普通模型：")[language]
+        parts.append(
+            f"{folding}\n\n```bash\nzhllama export --model {adapter.base or 'BASE'} --adapter {name} --out plain\n```"
+        )
     if gguf:
         parts.append(
             f"```bash\nllama-cli -m {gguf}            # llama.cpp\nollama create {name.lower()} -f Modelfile  # Ollama; Modelfile {beside}\n```"
         )
     return "\n\n".join(parts)
+
+
+def _opened_adapter(name: str, adapter: AdapterCard) -> str:
+    """Code that opens an adapter on its base, which has more rows first where the adapter has new ones."""
+    rows = (
+        "" if adapter.rows is None
+        else f"model.resize_token_embeddings({adapter.rows}, mean_resizing=False)\n"
+    )  # fmt: skip
+    return (
+        f'model = AutoModelForCausalLM.from_pretrained("{adapter.base or "BASE"}", dtype="auto")\n{rows}'
+        f'model = PeftModel.from_pretrained(model, "{name}")\n'
+    )
 
 
 def _license_note(facts: CardFacts, language: int) -> str:

@@ -1,10 +1,22 @@
-"""The options of `grow` and `export`."""
+"""The options of `grow` and `export`, and the adapters of commands that take a model."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from zhllama.options import option, required
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterOptions:
+    """Published adapters that are folded into the model before anything else."""
+
+    # Recorded by `recorded_adapters`, where there are any.
+    adapter: tuple[str, ...] = option(
+        (),
+        "A published PEFT adapter to fold into the model first, folder or hub name; several in this order.",
+        recorded=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +43,14 @@ class ExportOptions:
         None, "A finished run (or any model).", key="run_folder", positional=True, metavar="RUN"
     )
     model: str | None = option(None, "Instead of RUN: the base of the adapters.", flags=("--model", "-m"))
-    adapter: tuple[Path, ...] = option((), "A published PEFT adapter to fold into the base, in this order.")
+    adapter: tuple[str, ...] = option(
+        (), "A published PEFT adapter to fold into the base, folder or hub name; several in this order."
+    )
     tokenizer: Path | None = option(
         None, "Tokenizer of the adapters; by default that of the last one.", flags=("--tokenizer", "-t")
+    )
+    adapter_only: bool = option(
+        False, "Write what the runs trained as a PEFT adapter for the model that they began with."
     )
     gguf: Literal["f16", "q8_0", "q4_0"] | None = option(None, "Also write a file for llama.cpp.")
     push: str | None = option(

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from zhllama.model.options import AdapterOptions
 from zhllama.options import option, required
 from zhllama.training.options import HARDWARE, LENGTH, MONITORING
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainingData:
+class PretrainingData(AdapterOptions):
     """The model, its text, and the cache of packed blocks."""
 
     model: str | None = option(
@@ -30,7 +31,7 @@ class PretrainingData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatTuningData:
+class ChatTuningData(AdapterOptions):
     """The model, its chat template, and the conversations."""
 
     model: str | None = option(
@@ -58,7 +59,7 @@ class ChatTuningData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairData:
+class PairData(AdapterOptions):
     """The model, its chat template, and the ranked pairs."""
 
     model: str | None = option(
@@ -88,7 +89,7 @@ class PairData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledData:
+class LabelledData(AdapterOptions):
     """The model, its chat template, and the labelled answers."""
 
     model: str | None = option(

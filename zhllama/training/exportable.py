@@ -1,5 +1,7 @@
 """Checks before training that `export` will be able to merge what the run trains."""
 
+from dataclasses import replace
+
 from zhllama.errors import InputError, OptionError
 from zhllama.model.chain import Chain
 from zhllama.model.export import adapted_layer, plan_merge
@@ -19,7 +21,7 @@ def check_exportable(chain: Chain, options: TrainingOptions) -> None:
         raise OptionError("full", message, "Train adapters instead")
     if options.lora is None:
         return
-    for module in adapted_modules(base.model.config, options.lora.modules):
+    for module in adapted_modules(base.model.config, replace(options.lora, dropout=0.0)):
         try:
             adapted_layer(module, base, chain.base)
         except InputError as error:
@@ -28,3 +30,4 @@ def check_exportable(chain: Chain, options: TrainingOptions) -> None:
             raise OptionError(
                 "lora_module", f"{message}, so that export cannot merge them", "Leave it out"
             ) from error
+    adapted_modules(base.model.config, options.lora)  # PEFT refuses dropout for some layers

@@ -29,27 +29,29 @@ def linear_names(config: Any) -> tuple[str, ...]:
         model = build_causal(config)
     names = tuple(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(model)))
     try:
-        adapted = {name.rpartition(".")[2] for name in adapted_modules(config, names)}
-    except OptionError:  # PEFT refuses some layers by name, such as out_proj of Mamba
+        adapted = {name.rpartition(".")[2] for name in adapted_modules(config, Lora(rank=1, modules=names))}
+    except (
+        OptionError
+    ):  # PEFT refuses some layers by name, such as out_proj of Mamba and the routers of some mixtures
         adapted = {name for name in names if _is_adapted(config, name)}
     return tuple(name for name in names if name in adapted)
 
 
 def _is_adapted(config: Any, name: str) -> bool:
     try:
-        return bool(adapted_modules(config, (name,)))
+        return bool(adapted_modules(config, Lora(rank=1, modules=(name,))))
     except OptionError:
         return False
 
 
-def adapted_modules(config: Any, names: Sequence[str]) -> list[str]:
-    """Return the paths of the modules to which PEFT adds adapters for these names; OptionError where it refuses them."""
+def adapted_modules(config: Any, lora: Lora) -> list[str]:
+    """Return the paths of the modules to which PEFT adds these adapters; OptionError where it refuses them."""
     with torch.device("meta"):
         model = build_causal(config)
-    adapted_layers(model, names)
+    adapted_layers(model, lora.modules)
     try:
         with warnings.catch_warnings(action="ignore"):  # the training run itself shows them
-            wrapped = _with_adapters(model, Lora(rank=1, dropout=0.0, modules=tuple(names)))
+            wrapped = _with_adapters(model, lora)
     except ValueError as error:
         message = f"does not fit the model ({' '.join(str(error).split())[:200]})"
         raise OptionError("lora_module", message, "Give other layers") from error

@@ -10,8 +10,8 @@ from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.records import Conversation
 from zhllama.conversation.template import template_for
 from zhllama.errors import InputError
-from zhllama.manifest import check_outputs, read_config, read_manifest
-from zhllama.model.chain import TOKENIZER
+from zhllama.manifest import check_outputs, read_manifest
+from zhllama.model.chain import TOKENIZER, base_of
 from zhllama.model.load import load_transformers_tokenizer, open_model
 from zhllama.pretrained import build_scoring, open_adapter
 from zhllama.run import Run
@@ -108,8 +108,7 @@ class RewardModel:
             raise InputError(run, "is no run of zhllama reward", "Name the folder of one")
         read_manifest(run)
         check_outputs([run], REWARD, TOKENIZER)
-        base = str(read_config(run)["base"])
-        model = with_score_head(open_model(base).model)
+        model = with_score_head(open_model(base_of(run, "base")).model)
         tokenizer = load_transformers_tokenizer(run / TOKENIZER)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         model.config.get_text_config().pad_token_id = self._pad = pad
