@@ -82,6 +82,35 @@ def test_checkpointing_is_on_where_memory_is_short() -> None:
     assert any("lower the micro-batch" in note for note in small.notes)
 
 
+def test_masks_are_planned_where_the_attention_has_them() -> None:
+    shape = shape_of(shipped_config("llama-7b"), rows=49953)
+    a100, v100, cpu = (
+        named_hardware("A100"),
+        named_hardware("V100"),
+        Hardware("CPU", 1, 400 << 30, None, "fp32"),
+    )
+
+    def masks(hardware: Hardware, **changed: Any) -> int:
+        settings: dict[str, Any] = {"steps": 1, "batch": 8, "micro_batch": 4, "block_size": 1024, **changed}
+        options = PretrainingOptions(stage=1, rows="all", gradient_checkpointing="off", **settings)
+        plan = plan_training(options, shape, 32000, hardware)
+        assert plan.dense_mask is bool(plan.memory["masks"])
+        return plan.memory["masks"]
+
+    dense = 4 * 1024 * 1024 * 32 * 2
+    assert masks(a100) == masks(a100, attention="flex") == masks(v100, attention="flex") == 0
+    assert masks(a100, attention="sdpa") == masks(v100) == dense
+    assert masks(cpu) == 2 * dense
+    options = PretrainingOptions(
+        stage=1, rows="all", steps=1, block_size=1024, micro_batch=4, gradient_checkpointing="on"
+    )
+    seen = plan_training(options, shape, 32000, a100, dense_mask=True)
+    assert seen.dense_mask and seen.memory["masks"] == dense // 32
+    assert not any(
+        plan_training(options, shape, 32000, a100, dense_mask=False).memory[name] for name in ("masks",)
+    )
+
+
 def test_flops_follow_the_published_formula() -> None:
     """6 FLOPs per parameter and token (arXiv:2001.08361), 4 for frozen ones, and attention."""
     shape = shape_of(shipped_config("llama-7b"))

@@ -35,6 +35,8 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "warmup": (("warmup_ratio", "warmup_steps"), ("warmup_ratio", "warmup_steps"), ("warmup_ratio", "warmup_steps"), ("warmup_ratio",)),
     "weight-decay": (("weight_decay",), ("weight_decay",), ("weight_decay",), ("weight_decay",)),
     "gradient-checkpointing": (("disable_gradient_checkpointing",), ("gradient_checkpointing",), ("gradient_checkpointing",), ("gradient_checkpointing",)),
+    "attention": (("flash_attn",), ("attn_implementation",), ("flash_attention", "sdp_attention", "flex_attention"), ("attn_impl",)),
+    "compile": (("torch_compile",), ("torch_compile",), ("torch_compile",), ("torch_compile",)),
     "log-every": (("logging_steps",), ("logging_steps",), ("logging_steps",), ("logging_steps",)),
     "save-every": (("save_steps",), ("save_steps",), ("save_steps", "saves_per_epoch"), ("save_steps",)),
     "eval-every": (("eval_steps",), ("eval_steps",), ("eval_steps", "evals_per_epoch"), ("eval_steps",)),

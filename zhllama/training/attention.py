@@ -31,6 +31,7 @@ def use_document_attention(model: Any) -> bool:
     return True
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # the documents differ from batch to batch, and would be compiled for each
 def attend(
     module: Any,
     query: Tensor,

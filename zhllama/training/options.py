@@ -12,6 +12,7 @@ WhichRows = Literal["new", "used", "all", "none"]
 Fit = Literal["concatenate", "best-fit", "one-per-block"]
 Schedule = Literal["cosine", "linear", "constant"]
 Checkpointing = Literal["auto", "on", "off"]
+Attention = Literal["auto", "sdpa", "flex", "flash"]
 Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "none"]
 
 LOSS_CHUNK = 256  # positions whose logits exist at one time: 51 MB for 49,953 rows in fp32
@@ -122,6 +123,16 @@ class TrainingOptions:
         return False
 
     @property
+    def attention(self) -> Attention:
+        """The kernel of the attention in packed blocks."""
+        return "sdpa"
+
+    @property
+    def compile(self) -> bool:
+        """Whether torch.compile compiles the layers."""
+        return False
+
+    @property
     def english_limit(self) -> float:
         """Relative increase of English bits per byte that is accepted."""
         return 0.02
@@ -167,6 +178,14 @@ class RowTrainingOptions(TrainingOptions):
     lora_dropout: float = option(0.05, "Dropout of the adapters.", minimum=0, below=1, panel=LEARNING)
     load_in_4bit: bool = option(
         False, "Quantize the frozen layers to 4 bits; needs a CUDA GPU and the extra cuda.", panel=HARDWARE
+    )
+    attention: Attention = option(
+        "auto",
+        "Attention in packed blocks. auto: the fastest that a check of the model finds equal to sdpa.",
+        panel=HARDWARE,
+    )
+    compile: bool = option(
+        False, "Compile the layers with torch.compile, if the losses stay the same.", panel=HARDWARE
     )
 
 

@@ -23,6 +23,7 @@ class TrainingPlan:
     hardware: Hardware
     precision: Precision
     checkpointing: bool
+    dense_mask: bool
     trained: int
     memory: dict[str, int]
     steps: int | None
@@ -55,9 +56,12 @@ class TrainingPlan:
 
 def plan_training(
     options: TrainingOptions, shape: ModelShape, n_old: int, hardware: Hardware, *, trainable_rows: int | None = None,
-    blocks: float | None = None, sharded: bool = False,
+    blocks: float | None = None, sharded: bool = False, dense_mask: bool | None = None,
 ) -> TrainingPlan:  # fmt: skip
-    """Plan a run of `options`: `trainable_rows` as counted for `--rows used`, `blocks` of text, None if unknown."""
+    """Plan a run of `options`: `trainable_rows` as counted for `--rows used`, `blocks` of text, None if unknown.
+
+    `dense_mask`: whether a mask over whole blocks separates the documents; None: as is likely on this hardware.
+    """
     rows = {"new": shape.rows - n_old, "all": shape.rows, "used": trainable_rows or shape.rows, "none": 0}[
         options.rows
     ]
@@ -70,14 +74,18 @@ def plan_training(
     tokens = None if steps is None else steps * options.batch * options.block_size
     fixed = _fixed_memory(options, shape, rows, matrices, trained, precision, sharded)
     on_cpu = hardware.name == "CPU"
+    if dense_mask is None:
+        dense_mask = _likely_dense_mask(options, hardware)
     activations = _activations(options, shape, precision, False, on_cpu)
+    masks = _masks(options, shape, precision, False) if dense_mask else 0
     checkpointing = options.gradient_checkpointing == "on" or (
         options.gradient_checkpointing == "auto"
-        and sum(fixed.values()) + activations > USABLE * hardware.memory
+        and sum(fixed.values()) + activations + masks > USABLE * hardware.memory
     )
     if checkpointing:
         activations = _activations(options, shape, precision, True, on_cpu)
-    memory = {**fixed, "activations": activations}
+        masks = _masks(options, shape, precision, True) if dense_mask else 0
+    memory = {**fixed, "activations": activations, "masks": masks}
     flops = (
         None if tokens is None else tokens * _flops_per_token(options, shape, rows, matrices, checkpointing)
     )
@@ -98,6 +106,7 @@ def plan_training(
         hardware,
         precision,
         checkpointing,
+        dense_mask,
         trained,
         memory,
         steps,
@@ -150,14 +159,12 @@ def _activations(
 ) -> int:
     """Return the memory that the layers keep for the backward pass, and the gradients of one layer.
 
-    A LLaMA layer keeps two inputs of norms, queries, keys, values, attention, the mask that separates documents, and
-    three feed-forward tensors. Adapters add their inputs after dropout with a mask, of bytes on GPUs, of numbers on CPUs.
+    A LLaMA layer keeps two inputs of norms, queries, keys, values, attention, and three feed-forward tensors. Adapters add their inputs after dropout with a mask, of bytes on GPUs, of numbers on CPUs.
     """
     tokens = options.micro_batch * options.block_size
     width = BYTES[precision]
     norms = 2 * shape.width * (4 if width == 4 else 8)
     per_token = norms + (2 * shape.width + 2 * shape.keys + 3 * shape.inner) * width
-    per_token += options.block_size * width
     if options.lora is not None:
         dropout = width + (width if on_cpu else 1) if options.lora.dropout else 0
         per_token += shape.adapted * dropout + 2 * shape.width * width
@@ -165,6 +172,23 @@ def _activations(
     if checkpointing:
         return tokens * (shape.layers * shape.width * 4 + per_token + gradients)
     return tokens * (shape.layers * per_token + gradients)
+
+
+def _likely_dense_mask(options: TrainingOptions, hardware: Hardware) -> bool:
+    """Return whether `auto` will probably find no kernel without a mask.
+
+    GPUs that compute in bf16 have FlashAttention; with fp32 weights flex_attention is left, which needs Triton alone.
+    """
+    if options.attention != "auto":
+        return options.attention == "sdpa"
+    # On CPUs the figure stands for what attention per document keeps of its parts.
+    return hardware.name == "CPU" or hardware.precision != "bf16"
+
+
+def _masks(options: TrainingOptions, shape: ModelShape, precision: Precision, checkpointing: bool) -> int:
+    """Return the memory of the masks over whole blocks, which SDPA converts to numbers in each layer and keeps."""
+    tokens = options.micro_batch * options.block_size
+    return tokens * options.block_size * BYTES[precision] * (1 if checkpointing else shape.layers)
 
 
 def _flops_per_token(

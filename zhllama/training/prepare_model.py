@@ -11,10 +11,10 @@ from zhllama.errors import InputError
 from zhllama.model.chain import Chain
 from zhllama.model.load import open_model
 from zhllama.model.trained_rows import apply_trained_rows
-from zhllama.training.attention import use_document_attention
+from zhllama.training.choose_attention import LENGTH, AttentionChoice, choose_attention
 from zhllama.training.four_bit import loading_options
 from zhllama.training.lora import add_adapters
-from zhllama.training.options import Lora, Precision, WhichMatrices
+from zhllama.training.options import Attention, Lora, Precision, WhichMatrices
 from zhllama.training.probe import (
     Probe,
     predicts_from_earlier_tokens,
@@ -33,6 +33,7 @@ class ProbedModel:
 
     model: Any
     probe: Probe
+    attention: AttentionChoice
     separates_documents: bool
 
 
@@ -50,12 +51,14 @@ class PreparedModel:
 
 def open_for_training(
     chain: Chain, matrices: WhichMatrices | None, precision: Precision, device: torch.device,
-    *, full: bool = False, four_bit: bool = False, sharded: bool = False,
+    *, full: bool = False, four_bit: bool = False, sharded: bool = False, attention: Attention = "auto",
+    length: int = LENGTH,
 ) -> ProbedModel:  # fmt: skip
     """Open the chain with its earlier runs merged in, and run a few tokens through it as transformers does.
 
     `matrices`: which of them will have trainable rows, None for no rows. Frozen parameters are in `precision`, or with
-    `four_bit` the linear layers in 4 bits; trainable matrices are in fp32.
+    `four_bit` the linear layers in 4 bits; trainable matrices are in fp32. `length`: tokens of a block. Errors: OptionError
+    for an attention that the model cannot have.
     """
     dtype = torch.float32 if full else DTYPES[precision]
     loading = loading_options(dtype, device) if four_bit else None
@@ -65,11 +68,10 @@ def open_for_training(
         _matrices_to_fp32(model, chain.runs, matrices)
     if not (four_bit or sharded):  # a sharded model is moved part by part, for it may not fit as a whole
         model.to(device)
-    autocast = None if precision == "fp32" else DTYPES[precision]
+    autocast = autocast_type(precision)
     probe = _probe(model, autocast)
-    if device.type == "cpu":
-        use_document_attention(model)
-    return ProbedModel(model, probe, separates_documents(model, autocast))
+    chosen = choose_attention(model, attention, precision, device, length=length, autocast=autocast)
+    return ProbedModel(model, probe, chosen, separates_documents(model, autocast))
 
 
 def prepare_model(
@@ -109,6 +111,11 @@ def _probe(model: Any, autocast: torch.dtype | None) -> Probe:
         message = "is no causal language model: its logits depend on the tokens that they are to predict"
         raise InputError(kind, message, "Train another model")
     return probe
+
+
+def autocast_type(precision: Precision) -> torch.dtype | None:
+    """Return the type of matrix products in training where the weights' own is another one."""
+    return None if precision == "fp32" else DTYPES[precision]
 
 
 def norms_to_fp32(model: Any) -> None:

@@ -51,7 +51,7 @@ class Probe:
         if not self.scales_logits:
             return "its logits are not those of its head"
         try:
-            with torch.enable_grad(), _autocast(self.ids.device, self.autocast):
+            with torch.enable_grad(), autocast_to(self.ids.device, self.autocast):
                 loss = model(**_inputs(model, self.ids), labels=self.ids).loss
             measured = backward(loss, self.expected.ids)
         except Exception as error:  # whatever foreign code does here, the model cannot be trained this way
@@ -63,7 +63,7 @@ class Probe:
             expected = self.expected.gradients[name][compared]
             if not _agree(gradient, expected, self.tolerance):
                 where = "embedding matrix" if name == "input" else "LM head"
-                return f"its gradients of the {where} differ by {100 * _relative(gradient, expected):.3g} %"
+                return f"its gradients of the {where} differ by {100 * relative_difference(gradient, expected):.3g} %"
         return None
 
 
@@ -80,7 +80,7 @@ def probe_model(model: Any, autocast: torch.dtype | None = None) -> Probe:
         None if head is None else head.register_forward_hook(lambda module, args, out: products.append(out))
     )
     try:
-        with torch.enable_grad(), _autocast(ids.device, autocast):
+        with torch.enable_grad(), autocast_to(ids.device, autocast):
             output = model(input_ids=ids, labels=ids, use_cache=False)
         loss = output.loss
         gradients = torch.autograd.grad(loss, weights)
@@ -95,7 +95,7 @@ def probe_model(model: Any, autocast: torch.dtype | None = None) -> Probe:
     }
     expected = LossAndGradients(loss.item(), rows, by_name)
     scales = len(products) == 1 and _is_multiple(output.logits, products[0])
-    return Probe(ids, expected, scales, _tolerance(model, autocast), autocast)
+    return Probe(ids, expected, scales, tolerance_of(model, autocast), autocast)
 
 
 def matrices(model: Any) -> list[Tensor]:
@@ -111,11 +111,11 @@ def predicts_from_earlier_tokens(model: Any, autocast: torch.dtype | None = None
     ids = random_ids(model, LENGTH)[None]
     changed = ids.clone()
     changed[:, LENGTH // 2 :] = ids[:, LENGTH // 2 :].flip(1)
-    with torch.no_grad(), _autocast(ids.device, autocast):
+    with torch.no_grad(), autocast_to(ids.device, autocast):
         before, after = (model(input_ids=i, use_cache=False).logits[:, : LENGTH // 2] for i in (ids, changed))
     if not torch.isfinite(before).all():
         return True  # broken weights say nothing; training stops at the loss that is not finite
-    return _agree(after, before, _tolerance(model, autocast))
+    return _agree(after, before, tolerance_of(model, autocast))
 
 
 def scales_loss_by_count(model: Any, probe: Probe) -> bool:
@@ -124,7 +124,7 @@ def scales_loss_by_count(model: Any, probe: Probe) -> bool:
     Some forward passes take any keyword and ignore it; there the Trainer must average micro-batches itself.
     """
     try:
-        with torch.no_grad(), _autocast(probe.ids.device, probe.autocast):
+        with torch.no_grad(), autocast_to(probe.ids.device, probe.autocast):
             inputs = _inputs(model, probe.ids)
             loss = float(model(**inputs, labels=probe.ids, num_items_in_batch=1).loss)
     except TypeError:
@@ -153,11 +153,11 @@ def separates_documents(model: Any, autocast: torch.dtype | None = None) -> bool
         return result
 
     try:
-        with torch.no_grad(), _autocast(ids.device, autocast):
+        with torch.no_grad(), autocast_to(ids.device, autocast):
             packed, changed, alone = logits(first, second), logits(other, second), logits(second)
     except Exception:  # foreign code that does not take these inputs does not separate documents
         return False
-    tolerance = _tolerance(model, autocast)
+    tolerance = tolerance_of(model, autocast)
     return _agree(changed, packed, tolerance) and _agree(packed, alone, tolerance)
 
 
@@ -214,20 +214,23 @@ def _scale(values: Tensor, of: Tensor) -> float:
     return ((left * right).sum() / (right * right).sum().clamp(min=1e-30)).item()
 
 
-def _tolerance(model: Any, autocast: torch.dtype | None) -> float:
+def tolerance_of(model: Any, autocast: torch.dtype | None) -> float:
+    """Return the relative difference that rounding explains in this model."""
     low = autocast is not None or any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters())
     return LOW_PRECISION_TOLERANCE if low else TOLERANCE
 
 
 def _agree(value: Tensor, reference: Tensor, tolerance: float) -> bool:
     """Return whether the relative difference is within the tolerance; never where one is NaN or infinite."""
-    return _relative(value, reference) <= tolerance
+    return relative_difference(value, reference) <= tolerance
 
 
-def _relative(value: Tensor, reference: Tensor) -> float:
+def relative_difference(value: Tensor, reference: Tensor) -> float:
+    """Return the norm of the difference over that of the reference."""
     value, reference = value.detach().double(), reference.detach().double()
     return float((value - reference).norm()) / max(float(reference.norm()), 1e-30)
 
 
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
+def autocast_to(device: torch.device, dtype: torch.dtype | None) -> Any:
+    """Return the context in which products have the type `dtype`; None leaves them as they are."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

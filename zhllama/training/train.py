@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,8 @@ from zhllama.model.grow import Grown
 from zhllama.model.load import read_model_config
 from zhllama.run import Run
 from zhllama.training import checkpoint, outputs
+from zhllama.training.choose_attention import check_attention
+from zhllama.training.compiled_layers import compile_layers
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.four_bit import check_four_bit
 from zhllama.training.hardware import Hardware, this_hardware
@@ -30,13 +33,18 @@ from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import CHECKPOINTS, FIGURES
 from zhllama.training.packed_blocks import PackedBlocks
 from zhllama.training.plan import TrainingPlan, plan_training, shape_of
-from zhllama.training.prepare_model import PreparedModel, open_for_training, prepare_model
+from zhllama.training.prepare_model import (
+    PreparedModel,
+    autocast_type,
+    open_for_training,
+    prepare_model,
+)
 from zhllama.training.probe import takes_position_ids
 from zhllama.training.sharding import gather_parameters, is_sharded
 from zhllama.training.trackers import chosen_tracker
 from zhllama.training.trainable_rows import RowLayout, arrange_rows
 from zhllama.training.trainer import LOG, BlockTrainer, TrainingLog
-from zhllama.training.validation import ValidationSet
+from zhllama.training.validation import ValidationSet, collate
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 
@@ -90,13 +98,15 @@ def plan_run(
     *,
     trainable_rows: int | None = None,
     blocks: float | None = None,
+    dense_mask: bool | None = None,
 ) -> TrainingPlan:
-    """Plan a run of an inspected model."""
+    """Plan a run of an inspected model; `dense_mask` None: as is likely on that hardware."""
     shape = shape_of(info.config, options.lora, info.rows)
     n_old = info.old_rows() if options.rows in ("new", "used") else 0
     return plan_training(
-        options, shape, n_old, hardware, trainable_rows=trainable_rows, blocks=blocks, sharded=is_sharded()
-    )
+        options, shape, n_old, hardware, trainable_rows=trainable_rows, blocks=blocks, sharded=is_sharded(),
+        dense_mask=dense_mask,
+    )  # fmt: skip
 
 
 def train(
@@ -108,7 +118,12 @@ def train(
     """
     if options.load_in_4bit:
         check_four_bit(info.chain, is_sharded())
+    if options.compile and is_sharded():
+        raise OptionError("compile", "does not work with sharded parameters (FSDP, ZeRO)", "Leave it out")
     arguments = trainer_arguments(options, run.out)
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(info.config)]
+    precision = options.precision or this_hardware().precision
+    check_attention(options.attention, model_class, precision, arguments.device)
     first = arguments.process_index == 0
     if not first:
         hooks = Hooks()
@@ -116,7 +131,7 @@ def train(
     with run if first else nullcontext():
         if only_manifest_missing:
             return outputs.finish_run(run) if first else None
-        one_per_block = not takes_position_ids(MODEL_FOR_CAUSAL_LM_MAPPING[type(info.config)])
+        one_per_block = not takes_position_ids(model_class)
         with arguments.main_process_first(local=False):
             blocks = job.blocks(info.tokenizer, options.block_size, one_per_block, hooks.read)
             validation = job.validation_sets(info.tokenizer, options.block_size, blocks, one_per_block)
@@ -126,17 +141,27 @@ def train(
         opened = open_for_training(
             info.chain, None if options.rows == "none" else options.matrices, plan.precision, arguments.device,
             full=options.full, four_bit=options.load_in_4bit, sharded=is_sharded(),
+            attention=options.attention, length=options.block_size,
         )  # fmt: skip
+        for kernel, reason in opened.attention.rejected.items():
+            taken = opened.attention.kernel
+            hooks.note(f"{info.config.model_type}: attention by {taken} instead of {kernel}, which {reason}")
         if not opened.separates_documents:
             hooks.note(
                 f"{info.config.model_type}: documents of one block would see each other, so each has a block of its own"
             )
-        if not (opened.separates_documents or one_per_block):
+        repacked = not (opened.separates_documents or one_per_block)
+        if repacked:
             one_per_block = True
             with arguments.main_process_first(local=False):
                 blocks = job.blocks(info.tokenizer, options.block_size, True, hooks.read)
                 validation = job.validation_sets(info.tokenizer, options.block_size, blocks, True)
-            layout, plan = _plan_rows(options, info, blocks, arguments.world_size)
+        # On CPUs the plan counts a mask in any case.
+        other_mask = opened.attention.dense_mask is not plan.dense_mask and arguments.device.type != "cpu"
+        if repacked or other_mask:
+            layout, plan = _plan_rows(
+                options, info, blocks, arguments.world_size, opened.attention.dense_mask
+            )
             hooks.planned(plan)
         assert plan.steps is not None
         set_seed(options.seed)
@@ -149,6 +174,11 @@ def train(
                 f"{info.config.model_type}: {prepared.plain_reason}; trained with whole matrices and transformers' own loss"
             )
         examples = job.examples(info.tokenizer, options, blocks, plan.steps * options.batch, one_per_block)
+        if options.compile:
+            first_batch = collate([*islice(examples, options.micro_batch)], whole=True)
+            failure = compile_layers(prepared.model, first_batch, autocast_type(plan.precision))
+            if failure is not None:
+                hooks.note(f"{info.config.model_type}: trained without compiling, since {failure}")
         trainer = _trainer(
             options, info, prepared, plan, blocks, examples, validation, arguments, run.out, hooks
         )
@@ -162,7 +192,7 @@ def train(
             return None
         vocabulary = load_any_tokenizer(info.tokenizer.path)
         figures = {
-            "rows": info.rows, "n_old": info.n_old, **job.report(run, blocks),
+            "rows": info.rows, "n_old": info.n_old, "attention": opened.attention.kernel, **job.report(run, blocks),
             **new_row_figures(run, examples, info.n_old, info.rows, vocabulary),
         }  # fmt: skip
         full_base = info.chain.base if options.full else None
@@ -234,13 +264,15 @@ def _grow_model(job: TrainingJob, info: ModelInfo, out: Path, seed: int, hooks: 
 
 
 def _plan_rows(
-    options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks], processes: int
-) -> tuple[RowLayout, TrainingPlan]:
+    options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks], processes: int, dense_mask: bool | None = None
+) -> tuple[RowLayout, TrainingPlan]:  # fmt: skip
     """Return which rows are trainable, and the plan; OptionError for a stream without a number of steps."""
     layout = _layout(options, info, blocks)
     count = float(sum(map(len, blocks))) if blocks else None
     trainable = info.rows - layout.first
-    plan = plan_run(options, info, this_hardware(processes), trainable_rows=trainable, blocks=count)
+    plan = plan_run(
+        options, info, this_hardware(processes), trainable_rows=trainable, blocks=count, dense_mask=dense_mask
+    )
     if plan.steps is None:
         raise OptionError("steps", "is needed where the text is streamed", "Give the number of steps")
     return layout, plan
@@ -283,6 +315,8 @@ def _trainer(
         warn=hooks.note,
         decode=load_any_tokenizer(info.tokenizer.path).decode,
         masked=prepared.rows.masked,
+        # Kernels that are compiled for one size would be compiled again for each size of a shortened batch.
+        whole_blocks=options.compile or prepared.model.config._attn_implementation == "flex_attention",
         callbacks=[log] if arguments.process_index == 0 else [],
     )
     trainer.remove_callback(PrinterCallback)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,15 +92,20 @@ class BlockTrainer(CheckpointingTrainer):
 
     `english_limit`: the share by which bits per byte of the label `en` may rise over those before the first step; above
     it the trainer calls `warn`, or with `strict` raises BrokenPromise. `masked`: the ends of the names of parameters with
-    rows that must not change, so that weight decay must not touch them.
+    rows that must not change, so that weight decay must not touch them. `whole_blocks`: batches are not shortened.
     """
 
     def __init__(
         self, *, out: Path, validation: Sequence[ValidationSet], english_limit: float, strict: bool, masked: tuple[str, ...],
-        warn: Callable[[str], None], decode: Callable[[Sequence[int]], str], **trainer: Any,
+        whole_blocks: bool, warn: Callable[[str], None], decode: Callable[[Sequence[int]], str], **trainer: Any,
     ) -> None:  # fmt: skip
+        self.collate = partial(collate, whole=whole_blocks)
         super().__init__(
-            out=out, decode=decode, data_collator=collate, eval_dataset=list(validation) or None, **trainer
+            out=out,
+            decode=decode,
+            data_collator=self.collate,
+            eval_dataset=list(validation) or None,
+            **trainer,
         )
         self.validation, self.masked = validation, masked
         self.english_limit, self.strict, self.warn = english_limit, strict, warn
@@ -114,7 +120,9 @@ class BlockTrainer(CheckpointingTrainer):
         model = self.model_wrapped if self.is_fsdp_enabled else self.model
         with self.accelerator.autocast():
             bits = {
-                v.label: measure_bits(model, v, self.args.per_device_eval_batch_size, self.args.device)
+                v.label: measure_bits(
+                    model, v, self.args.per_device_eval_batch_size, self.args.device, self.collate
+                )
                 for v in self.validation
             }
         figures = _figures(bits)

@@ -1,7 +1,7 @@
 """Validation sets: text that is never trained on, packed, and the bits that a model spends per character and per byte."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +16,8 @@ from zhllama.resources import sample_files
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.packed_blocks import Example, examples
 from zhllama.training.packing import TokenizedSample, best_fit, pack_samples
+
+Stack = Callable[[Sequence[Example]], dict[str, torch.Tensor]]
 
 LIMIT = 64_000  # characters of a label that are measured
 
@@ -86,13 +88,15 @@ def sample_texts(label: str) -> list[str]:
     return list(read_documents(sample_files(label)))
 
 
-def measure_bits(model: Any, validation: ValidationSet, micro_batch: int, device: torch.device) -> BitsSpent:
+def measure_bits(
+    model: Any, validation: ValidationSet, micro_batch: int, device: torch.device, stack: Stack | None = None
+) -> BitsSpent:
     """Measure the bits of a validation set by the model's own mean loss; leave the model in evaluation mode."""
     model.eval()
     nats = 0.0
     with torch.no_grad(), without_router_loss(model):
         for at in range(0, len(validation.blocks), micro_batch):
-            batch = collate(validation.blocks[at : at + micro_batch])
+            batch = (stack or collate)(validation.blocks[at : at + micro_batch])
             if count := int((batch["labels"][:, 1:] >= 0).sum()):
                 loss = model(**{k: v.to(device) for k, v in batch.items()}, use_cache=False).loss
                 nats += count * float(loss)
@@ -114,8 +118,13 @@ def without_router_loss(model: Any) -> Iterator[None]:
             config.output_router_logits = adds
 
 
-def collate(rows: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """Stack examples of equal length into a batch, cut after the last label of any: later positions train nothing."""
+def collate(rows: Sequence[Example], whole: bool = False) -> dict[str, torch.Tensor]:
+    """Stack examples of equal length into a batch, cut after the last label of any: later positions train nothing.
+
+    With `whole` it is not cut, so that all batches have one size.
+    """
+    if whole:
+        return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
     labeled = np.stack([row["labels"] for row in rows]) >= 0
     length = int(np.max(labeled.any(0) * np.arange(1, labeled.shape[1] + 1)))
     return {
