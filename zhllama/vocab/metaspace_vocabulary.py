@@ -4,7 +4,7 @@ Spaces are written as ▁ and characters without a piece as byte pieces, but the
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import Tokenizer
 
+from zhllama.characters import charset
 from zhllama.errors import InputError
 from zhllama.io.json import parse_json, parse_row
 from zhllama.vocab.any_tokenizer import JsonTokenizer
 from zhllama.vocab.folder_settings import FolderSettings, read_folder_settings
 from zhllama.vocab.json_vocabulary import JsonVocabulary, dumped, loaded, special_token
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
+from zhllama.vocab.tokenizer_json import inside_a_text
 from zhllama.vocab.vocabulary import SPACE, AddedPiece, Kind
 
 _BYTE, _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED = (
@@ -58,7 +60,24 @@ class MetaspaceVocabulary(JsonVocabulary):
         for text in ("one two", "中文 a\nb", "A．1 ﬁ ①"):
             if self.words(text).removeprefix(SPACE) != text.replace(" ", SPACE):
                 return f"its normalizer or pre-tokenizer changes or splits the text {text!r}"
+        pattern = self._inside.pre_tokenizer
+        if pattern is not None and len(pattern.pre_tokenize_str("".join(charset("gb2312")))) > 1:
+            return "its pre-tokenizer splits Chinese text"
         return None
+
+    def require_extensible(self) -> None:
+        """InputError where the base's tokens would get other ids in any extension.
+
+        `extended` writes added tokens into the vocabulary, where merges begin with any single character.
+        """
+        vocabulary = self._json["model"]["vocab"]
+        single = [text for text in self.added_tokens.values() if len(text) == 1 and text not in vocabulary]
+        around = [f"中{text}。{text}" for text in single]
+        pairs = zip(single, self.encode(around), self.extended([]).encode(around), strict=True)
+        moved = next((text for text, before, after in pairs if before != after), None)
+        if moved is not None:
+            what = f"has the added token {moved!r}, which it finds at the start of a text only, and an extension everywhere"
+            raise InputError("`base`", what, "Give the token the flag normalized=false in its tokenizer.json")
 
     def words(self, text: str) -> str:
         """A text as the merges see it; split texts are joined by a line end that none contains."""
@@ -127,6 +146,20 @@ class MetaspaceVocabulary(JsonVocabulary):
         steps = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder"))
         return loaded(dumped({**self._json, **steps, "added_tokens": []}))
 
+    @cached_property
+    def _inside(self) -> Tokenizer:
+        """The same for parts of a text."""
+        return loaded(inside_a_text(self.content))
+
+    def normalized(self, lines: Iterable[str]) -> Iterator[str]:
+        """Each line, as a part of a text, as its normalizer writes it, with spaces for ▁."""
+        normalizer = self._inside.normalizer
+        if normalizer is None:
+            yield from lines
+            return
+        for line in lines:
+            yield normalizer.normalize_str(line).replace(SPACE, " ")
+
     def encode_by_merges(self, texts: Any) -> list[list[int]]:
         """The same as `encode`: there are no shortcuts for whole words."""
         return self.encode(texts)
@@ -150,8 +183,21 @@ class MetaspaceVocabulary(JsonVocabulary):
         return [id for id, encoding in zip(normal, encoded, strict=True) if encoding.ids != [id]]
 
     def split(self, ids: Iterable[int]) -> list[int]:
-        """None: nothing splits a text before the merges."""
-        return []
+        """Those of the normal pieces `ids` that do not reach the merges as one word."""
+        texts = {id: self.texts[id] for id in ids if self.model.pieces[id].kind == "normal"}
+        return [id for id, reason in zip(texts, self.why_changed(texts.values()), strict=True) if reason]
+
+    def why_changed(self, pieces: Iterable[str]) -> Iterator[str | None]:
+        """Why each piece's text, inside a longer one, does not reach the merges as one word; None where it does."""
+        pattern = self._inside.pre_tokenizer
+        texts = [piece.replace(SPACE, " ") for piece in pieces]
+        for text, written in zip(texts, self.normalized(texts), strict=True):
+            if written != text:
+                yield "is changed by the base's normalizer"
+            elif pattern is not None and len(pattern.pre_tokenize_str(text.replace(" ", SPACE))) != 1:
+                yield "is split by the base's pattern"
+            else:
+                yield None
 
     def expansion(self, base: "MetaspaceVocabulary") -> None:
         """None: a piece can be reached by merges of several others."""

@@ -67,11 +67,21 @@ def default_recipe(base: Vocabulary, with_list: bool) -> Recipe:
     return "safe" if with_list else "continued"
 
 
-def check_recipe(base: Vocabulary, recipe: Recipe) -> None:
-    """OptionError where a recipe does not exist for the base's kind."""
+def check_recipe(base: Vocabulary, recipe: Recipe, listed: bool = True) -> None:
+    """Refuse before any work a recipe that is impossible for the base; `listed`: `safe` is given a list of words.
+
+    Errors: OptionError where the recipe does not exist for the base's kind; InputError where the base has no merges, changes
+    or splits every Chinese word before them, or has an added token that an extension would match elsewhere.
+    """
     if recipe == "chinese-llama" and base.kind != "sentencepiece":
         message = f"chinese-llama is for SentencePiece, and this base is {base.kind}"
         raise OptionError("recipe", message, "Take safe or continued")
+    if isinstance(base, SentencePieceVocabulary):
+        merge.require_bpe(base)
+    if isinstance(base, MetaspaceVocabulary):
+        base.require_extensible()
+    if isinstance(base, ByteLevelVocabulary):
+        byte_level_recipes.require_whole(base, words=recipe == "continued" or not listed)
 
 
 def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOptions) -> Merge[Vocabulary]:
@@ -82,10 +92,13 @@ def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOption
             base, words, options.pad, options.mixed, options.cover, options.pieces.exclude
         )
     if isinstance(base, MetaspaceVocabulary):
-        return _of(
-            base,
-            merge.safe(base.model, words, options.pad, options.mixed, options.cover, options.pieces.exclude),
-        )
+        reasons = zip(words, base.why_changed(words), strict=True)
+        changed = {word: reason for word, reason in reasons if reason is not None}
+        merged = merge.safe(
+            base.model, [word for word in words if word not in changed], options.pad, options.mixed, options.cover,
+            options.pieces.exclude,
+        )  # fmt: skip
+        return _of(base, replace(merged, left_out=(*merged.left_out, *changed.items())))
     assert isinstance(base, SentencePieceVocabulary)
     if options.recipe == "chinese-llama":
         if options.cover:
@@ -114,6 +127,21 @@ def check_accepted(merged: Merge[Vocabulary]) -> None:
     )
 
 
+def _check_whole(merged: Merge[Vocabulary]) -> None:
+    """InputError where the base changes or splits an added piece in text: one between its parts and a piece that it leaves whole."""
+    if merged.recipe == "chinese-llama":
+        return
+    vocabulary = merged.vocabulary
+    changed = vocabulary.split(range(merged.base.size, vocabulary.size))
+    if changed:
+        raise InputError(
+            "`base`",
+            f"changes or splits {len(changed):,} of the new pieces in text, as {vocabulary.display(changed[0])!r}, by its "
+            "normalizer or pre-tokenizer",
+            "Put them on the `exclude` list",
+        )
+
+
 def extend_by_text(
     base: Vocabulary, lines: Iterable[str] | None, options: MergeOptions, progress: Progress | None = None
 ) -> Merge[Vocabulary]:
@@ -129,9 +157,9 @@ def extend_by_text(
 
 
 def count_runs(base: Vocabulary, lines: Iterable[str]) -> Counter[str]:
-    """How often each run of Chinese occurs, with the preceding space where the base's merges can include it."""
+    """How often each run of Chinese occurs in text as the base's merges see it, with the space before it where they can."""
     count = byte_level_recipes.count_runs if base.kind == "byte-level" else continued.count_runs
-    return count(lines)
+    return count(base.normalized(lines))
 
 
 def continue_training(
@@ -143,7 +171,7 @@ def continue_training(
     progress: Progress | None = None,
 ) -> Merge[Vocabulary]:
     """Add `add` pieces to `base` by continuing its BPE training on counted runs."""
-    words = jieba_words()
+    words = list(jieba_words()) if prior > 0 else []
     if isinstance(base, ByteLevelVocabulary):
         return byte_level_recipes.continued(
             base,
@@ -158,9 +186,11 @@ def continue_training(
         )
     model = base.model if isinstance(base, MetaspaceVocabulary) else base
     assert isinstance(model, SentencePieceVocabulary)
+    runs = continued.as_merges_see(base, runs)
+    seen = continued.as_merges_see(base, dict(words)).items()
     try:
         merged = continued.continued(
-            model, runs, base.size + add, words, prior, options.coverage, options.cover, options.pad,
+            model, runs, base.size + add, seen, prior, options.coverage, options.cover, options.pad,
             progress=progress, wanted=options.pieces,
         )  # fmt: skip
     except ZhllamaError as error:
@@ -203,15 +233,19 @@ def merge_vocabulary(
     """
     if options.prune and lines is None:
         raise OptionError("text", "is needed to count which pieces are rare", "Name text to prune by")
+    check_recipe(base, options.recipe, words is not None)
+    text = options.pieces.text
+    if text is not None:  # a piece occurs where the base's normalizer writes it
+        text = replace(text, lines=list(base.normalized(text.lines)))
+        options = replace(options, pieces=replace(options.pieces, text=text))
     if options.recipe == "continued":
         merged = extend_by_text(base, lines, options, progress)
     else:
-        check_recipe(base, options.recipe)
         merged = extend_by_words(base, _trained_words(progress) if words is None else words, options)
         check_accepted(merged)
+    _check_whole(merged)
     if options.prune and lines is not None:
         merged = pruned(merged, lines, options.size or base.size)
-    text = options.pieces.text
     uses = {} if text is None else text.uses(map(plain_texts(base), merged.added))
     return replace(merged, uses=uses, exclude=options.pieces.exclude)
 

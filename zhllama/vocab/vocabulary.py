@@ -1,7 +1,7 @@
 """What every extensible vocabulary can do; SentencePiece, byte-level BPE and Metaspace BPE each implement it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +78,9 @@ class Vocabulary(Protocol):
     @property
     def removable(self) -> set[int]:
         """Ids that pruning may remove without making any text impossible to write."""
+
+    def normalized(self, lines: Iterable[str]) -> Iterator[str]:
+        """Each line, as a part of a text, as its merges see it; a space is a space."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
