@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.model_toys import line
-from tests.test_reward import SETTINGS, encoder, figures, ground, killed_at, train
+from tests.test_reward import MEASURED, SETTINGS, encoder, figures, ground, killed_at, train
 
 __all__ = ["encoder", "ground"]
 
@@ -75,7 +75,7 @@ def test_killed_anywhere_a_dpo_run_ends_with_the_same_bytes(ground: Path, more: 
     one, other = (ground / f"{name}-{way}" / file for way in ("killed", "whole"))
     assert one.read_bytes() == other.read_bytes()
     logs = [
-        [{k: v for k, v in json.loads(row).items() if k != "tokens_per_second"} for row in (ground / f"{name}-{way}" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        [{k: v for k, v in json.loads(row).items() if k not in MEASURED} for row in (ground / f"{name}-{way}" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         for way in ("killed", "whole")
     ]  # fmt: skip
     assert logs[0] == logs[1]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.align_toys import WORSE, ranked_rows
 from tests.model_toys import WORDS, line, write_model
-from tests.test_reward import SETTINGS, figures, killed_at
+from tests.test_reward import MEASURED, SETTINGS, figures, killed_at
 from tests.test_row_fields import ANSWER, ASK, A, Q, S
 from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.read_conversations import BadRow
@@ -198,7 +198,7 @@ def test_killed_anywhere_a_kto_run_ends_with_the_same_bytes(ground: Path) -> Non
     one, other = (ground / way / "adapter/adapter_model.safetensors" for way in ("killed", "whole"))
     assert one.read_bytes() == other.read_bytes()
     logs = [
-        [{k: v for k, v in json.loads(row).items() if k != "tokens_per_second"} for row in (ground / way / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        [{k: v for k, v in json.loads(row).items() if k not in MEASURED} for row in (ground / way / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         for way in ("killed", "whole")
     ]  # fmt: skip
     assert logs[0] == logs[1]

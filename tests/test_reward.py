@@ -21,6 +21,7 @@ from zhllama.model.load import load_transformers_tokenizer
 from zhllama.training.examples import read_examples
 from zhllama.training.preference_pairs import PAIRS, to_rows
 
+MEASURED = ("tokens_per_second", "seconds", "peak_memory_bytes")  # of a log, which no two runs share
 SETTINGS = ("--max-length", 256, "--batch", 8, "--micro-batch", 4, "--log-every", 1, "--precision", "fp32")
 
 

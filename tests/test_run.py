@@ -17,6 +17,8 @@ import pytest
 from zhllama.errors import InputError, OutputError
 from zhllama.manifest import check_outputs, read_config, read_manifest
 from zhllama.run import Run
+from zhllama.run_folder import Lock
+from zhllama.start_time import STARTED
 
 OPTIONS = {"size": 3, "text": [Path("a")]}
 
@@ -87,6 +89,37 @@ def test_unfinished_goes_on_only_with_equal_options(tmp_path: Path) -> None:
         run.finish()
 
 
+def test_a_resumed_run_took_the_time_of_all_its_starts(tmp_path: Path) -> None:
+    """50 seconds of a start that failed, 100 of one that was killed 100 seconds after it began, and the last start's."""
+    began = STARTED.set(time.monotonic() - 50)
+    with pytest.raises(KeyError), Run(tmp_path, "demo", OPTIONS, resume=False) as run:
+        run.write("part", "x")
+        raise KeyError
+    STARTED.reset(began)
+    lock = Lock(tmp_path)  # of a process that ends without releasing it
+    lock.release(remove=False)
+    os.utime(tmp_path / ".lock", (1e9, 1e9))
+    for path in tmp_path.iterdir():
+        if path.name != ".lock":
+            os.utime(path, (1e9, 1e9))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "one").touch()
+    for path in ((tmp_path / "checkpoints" / "one"), (tmp_path / "checkpoints")):
+        os.utime(path, (1e9 + 100, 1e9 + 100))
+    with Run(tmp_path, "demo", OPTIONS, resume=True) as run:
+        manifest = run.finish()
+    assert 150 <= manifest["seconds"] < 160
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "manifest.json",
+        "part",
+    ]
+    with Run(tmp_path, "demo", OPTIONS, force=True, resume=False) as run:
+        run.write("part", "x")
+        assert run.finish()["seconds"] < 10
+
+
 def test_killed_while_its_config_was_written_it_can_be_begun_again(tmp_path: Path) -> None:
     (tmp_path / ".config.yaml.abcd1234").write_text("comma", encoding="utf-8")
     finish(tmp_path)
@@ -101,11 +134,11 @@ Tree = dict[str, bytes]
 
 
 def tree(folder: Path) -> Tree:
-    """Every file of a folder but the lock, by its content."""
+    """Every file of a folder but the lock and the time spent, by its content."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", ".seconds")
     }
 
 

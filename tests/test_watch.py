@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.model_toys import line
-from zhllama.commands.watch import curve, look, view
+from zhllama.commands.watch import curve, look, total_steps, view
 from zhllama.run_folder import Lock
 
 
@@ -15,13 +15,14 @@ from zhllama.run_folder import Lock
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
-    config = {"command": "pretrain", "stage": 2, "steps": 100}
+    config = {"command": "pretrain", "stage": 2}  # the steps come from the text
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     rows = [{"step": 0, "tokens": 0, "zh_bits_per_character": 8.0}]
     rows += [
-        {"step": n, "tokens": n * 512, "loss": 5 - n / 20, "learning_rate": 1e-3, "tokens_per_second": 256.0}
+        {"step": n, "tokens": n * 512, "loss": 5 - n / 20, "learning_rate": 1e-3, "tokens_per_second": 256.0,
+         "steps": 100, "seconds": n * 2.5, "peak_memory_bytes": 3 << 30}
         for n in range(1, 51)
-    ]
+    ]  # fmt: skip
     rows.append({"step": 50, "tokens": 25600, "zh_bits_per_character": 6.5})
     text = "".join(json.dumps(row) + "\n" for row in rows) + '{"step": 51, "lo'
     (folder / "log.jsonl").write_text(text, encoding="utf-8")
@@ -42,16 +43,21 @@ def test_a_run_at_work(run: Path) -> None:
     )
     assert state["seconds_left"] == 100  # 50 steps of 512 tokens at 256 a second
     assert state["curves"]["zh_bits_per_character"] == [8.0, 6.5]
+    assert (state["seconds"], state["peak_memory_bytes"]) == (125.0, 3 << 30)
+
+
+def test_steps_of_a_log_without_them_are_those_of_the_options(run: Path) -> None:
+    """As zhllama 0.1 wrote its logs."""
+    assert total_steps({"steps": 7}, {"step": 1}) == 7 and total_steps({"steps": 7}, {"steps": 9}) == 9
+    assert total_steps({}, {}) is None
 
 
 def test_the_view_of_a_stopped_run(run: Path) -> None:
     told = line(run.parent, "watch", "run")
     assert told.code == 0, told.err
     rows = told.out.splitlines()
-    assert (
-        "run (pretrain 2, stopped)" in rows[0]
-        and "50/100, 256 tokens/s, 100 s left".replace("100 s", "2 min") in rows[1]
-    )
+    assert "run (pretrain 2, stopped)" in rows[0] and "50/100, 256 tokens/s" in rows[1]
+    assert "2 min so far, 2 min left" in rows[2] and "3.00 GiB at the peak" in rows[3]
     assert any("4.9500 → 2.5000  █" in row and row.rstrip().endswith("▁") for row in rows), told.out
     assert any("zh bits/char" in row and "8.0000 → 6.5000  █▁" in row for row in rows)
     assert max(map(len, rows)) <= 80
@@ -77,4 +83,5 @@ def test_curves_have_a_bounded_width() -> None:
 
 def look_of(curves: dict[str, list[float]]) -> dict[str, object]:
     return {"run": "r", "command": "sft", "stage": None, "state": "running", "step": 1, "steps": None,
-            "tokens_per_second": None, "learning_rate": None, "seconds_left": None, "curves": curves}  # fmt: skip
+            "tokens_per_second": None, "learning_rate": None, "seconds": None, "seconds_left": None,
+            "peak_memory_bytes": None, "curves": curves}  # fmt: skip

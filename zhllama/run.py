@@ -23,6 +23,7 @@ from zhllama.run_folder import (
     MANIFEST,
     MOVING,
     REPLACED,
+    SPENT,
     Lock,
     clear,
     entries,
@@ -32,6 +33,7 @@ from zhllama.run_folder import (
     refuse_if_running,
     remove_replaced,
     restore,
+    seconds_spent,
 )
 from zhllama.start_time import STARTED
 
@@ -75,6 +77,7 @@ class Run:
     _moved_old_run: bool = field(default=False, init=False)
     _written: set[Path] = field(default_factory=set, init=False)
     _started: float = field(default=0.0, init=False)
+    _earlier: float = field(default=0.0, init=False)  # seconds of the starts that this one resumes
 
     def check(self) -> None:
         """Refuse a folder that is in use, and inputs that changed since their runs wrote them, before any work."""
@@ -141,12 +144,17 @@ class Run:
             self._restore_old_run()
             self._check_folder()
             self._names_before = {path.name for path in entries(self.out)}
+            if (self.out / SPENT).exists():
+                self._names_before.add(SPENT)
             self._owned = True
             if self.force and self._names_before:
                 move_to_replaced(self.out)
                 self._moved_old_run = True
             for path in leftovers(self.out):
                 path.unlink(missing_ok=True)
+            if self.resume and self._names_before:
+                self._earlier = seconds_spent(self.out, self._lock.left_behind)
+                self._write_spent(self._earlier)
             if not (self.out / CONFIG).exists():
                 config = yaml.safe_dump(self._config(), allow_unicode=True, sort_keys=False)
                 write_whole(self.out / CONFIG, config)
@@ -179,6 +187,14 @@ class Run:
             return bool(read_config(self.out).get("command") == self.command)
         except InputError:
             return False
+
+    def _seconds(self) -> float:
+        """What this run took so far, with the starts that it resumes."""
+        return self._earlier + time.monotonic() - self._started
+
+    def _write_spent(self, seconds: float) -> None:
+        with suppress(OSError):  # on a full disk the rest of the run counts
+            write_whole(self.out / SPENT, f"{seconds:.2f}\n")
 
     def write(self, name: str, content: bytes | str) -> Path:
         """Write one output as a whole file and return its path."""
@@ -220,10 +236,11 @@ class Run:
             "packages": _versions(),
             "python": platform.python_version(),
             "machine": platform.platform(),
-            "seconds": round(time.monotonic() - self._started, 2),
+            "seconds": round(self._seconds(), 2),
             "peak_memory_mb": round(peak / 1024),
         }
         self.write(MANIFEST, to_json(manifest))
+        (self.out / SPENT).unlink(missing_ok=True)
         remove_replaced(self.out)
         return manifest
 
@@ -234,7 +251,10 @@ class Run:
         locked = self._lock.is_valid()
         removed = isinstance(error, Exception) and (not locked or self._lost_files())
         failed = kind is not None and not self.finished()
-        self._leave(undo=locked and failed and (self.resume is None or has_no_output(self.out)))
+        undo = locked and failed and (self.resume is None or has_no_output(self.out))
+        if locked and failed and not undo:
+            self._write_spent(self._seconds())
+        self._leave(undo)
         if removed:
             raise self._removed() from error
         # What is written through an open file raises errors without a name.

@@ -11,6 +11,7 @@ from zhllama.errors import OutputError
 from zhllama.io.files import leftovers
 
 CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
+SPENT = ".seconds"  # what the starts of an unfinished run took
 # --force moves the old run into MOVING and renames MOVING to REPLACED. So while MOVING exists, everything in the folder
 # belongs to the old run; while REPLACED exists, everything outside it belongs to the new run.
 REPLACED, MOVING = ".replaced", ".replacing"
@@ -50,6 +51,9 @@ class Lock:
                 os.close(handle)
                 raise
             if _is_file(handle, self.path):
+                # A lock that its process left behind was killed with it: the time shows when that start began.
+                self.left_behind = None if self.created else os.fstat(handle).st_mtime
+                os.utime(handle)
                 return handle
             os.close(handle)  # removed before it was locked here: this lock would exclude nobody
         raise _running(folder)
@@ -96,8 +100,8 @@ def _is_file(handle: int, path: Path) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """The entries of a run folder without the lock and the replaced run."""
-    return [path for path in folder.iterdir() if path.name not in (LOCK, REPLACED, MOVING)]
+    """The entries of a run folder without the lock, the time spent and the replaced run."""
+    return [path for path in folder.iterdir() if path.name not in (LOCK, SPENT, REPLACED, MOVING)]
 
 
 def has_no_output(folder: Path) -> bool:
@@ -110,6 +114,21 @@ def _is_empty(path: Path) -> bool:
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size == 0
     return all(map(_is_empty, path.iterdir()))
+
+
+def seconds_spent(folder: Path, killed: float | None) -> float:
+    """Seconds that the earlier starts of an unfinished run took.
+
+    `killed`: when a start began that was killed, in seconds since the epoch; it lasted until it last wrote.
+    """
+    try:
+        spent = float((folder / SPENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        spent = 0.0
+    if killed is None:
+        return spent
+    files = (file for path in entries(folder) for file in (path, *(path.rglob("*") if path.is_dir() else ())))
+    return spent + max(0.0, max((file.lstat().st_mtime for file in files), default=killed) - killed)
 
 
 def is_run_folder(folder: Path) -> bool:

@@ -50,6 +50,10 @@ def export(
             print_json({"out": str(out), **pushed})
         return
     check_torch("export", *([] if options.gguf is None else ["gguf"]))
+    if options.gguf is not None:
+        from zhllama.model.gguf_export import quantizer_for
+
+        quantizer_for(options.gguf)  # before the work
     from zhllama.inference.modelfile import modelfile
     from zhllama.lineage import model_steps
     from zhllama.model.chain import chain_files, resolve_chain
@@ -82,7 +86,8 @@ def export(
         if options.gguf is not None:
             bar.stage("writing the GGUF file")
             path = run.out / f"model-{options.gguf}.gguf"
-            write_gguf(run.out, path, options.gguf)
+            bar.at(0, 1)
+            write_gguf(run.out, path, options.gguf, bar)
             bar.stage("comparing llama.cpp with transformers")
             gguf_proof = prove_gguf(run.out, path, texts, options.gguf)
             if gguf_proof is None:

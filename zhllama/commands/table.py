@@ -52,7 +52,7 @@ ENTRIES = (
     Entry("reward", "Training", "Train a reward model that scores which of two answers is better, for zhllama judge --reward.", "reward:reward"),
     Entry("dpo", "Training", "Train a model to prefer the better answers (direct preference optimization).", "dpo:dpo"),
     Entry("kto", "Training", "Train a model on answers that are good or bad by themselves (Kahneman-Tversky optimization).", "kto:kto"),
-    Entry("watch", "Training", "Show a training run at work: its curves, rate and remaining time; ends with the run, or by Ctrl-C.", "watch:watch"),
+    Entry("watch", "Training", "Show a training run at work: its curves, rate, remaining time and memory; ends with the run, or by Ctrl-C.", "watch:watch"),
     Entry("corpus", "Data", "Find, fetch and clean text for training.", "corpus:app"),
     Entry("sharegpt", "Data", "Clean, split and convert conversations, ShareGPT's and others.", "sharegpt:app"),
     Entry("gen-zh", "Data", "Generate Chinese instruction data with a model behind any OpenAI-compatible server.", "gen_zh:gen_zh"),

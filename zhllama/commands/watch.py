@@ -1,4 +1,4 @@
-"""The command `watch`, which shows a training run at work in the terminal: its curves, rate and remaining time, from its log."""
+"""The command `watch`, which shows a training run at work in the terminal: curves, rate, remaining time and memory, from its log."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from zhllama.commands.progress import duration
 from zhllama.commands.shared import AsJson, print_json, screen
-from zhllama.commands.translation import translated
+from zhllama.commands.translation import comma, translated
 from zhllama.errors import InputError, OutputError
 from zhllama.io.files import read_utf8
 from zhllama.io.json import parse_row
@@ -30,7 +30,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Show it once, also while the run goes on.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a training run at work: its curves, rate and remaining time; ends with the run, or by Ctrl-C."""
+    """Show a training run at work: its curves, rate, remaining time and memory; ends with the run, or by Ctrl-C."""
     state = look(folder)
     if as_json:
         print_json(state)
@@ -61,7 +61,7 @@ def look(folder: Path) -> dict[str, Any]:
     losses = [event for event in events if "loss" in event]
     last = losses[-1] if losses else {}
     step = max((event.get("step", 0) for event in events), default=0)
-    steps = read_manifest(folder)["figures"].get("steps") if finished else config.get("steps")
+    steps = read_manifest(folder)["figures"].get("steps") if finished else total_steps(config, last)
     speed = last.get("tokens_per_second")
     tokens = last.get("tokens", 0) / last["step"] if last.get("step") else 0
     left = (steps - step) * tokens / speed if isinstance(steps, int) and speed and tokens else None
@@ -72,8 +72,15 @@ def look(folder: Path) -> dict[str, Any]:
         "run": str(folder), "command": str(config.get("command")), "stage": config.get("stage"),
         "state": "finished" if finished else "running" if is_running(folder) else "stopped",
         "step": step, "steps": steps, "tokens_per_second": speed, "learning_rate": last.get("learning_rate"),
-        "seconds_left": 0 if finished else left, "curves": curves,
+        "seconds": last.get("seconds"), "seconds_left": 0 if finished else left,
+        "peak_memory_bytes": last.get("peak_memory_bytes"), "curves": curves,
     }  # fmt: skip
+
+
+def total_steps(config: Mapping[str, Any], last: Mapping[str, Any]) -> int | None:
+    """The steps of a run: as its log says, since most runs get them from their text, or as its options say."""
+    steps = last.get("steps", config.get("steps"))
+    return steps if isinstance(steps, int) else None
 
 
 def is_running(folder: Path) -> bool:
@@ -109,9 +116,18 @@ def view(state: Mapping[str, Any]) -> Table:
     parts = [f"{state['step']:,}{steps}"]
     if state["tokens_per_second"]:
         parts.append(translated(f"{state['tokens_per_second']:,.0f} tokens/s"))
+    table.add_row(translated("steps"), comma().join(parts))
+    times = []
+    if state["seconds"]:
+        times.append(translated(f"{duration(state['seconds'])} so far"))
     if state["seconds_left"]:
-        parts.append(translated(f"{duration(state['seconds_left'])} left"))
-    table.add_row(translated("steps"), ", ".join(parts))
+        times.append(translated(f"{duration(state['seconds_left'])} left"))
+    if times:
+        table.add_row(translated("time"), comma().join(times))
+    if state["peak_memory_bytes"]:
+        table.add_row(
+            translated("memory"), translated(f"{state['peak_memory_bytes'] / 2**30:.2f} GiB at the peak")
+        )
     if state["learning_rate"] is not None:
         table.add_row(translated("learning rate"), f"{state['learning_rate']:.2e}")
     for name, values in state["curves"].items():

@@ -1,7 +1,8 @@
 """Writes a plain LLaMA-type folder as one GGUF file for llama.cpp, with one tensor in memory at a time."""
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,8 @@ import numpy as np
 from zhllama.errors import InputError, MissingPackage, OutputError
 from zhllama.io.json import as_object, parse_json
 from zhllama.model.embeddings import EmbeddingNames, find_matrices
+from zhllama.model.gguf_types import FILE_TYPES, MixtureShape, Quantization, is_mixture, tensor_type
+from zhllama.model.llamacpp_quantizer import Quantizer, open_quantizer
 from zhllama.model.load import load_transformers_tokenizer, read_model_config
 from zhllama.model.stored_model import StoredModel, read_stored_model
 from zhllama.model.weight_files import Weights
@@ -19,11 +22,8 @@ from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary, is_metaspace
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.vocabulary import PieceKind
 
-Quantization = Literal["f16", "q8_0", "q4_0"]
 ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3"}
 TYPES: dict[PieceKind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
-FILE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 7}  # LlamaFileType
-BLOCK = 32  # values that share one scale in q8_0 and q4_0
 # llama.cpp's names for the pre-tokenizers of byte-level vocabularies (llama-vocab.cpp).
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLITS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2"}
@@ -42,16 +42,20 @@ class GgufVocabulary:
     prefix: bool
 
 
-def write_gguf(folder: Path, out: Path, kind: Quantization) -> None:
+def write_gguf(
+    folder: Path, out: Path, kind: Quantization, advance: Callable[[float], None] = lambda share: None
+) -> None:
     """Write the model in `folder` to the file `out`.
 
-    Matrices become float16 or blocks of 8 or 4 bits (with 4, embedding and head use 8); vectors stay float32.
+    Matrices become float16, or blocks of the types that `tensor_type` says; vectors stay float32. `advance` is told the
+    share of all values that each tensor has.
     Errors: MissingPackage, InputError for a model that llama.cpp would run differently, OutputError.
     """
     try:
         import gguf
     except ImportError:
         raise MissingPackage("`gguf`", "gguf", "gguf") from None
+    quantizer = quantizer_for(kind)
     config = read_model_config(folder)
     if config.model_type not in ARCHITECTURES:
         raise InputError(
@@ -75,36 +79,29 @@ def write_gguf(folder: Path, out: Path, kind: Quantization) -> None:
     try:
         _add_config(writer, config, folder, kind)
         _add_vocabulary(writer, folder, weights.tensors[matrices.input].shape[0])
-        tensors = list(_tensors(stored, matrices, names, kind))
+        tensors = list(_tensors(stored, matrices, names, kind, config))
         factors = rope_factors(config) if scaling == "llama3" else None
         if factors is not None:
             writer.add_tensor_info(
                 "rope_freqs.weight", factors.shape, np.dtype("float32"), factors.nbytes,
                 raw_dtype=gguf.GGMLQuantizationType.F32,
             )  # fmt: skip
-        for tensor, name, type in tensors:
-            shape = weights.tensors[tensor].shape
-            length = gguf.quants.quant_shape_to_byte_shape(shape, gguf.GGMLQuantizationType[type])
+        for tensor in tensors:
+            type = gguf.GGMLQuantizationType[tensor.type]
+            length = gguf.quants.quant_shape_to_byte_shape(weights.tensors[tensor.stored].shape, type)
             writer.add_tensor_info(
-                name,
-                length,
-                np.dtype("uint8"),
-                math.prod(length),
-                raw_dtype=gguf.GGMLQuantizationType[type],
-            )
+                tensor.name, length, np.dtype("uint8"), math.prod(length), raw_dtype=type
+            )  # fmt: skip
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         if factors is not None:
             writer.write_tensor_data(factors.view("uint8"))
-        for tensor, _, type in tensors:
-            values = _values(weights, tensor, config)
-            quantized = gguf.quants.quantize(values, gguf.GGMLQuantizationType[type])
-            if type == "F16" and not np.isfinite(quantized).all():
-                raise InputError(
-                    folder, f"contains values in {tensor} that are too large for float16", "Give `gguf` q8_0"
-                )
-            writer.write_tensor_data(quantized.view("uint8"))
+        total = sum(math.prod(weights.tensors[tensor.stored].shape) for tensor in tensors)
+        for tensor in tensors:
+            values = _values(weights, tensor.stored, config)
+            writer.write_tensor_data(_quantized(values, tensor, quantizer, folder).view("uint8"))
+            advance(values.size / total)
         writer.close()
         part.replace(out)
     except OSError as error:
@@ -113,12 +110,47 @@ def write_gguf(folder: Path, out: Path, kind: Quantization) -> None:
         part.unlink(missing_ok=True)
 
 
+def quantizer_for(kind: Quantization) -> Quantizer | None:
+    """llama.cpp's quantizer for a file with K types, None for others. Errors: those of `open_quantizer`."""
+    return open_quantizer(f"`gguf` {kind}", os.cpu_count() or 1) if is_mixture(kind) else None
+
+
+def _quantized(
+    values: np.ndarray[Any, Any], tensor: "PlannedTensor", quantizer: Quantizer | None, folder: Path
+) -> np.ndarray[Any, Any]:
+    """Values in the tensor's type. Errors: InputError for values that the type cannot represent."""
+    import gguf
+
+    if quantizer is not None and tensor.type not in ("F32", "F16"):
+        if not np.isfinite(values).all():
+            message = f"contains values in {tensor.stored} that are no numbers"
+            raise InputError(folder, message, "Omit `gguf`")
+        return quantizer.quantize(values, tensor.type)
+    quantized: np.ndarray[Any, Any] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[tensor.type])
+    if tensor.type == "F16" and not np.isfinite(quantized).all():
+        message = f"contains values in {tensor.stored} that are too large for float16"
+        raise InputError(folder, message, "Give `gguf` q8_0")
+    return quantized
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A stored tensor, its parameter in transformers, its name in llama.cpp, and its GGUF type."""
+
+    stored: str
+    parameter: str
+    name: str
+    type: str
+
+
 def _tensors(
-    base: StoredModel, matrices: EmbeddingNames, names: Any, kind: Quantization
-) -> Iterator[tuple[str, str, str]]:
-    """Each stored tensor with its name in llama.cpp and its GGUF type; of a tied matrix one copy."""
+    base: StoredModel, matrices: EmbeddingNames, names: Any, kind: Quantization, config: Any
+) -> Iterator[PlannedTensor]:
+    """Each stored tensor, of a tied matrix one copy."""
     weights = base.weights
     parameters = {stored: name for name, stored in base.names.items()}
+    groups = config.num_attention_heads // config.num_key_value_heads
+    mixture = MixtureShape(config.num_hidden_layers, groups, tied=matrices.output in (None, matrices.input))
     for stored, tensor in weights.tensors.items():
         if stored == matrices.copy or stored.endswith("rotary_emb.inv_freq"):
             continue
@@ -131,14 +163,22 @@ def _tensors(
             raise InputError(
                 weights.folder, f"contains {stored}, which llama.cpp does not know", "Omit `gguf`"
             )
-        if len(tensor.shape) < 2:
-            type = "F32"
-        elif kind == "f16" or tensor.shape[-1] % BLOCK:
-            type = "F16"
-        else:
-            # 4 bits lose too much in the embedding and the head; llama.cpp stores them with more bits too.
-            type = "Q8_0" if name in ("token_embd.weight", "output.weight") else kind.upper()
-        yield stored, name, type
+        yield PlannedTensor(stored, parameter, name, tensor_type(kind, name, tensor.shape, mixture))
+
+
+def file_weights(folder: Path, path: Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Each tensor of a file that was written from `folder`, in float32, by the name of its parameter in transformers."""
+    import gguf
+
+    config, stored = read_model_config(folder), read_stored_model(folder)
+    names = gguf.get_tensor_name_map(
+        gguf.MODEL_ARCH[ARCHITECTURES[config.model_type]], config.num_hidden_layers
+    )
+    written = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    for tensor in _tensors(stored, find_matrices(stored), names, "f16", config):
+        held = written[tensor.name]
+        values = gguf.quants.dequantize(held.data, held.tensor_type)
+        yield tensor.parameter, _in_halves(values, tensor.stored, config)
 
 
 def rope_factors(config: Any) -> np.ndarray[Any, Any]:
@@ -156,11 +196,27 @@ def rope_factors(config: Any) -> np.ndarray[Any, Any]:
 def _values(weights: Weights, stored: str, config: Any) -> np.ndarray[Any, Any]:
     """One tensor in float32; LLaMA's query and key halves are interleaved, in the order of llama.cpp's rotation."""
     values: np.ndarray[Any, Any] = weights.tensor(stored).float().numpy()
-    if ARCHITECTURES[config.model_type] == "LLAMA" and (".q_proj." in stored or ".k_proj." in stored):
-        heads = config.num_attention_heads if ".q_proj." in stored else config.num_key_value_heads
+    heads = _rotated_heads(stored, config)
+    if heads is not None:
         halves = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
         values = halves.swapaxes(1, 2).reshape(values.shape)
     return values
+
+
+def _in_halves(values: np.ndarray[Any, Any], stored: str, config: Any) -> np.ndarray[Any, Any]:
+    """Undo the interleaving of `_values`."""
+    heads = _rotated_heads(stored, config)
+    if heads is None:
+        return values
+    pairs = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
+def _rotated_heads(stored: str, config: Any) -> int | None:
+    """The heads of a LLaMA's query or key, whose halves llama.cpp interleaves; None for other tensors."""
+    if ARCHITECTURES[config.model_type] != "LLAMA" or not (".q_proj." in stored or ".k_proj." in stored):
+        return None
+    return int(config.num_attention_heads if ".q_proj." in stored else config.num_key_value_heads)
 
 
 def _add_config(writer: Any, config: Any, folder: Path, kind: Quantization) -> None:

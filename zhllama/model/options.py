@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from zhllama.model.gguf_types import Quantization
 from zhllama.options import option, required
 
 
@@ -52,7 +53,9 @@ class ExportOptions:
     adapter_only: bool = option(
         False, "Write what the runs trained as a PEFT adapter for the model that they began with."
     )
-    gguf: Literal["f16", "q8_0", "q4_0"] | None = option(None, "Also write a file for llama.cpp.")
+    gguf: Quantization | None = option(
+        None, "Also write a file for llama.cpp; the K types need the package xllamacpp."
+    )
     push: str | None = option(
         None,
         "List what would be uploaded to this repository, OWNER/NAME or modelscope:OWNER/NAME. Without RUN: the export in --out.",

@@ -1,13 +1,19 @@
 """The hardware that a run is planned for: this machine or a GPU by name, its memory, speed and native precision."""
 
 import re
+import resource
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zhllama.errors import OptionError
 from zhllama.io.memory import available_memory
 from zhllama.training.options import Precision
+
+if TYPE_CHECKING:
+    import torch
 
 # Peak dense fp16/bf16 TFLOPS and GiB from the vendors' data sheets; whether bf16 is native.
 GPUS = {
@@ -66,6 +72,17 @@ def this_hardware(processes: int = 1) -> Hardware:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Hardware(gpu or name, processes, memory, speed, "bf16" if native else "fp16")
     return _cpu(processes)
+
+
+def peak_memory(device: "torch.device") -> int:
+    """The most bytes that this process has taken so far: of the GPU's memory where it trains there, else of this machine's."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_reserved(device)
+    # Linux counts in kB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _cpu(processes: int) -> Hardware:

@@ -14,6 +14,7 @@ from zhllama.errors import BrokenPromise, ZhllamaError
 from zhllama.io.files import read_utf8, to_json, write_whole
 from zhllama.io.json import as_object, parse_json
 from zhllama.training import checkpoint
+from zhllama.training.hardware import peak_memory
 from zhllama.training.validation import BitsSpent, ValidationSet, collate, measure_bits
 
 LOG = "log.jsonl"
@@ -165,12 +166,15 @@ class TrainingLog(TrainerCallback):
         # `_spent`: seconds in steps since the last line, without validation and saving.
         self._started = self._spent = 0.0
         self._steps = 0
+        # `_begun`: when training began, moved back by what earlier starts of a resumed run took.
+        self._begun = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Drop the lines of steps that a resumed run repeats."""
         lines = read_log(self.path)
         lines = [line for line in lines if line["step"] <= state.global_step] if state.global_step else []
         write_whole(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+        self._begun = time.monotonic() - max((line.get("seconds", 0.0) for line in lines), default=0.0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
@@ -185,13 +189,16 @@ class TrainingLog(TrainerCallback):
         self.report({"step": state.global_step, "steps": state.max_steps})
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Write one line: a loss with its speed, or bits on a validation set."""
+        """Write one line: a loss with its speed, time and memory, or bits on a validation set."""
         logs: dict[str, Any] = more["logs"]
         line = {"step": state.global_step, "tokens": state.global_step * self.tokens_per_step}
         if "loss" in logs:
             line |= {k: logs[k] for k in self.recorded if k in logs}
             line["tokens_per_second"] = round(self._steps * self.tokens_per_step / max(self._spent, 1e-9), 1)
             self._spent, self._steps = 0.0, 0
+            line["steps"] = state.max_steps
+            line["seconds"] = round(time.monotonic() - self._begun, 2)
+            line["peak_memory_bytes"] = peak_memory(args.device)
         else:
             line |= {k: v for k, v in logs.items() if k.endswith(("_bits_per_character", "_bits_per_byte"))}
         if len(line) > 2:
