@@ -124,6 +124,8 @@ RULES: tuple[tuple[str, Run | Skip], ...] = (
     ("answer", Run("--reply-tokens 4")),
     ("watch", Run()),
     ("lineage runs/chinese-llama-7b", Skip("of a run of 7B")),
+    ("export .*--trained-from", Skip("needs a model that another program trained; tests/test_trained_elsewhere.py trains some")),
+    ("export --model grown --adapter", Skip("needs an adapter that another program trained; tests/test_trained_elsewhere.py trains some")),
     ("grow|export|pack|corpus list|corpus show|lineage|refilter|judge|sharegpt", Run()),
 )  # fmt: skip
 # What a page takes from an earlier one stands for something else.

@@ -144,7 +144,7 @@ def test_the_command_line(tmp_path: Path, base: Path) -> None:
 
     assert "RUN: is missing" in told()
     assert "--adapter: is for a base" in told("base", "--adapter", "one")
-    assert "--adapter: needs a base" in told("--model", "base")
+    assert "--adapter: needs a base" in told("--adapter", "one")
     write_adapter(tmp_path / "one", base, rows=600, whole=False)
     (base / "README.md").write_text(ENGLISH, encoding="utf-8")
     done = line(tmp_path, "eval", "one", "--text", "base/README.md")

@@ -1,6 +1,7 @@
 """The command `export`, which merges a chain of runs, or published adapters, into one plain model."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from zhllama.run import Run
 
 if TYPE_CHECKING:
     from zhllama.model.chain import Chain
+    from zhllama.model.trained_elsewhere import RowChanges, TrainedElsewhere
 
 
 @command
@@ -64,13 +66,15 @@ def export(
     from zhllama.model.load import load_transformers_tokenizer
     from zhllama.model.model_card import card_facts, model_card
 
-    if options.adapter or options.model is not None:
+    if options.adapter:
         _export_adapters(options, name, out, force, as_json)
         return
-    if options.run is None:
-        raise OptionError("RUN", "is missing", "Name a run, or give --model and --adapter")
-    chain = resolve_chain(options.run)
+    if (options.run is None) == (options.model is None):
+        what = "is missing" if options.run is None else f"and --model {options.model} name two models"
+        raise OptionError("RUN", what, "Name one run or model, or give --model and --adapter")
+    chain = resolve_chain(options.run or str(options.model))
     texts = proof_texts()
+    start = _compared(chain, options.trained_from, texts)
     if options.adapter_only:
         _export_as_adapter(options, chain, name, out, force, as_json, texts)
         return
@@ -82,7 +86,7 @@ def export(
         write_generation_config(run.out)
         bar.stage("comparing logits with the run")
         proof = prove_export(chain, run.out, texts, changed)
-        figures = asdict(proof)
+        figures = asdict(proof) | ({} if start is None else asdict(start))
         if options.gguf is not None:
             bar.stage("writing the GGUF file")
             path = run.out / f"model-{options.gguf}.gguf"
@@ -111,7 +115,42 @@ def export(
         f"by {proof.difference:.1e} relative to their size (at most {proof.limit:.0e}), the same next token after "
         f"{100 * proof.agree:.1f} % of {proof.tokens} tokens"
     )
+    if start is not None:
+        say(f"The vocabulary is that of {options.trained_from}{_added(start.added)}")
+        _tell_rows(start.matrices)
     _push(name, out, options.push_now, as_json)
+
+
+def _compared(chain: "Chain", before: str | None, texts: list[str]) -> "TrainedElsewhere | None":
+    """What another program's training changed, or None where the model was trained here."""
+    if before is None:
+        return None
+    if chain.runs:
+        raise OptionError("trained_from", f"is for models, and {chain.runs[-1]} is a run", "Leave it out")
+    from zhllama.model.chain import resolve_chain
+    from zhllama.model.trained_elsewhere import compare_with_start
+    from zhllama.training.model_info import old_rows_from_manifests
+
+    start = resolve_chain(before)
+    if start.runs:
+        raise OptionError("trained_from", f"{before} is a run", "Export it first, as for that training")
+    return compare_with_start(chain.base, start.base, old_rows_from_manifests(start), texts)
+
+
+def _added(names: tuple[str, ...]) -> str:
+    return f", and {', '.join(names[:4])}{', ...' * (len(names) > 4)}" if names else ""
+
+
+def _tell_rows(matrices: "Sequence[RowChanges]") -> None:
+    """Tell how many rows training changed, and warn where new rows stayed as they were made."""
+    for one in matrices:
+        old = f"{one.old_changed:,} of {one.old:,} {'old ' if one.new else ''}rows"
+        new = f"{one.new_changed:,} of {one.new:,} new rows and " if one.new else ""
+        say(f"{one.matrix}: training changed {new}{old}")
+        if one.new and not one.new_changed:
+            warn(
+                f"no new row of the {one.matrix} was trained: see docs/how-to/other-trainers.md for the settings that train it"
+            )
 
 
 def _checked_push(options: ExportOptions) -> HubName | None:
@@ -191,17 +230,22 @@ def _export_adapters(
     options: ExportOptions, name: HubName | None, out: Path, force: bool, as_json: bool
 ) -> None:
     """Fold published adapters into their base."""
-    from zhllama.model.chain import model_files
-    from zhllama.model.folded_models import adapter_files, fold_and_prove, plain_folder
+    from zhllama.model.chain import model_files, resolve_chain
+    from zhllama.model.folded_models import adapter_files, fold_and_prove, plain_folder, proof_texts
     from zhllama.model.foreign_adapters import adapter_folder, plan_fold
+    from zhllama.model.load import VOCABULARY_FILES
+    from zhllama.model.trained_elsewhere import compare_rows, compare_vocabularies
+    from zhllama.training.model_info import old_rows_from_manifests
 
     if options.run is not None:
         raise OptionError(
             "adapter", f"is for a base, and {options.run} is a run", "Give --model BASE instead"
         )
-    if options.model is None or not options.adapter:
+    if options.model is None:
+        raise OptionError("adapter", "needs a base", "Give --model BASE --adapter FOLDER")
+    if options.trained_from is not None:
         raise OptionError(
-            "adapter", "needs a base, and a base an adapter", "Give --model BASE --adapter FOLDER"
+            "trained_from", "is for whole models; adapters name their base by --model", "Leave it out"
         )
     if options.adapter_only:
         raise OptionError("adapter_only", "is for a run", "Name a run instead of --model and --adapter")
@@ -209,6 +253,9 @@ def _export_adapters(
         raise OptionError("gguf", "is not written together with adapters", "Export the result again")
     base = plain_folder(options.model)
     plan = plan_fold(base, [adapter_folder(adapter) for adapter in options.adapter], options.tokenizer)
+    known = any((base / file).is_file() for file in VOCABULARY_FILES)
+    if known and plan.tokenizer != base and not plan.grows:  # else the adapter brings its own vocabulary
+        compare_vocabularies(plan.tokenizer, base, proof_texts())
     inputs = [*model_files(base), *(path for a in plan.adapters for path in adapter_files(a.folder))]
     with (
         Run(out, "export", recorded(options), inputs, force) as run,
@@ -221,6 +268,8 @@ def _export_adapters(
         figures: dict[str, Any] = asdict(proof) | {
             "rows": plan.rows, "bits_per_byte_of_base": before, "bits_per_byte": after
         }  # fmt: skip
+        changes = compare_rows(run.out, base, old_rows_from_manifests(resolve_chain(base)))
+        figures["matrices"] = [asdict(one) for one in changes]
         run.finish(figures)
     if as_json:
         print_json({"out": str(out), **figures, **_push(name, out, options.push_now, as_json)})
@@ -230,4 +279,5 @@ def _export_adapters(
         f"logits differ from PEFT's merge by {proof.difference:.1e} relative to their size (at most {proof.limit:.0e}); "
         f"{after:.3f} bits per byte on English text, its base {before:.3f}"
     )
+    _tell_rows(changes)
     _push(name, out, options.push_now, as_json)

@@ -21,7 +21,6 @@ from zhllama.model.copy_files import TOKENIZER_FILES, copy_missing, copy_tokeniz
 from zhllama.model.embeddings import EmbeddingNames, find_matrices
 from zhllama.model.export import (
     LORA,
-    MERGE_ELSEWHERE,
     PRECISION,
     REPORT,
     LowRankUpdate,
@@ -68,6 +67,11 @@ class FoldPlan:
     adapters: tuple[ForeignAdapter, ...]
     tokenizer: Path
     rows: int
+
+    @property
+    def grows(self) -> bool:
+        """Whether an adapter has more rows than the base."""
+        return self.rows != self.base.weights.tensors[self.matrices.input].shape[0]
 
     @property
     def changed(self) -> set[str]:
@@ -222,7 +226,10 @@ def _read(folder: Path, base: StoredModel, matrices: EmbeddingNames) -> ForeignA
 
 
 def _untied(folder: Path, name: str) -> InputError:
-    return InputError(folder, f"replaces {name}, which its base ties to another matrix", MERGE_ELSEWHERE)
+    remedy = (
+        "Train it with ensure_weight_tying=True in PEFT's config, or merge it with the program that wrote it"
+    )
+    return InputError(folder, f"replaces {name}, which its base ties to another matrix", remedy)
 
 
 def _token_ids(folder: Path, config: Mapping[str, Any], module: str) -> "torch.Tensor":
@@ -232,7 +239,7 @@ def _token_ids(folder: Path, config: Mapping[str, Any], module: str) -> "torch.T
     given = config.get("trainable_token_indices")
     if isinstance(given, dict):
         path = module.removeprefix(LORA)
-        given = next((ids for name, ids in given.items() if path.endswith(str(name))), None)
+        given = next((ids for name, ids in given.items() if f".{path}".endswith(f".{name}")), None)
     if not isinstance(given, list) or not given or not all(type(id) is int and id >= 0 for id in given):
         message = f"has rows of {module.removeprefix(LORA)} without ids in trainable_token_indices"
         raise InputError(folder / ADAPTER_CONFIG, message, AGAIN)

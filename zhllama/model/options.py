@@ -43,7 +43,13 @@ class ExportOptions:
     run: str | None = option(
         None, "A finished run (or any model).", key="run_folder", positional=True, metavar="RUN"
     )
-    model: str | None = option(None, "Instead of RUN: the base of the adapters.", flags=("--model", "-m"))
+    model: str | None = option(
+        None, "Instead of RUN: a model, or the base of the adapters.", flags=("--model", "-m")
+    )
+    trained_from: str | None = option(
+        None,
+        "The model from which another program trained this one: proves that no token changed, and counts the changed rows.",
+    )
     adapter: tuple[str, ...] = option(
         (), "A published PEFT adapter to fold into the base, folder or hub name; several in this order."
     )
