@@ -12,11 +12,11 @@ say() { printf '%s\n' "$*"; }
 make_venv() {
     [ -x "$python" ] || { say "creating $venv"; "${PYTHON:-python3}" -m venv "$venv"; }
     "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip -q
-    [ -x "$venv/bin/uv" ] || { say "installing uv, which installs the rest"; "$python" -m pip install -q --disable-pip-version-check uv; }
+    [ -x "$venv/bin/uv" ] || { say "installing uv, which installs the rest"; pip_install -q uv; }
 }
 
 # pip with its progress, without its advice about PATH; pip also finds a wheel that is already on the machine.
-pip_install() { "$python" -m pip install --disable-pip-version-check --progress-bar on "$@" 2> >(grep -v '^WARNING: Location' >&2); }
+pip_install() { "$python" -m pip install --disable-pip-version-check --progress-bar on "$@" 2> >(grep -v 'WARNING: Location' >&2); }
 
 answers() { "$python" -c "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=10)" "$1/" >/dev/null 2>&1; }
 

@@ -29,6 +29,11 @@ def training() -> str:
         "trained": 409_207_000, "parameters": 6_889_000_000, "trained_percent": 5.94, "steps": 2000,
         "tokens": 2_621_440_000, "tokens_per_second": 41022.5, "memory_total_bytes": 31.2e9, "machine": LONG,
         "precision": "bf16", "zh_bits_per_character": {"before": 7.9, "after": 5.2},
+        "training_seconds": 63_900.4, "peak_memory_bytes": 33.1e9,
+        "new_rows": {
+            "rows": 17_953, "never_met": 40, "hardly_met": 90, "met_fewer_than": 10,
+            "by_times_met": [["0", 40], ["1–9", 50], ["1,000+", 17_863]], "least": [["国家", 0], [LONG, 3]],
+        },
     }  # fmt: skip
     log: list[dict[str, object]] = [
         {"step": n, "loss": 3 + 100 / n, "learning_rate": 2e-5, "tokens_per_second": 41000.0 + n % 7}

@@ -1,5 +1,6 @@
 """The files of scripts/launch are read by the tools that they are for, and start commands that exist."""
 
+import os
 import re
 import shlex
 import shutil
@@ -50,7 +51,37 @@ def test_the_slurm_script_starts_a_command_of_zhllama() -> None:
     parse(("pretrain", *shlex.split(example), "--resume"))
 
 
+# What sbatch needs before it reads a script: a cluster, here without a controller.
+CLUSTER = """ClusterName=none
+SlurmctldHost=none(127.0.0.1)
+SlurmctldPort=1
+AuthType=auth/none
+CryptoType=crypto/none
+MessageTimeout=2
+SlurmctldTimeout=2
+GresTypes=gpu
+NodeName=n
+PartitionName=p Nodes=n Default=YES
+"""
+
+
 @pytest.mark.skipif(shutil.which("sbatch") is None, reason="no sbatch: apt-get install slurm-client")
-def test_slurm_takes_its_options() -> None:
-    told = subprocess.run(["sbatch", "--test-only", SLURM], capture_output=True, text=True, cwd=ROOT)
-    assert "invalid" not in told.stderr.lower() and "unrecognized" not in told.stderr.lower(), told.stderr
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("--nodes", "--nodes", "Unable to contact slurm controller"),  # all options were read
+        ("--nodes", "--nodez", "unrecognized option '--nodez"),
+        ("--time=48:00:00", "--time=never", "Invalid --time specification"),
+        ("--ntasks-per-node=1", "--ntasks-per-node=one", "Invalid"),
+    ],
+)
+def test_slurm_reads_its_options(tmp_path: Path, right: str, wrong: str, told: str) -> None:
+    """sbatch reads every #SBATCH line before it asks the controller, which is not there, for a place in the queue."""
+    (tmp_path / "slurm.conf").write_text(CLUSTER, encoding="utf-8")
+    text = SLURM.read_text(encoding="utf-8")
+    assert right in text
+    (tmp_path / "job.slurm").write_text(text.replace(right, wrong), encoding="utf-8")
+    environment = {**os.environ, "SLURM_CONF": str(tmp_path / "slurm.conf")}
+    command = ["sbatch", "--test-only", tmp_path / "job.slurm"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert told in done.stderr, done.stderr

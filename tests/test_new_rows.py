@@ -8,7 +8,7 @@ import numpy as np
 from tests.model_toys import larger_vocabulary
 from zhllama.pages.training import training_page
 from zhllama.run import Run
-from zhllama.training.new_rows import count_new_ids, new_row_figures
+from zhllama.training.new_rows import SHOWN, count_new_ids, new_row_figures
 from zhllama.vocab.any_tokenizer import SentencePieceTokenizer
 
 
@@ -35,5 +35,8 @@ def test_rows_that_were_hardly_met_are_listed(tmp_path: Path) -> None:
     page = training_page(
         "run", {"steps": 1, "tokens": 1, "trained": 1, "trained_percent": 1, "parameters": 1, **figures}, []
     )
-    assert "new_rows.tsv" not in page or new["hardly_met"] > 200
+    assert "new_rows.tsv" not in page or new["hardly_met"] > SHOWN
     assert str(tokenizer.name(602)) in page
+    met = dict(new["by_times_met"])
+    assert met == {"0": rows - 603, "1–9": 2, "10–99": 1, "100–999": 0, "1,000+": 0}
+    assert all(label in page for label in met)

@@ -21,6 +21,21 @@ from zhllama.pages.texts import LANGUAGES, page_texts
 
 __all__ = ["browser"]
 VERDICTS = get_args(Verdict)
+CLEANING = [
+    (ROOT / "zhllama" / "corpus" / f"{name}.py").read_text(encoding="utf-8")
+    for name in ("filters", "clean", "decode")
+]
+# What filters return, what datatrove's own are given, and why a file cannot be read.
+CLEANING_REASONS = {
+    reason
+    for source in CLEANING
+    for reason in re.findall(
+        r'return "([A-Za-z ]+)" if|return "([A-Za-z ]+)"$|rejects\(rejected, "\w+", "([a-z ]+)"|Broken\("([a-z ]+)"| else "([A-Za-z ]+)"$',
+        source, re.M,
+    )
+    for reason in reason
+    if reason
+}  # fmt: skip
 MOJIBAKE = "锟斤拷"  # GBK's reading of replacement characters is Simplified in a Traditional text too
 TEMPLATES = ROOT / "zhllama" / "pages" / "templates"
 NAMES = sorted(
@@ -115,6 +130,8 @@ def test_the_catalogue_is_complete() -> None:
         )
     for reason in REASONS:
         assert f"generation.reason.{reason}" in page_texts()
+    for reason in CLEANING_REASONS:
+        assert f"cleaning.reason.{reason}" in page_texts(), reason
     for kind in (*KINDS, "other"):
         assert f"generation.kind.{kind}" in page_texts()
 
@@ -205,11 +222,11 @@ def test_pages_fit_the_screen(browser: Any, files: dict[str, Path], name: str) -
     for width, scheme, locale, language in SCREENS:
         view, said = opened(browser, files[name], width, scheme, locale)
         assert view.evaluate("document.documentElement.scrollWidth") <= width
-        # Nothing scrolls sideways inside the page either, but the list of added pieces.
-        wide = "[...document.querySelectorAll('.scroller')].filter(e => !e.querySelector('.pieces, td.text') && e.scrollWidth > e.clientWidth + 1).length"
+        # Nothing scrolls sideways inside the page either.
+        wide = "[...document.querySelectorAll('.scroller')].filter(e => !e.querySelector('td.text') && e.scrollWidth > e.clientWidth + 1).length"
         assert view.evaluate(wide) == 0
-        small = "Math.min(...[...document.querySelectorAll('main *')].filter(e => e.getClientRects().length && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) && !e.closest('svg')).map(e => parseFloat(getComputedStyle(e).fontSize)))"
-        assert view.evaluate(small) >= 10
+        small = "Math.min(...[...document.querySelectorAll('main *')].filter(e => e.getClientRects().length && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => parseFloat(getComputedStyle(e).fontSize) * (e.closest('svg') ? e.closest('svg').getBoundingClientRect().width / e.closest('svg').viewBox.baseVal.width : 1)))"
+        assert view.evaluate(small) >= 11.9  # as it is shown, the labels of drawings too
         contrasts = {
             k: v for k, v in view.evaluate(CONTRASTS).items() if not k.startswith(("text.", "title."))
         }

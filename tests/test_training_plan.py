@@ -1,6 +1,7 @@
 """Plans: the published shares of trained parameters from a config alone, memory, FLOPs, and the time on known GPUs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.model_toys import line, write_model
 from zhllama.commands.recipes import read_recipe
+from zhllama.commands.training_screen import lines_of
 from zhllama.errors import MissingPackage, OptionError
 from zhllama.pretrained import config_of
 from zhllama.training.hardware import Hardware, named_hardware
@@ -30,6 +32,17 @@ def planned(tmp_path: Path, *arguments: str, command: str = "pretrain") -> dict[
     assert result.code == 0, result.err
     figures: dict[str, Any] = json.loads(result.out)
     return figures
+
+
+def test_no_figure_is_torn_from_its_unit(tmp_path: Path) -> None:
+    told = line(tmp_path, "pretrain", "--stage", 2, "--dry-run", "--shape", "llama-7b", "--steps", 9)
+    assert told.code == 0, told.err
+    rows = [row.rstrip() for row in told.out.splitlines()]
+    torn = [row for row in rows if re.search(r"[a-z] [\d.]+$", row)]
+    assert max(map(len, rows)) <= 80 and not torn, told.out
+    parts = [f"{word} {n} MiB" for n, word in enumerate(("frozen", "matrices", "loss"))]
+    assert lines_of(parts, 200) == ["frozen 0 MiB, matrices 1 MiB, loss 2 MiB"]
+    assert lines_of(parts, 13) == ["frozen 0 MiB,", "matrices 1 MiB,", "loss 2 MiB"] and lines_of([], 9) == []
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -47,7 +47,7 @@ STEP_NOTES: Mapping[str, str] = {
     "grown": "The two-layer model gets a row for each new piece: the mean of the rows of its old pieces.",
     "stage1": "Stage 1: only the new rows are trained.",
     "stage2": "Stage 2: LoRA and the new rows are trained.",
-    "tuned": "Fine-tuning on the 175 Chinese tasks of seeds_zh and their 184 answers, with loss on the answers only.",
+    "tuned": "Fine-tuning on the 175 Chinese tasks of seeds_zh and their 184 answers, 183 to train on and 1 for validation, with loss on the answers only.",
     "plain": "All trained weights merged into one plain model.",
     "chat": "One turn of chat. A two-layer model gives no sensible answer; the point is that it uses its template.",
 }

@@ -81,7 +81,7 @@ def advise(
     if run is not None:
         with run:
             run.write("advice.json", to_json(advice.to_dict()))
-            run.write("advice.html", advice_page(advice, str(options.base or "the embedded base")))
+            run.write("advice.html", advice_page(advice, None if options.base is None else str(options.base)))
             run.finish({"recommended": advice.recommended.added, "verdict": advice.verdict})
     if as_json:
         print_json(advice.to_dict())

@@ -1,10 +1,11 @@
 """What training commands share: checks of their options, and the plan, steps and results on the screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rich.cells import cell_len
 from rich.table import Table
 
 from zhllama.commands.progress import Bar
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from zhllama.training.plan import TrainingPlan
     from zhllama.training.train import Hooks
 
+LABELS = 17  # columns of the names in a plan
 Options = TypeVar("Options", bound=TrainingOptions)
 Data = TypeVar("Data", PretrainingData, ChatTuningData, PairData, LabelledData)
 
@@ -114,8 +116,10 @@ def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> No
     share = f"{plan.trained:,} of {plan.shape.total:,} parameters, {plan.share:.2f} %"
     table.add_row(*headings("trained", share))
     table.add_row(translated("machine"), f"{plan.hardware.label}, {plan.precision}")
-    memory = comma().join(f"{translated(name)} {_size(size)}" for name, size in plan.memory.items() if size)
-    table.add_row(*headings("memory", f"{_size(plan.peak)} a device: {memory}"))
+    console = notes if to_notes else screen
+    parts = [f"{translated(name)} {_size(size)}" for name, size in plan.memory.items() if size]
+    memory = [translated(f"{_size(plan.peak)} a device:"), *lines_of(parts, console.width - LABELS)]
+    table.add_row(translated("memory"), "\n".join(memory))
     table.add_row(*headings("checkpointing", "on" if plan.checkpointing else "off"))
     if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
         time = "" if plan.seconds is None else f", about {_duration(plan.seconds)}"
@@ -123,7 +127,20 @@ def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> No
         table.add_row(*headings("length", length))
     for text in plan.notes:
         table.add_row(translated("note"), translated(text))
-    (notes if to_notes else screen).print(table)
+    console.print(table)
+
+
+def lines_of(parts: Sequence[str], width: int) -> list[str]:
+    """The parts of a list on lines of at most `width` columns, so that no figure is torn from its unit."""
+    lines = [""]
+    for number, part in enumerate(parts):
+        told = part + comma().rstrip() * (number < len(parts) - 1)
+        joined = f"{lines[-1]} {told}".lstrip()
+        if cell_len(joined) <= width or not lines[-1]:
+            lines[-1] = joined
+        else:
+            lines.append(told)
+    return [line for line in lines if line]
 
 
 def _size(count: float) -> str:

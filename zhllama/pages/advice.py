@@ -7,8 +7,8 @@ from zhllama.pages.charts import Curve, line_chart
 from zhllama.pages.render import render, text
 
 
-def advice_page(advice: Advice, base: str) -> str:
-    """The page of the advice for a base named `base`."""
+def advice_page(advice: Advice, base: str | None) -> str:
+    """The page of the advice for a base named `base`; None is the embedded one."""
     added = [step.added for step in advice.steps]
     labels = list(advice.steps[0].domains)
     domains = [
@@ -23,7 +23,7 @@ def advice_page(advice: Advice, base: str) -> str:
     )
     return render(
         "advice",
-        title=f"{base} · zhllama advise",
+        title=f"{base or 'LLaMA'} · zhllama advise",
         base=base,
         advice=advice,
         headline=_headline(advice),

@@ -132,6 +132,7 @@ class Slice:
     hue: int
     lightness: int
     transform: str | None
+    narrow: bool = False  # too narrow for the larger labels of a small screen
 
 
 def sunburst(pairs: Counter[tuple[str, str]], verbs: int = 20, nouns: int = 4) -> list[Slice]:
@@ -177,4 +178,4 @@ def _slice(label: str, count: int, angles: Point, radii: tuple[int, int], hue: i
         degrees = math.degrees(middle) - 90
         turned = degrees + 180 if middle > math.pi else degrees
         transform = f"translate({at(radius, middle)}) rotate({turned:.1f})"
-    return Slice(label, count, path, hue, lightness, transform)
+    return Slice(label, count, path, hue, lightness, transform, narrow=(end - start) * radius < 22)

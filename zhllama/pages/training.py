@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import fmean
 from typing import Any
 
-from zhllama.pages.charts import Curve, LineChart, Point, line_chart, smoothed
+from zhllama.pages.charts import Curve, LineChart, Point, bar_rows, line_chart, smoothed
 from zhllama.pages.render import render
 
 # The ends of the figures' names, and the page's text for each.
@@ -73,11 +74,15 @@ def training_page(name: str, figures: Mapping[str, Any], log: Sequence[Mapping[s
     """The page of a run named `name` from its figures and the lines of its log."""
     curves = read_curves(figures, log)
     loss = smoothed(curves.loss)
+    seconds = figures.get("training_seconds")
+    met = figures.get("new_rows", {}).get("by_times_met")
     return render(
         "training",
         title=name,
         figures=figures,
         curves=curves,
+        duration=None if seconds is None else str(timedelta(seconds=round(seconds))),
+        met_bars=None if met is None else bar_rows(met),
         last_loss=fmean(y for _, y in curves.loss[-max(1, len(curves.loss) // 20) :]) if loss else None,
         loss_chart=line_chart([Curve("", curves.loss, 2, faint=True), Curve("", loss, 2, strong=True)])
         if loss

@@ -12,7 +12,8 @@ from zhllama.vocab.any_tokenizer import AnyTokenizer
 from zhllama.vocab.folder import table
 
 FEW = 10  # a row that was met less often has hardly learned anything
-SHOWN = 200  # on the page
+SHOWN = 60  # on the page
+EDGES = (0, 1, FEW, 100, 1000)  # of the groups of rows by how often they were met
 FILE = "new_rows.tsv"
 
 
@@ -23,6 +24,16 @@ def count_new_ids(examples: Sequence[Example], first: int, rows: int) -> NDArray
         ids = examples[number]["input_ids"]
         counts += np.bincount(ids[(ids >= first) & (ids < rows)] - first, minlength=len(counts))
     return counts
+
+
+def times_met(counts: NDArray[np.int64]) -> list[list[Any]]:
+    """How many rows were met how often, by groups: `0`, `1–9`, and so on to the last, which is open."""
+    groups: list[list[Any]] = []
+    for low, high in zip(EDGES, (*EDGES[1:], None), strict=True):
+        within = counts >= low if high is None else (counts >= low) & (counts < high)
+        label = f"{low:,}+" if high is None else f"{low:,}" if high == low + 1 else f"{low:,}–{high - 1:,}"
+        groups.append([label, int(within.sum())])
+    return groups
 
 
 def new_row_figures(
@@ -49,6 +60,7 @@ def new_row_figures(
             "never_met": int((counts == 0).sum()),
             "met_fewer_than": FEW,
             "hardly_met": len(named),
+            "by_times_met": times_met(counts),
             "least": [[name or f"<id {id}>", count] for id, name, count in named[:SHOWN]],
         }
     }

@@ -117,12 +117,14 @@ def save_tokenizer(tokenizer: DocumentTokenizer, folder: Path) -> None:
 
 
 def log_figures(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the last loss, the median speed, and bits before the first step and after the last."""
+    """Return the last loss, the median speed, time and memory, and bits before the first step and after the last."""
     figures: dict[str, Any] = {}
     losses = [line for line in lines if "loss" in line]
     if losses:
         speeds = sorted(line["tokens_per_second"] for line in losses)
         figures = {"loss": losses[-1]["loss"], "tokens_per_second": speeds[len(speeds) // 2]}
+        names = {"seconds": "training_seconds", "peak_memory_bytes": "peak_memory_bytes"}
+        figures |= {new: losses[-1][old] for old, new in names.items() if old in losses[-1]}
     measured = [line for line in lines if "loss" not in line]
     for name in [k for k in (measured[-1] if measured else {}) if "_bits_per_" in k]:
         figures[name] = {"before": measured[0][name], "after": measured[-1][name]}

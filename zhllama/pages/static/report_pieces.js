@@ -52,7 +52,7 @@ const line = (piece, columns, marks, refresh) => h("tr", null,
     h("input", { type: "checkbox", disabled: piece.bytes, checked: marks.has(piece.text), "aria-label": w("leave_out", { piece: piece.text }),
       onchange: (event) => { marks[event.target.checked ? "add" : "delete"](piece.text); refresh(); } }),
     piece.bytes ? h("span.t.byte", null, piece.text.replace(/(..)(?=.)/g, "$1 ")) : h("span", null, visible(piece.text)))),
-  columns.slice(1).map((column) => h("td", null, typeof piece[column] === "string" ? piece[column]
+  columns.slice(1).map((column) => h("td", { "data-head": w(`column.${column}`) }, typeof piece[column] === "string" ? piece[column]
     : column === "length" && piece.bytes ? "—" : column === "id" ? String(piece.id) : number(piece[column]))));
 
 // The marked pieces as the file that `merge-vocab --exclude` reads, and the function that brings it up to date.
