@@ -4,10 +4,11 @@ import unicodedata
 
 import pytest
 
-from zhllama.characters import HAN_RANGES, charset, chinese, chinese_run, han
+from zhllama.characters import HAN_RANGES, charset, charsets, chinese, chinese_run, han
 from zhllama.chinese_script import converter, in_script
 from zhllama.corpus.edits import ConvertScript, EvenWidth
 from zhllama.corpus.filters import HAN, InLanguages, _classes
+from zhllama.errors import OptionError
 from zhllama.generation.near_duplicates import tokens
 from zhllama.vocab.continued import count_runs
 
@@ -55,3 +56,9 @@ def test_opencc_converters_are_shared() -> None:
     assert converter("t2s") is converter("t2s")
     assert ConvertScript("s2t")("头发和发展") == converter("s2t")("头发和发展") == "頭髮和發展"
     assert list(in_script(["发展", "人"], "both")) == ["发展", "發展", "人"]
+
+
+def test_names_of_character_sets_are_read_in_any_case() -> None:
+    assert charsets(" GB2312, Bopomofo ,") == ("gb2312", "bopomofo")
+    with pytest.raises(OptionError, match="unknown character set 'utf8'"):
+        charsets("gb2312,UTF8")

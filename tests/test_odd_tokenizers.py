@@ -176,6 +176,14 @@ def test_words_with_an_added_token_in_them_are_dead(tmp_path: Path) -> None:
     extended(alone, "safe")
 
 
+def test_characters_of_cover_are_no_words_of_the_list() -> None:
+    """None of the 75 letters of bopomofo can be a token of this base, and that says nothing about the two words."""
+    merge = merge_vocabulary(byte_level(), MergeOptions("safe", cover=("bopomofo",)), ["中国", "人工智能"])
+    assert {readable(piece.text) for piece in merge.added} >= {"中国", "人工智能"} and len(
+        merge.left_out
+    ) > 70
+
+
 def test_a_metaspace_base(tmp_path: Path) -> None:
     base = metaspace(tmp_path, replaced("人", "亼"))
     _, left_out = extended(base, "safe")

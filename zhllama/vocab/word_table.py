@@ -3,20 +3,31 @@
 import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from zhllama.characters import chinese
+from zhllama.errors import InputError
+from zhllama.io.json import parse_json
 
 ALL_BUT_A_FEW = 0.95  # of the lines have to fit a format
+LONG = 1000  # characters of a line that is no entry of a dictionary
 FEW_LINES, MANY = 3, 8  # so few lines of so many parts are words in one line
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?%?")
 # word, then a count, a part of speech, or both, as in jieba's dictionaries: 云计算 5, 凱特琳 nz, 李小福 2 nr
 _SPACED = re.compile(r"(\S.*?)[ \u3000]+(?:\d+(?:\.\d+)?(?:[ \u3000]+[A-Za-z]{1,5}\d?)?|[a-z]{1,4})")
-_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+# One word of that form: a count or tag is no gloss.
+_SPACED_ALONE = re.compile(r"\S+[ \u3000]+(?:\d+(?:\.\d+)?(?:[ \u3000]+[A-Za-z]{1,5}\d?)?|[a-z]{1,4})")
+_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
 # A mark or a number before each word: "- 合同", "1. 合同", "（2）合同", and "1000 合同" as `uniq -c` writes it.
 _BEFORE = re.compile(r"(?:[-*•·●]|[(（]?\d+(?:[.、．)）]|(?=[ \t])))[ \t]*(?=\S)")
-# A count or a part of speech behind it: 合同:15, 合同|15, 合同，15, 合同/n.
-_BEHIND = re.compile(r"[ \t]*(?:[|:：，；][ \t]*[+-]?\d+(?:[.,]\d+)*%?|/[A-Za-z]{1,5})")
+# A count or a part of speech behind it: 合同:15, 合同=15, 合同|15, 合同，15, 合同/n.
+_BEHIND = re.compile(r"[ \t]*(?:[|:：=，；][ \t]*[+-]?\d+(?:[.,]\d+)*%?|/[A-Za-z]{1,5})")
+# The two scripts of CC-CEDICT: 合約 合约 [he2 yue1] /contract/.
+_CEDICT = re.compile(r"(\S+) (\S+) \[[^]]*\] /.*")
+_RULE = re.compile(r"[-\s|:+=]*|[][{}()],?")  # of a table, or the brackets around a list
+_COMMENT = re.compile(r"[ \t]#[ \t].*")
+_QUOTED = re.compile("""[\\[{(]*(["'“‘`])(.+)["'”’`][])},;]*""")
 _IN_ONE_LINE = re.compile(r"[ \t\u3000]*[,，、;；|][ \t\u3000]*|[ \t\u3000]+")
 
 
@@ -29,9 +40,30 @@ class WordTable:
 
 
 def read_words(lines: Iterable[str]) -> WordTable:
-    """The words of a list; its columns are found over all lines, which are not empty."""
-    lines = [line.strip("\r\n\ufeff ") for line in lines]
-    lines = [line for line in lines if line]
+    """The words of a list; its columns are found over all lines. Comments (#), rules of tables and quotes are removed."""
+    table = _read(_without_comments(line.strip("\r\n\ufeff ") for line in lines))
+    quoted = [_QUOTED.fullmatch(word) for word in table.words]
+    if sum(map(bool, quoted)) < ALL_BUT_A_FEW * len(quoted) or not quoted:
+        return table
+    words = (match[2] if match else word for match, word in zip(quoted, table.words, strict=True))
+    return replace(table, words=tuple(words), reading=f"{table.reading}, in quotes")
+
+
+def _without_comments(lines: Iterable[str]) -> list[str]:
+    """The lines that are not empty, without comments, the header of a Rime dictionary, and rules of tables."""
+    kept = [line for line in lines if line]
+    if kept[:1] == ["---"] and "..." in kept:
+        kept = kept[kept.index("...") + 1 :]
+    comments = sum(line.startswith("#") for line in kept)
+    if comments * 2 < len(kept):  # else each is a hashtag
+        kept = [line for line in kept if not line.startswith("#")]
+    return [_COMMENT.sub("", line) for line in kept if not _RULE.fullmatch(line)]
+
+
+def _read(lines: list[str]) -> WordTable:
+    listed = _json(lines)
+    if listed is not None:
+        return listed
     if 0 < len(lines) <= FEW_LINES and all(len(_IN_ONE_LINE.split(line)) >= MANY for line in lines):
         words = (word for line in lines for word in _IN_ONE_LINE.split(line))
         return WordTable(tuple(filter(None, words)), "words in one line, with spaces or marks between them")
@@ -44,6 +76,17 @@ def read_words(lines: Iterable[str]) -> WordTable:
             return _from_columns([row for row in rows if len(row) >= 2], width, name)
     if (found := _without(lines, _BEFORE, True)) is not None:
         return WordTable(read_words(found).words, "a word a line, after a number or a mark")
+    if (found := _without(lines, _BEHIND, False)) is not None:
+        return WordTable(read_words(found).words, "a word a line, before a number or a mark")
+    if len(lines) >= FEW_LINES and all(len(line) < LONG for line in lines):
+        scripts = [match.groups() for line in lines if (match := _CEDICT.fullmatch(line))]
+        if len(scripts) >= ALL_BUT_A_FEW * len(lines):
+            return WordTable(tuple(dict.fromkeys(chain.from_iterable(scripts))), "both scripts of CC-CEDICT")
+        glossed = [
+            word for line in lines if not _SPACED_ALONE.fullmatch(line) and (word := _beside_gloss(line))
+        ]
+        if len(glossed) >= ALL_BUT_A_FEW * len(lines):
+            return WordTable(tuple(glossed), "a word and a text without Chinese, separated by spaces")
     spaced = [_SPACED.fullmatch(line) for line in lines]
     whole = [match[1] if match else line for match, line in zip(spaced, lines, strict=True)]
     fits = sum(bool(match) or " " not in line for match, line in zip(spaced, lines, strict=True))
@@ -51,13 +94,29 @@ def read_words(lines: Iterable[str]) -> WordTable:
     # With counts on a third of the lines at least: 苹果 15 in a list of product names is a word.
     if lines and fits >= ALL_BUT_A_FEW * len(lines) and counted * 3 >= len(lines):
         return WordTable(tuple(word.strip() for word in whole), "word, count or tag, separated by spaces")
-    for found, name in (
-        (_without(lines, _BEFORE, True), "after"),
-        (_without(lines, _BEHIND, False), "before"),
-    ):
-        if found is not None:
-            return WordTable(read_words(found).words, f"a word a line, {name} a number or a mark")
     return WordTable(tuple(lines), "a word a line")
+
+
+def _beside_gloss(line: str) -> str | None:
+    """The Chinese of a line whose other half has none, as in 合同 contract and hetong 合同; None for any other line."""
+    parts = line.split()
+    sides = [chinese.search(part) is not None for part in parts]
+    if all(sides) or not any(sides) or sides not in (sorted(sides), sorted(sides, reverse=True)):
+        return None
+    return " ".join(part for part, side in zip(parts, sides, strict=True) if side)
+
+
+def _json(lines: Sequence[str]) -> WordTable | None:
+    """The strings of a JSON list, or the keys of an object; None where the lines are neither."""
+    if not lines or lines[0][0] not in "[{":
+        return None
+    try:
+        content = parse_json("\n".join(lines), "the list")
+    except InputError:
+        return None
+    if isinstance(content, dict) or (isinstance(content, list) and all(isinstance(w, str) for w in content)):
+        return WordTable(tuple(content), "JSON")
+    return None
 
 
 def _numbers_have_commas(lines: Sequence[str]) -> bool:
@@ -89,6 +148,8 @@ def _share(lines: Sequence[str], fits: Callable[[str], bool]) -> float:
 def _cells(line: str, separator: str) -> list[str]:
     if separator == "\t":
         return [cell.strip() for cell in line.split("\t")]
+    if separator == "|":  # one alone is a mark in a word, or stands before its count
+        return [cell.strip() for cell in line.strip("|").split("|")] if line.count("|") > 1 else [line]
     return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
 
 
