@@ -207,7 +207,7 @@ def test_fitted_rows_promise_the_first_piece_by_its_share(tmp_path: Path) -> Non
 def test_fitted_needs_a_head_of_its_own(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base", tied=True)
     larger = write_tokenizer(larger_vocabulary(), tmp_path / "larger")
-    with pytest.raises(OptionError, match="needs an untied head"):
+    with pytest.raises(OptionError, match="needs an untied LM head"):
         grow(base, larger, tmp_path / "out", init="fitted", texts=[CHINESE])
     with pytest.raises(OptionError, match="needs text"):
         grow(write_model(tmp_path / "other", tied=False), larger, tmp_path / "out", init="fitted")

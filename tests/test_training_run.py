@@ -353,3 +353,36 @@ def test_a_checkpoint_from_other_options_is_refused(workspace: Path) -> None:
     assert result.code == 1 and "was started with other options: lr was 0.01 and is 0.5" in result.err
     result = line(workspace, *arguments)
     assert result.code == 1 and "contains an unfinished run. Give --resume" in result.err
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_rows_and_head_learn_at_their_own_rates(workspace: Path, number: int) -> None:
+    """A rate that moves nothing by a rounding leaves what it is given for, and nothing else."""
+    assert line(workspace, "grow", "--model", "base", "--tokenizer", "tok", "--out", "grown").code == 0
+    start = load_file(workspace / "grown" / "model.safetensors")
+    names = {"input": "model.embed_tokens.weight", "output": "lm_head.weight"}
+
+    def moved(out: str, *more: object) -> dict[str, bool]:
+        told = line(workspace, *stage(number, "grown", out, "--steps", 2, *more))
+        assert told.code == 0, told.err
+        rows = rows_of(workspace / out)
+        return {
+            side: not torch.equal(rows[f"{side}_rows"], start[name][rows[f"{side}_ids"]])
+            for side, name in names.items()
+        }
+
+    assert moved("both") == {"input": True, "output": True}
+    assert moved("still", "--rows-lr", 1e-30) == {"input": False, "output": False}
+    assert moved("input", "--head-lr", 1e-30) == {"input": True, "output": False}
+    assert moved("head", "--rows-lr", 1e-30, "--head-lr", 0.01) == {"input": False, "output": True}
+
+
+def test_rates_of_rows_that_are_not_trained_are_refused(workspace: Path) -> None:
+    told = line(workspace, *stage(2, "base", "none", "--steps", 1, "--rows", "none", "--rows-lr", 0.1))
+    assert told.code == 1 and "rows-lr: is a rate of rows, and none are trained" in told.err
+    told = line(workspace, *stage(1, "base", "input", "--steps", 1, "--matrices", "input", "--head-lr", 0.1))
+    assert told.code == 1 and "head-lr: is a rate of the LM head" in told.err
+    write_model(workspace / "tied", tied=True)
+    tied = stage(1, "tied", "run", "--steps", 1, "--rows", "all", "--head-lr", 0.1)
+    told = line(workspace, *tied)
+    assert told.code == 1 and "which is tied to the embedding" in told.err

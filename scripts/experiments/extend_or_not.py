@@ -2,6 +2,7 @@
 
     python scripts/experiments/extend_or_not.py --work /tmp/extend --base small --seconds 600
     python scripts/experiments/extend_or_not.py --work /tmp/extend --base smollm2 --seconds 3600
+    python scripts/experiments/extend_or_not.py --work /tmp/extend-gpu --base smollm2 --rate 1e-4 --seconds 600 --device cuda
     python scripts/experiments/extend_or_not.py --work /tmp/extend --show      # table and plot of finished curves
 
 All curves share base, text order, optimizer and tokens per step; the learning rates of the old and of the extended vocabularies
@@ -15,7 +16,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import torch  # noqa: E402 - after the path is set
-from extending.curve import Point, batches, read_points, train  # noqa: E402
+from extending.curve import Point, batches, clock, read_points, train  # noqa: E402
 from extending.plot import plot  # noqa: E402
 from extending.report import table  # noqa: E402
 from extending.texts import Texts, draw  # noqa: E402
@@ -47,7 +47,8 @@ FIRST = {
     "half": SMALL,
     "smollm2": [Variant(0), Variant(2000), Variant(2000, learn="faster"), Variant(2000, "fitted", "faster", untied=True),
                 Variant(8000, learn="faster"), Variant(8000, "fitted", "faster", untied=True), Variant(2000, "distill", "faster", untied=True),
-                Variant(8000, learn="faster", rate=3e-4), Variant(18_000, learn="faster"), Variant(8000), Variant(0, untied=True)],
+                Variant(8000, learn="faster", rate=3e-4), Variant(18_000, learn="faster"), Variant(8000), Variant(0, untied=True),
+                *(Variant(n, "shared", "input-faster", untied=True) for n in (8000, 2000, 18_000)), Variant(2000, "shared", "faster", untied=True)],
 }  # fmt: skip
 
 
@@ -75,10 +76,10 @@ def calibrate(base: Base, variants: list[Variant], texts: Texts, rounds: int = 4
     for number in range(rounds + 1):
         for shape, trained in models.items():
             blocks = next(text[shape]).blocks
-            start = time.process_time()
+            start = clock(base.device)
             trained.step(number, blocks)
             if number:  # the first warms up
-                durations[shape].append(time.process_time() - start)
+                durations[shape].append(clock(base.device) - start)
     calibrated.setdefault("0-all", median(durations["0-all"]))
     for shape in (v.shape for v in missing):
         ratio = median(a / b for a, b in zip(durations[shape], durations["0-all"], strict=True))
@@ -179,6 +180,9 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="more finish sooner; the reported seconds are those of one"
     )
+    parser.add_argument(
+        "--device", default="cpu", help="e.g. cuda; a folder --work holds curves of one device"
+    )
     parser.add_argument("--only-base", action="store_true", help="train the base and stop")
     parser.add_argument(
         "--show", action="store_true", help="print and plot finished curves, without training"
@@ -190,7 +194,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     texts = texts_of(args.base, draw(args.data, args.work / "texts.json"))
-    base = open_base(args.base, args.work, args.data, texts)
+    base = replace(open_base(args.base, args.work, args.data, texts), device=torch.device(args.device))
     if args.only_base:
         return
     variants = [v for v in FIRST[base.name] if not args.only or v.name in args.only]

@@ -29,7 +29,7 @@ def grow(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Add rows to a model for the ids of a larger vocabulary; old rows stay unchanged to the byte."""
+    """Add rows to a model for the ids of a larger vocabulary; old rows stay unchanged to the byte, unless --init shared."""
     check_torch("grow")
     from zhllama.io.text import find_files, read_documents
     from zhllama.model.chain import local_folder, model_files
@@ -55,6 +55,8 @@ def grow(
             run.out,
             init=options.init,
             pad_rows_to=options.pad_rows_to,
+            untie=options.untie,
+            keep_old_rows=options.keep_old_rows,
             seed=options.seed,
             vectors=options.vectors,
             texts=texts,
@@ -70,6 +72,18 @@ def grow(
         f"{out}: {grown.n_old:,} old rows unchanged, {grown.n_new:,} new ones ({options.init}){spare}, {grown.rows:,} in all; "
         f"the LM head is {'tied' if grown.tied else 'untied'}"
     )
+    if grown.untied:
+        say(f"untied: the LM head has {grown.untied:,} more parameters")
+    if grown.changed_head_rows:
+        say(
+            f"except {len(grown.changed_head_rows):,} old rows of the LM head, which now share their probability with new ones; "
+            "manifest.json lists them"
+        )
+    if grown.english_bits_per_byte is not None:
+        before, after = grown.english_bits_per_byte
+        say(
+            f"English: {before:.4f} bits per byte before, {after:.4f} with the new head ({100 * (after / before - 1):+.2f} %)"
+        )
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

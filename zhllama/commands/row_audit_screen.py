@@ -11,6 +11,7 @@ from zhllama.commands.translation import translated
 from zhllama.vocab.vocabulary import SPACE
 
 if TYPE_CHECKING:
+    from zhllama.model.old_rows import OldRows
     from zhllama.model.row_audit import HardlyLearned, RowAudit
 
 SHOWN, UNUSED = (
@@ -47,7 +48,19 @@ def _measures(audit: "RowAudit") -> Table:
         table.add_row(translated("unused tokens"), "", " ".join(audit.unused[:UNUSED]) + translated(more))
     if audit.start is not None:
         table.add_row(translated("rows before training"), "", names[audit.start])
+    if (old := audit.old_rows) is not None:
+        for matrix, changed in (("embedding", old.embedding), ("LM head", old.head)):
+            table.add_row(translated("old rows"), names[matrix], _changes(old, changed))
     return table
+
+
+def _changes(old: "OldRows", changed: tuple[int, ...]) -> str:
+    if not changed:
+        return translated(f"all {old.rows:,} equal to the byte")
+    undeclared = len(set(changed) & set(old.undeclared))
+    if undeclared:
+        return translated(f"{len(changed):,} of {old.rows:,} changed, {undeclared:,} of them undeclared")
+    return translated(f"{len(changed):,} of {old.rows:,} changed, all declared")
 
 
 def _tokens(named: "list[HardlyLearned]", added: bool) -> Table:

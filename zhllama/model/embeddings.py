@@ -1,9 +1,11 @@
 """Finds the tensors that are a model's embedding matrix and its LM head."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 from zhllama.errors import InputError
 from zhllama.model.stored_model import StoredModel
+from zhllama.pretrained import build_causal, stored_names
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,32 @@ def find_matrices(stored: StoredModel) -> EmbeddingNames:
             weights.folder, "lacks its embedding or its head among the weights", "Download the model again"
         )
     return EmbeddingNames(embedding, output, None, biases)
+
+
+def untied_names(stored: StoredModel, tied: EmbeddingNames) -> EmbeddingNames:
+    """The names of the embedding and the head of a tied model once it is untied; one of them may not be stored yet.
+
+    Errors: InputError for a model that transformers ties whatever its config says, or whose second matrix it would not load.
+    """
+    import torch
+
+    model = stored.model
+    paths = {id(module): name for name, module in model.named_modules()}
+    modules = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding, head = (f"{paths[id(module)]}.weight" for module in modules)
+    config = deepcopy(model.config)
+    for part in (config, config.get_text_config()):
+        part.tie_word_embeddings = False
+    with torch.device("meta"):
+        separate = build_causal(config)
+    names = tied.input, tied.copy
+    if tied.copy is None:
+        missing = embedding if stored.names.get(head) == tied.input else head
+        loaded = stored_names(separate, [*stored.weights.tensors, missing])
+        names = (missing, tied.input) if missing == embedding else (tied.input, missing)
+        if missing in stored.weights.tensors or loaded.get(missing) != missing:
+            names = names[0], None
+    if names[1] is None or separate.get_output_embeddings().weight is separate.get_input_embeddings().weight:
+        message = "cannot have an LM head of its own in transformers"
+        raise InputError(stored.folder, message, "Leave `untie` out")
+    return EmbeddingNames(names[0], names[1], None, tied.biases)

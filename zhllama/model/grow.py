@@ -1,7 +1,7 @@
 """Grows a model for a larger vocabulary, shard by shard: only embedding and LM head are read and changed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 from zhllama.errors import InputError, OptionError
 from zhllama.io.files import is_present, to_json
 from zhllama.io.json import read_object
+from zhllama.io.text import read_documents
 from zhllama.manifest import check_outputs
 from zhllama.model import row_init
 from zhllama.model.chain import MODEL_FILES, local_folder
 from zhllama.model.copy_files import copy_missing, copy_tokenizer
-from zhllama.model.embeddings import EmbeddingNames, find_matrices
+from zhllama.model.embeddings import EmbeddingNames, find_matrices, untied_names
 from zhllama.model.load import load_base, load_transformers_tokenizer
 from zhllama.model.old_pieces import check_extends, tokenize_surfaces
-from zhllama.model.row_init import RowInit, Side
+from zhllama.model.row_init import RowCombination, RowInit, Side
 from zhllama.model.row_init_distilled import Distillation, distill, find_snippets
 from zhllama.model.row_init_fitted import fit_output_rows
+from zhllama.model.row_init_shared import fit_shared_head
 from zhllama.model.stored_model import read_stored_model
 from zhllama.model.tokenizer_class import check_tokenizer_class
 from zhllama.model.weight_files import Change, Weights, rewrite
+from zhllama.resources import sample_files
 from zhllama.run_folder import MANIFEST
 from zhllama.vocab.any_tokenizer import AnyTokenizer, load_any_tokenizer
 from zhllama.vocab.folder import ID_MAP, base_ids_of
@@ -36,7 +39,9 @@ TOKEN_IDS = ("_token_id", "_token_index")  # the ends of the names under which c
 class Grown:
     """Counts of the grown matrices: retained old rows, new rows, all rows, padding rows; and the row initialization.
 
-    `spare_taken` of the new rows were rows of the model that belonged to no id.
+    `spare_taken` of the new rows were rows of the model that belonged to no id. `untied`: the parameters of a head that was
+    tied before. `changed_head_rows`: the ids of the old rows of the head that `shared` changed; every other old row is equal
+    to the byte. `english_bits_per_byte`: those of the old head and of the new one, where `shared` measured them.
     """
 
     n_old: int
@@ -47,11 +52,17 @@ class Grown:
     init: str
     rewritten: list[str]
     spare_taken: int
+    untied: int = 0
+    changed_head_rows: list[int] = field(default_factory=list)
+    english_bits_per_byte: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class GrowthPlan:
-    """A model and its larger vocabulary; the row of new id i < `n_old` is the old row `old_ids[i]`."""
+    """A model and its larger vocabulary; the row of new id i < `n_old` is the old row `old_ids[i]`.
+
+    `copied`: for a model that is untied, its one stored matrix, of which a matrix that is not stored is a copy.
+    """
 
     model: Path
     tokenizer: Path
@@ -63,6 +74,8 @@ class GrowthPlan:
     pruned: bool
     rows: int
     old_rows: int
+    width: int
+    copied: str | None = None
 
     @property
     def n_old(self) -> int:
@@ -82,6 +95,15 @@ class GrowthPlan:
             sides[self.matrices.copy] = "input"
         return sides
 
+    def old_matrix(self, side: Side) -> "torch.Tensor":
+        """The matrix of a side [old rows, width], or that to which it is tied."""
+        name = self.matrices.output if side == "output" else self.matrices.input
+        return self.weights.tensor(self.stored_as(name or self.matrices.input))
+
+    def stored_as(self, name: str) -> str:
+        """The stored tensor of which the tensor `name` is made."""
+        return name if name in self.weights.tensors or self.copied is None else self.copied
+
     @cached_property
     def surfaces(self) -> list[bytes]:
         """The bytes of each new id."""
@@ -93,8 +115,11 @@ class GrowthPlan:
         return tokenize_surfaces(self.old, self.surfaces)
 
 
-def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> GrowthPlan:
-    """Check that a tokenizer extends the model's own, and count the rows; InputError where it does not."""
+def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1, untie: bool = False) -> GrowthPlan:
+    """Check that a tokenizer extends the model's own, and count the rows; InputError where it does not.
+
+    `untie` gives a tied model a head of its own; OptionError where it has one.
+    """
     folder = local_folder(model)
     if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
         raise InputError(
@@ -105,7 +130,12 @@ def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Gro
     check_outputs([folder], *MODEL_FILES)
     stored = read_stored_model(folder)
     weights, matrices = stored.weights, find_matrices(stored)
-    old_rows = weights.tensors[matrices.input].shape[0]
+    old_rows, width = weights.tensors[matrices.input].shape
+    copied = matrices.input if untie else None
+    if untie:
+        if matrices.output is not None:
+            raise OptionError("untie", f"finds the LM head of {folder} untied", "Leave it out")
+        matrices = untied_names(stored, matrices)
     old, new = load_any_tokenizer(folder), load_any_tokenizer(tokenizer)
     if old.size > old_rows:
         lacking = old.name(old_rows) or f"id {old_rows}"
@@ -125,7 +155,9 @@ def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1) -> Gro
     # A model's padding rows beyond its ids stay, except under a pruned vocabulary.
     rows = new.size if pruned else max(new.size, old_rows)
     rows += -rows % pad_rows_to
-    return GrowthPlan(folder, tokenizer, weights, matrices, old, new, old_ids, pruned, rows, old_rows)
+    return GrowthPlan(
+        folder, tokenizer, weights, matrices, old, new, old_ids, pruned, rows, old_rows, width, copied
+    )
 
 
 def _refuse_unnamed_rows(folder: Path, size: int, end: int) -> None:
@@ -158,6 +190,8 @@ def grow(
     *,
     init: RowInit = "mean",
     pad_rows_to: int = 1,
+    untie: bool = False,
+    keep_old_rows: bool = False,
     seed: int = 0,
     vectors: Path | None = None,
     texts: Sequence[str] = (),
@@ -166,20 +200,27 @@ def grow(
 ) -> Grown:
     """Write the model to the folder `out` with one row for each id of `tokenizer`; old rows stay equal to the byte.
 
-    `focus` needs `vectors`; `fitted` and `distill` need `texts` in the new language and the whole model in memory.
+    Only `shared` changes old rows, in the head alone, unless `keep_old_rows`; `Grown` lists them.
+    `focus` needs `vectors`; `fitted`, `shared` and `distill` need `texts` in the new language and the whole model in memory.
     The config is written last: a folder without one is unfinished. Errors: InputError, OptionError, OutputError.
     """
-    plan = plan_growth(model, tokenizer, pad_rows_to)
-    new_rows = _row_initializer(plan, init, seed, vectors, texts, distillation, advance)
+    plan = plan_growth(model, tokenizer, pad_rows_to, untie)
+    if keep_old_rows and init != "shared":
+        raise OptionError("keep_old_rows", f"changes nothing with `init` {init}", "Give `init` shared")
+    values = _row_values(plan, init, seed, vectors, texts, distillation, keep_old_rows, advance)
     out.mkdir(parents=True, exist_ok=True)
-    width = plan.weights.tensors[plan.matrices.input].shape[1]
 
-    def change(side: Side) -> Change:
-        return Change((plan.rows, width), lambda matrix: _enlarged(plan, matrix, new_rows(matrix, side)))
+    def change(name: str, side: Side) -> Change:
+        source = plan.stored_as(name)
+        return Change(
+            (plan.rows, plan.width),
+            lambda matrix: _enlarged(plan, matrix, values.new(matrix, side), values.changed[side]),
+            None if source == name else source,
+        )
 
-    changes = {name: change(side) for name, side in plan.names.items()}
+    changes = {name: change(name, side) for name, side in plan.names.items()}
     for name in plan.matrices.biases:
-        changes[name] = Change((plan.rows,), lambda bias: _enlarged_bias(plan, bias))
+        changes[name] = Change((plan.rows,), lambda bias: _enlarged_bias(plan, bias, values.bias))
     rewritten = rewrite(plan.weights, out, changes)
     copy_tokenizer(plan.tokenizer, out)
     copy_missing(plan.model, out)
@@ -193,11 +234,43 @@ def grow(
         init,
         rewritten,
         0 if plan.pruned else min(plan.n_new, plan.old_rows - plan.n_old),
+        plan.rows * plan.width if untie else 0,
+        list(values.changed["output"][0]),
+        values.english,
     )
 
 
 # Maps the old matrix [old rows, width] of a side to the new rows [n_new, width].
 RowInitializer = Callable[["torch.Tensor", Side], "torch.Tensor"]
+ChangedRows = tuple[Sequence[int], "torch.Tensor | None"]  # ids of old rows, and their new values
+UNCHANGED: ChangedRows = ((), None)
+
+
+@dataclass(frozen=True)
+class RowValues:
+    """How new rows and the head's new biases come about, and the old rows of each side that change."""
+
+    new: RowInitializer
+    bias: RowCombination
+    changed: dict[Side, ChangedRows]
+    english: tuple[float, float] | None = None
+
+
+def _row_values(
+    plan: GrowthPlan,
+    init: RowInit,
+    seed: int,
+    vectors: Path | None,
+    texts: Sequence[str],
+    distillation: Distillation | None,
+    keep_old_rows: bool,
+    advance: Callable[[float], None] | None,
+) -> RowValues:
+    if init == "shared":
+        return _shared(plan, texts, keep_old_rows, advance)
+    bias = row_init.first_token(plan.old_tokens) if init == "fitted" else row_init.mean(plan.old_tokens)
+    initializer = _row_initializer(plan, init, seed, vectors, texts, distillation, advance)
+    return RowValues(initializer, bias, {"input": UNCHANGED, "output": UNCHANGED})
 
 
 def _row_initializer(
@@ -241,15 +314,38 @@ def _fitted(
 ) -> RowInitializer:
     """Fitted output rows with weighted means as input rows, the best pair measured (docs/model.md)."""
     _check_texts("fitted", plan, texts)
-    if plan.matrices.output is None:
-        raise OptionError(
-            "init fitted",
-            "needs an untied head, and this model ties it to its embedding",
-            "Use `init` mean or distill",
-        )
+    _check_untied("fitted", plan)
     outputs = fit_output_rows(load_base(plan.model), plan.old, plan.new, plan.old_tokens, texts, advance)
     return lambda matrix, side: (
         outputs if side == "output" else row_init.weighted_mean(plan.old_tokens, side).rows(matrix)
+    )
+
+
+def _check_untied(init: RowInit, plan: GrowthPlan) -> None:
+    if plan.matrices.output is None:
+        raise OptionError(
+            f"init {init}",
+            f"needs an untied LM head, and {plan.model} ties it to its embedding",
+            f"Give `untie` ({plan.rows * plan.width:,} more parameters), or `init` mean",
+        )
+
+
+def _shared(
+    plan: GrowthPlan, texts: Sequence[str], keep_old_rows: bool, advance: Callable[[float], None] | None
+) -> RowValues:
+    """A shared head with means as input rows, the best pair measured (docs/model.md)."""
+    _check_texts("shared", plan, texts)
+    _check_untied("shared", plan)
+    english = list(read_documents(sample_files("en")))
+    head = fit_shared_head(
+        load_base(plan.model), plan.old, plan.new, plan.old_tokens, texts, english, keep_old_rows, advance
+    )
+    inputs = row_init.mean(plan.old_tokens)
+    return RowValues(
+        lambda matrix, side: head.rows if side == "output" else inputs.rows(matrix),
+        row_init.first_token(plan.old_tokens),
+        {"input": UNCHANGED, "output": (head.changed, head.changed_rows)},
+        head.english,
     )
 
 
@@ -261,16 +357,17 @@ def _distilled(
     if not snippets:
         raise InputError("`text`", "contains none of the new pieces", "Give text in the new language")
     start = row_init.mean(plan.old_tokens)
-    inputs = start.rows(plan.weights.tensor(plan.matrices.input))
-    output = plan.matrices.output
-    outputs = None if output is None else start.rows(plan.weights.tensor(output))
+    inputs = start.rows(plan.old_matrix("input"))
+    outputs = None if plan.matrices.output is None else start.rows(plan.old_matrix("output"))
     inputs, outputs, _ = distill(
         load_base(plan.model), snippets, inputs, outputs, plan.n_old, settings, advance
     )
     return lambda matrix, side: inputs if side == "input" or outputs is None else outputs
 
 
-def _enlarged(plan: GrowthPlan, matrix: "torch.Tensor", new_rows: "torch.Tensor") -> "torch.Tensor":
+def _enlarged(
+    plan: GrowthPlan, matrix: "torch.Tensor", new_rows: "torch.Tensor", changed: ChangedRows = UNCHANGED
+) -> "torch.Tensor":
     """The retained rows, the new rows, and padding rows: old ones where the model had them, else the mean row."""
     import torch
 
@@ -278,6 +375,8 @@ def _enlarged(plan: GrowthPlan, matrix: "torch.Tensor", new_rows: "torch.Tensor"
     for begin in range(0, plan.n_old, row_init.CHUNK):
         ids = plan.old_ids[begin : begin + row_init.CHUNK]
         enlarged[begin : begin + len(ids)] = matrix[list(ids)]
+    if changed[1] is not None:
+        enlarged[list(changed[0])] = changed[1].to(matrix.dtype)
     enlarged[plan.n_old : plan.new.size] = new_rows.to(matrix.dtype)
     if plan.rows > plan.new.size:
         spare = matrix.shape[0] if not plan.pruned else 0
@@ -287,10 +386,10 @@ def _enlarged(plan: GrowthPlan, matrix: "torch.Tensor", new_rows: "torch.Tensor"
     return enlarged
 
 
-def _enlarged_bias(plan: GrowthPlan, bias: "torch.Tensor") -> "torch.Tensor":
-    """The head's bias [rows]: that of a new row is the mean of its old pieces' biases."""
+def _enlarged_bias(plan: GrowthPlan, bias: "torch.Tensor", combination: RowCombination) -> "torch.Tensor":
+    """The head's bias [rows]: that of a new row combines its old pieces' biases."""
     column = bias[:, None]
-    return _enlarged(plan, column, row_init.mean(plan.old_tokens).rows(column))[:, 0]
+    return _enlarged(plan, column, combination.rows(column))[:, 0]
 
 
 def _write_configs(plan: GrowthPlan, out: Path) -> None:
@@ -313,6 +412,8 @@ def _write_configs(plan: GrowthPlan, out: Path) -> None:
         for part in (config, text) if text is not config else (config,):
             for key in [k for k in part if k.endswith(TOKEN_IDS)]:
                 part[key] = _new_id(plan, key, part[key], new_ids)
+            if name == "config.json" and plan.copied is not None:
+                part["tie_word_embeddings"] = False
             if name == "config.json" and (part is text or "vocab_size" in part):
                 part["vocab_size"] = plan.rows
         if config.get("pad_token_id") is None and tokenizer.pad_token_id is not None:

@@ -26,12 +26,14 @@ class GrowOptions:
 
     model: str = required("Folder, hub name or GGUF file.", flags=("--model", "-m"))
     tokenizer: Path = required("Folder of the larger vocabulary.", flags=("--tokenizer", "-t"))
-    init: Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "distill"] = option(
+    init: Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "shared", "distill"] = option(
         "mean", "Initialization of the new rows; mean measured best."
     )
+    untie: bool = option(False, "Give a tied model an LM head of its own, which fitted and shared need.")
+    keep_old_rows: bool = option(False, "For shared: leave the old rows of the LM head unchanged too.")
     pad_rows_to: int = option(1, "Make the number of rows a multiple of this.")
     vectors: Path | None = option(None, "For focus: word vectors of the pieces.")
-    text: tuple[Path, ...] = option((), "For fitted and distill: text in the new language.")
+    text: tuple[Path, ...] = option((), "For fitted, shared and distill: text in the new language.")
     steps: int = option(200, "For distill: number of steps.")
     seed: int = option(0, "Seed of everything random.")
 

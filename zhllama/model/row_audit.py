@@ -11,6 +11,7 @@ from zhllama.model.chain import TUNED, Chain, resolve_chain
 from zhllama.model.embeddings import find_matrices
 from zhllama.model.export import merged_matrix, plan_merge
 from zhllama.model.old_pieces import tokenize_surfaces
+from zhllama.model.old_rows import OldRows, compare_old_rows
 from zhllama.model.row_init import mean
 from zhllama.model.undertrained import (
     Measure,
@@ -69,6 +70,7 @@ class RowAudit:
     """The tokens that a model hardly learned, those of the base first, each part from the least learned on.
 
     `unused` are the tokens with which those of the base are compared. `start` says what the added rows are compared with.
+    `old_rows` are the base's rows when training began, beside those of the model that was grown.
     """
 
     model: str
@@ -79,6 +81,7 @@ class RowAudit:
     start: Start | None
     measures: tuple[MeasureFigures, ...]
     tokens: tuple[HardlyLearned, ...]
+    old_rows: OldRows | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in audit.json."""
@@ -101,7 +104,7 @@ def trained_from(path: str | Path) -> Chain | None:
     elif chain.runs:
         return Chain(chain.base, (), chain.base)
     elif (chain.base / MANIFEST).is_file() and read_manifest(chain.base).get("command") == "export":
-        before = read_manifest(chain.base).get("options", {}).get("run")
+        before = read_manifest(chain.base).get("options", {}).get("run_folder")
     else:
         return None
     if not isinstance(before, str) or not Path(before).is_dir():
@@ -133,10 +136,12 @@ def audit_rows(
         before, start = _start_rows(model, matrices, base, tokenizer, added)
         changes = _added_measures(matrices, before, added)
         found += _hardly_learned(changes, added, tokenizer, frozenset(), added=True)
+    grown = trained_from(model) or resolve_chain(model)
     return RowAudit(
         model, matrices.output is None, first, len(added),
         tuple(tokenizer.name(id) or f"<id {id}>" if id < tokenizer.size else f"<row {id}>" for id in unused),
         start, (*(_figures("base", one) for one in own), *(_figures("added", one) for one in changes)), tuple(found),
+        compare_old_rows(grown.base),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from zhllama.vocab.vocabulary import SPACE
 if TYPE_CHECKING:
     import torch
 
-RowInit = Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "distill"]
+RowInit = Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "shared", "distill"]
 Side = Literal["input", "output"]
 CHUNK = 1024  # rows processed at once
 HF_SPREAD = 1e-9  # transformers' own resizing scales the covariance by this (modeling_utils.py, 5.23)
@@ -50,6 +50,11 @@ class RowCombination:
 def mean(old_tokens: Sequence[Sequence[int]]) -> RowCombination:
     """The mean of each new piece's old tokens: the best initialization measured (docs/model.md)."""
     return RowCombination(old_tokens, [[1 / len(tokens) for _ in tokens] for tokens in old_tokens])
+
+
+def first_token(old_tokens: Sequence[Sequence[int]]) -> RowCombination:
+    """The row of each new piece's first old token."""
+    return RowCombination([tokens[:1] for tokens in old_tokens], [[1.0] for _ in old_tokens])
 
 
 def weighted_mean(old_tokens: Sequence[Sequence[int]], side: Side) -> RowCombination:

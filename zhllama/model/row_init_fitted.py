@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zhllama.errors import InputError
 from zhllama.model.row_init import moments
 from zhllama.vocab.any_tokenizer import AnyTokenizer
 from zhllama.vocab.token_counts import Counts, token_counts
@@ -37,7 +38,7 @@ def fit_output_rows(
     head = model.get_output_embeddings().weight.detach()
     firsts = [tokens[0] if tokens else -1 for tokens in old_tokens]
     shares = torch.from_numpy(log_shares(new, firsts, texts)).float()
-    direction = _direction(model, old, texts, advance)
+    direction = bias_direction(model, old, texts, advance=advance)
     rows: torch.Tensor = head[torch.tensor(firsts).clamp(min=0)].float() + shares[:, None] * direction
     empty = [i for i, first in enumerate(firsts) if first < 0]
     if empty:
@@ -55,31 +56,71 @@ def log_shares(new: AnyTokenizer, firsts: Sequence[int], texts: Sequence[str]) -
     return shares
 
 
-def _direction(
-    model: Any, old: AnyTokenizer, texts: Sequence[str], advance: Callable[[float], None] | None
+def bias_direction(
+    model: Any,
+    old: AnyTokenizer,
+    texts: Sequence[str],
+    count: int = STATES,
+    more: "torch.Tensor | None" = None,
+    advance: Callable[[float], None] | None = None,
 ) -> "torch.Tensor":
-    """The vector [width] whose product with the hidden states is closest to 1 (ridge regression)."""
+    """The vector [width] by which a row of the head is moved to add 1 to its logit (ridge regression).
+
+    It is solved on `count` hidden states of `texts`, and on `more` states [n, width], which `logit_scale` has scaled.
+    """
     import torch
 
-    width = model.get_output_embeddings().weight.shape[1]
-    squares, total, read = torch.zeros(width, width), torch.zeros(width), 0
-    with torch.no_grad():
-        for ids in _windows(old, texts):
-            states = model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0].float()
-            squares += states.T @ states
-            total += states.sum(0)
-            read += len(ids)
-            if advance is not None:
-                advance(len(ids) / STATES)
-            if read >= STATES:
-                break
-    ridge = RIDGE * squares.diagonal().mean() * torch.eye(width)
+    scale = None
+    known: list[torch.Tensor] = [] if more is None else [more]
+    for ids, hidden in hidden_states(model, old, texts, count):
+        scale = scale or logit_scale(model, ids)
+        known.append(hidden * scale)
+        if advance is not None:
+            advance(len(ids) / count)
+    if scale is None:
+        raise InputError("`text`", "contains nothing of two tokens", "Give text in the new language")
+    return solve_direction(known)
+
+
+def solve_direction(states: "Sequence[torch.Tensor]") -> "torch.Tensor":
+    """The vector [width] whose product with hidden states [n, width] is closest to 1 (ridge regression)."""
+    import torch
+
+    squares = sum(part.T @ part for part in states)
+    assert isinstance(squares, torch.Tensor)
+    total = torch.stack([part.sum(0) for part in states]).sum(0)
+    ridge = RIDGE * squares.diagonal().mean() * torch.eye(len(total))
     solved: torch.Tensor = torch.linalg.solve(squares + ridge, total)
     return solved
 
 
-def _windows(old: AnyTokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
+def hidden_states(
+    model: Any, old: AnyTokenizer, texts: Sequence[str], count: int
+) -> "Iterator[tuple[list[int], torch.Tensor]]":
+    """The first LENGTH ids of each text and their last hidden states [ids, width], until there are `count`."""
+    import torch
+
+    read = 0
     for text in texts:
         (ids,) = old.encode([text])
-        if ids:
-            yield ids[:LENGTH]
+        ids = ids[:LENGTH]
+        if len(ids) < 2:
+            continue
+        with torch.no_grad():
+            states = model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0].float()
+        yield ids, states
+        read += len(ids)
+        if read >= count:
+            return
+
+
+def logit_scale(model: Any, ids: Sequence[int]) -> float:
+    """The factor between the product of hidden state and row and the logit, which some models have (Cohere, Granite)."""
+    import torch
+
+    head = model.get_output_embeddings()
+    some = torch.tensor([list(ids[:8])])
+    with torch.no_grad():
+        logits = model(input_ids=some).logits.float()
+        products = head(model.base_model(input_ids=some).last_hidden_state).float()
+    return float((logits * products).sum() / products.square().sum())

@@ -28,10 +28,14 @@ BLOCK = 1 << 24  # bytes per read
 
 @dataclass(frozen=True)
 class Change:
-    """A tensor's new shape, and the function that computes the new tensor from the old one."""
+    """A tensor's new shape, and the function that computes the new tensor from the old one.
+
+    A tensor that is not stored yet is computed from the stored one named `source`, and written into the same file.
+    """
 
     shape: tuple[int, ...]
     apply: "Callable[[torch.Tensor], torch.Tensor]"
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,11 @@ def rewrite(weights: Weights, out: Path, changes: Mapping[str, Change]) -> list[
     """
     rewritten = []
     for file in weights.files:
-        here = {name: change for name, change in changes.items() if weights.tensors[name].file == file}
+        here = {
+            name: change
+            for name, change in changes.items()
+            if weights.tensors[change.source or name].file == file
+        }
         part = out / f".{file}.part"
         try:
             if not here:
@@ -138,7 +146,8 @@ def rewrite(weights: Weights, out: Path, changes: Mapping[str, Change]) -> list[
             ) from error
         finally:
             part.unlink(missing_ok=True)
-    _write_index(weights, out)
+    added = {name: weights.tensors[change.source].file for name, change in changes.items() if change.source}
+    _write_index(weights, out, added)
     return rewritten
 
 
@@ -154,6 +163,11 @@ def _rewrite_safetensors(weights: Weights, file: str, part: Path, changes: Mappi
     import torch
 
     here = {name: stored for name, stored in weights.tensors.items() if stored.file == file}
+    here |= {
+        name: weights.tensors[change.source]
+        for name, change in changes.items()
+        if change.source and name not in here
+    }
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, stored in here.items():
@@ -168,7 +182,8 @@ def _rewrite_safetensors(weights: Weights, file: str, part: Path, changes: Mappi
         out.write(struct.pack("<Q", len(head)) + head)
         for name, stored in here.items():
             if name in changes:
-                tensor = changes[name].apply(weights.tensor(name)).to(_dtype(stored.dtype)).contiguous()
+                before = weights.tensor(changes[name].source or name)
+                tensor = changes[name].apply(before).to(_dtype(stored.dtype)).contiguous()
                 assert tuple(tensor.shape) == changes[name].shape
                 out.write(tensor.view(-1).view(torch.uint8).numpy().data)
                 continue
@@ -185,15 +200,14 @@ def _rewrite_safetensors(weights: Weights, file: str, part: Path, changes: Mappi
 def _rewrite_bin(weights: Weights, file: str, part: Path, changes: Mapping[str, Change]) -> None:
     import torch
 
-    tensors = dict(_read_bin(weights.folder / file))
+    stored = _read_bin(weights.folder / file)
+    tensors = dict(stored)
     for name, change in changes.items():
-        old = tensors[name]
-        new = change.apply(old).to(old.dtype).contiguous()
-        for (
-            other,
-            tensor,
-        ) in tensors.items():  # tied tensors share one storage in the file, and still do afterwards
-            if tensor is old or tensor.data_ptr() == old.data_ptr():
+        old = stored[change.source or name]
+        new = tensors[name] = change.apply(old).to(old.dtype).contiguous()
+        for other, tensor in stored.items():
+            # Tied tensors share one storage in the file, and still do afterwards unless each has its own change.
+            if other not in changes and tensor.data_ptr() == old.data_ptr():
                 tensors[other] = new
     with part.open("wb") as out:
         torch.save(tensors, out)
@@ -218,8 +232,8 @@ def _bin_header(path: Path) -> dict[str, Stored]:
     return {str(name): Stored(path.name, names[t.dtype], tuple(t.shape)) for name, t in tensors.items()}
 
 
-def _write_index(weights: Weights, out: Path) -> None:
-    """Write the shard index with the new total size."""
+def _write_index(weights: Weights, out: Path, added: Mapping[str, str]) -> None:
+    """Write the shard index with the new total size, and with the files of `added` tensors."""
     for path in weights.folder.glob("*.index.json"):
         index = read_object(path, AGAIN)
         files_by_tensor = index.get("weight_map")
@@ -230,6 +244,7 @@ def _write_index(weights: Weights, out: Path) -> None:
         written = _bytes_in(out, weights.files)
         metadata = index.get("metadata")
         index["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "total_size": written}
+        index["weight_map"] = {**files_by_tensor, **added}
         (out / path.name).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 

@@ -86,6 +86,15 @@ class TrainingOptions:
                 "load_in_4bit", "freezes the layers, so that adapters must be trained",
                 "Leave `full` out" if self.full else "Give `stage` 2",
             )  # fmt: skip
+        rate = next((name for name in ("head_lr", "rows_lr") if getattr(self, name) is not None), None)
+        if rate is not None and self.rows == "none":
+            raise OptionError(
+                rate, "is a rate of rows, and none are trained", "Leave it out, or give `rows` new"
+            )
+        if self.head_lr is not None and self.matrices == "input":
+            raise OptionError(
+                "head_lr", "is a rate of the LM head, which `matrices` input does not train", "Leave it out"
+            )
         if not (self.has_adapters or self.full) and self.rows == "none":
             raise OptionError("rows", "none leaves stage 1 nothing to learn", "Give new")
 
@@ -111,6 +120,16 @@ class TrainingOptions:
     @property
     def old_rows(self) -> int | None:
         """Rows before the model grew; None: as the grown model's manifest says."""
+        return None
+
+    @property
+    def rows_lr(self) -> float | None:
+        """Peak learning rate of the rows; None: that of everything else."""
+        return None
+
+    @property
+    def head_lr(self) -> float | None:
+        """Peak learning rate of the rows of an untied LM head; None: that of the rows."""
         return None
 
     @property
@@ -175,6 +194,13 @@ class RowTrainingOptions(TrainingOptions):
     old_rows: int | None = option(
         None, "Rows before the model grew, where no manifest has their number.", panel=LEARNING
     )
+    rows_lr: float | None = option(
+        None, "Peak learning rate of the rows.", above=0, below=1, show_default="that of --lr", panel=LEARNING
+    )
+    head_lr: float | None = option(
+        None, "Peak learning rate of the rows of an untied LM head; 1e-4 for --init shared.", above=0, below=1,
+        show_default="that of the rows", panel=LEARNING,
+    )  # fmt: skip
     lora_dropout: float = option(0.05, "Dropout of the adapters.", minimum=0, below=1, panel=LEARNING)
     load_in_4bit: bool = option(
         False, "Quantize the frozen layers to 4 bits; needs a CUDA GPU and the extra cuda.", panel=HARDWARE

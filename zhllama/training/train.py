@@ -317,10 +317,25 @@ def _trainer(
         masked=prepared.rows.masked,
         # Kernels that are compiled for one size would be compiled again for each size of a shortened batch.
         whole_blocks=options.compile or prepared.model.config._attn_implementation == "flex_attention",
+        rates=_rates(options, prepared),
         callbacks=[log] if arguments.process_index == 0 else [],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _rates(options: TrainingOptions, prepared: PreparedModel) -> dict[str, float]:
+    """The learning rates of embedding and head rows that differ from `lr`, by the ends of the parameters' names.
+
+    Errors: OptionError for a rate of the head in a model that ties it to its embedding.
+    """
+    names = prepared.rows.parameter_names
+    if options.head_lr is not None and "output" not in names:
+        message = "is a rate of the LM head, which is tied to the embedding"
+        raise OptionError("head_lr", message, "Give `rows_lr`, or grow the model with `untie`")
+    head = options.head_lr if options.head_lr is not None else options.rows_lr
+    rates = {"input": options.rows_lr, "output": head}
+    return {names[side]: rate for side, rate in rates.items() if side in names and rate is not None}
 
 
 def _tokens_per_step(options: TrainingOptions, blocks: list[PackedBlocks]) -> int:

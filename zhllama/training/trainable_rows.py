@@ -157,6 +157,13 @@ class TrainableRows:
     names: tuple[str, str]  # paths of the two modules in the model
 
     @property
+    def parameter_names(self) -> dict[str, str]:
+        """The ends of the names of the trained Parameters, by `input` and, for an untied head, `output`."""
+        sides = {"input": self.embedding} if self.tied else {"input": self.embedding, "output": self.head}
+        ends = dict(zip(("input", "output"), self.names, strict=True))
+        return {side: f"{ends[side]}.rows" for side, part in sides.items() if part.rows.requires_grad}
+
+    @property
     def masked(self) -> tuple[str, ...]:
         """The ends of the names of parameters that have frozen rows."""
         layout = self.embedding.layout
@@ -198,6 +205,11 @@ class PlainRows:
     parameters: Mapping[str, nn.Parameter]
     names: Mapping[str, str]  # paths of the parameters in the model
     layout: RowLayout
+
+    @property
+    def parameter_names(self) -> dict[str, str]:
+        """The ends of the names of the trained Parameters, as TrainableRows has them."""
+        return dict(self.names)
 
     @property
     def masked(self) -> tuple[str, ...]:

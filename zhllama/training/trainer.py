@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -93,12 +93,14 @@ class BlockTrainer(CheckpointingTrainer):
 
     `english_limit`: the share by which bits per byte of the label `en` may rise over those before the first step; above
     it the trainer calls `warn`, or with `strict` raises BrokenPromise. `masked`: the ends of the names of parameters with
-    rows that must not change, so that weight decay must not touch them. `whole_blocks`: batches are not shortened.
+    rows that must not change, so that weight decay must not touch them. `rates`: learning rates by the ends of parameters'
+    names, where they are not that of all others. `whole_blocks`: batches are not shortened.
     """
 
     def __init__(
         self, *, out: Path, validation: Sequence[ValidationSet], english_limit: float, strict: bool, masked: tuple[str, ...],
-        whole_blocks: bool, warn: Callable[[str], None], decode: Callable[[Sequence[int]], str], **trainer: Any,
+        rates: Mapping[str, float], whole_blocks: bool, warn: Callable[[str], None],
+        decode: Callable[[Sequence[int]], str], **trainer: Any,
     ) -> None:  # fmt: skip
         self.collate = partial(collate, whole=whole_blocks)
         super().__init__(
@@ -108,13 +110,31 @@ class BlockTrainer(CheckpointingTrainer):
             eval_dataset=list(validation) or None,
             **trainer,
         )
-        self.validation, self.masked = validation, masked
+        self.validation, self.masked, self.rates = validation, masked, rates
         self.english_limit, self.strict, self.warn = english_limit, strict, warn
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Return the Trainer's choice of decayed parameters, without matrices that have masked rows."""
         names: list[str] = super().get_decay_parameter_names(model)
         return [name for name in names if not name.endswith(self.masked)]
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return the Trainer's optimizer, with a group of its own for each parameter with another learning rate."""
+        optimizer = super().create_optimizer(model)
+        names = cast(torch.nn.Module, self.model if model is None else model).named_parameters()
+        own = {
+            id(parameter): rate
+            for name, parameter in names
+            for end, rate in self.rates.items()
+            if name.endswith(end)
+        }
+        for group in list(optimizer.param_groups):
+            for rate in sorted({own[id(p)] for p in group["params"] if id(p) in own}):
+                chosen = [p for p in group["params"] if own.get(id(p)) == rate]
+                group["params"] = [p for p in group["params"] if own.get(id(p)) != rate]
+                optimizer.param_groups.append({**group, "params": chosen, "lr": rate})
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure and log bits per character and per byte of every label."""

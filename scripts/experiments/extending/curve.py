@@ -26,6 +26,14 @@ FASTER = 10  # multiple of the learning rate for new rows
 CPU = torch.device("cpu")
 
 
+def clock(device: torch.device) -> float:
+    """Seconds of work so far: those of the process on a CPU, those of the wall once a GPU has finished."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 @dataclass(frozen=True)
 class Settings:
     """Training settings of all curves of one base. `last`: the step at which the rate reaches 0; None keeps it constant."""
@@ -58,21 +66,25 @@ class Trained:
     """A model in training with its optimizer.
 
     learn: "all" parameters; "rows": all rows; "new": the new rows; "faster": all but the old rows, the new rows at FASTER times
-    the rate.
+    the rate; "input-faster": the same, but new rows of an untied head at the rate itself.
     """
 
-    def __init__(self, model: Any, n_old: int, learn: str, rate: float, settings: Settings) -> None:
+    def __init__(
+        self, model: Any, n_old: int, learn: str, rate: float, settings: Settings, device: torch.device = CPU
+    ) -> None:
+        model.to(device)
         size = model.config.vocab_size
         if learn in ("rows", "new"):
             model.requires_grad_(False)
         make_rows_trainable(
-            model, arrange_rows(range(n_old if learn in ("new", "faster") else 0, size), size)
+            model, arrange_rows(range(n_old if learn in ("new", "faster", "input-faster") else 0, size), size)
         )
-        self.model, self.rate, self.settings = model, rate, settings
+        self.model, self.rate, self.settings, self.device = model, rate, settings, device
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.parameters = [p for _, p in trainable]
-        fast = [p for name, p in trainable if learn == "faster" and name.endswith(".rows")]
-        slow = [p for name, p in trainable if learn != "faster" or not name.endswith(".rows")]
+        ends = {"faster": ".rows", "input-faster": "embed_tokens.rows"}.get(learn)
+        fast = [p for name, p in trainable if ends and name.endswith(ends)]
+        slow = [p for name, p in trainable if not ends or not name.endswith(ends)]
         self.groups = [(some, scale) for some, scale in ((slow, 1), (fast, FASTER)) if some]
         self.optimizer = torch.optim.AdamW(
             [{"params": some} for some, _ in self.groups],
@@ -81,7 +93,7 @@ class Trained:
             weight_decay=0.0,
             fused=True,
         )
-        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=has_amx())
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" or has_amx())
 
     def step(self, number: int, batch: list[Example]) -> float:
         """Take one step, counted from 0; returns its mean loss per token."""
@@ -89,7 +101,7 @@ class Trained:
         for group, (_, scale) in zip(self.optimizer.param_groups, self.groups, strict=True):
             group["lr"] = self.rate * scale * _factor(number, self.settings.last)
         with self.autocast:
-            loss = self.model(**collate(batch)).loss
+            loss = self.model(**{name: part.to(self.device) for name, part in collate(batch).items()}).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
@@ -99,7 +111,7 @@ class Trained:
     def measured(self, zh: ValidationSet, en: ValidationSet) -> tuple[float, float]:
         with self.autocast:
             chinese, english = (
-                measure_bits(self.model, texts, self.settings.batch, CPU) for texts in (zh, en)
+                measure_bits(self.model, texts, self.settings.batch, self.device) for texts in (zh, en)
             )
         return chinese.per_character, english.per_byte
 
@@ -183,14 +195,14 @@ def train(
         _write(folder, points)
     characters = points[-1].characters if points else 0
     for last, seconds in remaining:
-        started = time.process_time()
+        started = clock(trained.device)
         while step < last:
             read = next(text)
             losses.append(trained.step(step, read.blocks))
             seen += np.bincount(read.ids, minlength=tokens.size)
             characters = read.characters
             step += 1
-        spent += time.process_time() - started
+        spent += clock(trained.device) - started
         chinese, english = trained.measured(*validation)
         point = Point(
             step=step,
@@ -243,7 +255,7 @@ def _load(folder: Path, trained: Trained) -> tuple[int, float, list[Point]] | No
     path = folder / "checkpoint.pt"
     if not path.is_file():
         return None
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=trained.device)
     parameters = dict(trained.model.named_parameters())
     with torch.no_grad():
         for name, value in state["model"].items():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from row_initializations import continue_vocabulary, smollm2
 
-from extending.curve import Settings, Trained, train
+from extending.curve import CPU, Settings, Trained, train
 from extending.texts import Texts
 from zhllama.efficiency.advise import savings
 from zhllama.io.files import write_whole
@@ -26,10 +26,12 @@ from zhllama.vocab.recipes import joined_ids
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.token_counts import token_counts
 
-Learn = Literal["all", "rows", "new", "faster"]
+Learn = Literal["all", "rows", "new", "faster", "input-faster"]
 BaseName = Literal["small", "half", "smollm2"]
 SIZES = (1000, 4000, 8000, 18_000)  # numbers of added SentencePiece pieces, each a subset of the largest
 VOCABULARY_PASSAGES = 3000  # for continued BPE of SmolLM2's vocabulary, 1.8 million characters
+SHARED_PASSAGES = 1500  # for the shares of `shared`, 0.9 million characters
+FROM_TEXT = ("distill", "fitted", "shared")
 BASE_BATCH, BASE_RATE = 4, 2e-3
 # Training steps of a base that is trained here, its English share of bytes, and its Chinese passages beyond `base_zh`.
 TRAINED_BASES = {"small": (350, 0.9, 0), "half": (1200, 0.5, 2500)}
@@ -67,6 +69,7 @@ class Base:
     folder: Path
     settings: Settings
     distilling: Distillation
+    device: torch.device = CPU
 
     def tokenizer(self, added: int, texts: Texts) -> Path:
         """The folder of its tokenizer with `added` more tokens, the most useful first."""
@@ -97,10 +100,9 @@ class Base:
         if not seconds_file.is_file():
             tokenizer = self.tokenizer(variant.added, texts)
             start = time.process_time()
-            grow(
-                base, tokenizer, folder, init=variant.init, texts=texts.zh[:400], distillation=self.distilling
-            )
-            seconds = time.process_time() - start if variant.init in ("distill", "fitted") else 0.0
+            some = texts.zh[: SHARED_PASSAGES if variant.init == "shared" else 400]
+            grow(base, tokenizer, folder, init=variant.init, texts=some, distillation=self.distilling)
+            seconds = time.process_time() - start if variant.init in FROM_TEXT else 0.0
             seconds_file.write_text(json.dumps(round(seconds, 1)), encoding="utf-8")
         return folder, float(json.loads(seconds_file.read_text(encoding="utf-8")))
 
@@ -108,7 +110,8 @@ class Base:
         folder, _ = self.grown(variant, texts)
         n_old = DocumentTokenizer.open(self.folder / "base").size
         torch.manual_seed(0)
-        return Trained(load_base(folder, torch.float32), n_old, variant.learn, rate, self.settings)
+        model = load_base(folder, torch.float32)
+        return Trained(model, n_old, variant.learn, rate, self.settings, self.device)
 
 
 def _lines(passages: list[str]) -> list[str]:

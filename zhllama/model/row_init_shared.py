@@ -1,0 +1,195 @@
+"""Fits an untied LM head in which an old token shares its probability with the new ones that begin with it.
+
+`fitted` counts mass twice: the shares of all tokens that begin with an old token sum to 1, and the old token keeps its
+own row besides. Here its row gets its own share too, so that together they have the probability that it had alone.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zhllama.model.row_init import moments
+from zhllama.model.row_init_fitted import bias_direction, hidden_states, logit_scale
+from zhllama.vocab.any_tokenizer import AnyTokenizer
+from zhllama.vocab.token_counts import Counts, token_counts
+
+if TYPE_CHECKING:
+    import torch
+
+STATES = 12_000  # hidden states from which the direction is solved
+SMOOTHING = 0.1  # added to every count
+FLOOR = -6.0  # smallest log share of an old token
+# Added to the log share of a new token, because the log of a mean share is above the mean of its logs; the best measured on
+# SmolLM2. Tokens whose old token keeps its row, and so its mass, take more from the others (docs/model.md).
+MORE, MORE_BESIDE_KEPT = 0.25, 1.5
+LESS_FOR_ENGLISH = (
+    0.0,
+    -1.0,
+)  # the same for tokens beside a kept row that English uses, if English cost too much
+ENGLISH_LIMIT = 0.005  # share by which English bits may rise
+ENGLISH_IDS = 4096  # old ids of English text on which they are measured
+CHUNK = 256  # hidden states whose logits exist at one time
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The log shares of tokens among all that begin with the same old token.
+
+    `first` [n] is the old token of each new one, -1 for a special token, `new` [n] its log share; `leads` are the old tokens
+    that begin new ones, ascending, and `own` their own log shares.
+    """
+
+    first: NDArray[np.int64]
+    new: Counts
+    leads: NDArray[np.int64]
+    own: Counts
+
+
+@dataclass(frozen=True)
+class SharedHead:
+    """New rows [n, width] of the head, and the old rows that change, by id; float32.
+
+    `english` are the bits per byte of English text under the old head and under the new one, the inputs being equal.
+    """
+
+    rows: "torch.Tensor"
+    changed: list[int]
+    changed_rows: "torch.Tensor"
+    english: tuple[float, float]
+
+
+def fit_shared_head(
+    model: Any,
+    old: AnyTokenizer,
+    new: AnyTokenizer,
+    old_tokens: Sequence[Sequence[int]],
+    texts: Sequence[str],
+    english: Sequence[str],
+    keep_old_rows: bool = False,
+    advance: Callable[[float], None] | None = None,
+) -> SharedHead:
+    """Fit the head to the shares in `texts`.
+
+    If `english` costs over ENGLISH_LIMIT more by it, the old tokens that occur there keep their rows, and then new tokens that
+    begin with them get less.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    # The bias of a head that has one as a further column, and 1 as a further hidden state.
+    bias = (
+        torch.zeros(len(head.weight)) if getattr(head, "bias", None) is None else head.bias.detach().float()
+    )
+    weight = torch.cat([head.weight.detach().float(), bias[:, None]], 1)
+    shares = log_shares(new, [tokens[0] if tokens else -1 for tokens in old_tokens], texts)
+    # Chinese states alone would give a direction along which English states have .62 instead of 1 (SmolLM2), so that the
+    # new tokens would take a share of English text.
+    read = English.read(model, old, english)
+    found = bias_direction(model, old, texts, STATES, read.states[:, :-1], advance)
+    direction = torch.cat([found, torch.zeros(1)])
+    fitted = share_head(weight, shares, direction, read, keep_old_rows)
+    return SharedHead(fitted.rows[:, :-1], fitted.changed, fitted.changed_rows[:, :-1], fitted.english)
+
+
+def share_head(
+    head: "torch.Tensor", shares: Shares, direction: "torch.Tensor", read: "English", keep_old_rows: bool
+) -> SharedHead:
+    """The head of the first choice that English permits, else of the last."""
+    before, used = read.bits_per_byte(head), set(read.targets.tolist())
+    everything = set(shares.leads.tolist()) if keep_old_rows else set[int]()
+    choices = [(everything, MORE_BESIDE_KEPT), *((everything | used, less) for less in LESS_FOR_ENGLISH)]
+    for kept, beside_english in choices:
+        more = added_shares(shares, kept, used, beside_english)
+        rows, changed, changed_rows = shared_rows(head, shares, direction, kept, more)
+        after = read.bits_per_byte(head, rows, changed, changed_rows)
+        if after <= before * (1 + ENGLISH_LIMIT):
+            break
+    return SharedHead(rows, changed, changed_rows, (before, after))
+
+
+def log_shares(new: AnyTokenizer, firsts: Sequence[int], texts: Sequence[str]) -> Shares:
+    """Count the tokens of `texts`; `firsts` has the first old token of each new one, or -1."""
+    n_old = new.size - len(firsts)
+    counts = token_counts(new.encode, ((text, 1.0) for text in texts), new.size) + SMOOTHING
+    first = np.asarray(firsts, np.int64)
+    begun = first >= 0
+    together = counts[:n_old] + np.bincount(first[begun], weights=counts[n_old:][begun], minlength=n_old)
+    leads = np.unique(first[begun])
+    return Shares(
+        first,
+        np.log(counts[n_old:] / together[np.maximum(first, 0)]),
+        leads,
+        np.maximum(np.log(counts[leads] / together[leads]), FLOOR),
+    )
+
+
+def added_shares(shares: Shares, kept: set[int], english: set[int], beside_english: float) -> Counts:
+    """What is added to each new token's log share [n]; less beside a kept row of a token that English uses."""
+    is_kept, is_english = (np.isin(shares.first, sorted(some)) for some in (kept, kept & english))
+    return np.where(is_english, beside_english, np.where(is_kept, MORE_BESIDE_KEPT, MORE))
+
+
+def shared_rows(
+    head: "torch.Tensor", shares: Shares, direction: "torch.Tensor", kept: set[int], more: Counts
+) -> "tuple[torch.Tensor, list[int], torch.Tensor]":
+    """New rows, whose log shares are raised by `more`, and ids and values of the old rows that change, all but those of `kept`."""
+    import torch
+
+    changing = np.array([id not in kept for id in shares.leads.tolist()], bool)
+    changed: list[int] = shares.leads[changing].tolist()
+    along = torch.from_numpy(shares.new + more).float()
+    rows = head[torch.from_numpy(shares.first).clamp(min=0)] + along[:, None] * direction
+    special = torch.from_numpy(shares.first < 0)
+    if bool(special.any()):
+        rows[special] = moments(head)[0]
+    own = torch.from_numpy(shares.own[changing]).float()
+    return rows, changed, head[changed] + own[:, None] * direction
+
+
+@dataclass(frozen=True)
+class English:
+    """Hidden states of English text [ids, width + 1], the next ids [ids], and the bytes that these stand for."""
+
+    states: "torch.Tensor"
+    targets: "torch.Tensor"
+    bytes: int
+
+    @classmethod
+    def read(cls, model: Any, old: AnyTokenizer, texts: Sequence[str]) -> "English":
+        """The states on the first ENGLISH_IDS ids or a little more."""
+        import torch
+
+        states, targets = [], []
+        for ids, hidden in hidden_states(model, old, texts, ENGLISH_IDS):
+            states.append(hidden[:-1])
+            targets += ids[1:]
+        scaled = torch.cat(states) * logit_scale(model, targets)
+        size = sum(len(old.surface(id)) for id in targets)
+        return cls(torch.cat([scaled, torch.ones(len(scaled), 1)], 1), torch.tensor(targets), size)
+
+    def bits_per_byte(
+        self,
+        head: "torch.Tensor",
+        rows: "torch.Tensor | None" = None,
+        changed: Sequence[int] = (),
+        changed_rows: "torch.Tensor | None" = None,
+    ) -> float:
+        """Bits under a head whose rows `changed` are replaced, and to which `rows` are appended."""
+        import torch
+
+        nats = 0.0
+        for states, targets in zip(
+            torch.split(self.states, CHUNK), torch.split(self.targets, CHUNK), strict=True
+        ):
+            logits = states @ head.T
+            if changed_rows is not None and changed:
+                logits[:, list(changed)] = states @ changed_rows.T
+            total = logits.logsumexp(1)
+            if rows is not None and len(rows):
+                total = torch.logaddexp(total, (states @ rows.T).logsumexp(1))
+            nats += float((total - logits.gather(1, targets[:, None])[:, 0]).sum())
+        return nats / math.log(2) / self.bytes
