@@ -18,6 +18,7 @@ OTHER_FOLDERS = {
     "zhllama/recipes/": "YAML files: options of published training runs, pipelines, model shapes",
     "corpora/": "text sources, one YAML file each, and the sample texts",
     "seeds_zh/": "175 Chinese seed tasks",
+    "tasks_zh/": "1,000 Chinese items in lm-eval's format",
     "prompts_zh/": "prompt templates of gen-zh and judge",
     "scripts/": "demo.sh, test.sh, bench.py with its suites, launch files, experiments",
     "tests/": "one file per subject; faults/ contains tests that interrupt runs and damage files",

@@ -6,9 +6,12 @@ from zhllama.corpus.stats import CleaningStats, StepStats
 from zhllama.efficiency.advise import Advice, AdviceStep, AdvisedModel
 from zhllama.efficiency.measure import MeasuredVocabulary
 from zhllama.efficiency.report import LabelledText, report
+from zhllama.evaluation.measure_serving import ServedModel, ServingFigures
 from zhllama.evaluation.questions import Answers, Question
 from zhllama.evaluation.reference_metrics import METRICS, Agreement
 from zhllama.evaluation.results import Results
+from zhllama.evaluation.serving import EngineFigures, ServingSpeed, Spread
+from zhllama.evaluation.serving_arithmetic import ServingCost
 from zhllama.evaluation.win_rates import ContestantScores, Duel
 from zhllama.generation.task_pool import AcceptedTask, TaskOrigin
 from zhllama.generation.tasks import Task
@@ -18,6 +21,7 @@ from zhllama.pages.generation import generation_page
 from zhllama.pages.judging import judging_page
 from zhllama.pages.report import report_page
 from zhllama.pages.review import review_page
+from zhllama.pages.serving import serving_page
 from zhllama.pages.training import training_page
 from zhllama.vocab.any_tokenizer import SentencePieceTokenizer
 
@@ -125,9 +129,25 @@ def tokenizers(folder: Path) -> str:
     return report_page(report(vocabularies, [LabelledText(LONG, [folder / "a.txt"])], sentences=[LONG]))
 
 
+def serving() -> str:
+    names = ("小模型", LONG)
+    spread = Spread(12.5, 10.0, 15.0)
+    speeds = tuple(
+        ServingSpeed(name, prompt, 1.8 * prompt, spread, spread, spread, *[spread if n else None] * 2)
+        for prompt in (50, 800)
+        for n, name in enumerate(names)
+    )
+    costs = tuple(ServingCost(name, 32_000, 50, 1.8, 3e9, 3e10, 9e5, 1.2, 1.3) for name in names)
+    models = tuple(ServedModel(name, 1.8 - n, 8192, 6.1 + n) for n, name in enumerate(names))
+    engines = tuple(
+        EngineFigures(name, speeds, (46_080.0, 46_080.0)) for name in ("transformers", "llama.cpp")
+    )
+    return serving_page(ServingFigures(LONG, models, 50, 5, engines, LONG, costs, 2, "q8_0"))
+
+
 def pages(folder: Path) -> dict[str, str]:
     """The HTML of each page by the name of its template."""
     return {
         "training": training(), "advice": advice(), "cleaning": cleaning(), "generation": generation(),
-        "judging": judging(), "report": tokenizers(folder), "review": review_page(LONG),
+        "judging": judging(), "report": tokenizers(folder), "review": review_page(LONG), "serving": serving(),
     }  # fmt: skip

@@ -117,6 +117,8 @@ RULES: tuple[tuple[str, Run | Skip], ...] = (
     ("eval .*--tasks", Skip("needs the data sets of lm-eval; tests/test_eval.py has tasks of its own")),
     ("export .*--push-now", Skip("needs the network; tests/test_push.py uploads to this machine")),
     (r"eval (modelscope:|\w+/[\w.-]+@)\w+", Skip("needs the network; tests/test_hub.py downloads from this machine")),
+    ("eval .*--shape", Run()),
+    ("eval .*--serving", Run("--limit 100 --prompt 20 --reply 10 --rounds 1")),
     ("eval", Run("--limit 100")),
     ("corpus clean", Run("--workers 1")),
     ("gen-zh", Run("--n 2")),

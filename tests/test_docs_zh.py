@@ -120,7 +120,7 @@ def name(page: Path) -> str:
     return str(page.relative_to(DOCS if DOCS in page.parents else ROOT)).split(".")[0]
 
 
-FOLDERS = ("corpora", "prompts_zh", "seeds_zh")  # each has a README in both languages
+FOLDERS = ("corpora", "prompts_zh", "seeds_zh", "tasks_zh")  # each has a README in both languages
 CHINESE = sorted([*DOCS.rglob("*.zh.md"), *(ROOT / folder / "README.zh.md" for folder in FOLDERS)])
 chinese_pages = pytest.mark.parametrize("page", CHINESE, ids=name)
 

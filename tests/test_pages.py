@@ -78,7 +78,7 @@ class Read(HTMLParser):
 
 
 def test_every_page_has_a_toy(files: dict[str, Path]) -> None:
-    assert sorted(files) == NAMES and len(NAMES) == 7
+    assert sorted(files) == NAMES and len(NAMES) == 8
 
 
 def test_no_other_html_in_the_package() -> None:

@@ -32,7 +32,7 @@ def run(site: Path, *command: str) -> str:
 
 
 def test_shipped_folders_are_found_in_the_wheel(site: Path) -> None:
-    code = "from zhllama.resources import shipped as s; print(s('seeds_zh'), s('prompts_zh'), s('corpora', 'sample'))"
+    code = "from zhllama.resources import shipped as s; print(s('seeds_zh'), s('prompts_zh'), s('corpora', 'sample'), s('tasks_zh'))"
     for path in run(site, "-c", code).split():
         assert Path(path).is_relative_to(site) and any(Path(path).iterdir())
 

@@ -1,4 +1,4 @@
-"""Finds the shipped seeds, prompts and corpora, in the wheel or in the checkout of an editable install."""
+"""Finds the shipped seeds, prompts, corpora and tasks, in the wheel or in the checkout of an editable install."""
 
 from collections.abc import Iterator
 from importlib.resources import files
@@ -7,7 +7,7 @@ from typing import Literal
 
 from zhllama.errors import InputError
 
-Folder = Literal["seeds_zh", "prompts_zh", "corpora"]
+Folder = Literal["seeds_zh", "prompts_zh", "corpora", "tasks_zh"]
 SAMPLES = ("zh", "zhtw", "zhhk", "mixed", "en", "code")  # labels of the texts in corpora/sample
 
 

@@ -96,6 +96,12 @@ def training(world: Path, run: Path, served: Served) -> None:
     (run / "report.html").write_text(training_page(NAME, figures, lines), encoding="utf-8")
 
 
+def serving(world: Path, run: Path, served: Served) -> None:
+    words = ("--serving", "--shape", "smollm2-135m", "--text", f"{NAME}.txt", "--out", run)
+    told = line(world, "eval", "base", NAME, *words)
+    assert told.code == 0, told.err
+
+
 def generate(world: Path, run: Path, served: Served) -> None:
     url = served(text=f"1. 指令：写一段说明{EVIL}\n1. 输出：这是一个关于网页安全的例子，请勿执行它。{EVIL}")
     code, _, said = gen_zh(url, run, "--n", 1, "--without", "too little Chinese")
@@ -117,10 +123,11 @@ SCRIPTED = (
     judging,
     corpus,
     advise,
+    serving,
 )  # pages of the base template, whose only script is the one of the language and the theme
 
 
-@pytest.mark.parametrize("made", [report, advise, corpus, training, generate, judging])
+@pytest.mark.parametrize("made", [report, advise, corpus, training, generate, judging, serving])
 def test_hostile_texts_are_shown_and_do_nothing(
     made: object, world: Path, tmp_path: Path, served: Served
 ) -> None:
@@ -139,4 +146,4 @@ def test_hostile_texts_are_shown_and_do_nothing(
         )  # its data, and what draws it
         assert made not in SCRIPTED or page.scripts[0] == static("switch.js")
         assert not [s for s in page.scripts if s.lstrip().startswith("alert")]
-        assert "7 * 7" in html or made is advise, "a template read it"
+        assert "7 * 7" in html or made in (advise, serving), "a template read it"

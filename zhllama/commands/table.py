@@ -45,7 +45,7 @@ ENTRIES = (
     Entry("advise", "Vocabulary", "Recommend how far to extend a vocabulary for Chinese, and whether it pays at all.", "advise:advise"),
     Entry("grow", "Model", "Add rows to a model for the ids of a larger vocabulary; old rows stay unchanged to the byte, unless --init shared.", "grow:grow"),
     Entry("export", "Model", "Merge what a chain of runs trained, or published adapters, into one plain model, and prove that its outputs are equal.", "export:export"),
-    Entry("eval", "Model", "Bits per byte and per character of texts under models, whatever their vocabularies; and tasks.", "eval:evaluate"),
+    Entry("eval", "Model", "Bits per byte and per character of texts under models, whatever their vocabularies; tasks; and the cost of serving.", "eval:evaluate"),
     Entry("pretrain", "Training", "Train new rows (stage 1), then adapters and rows (stage 2), on Chinese and English text.", "pretrain:pretrain"),
     Entry("pack", "Training", "Encode documents into memory-mapped blocks of one length, an end of text after each.", "pack:pack"),
     Entry("sft", "Training", "Tune a model on conversations: the loss covers the answers alone, and packed samples do not attend to each other.", "sft:sft"),

@@ -1,19 +1,23 @@
 """Runs tasks of EleutherAI's lm-evaluation-harness on a model: C-Eval, CMMLU or the user's own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zhllama.errors import InputError, MissingPackage
 from zhllama.model.load import OpenedModel
+from zhllama.resources import shipped
+
+ACCURACIES = ("acc", "acc_norm", "acc_bytes")
+BOOTSTRAPS = 100  # samples for the error of metrics that are not means, e.g. F1
 
 
 def run_tasks(
     opened: OpenedModel, tasks: Sequence[str], task_folder: Path | None = None, samples: int | None = None
 ) -> list[dict[str, Any]]:
-    """One row per task and metric: task, metric, value, error (the standard error).
+    """One row per task and metric: task, metric, value, error (the standard error), chance (of a guess; None where unknown).
 
-    `task_folder` contains task files in addition to lm-eval's own. Errors: InputError for an unknown task or one whose
+    `task_folder` contains task files in addition to lm-eval's own and the shipped tasks_zh. Errors: InputError for an unknown task or one whose
     questions cannot be loaded; MissingPackage.
     """
     try:
@@ -23,11 +27,10 @@ def run_tasks(
     except ImportError:
         raise MissingPackage("`tasks`", "lm-eval", "eval") from None
     # lm-eval's own index has 14,683 names and takes 12 CPU seconds to load: skip it if the user's folder has all tasks.
-    manager = None
-    if task_folder is not None:
-        manager = TaskManager(include_path=str(task_folder), include_defaults=False)
-    if manager is None or not set(tasks) <= set(manager.all_tasks):
-        manager = TaskManager(include_path=None if task_folder is None else str(task_folder))
+    folders = [str(folder) for folder in (shipped("tasks_zh"), task_folder) if folder is not None]
+    manager = TaskManager(include_path=folders, include_defaults=False)
+    if not set(tasks) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=folders)
     unknown = sorted(set(tasks) - set(manager.all_tasks))
     if unknown:
         raise InputError(
@@ -40,13 +43,14 @@ def run_tasks(
             tasks=list(tasks),
             task_manager=manager,
             limit=samples,
-            bootstrap_iters=0,
+            bootstrap_iters=BOOTSTRAPS,
         )
     except (OSError, ConnectionError) as error:
         message = " ".join(str(error).split())[:200]
         raise InputError(
             "`tasks`", f"the questions cannot be loaded ({message})", "Check the network"
         ) from error
+    chances = chance_levels(evaluation)
     rows = []
     for task, metrics in evaluation["results"].items():
         for name, value in metrics.items():
@@ -59,6 +63,30 @@ def run_tasks(
                         "metric": metric,
                         "value": float(value),
                         "error": standard_error if isinstance(standard_error, float) else None,
+                        "chance": chances.get(task) if metric in ACCURACIES else None,
                     }
                 )
     return rows
+
+
+def chance_levels(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """The accuracy of a guess for each task of multiple choice, and for groups of such tasks, by lm-eval's result.
+
+    A question with n choices has 1/n; a group has the mean over the questions of all its tasks.
+    """
+    questions: dict[str, list[float]] = {}
+    for task, samples in evaluation.get("samples", {}).items():
+        settings = evaluation["configs"][task]
+        if settings.get("output_type") == "multiple_choice":
+            # With acc_mutual_info each choice is scored a second time without its question.
+            metrics = [metric.get("metric") for metric in settings.get("metric_list") or []]
+            times = 2 if "acc_mutual_info" in metrics else 1
+            questions[task] = [times / len(sample["arguments"]) for sample in samples]
+    groups: Mapping[str, Sequence[str]] = evaluation.get("group_subtasks", {})
+
+    def of(name: str) -> list[float]:
+        parts = groups.get(name)
+        return questions.get(name, []) if not parts else [chance for part in parts for chance in of(part)]
+
+    levels = {name: of(name) for name in {*questions, *groups}}
+    return {name: sum(chances) / len(chances) for name, chances in levels.items() if chances}

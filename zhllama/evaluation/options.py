@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from zhllama.errors import OptionError
+from zhllama.model.gguf_types import Quantization
 from zhllama.model.options import AdapterOptions
-from zhllama.options import option, required
+from zhllama.options import check_bounds, option, required
 
 LOCAL = "Local model"
 JUDGING = "Judging"
+SERVING = "Serving"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,3 +102,38 @@ class EvalOptions(AdapterOptions):
     tasks: str | None = option(None, "Tasks of lm-eval, separated by commas.")
     task_path: Path | None = option(None, "Folder of your own tasks for lm-eval.")
     samples: int | None = option(None, "Questions of each task.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingOptions:
+    """Whether speed and memory are measured, on which prompts, and in which programs."""
+
+    serving: bool = option(
+        False,
+        "Measure speed and memory on the first text too, each model against the first one. Without --text: the Chinese of corpora/sample.",
+        panel=SERVING,
+    )
+    prompt: tuple[int, ...] = option(
+        (50, 200, 800), "Characters of a prompt; each length is measured on its own.", panel=SERVING
+    )
+    reply: int = option(50, "Characters written after each prompt.", panel=SERVING, minimum=2)
+    rounds: int = option(
+        5, "Replies of each model to each length, after one that is not counted.", panel=SERVING, minimum=1
+    )
+    engine: Literal["transformers", "llamacpp"] | None = option(
+        None, "Program that runs the models.", panel=SERVING,
+        show_default="both, llama.cpp where it is installed",
+    )  # fmt: skip
+    gguf: Quantization = option("q8_0", "Type of the temporary files for llama.cpp.", panel=SERVING)
+    shape: str | None = option(
+        None,
+        "Compute instead of measuring, for a model of this config.json or shipped shape; MODEL may be a tokenizer.",
+        panel=SERVING,
+    )
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if any(length < 1 for length in self.prompt):
+            raise OptionError("prompt", f"{min(self.prompt)} is below 1", "Give e.g. 200")
+        if self.shape is not None and not self.serving:
+            raise OptionError("shape", "is for `serving`", "Give both")

@@ -101,7 +101,7 @@ def greedy_answers(path: Path, texts: Sequence[str], model: Any, tokenizer: Any)
     """llama.cpp's greedy answers to the beginnings of texts; BrokenPromise where it tokenizes a text differently."""
     import torch
 
-    llama = LlamaCpp(path, context=4 * PROMPT, threads=torch.get_num_threads())
+    llama = LlamaCpp(path, context=4 * PROMPT, threads=torch.get_num_threads(), exact=True)
     rows = model.config.get_text_config().vocab_size
     forbidden = [id for id in sorted(_special_ids(model, tokenizer)) if id < rows]
     answers = []

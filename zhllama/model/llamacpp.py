@@ -16,12 +16,18 @@ class LlamaCpp:
     """llama.cpp with one model file; `server` is xllamacpp's own object."""
 
     def __init__(
-        self, path: Path, template: str | None = None, context: int = 0, threads: int | None = None
+        self,
+        path: Path,
+        template: str | None = None,
+        context: int = 0,
+        threads: int | None = None,
+        exact: bool = False,
+        slots: Path | None = None,
     ) -> None:
         """Load the file; `template` in place of its own, `context` tokens or as many as the model was made for.
 
-        With `threads`, for comparisons: so many threads, keys and values cached in float32, and attention not computed in
-        blocks, since f16 states reverse near ties.
+        `exact`, for comparisons: keys and values cached in float32, and attention not computed in blocks, since f16 states
+        reverse near ties. `slots`: the folder in which its address `/slots` saves keys and values.
         Errors: InputError for a file that is missing or that llama.cpp does not load; MissingPackage.
         """
         if not path.is_file():
@@ -34,7 +40,11 @@ class LlamaCpp:
         params.model.path, params.n_parallel = str(path), 1
         params.n_ctx = context
         if threads is not None:
-            params.cpuparams.n_threads, params.warmup = threads, False
+            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        if slots is not None:
+            params.slot_save_path = f"{slots}/"
+        if exact:
+            params.warmup = False
             params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
             params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         # The server counts tokens for this process; a random key keeps out other clients.
