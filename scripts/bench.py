@@ -26,7 +26,7 @@ from benches import Row  # noqa: E402 - after the path is set
 
 SUITES = sorted(path.stem for path in (HERE / "benches").glob("*.py") if path.stem != "__init__")
 PACKAGES = ("numpy", "numba", "sentencepiece", "tokenizers", "gigatoken", "tokie", "rapidfuzz", "rouge-score", "torch",
-            "transformers", "peft", "trl")  # fmt: skip
+            "transformers", "peft", "trl", "accelerate", "triton", "liger-kernel", "bitsandbytes", "flash-attn")  # fmt: skip
 
 
 def machine() -> dict[str, object]:

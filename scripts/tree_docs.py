@@ -20,7 +20,7 @@ OTHER_FOLDERS = {
     "seeds_zh/": "175 Chinese seed tasks",
     "tasks_zh/": "1,000 Chinese items in lm-eval's format",
     "prompts_zh/": "prompt templates of gen-zh and judge",
-    "scripts/": "demo.sh, test.sh, bench.py with its suites, launch files, experiments",
+    "scripts/": "demo.sh, test.sh, bench.py with its suites, gpu_proof.sh, launch files, experiments",
     "tests/": "one file per subject; faults/ contains tests that interrupt runs and damage files",
     "docs/": "these pages",
 }

@@ -19,6 +19,7 @@ from zhllama.training.choose_attention import choose_attention
 from zhllama.training.compiled_layers import compile_layers
 from zhllama.training.lora import add_adapters
 from zhllama.training.options import Lora
+from zhllama.training.prepare_model import recompute_activations
 from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 
 __all__ = ["cache", "flash_by_torch", "flex_on_a_cpu", "gpu", "workspace"]
@@ -52,7 +53,7 @@ def in_training(attention: str = "sdpa", checkpointing: bool = False, **changed:
     trained = add_adapters(model, Lora(dropout=0.0))
     make_rows_trainable(model, arrange_rows(range(50, 97), 97))
     if checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     return trained.train()
 
 

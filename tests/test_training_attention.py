@@ -7,6 +7,7 @@ import torch
 
 from tests.training_toys import toy_batch, toy_model
 from zhllama.training.attention import FAMILIES, NAME, document_lengths, use_document_attention
+from zhllama.training.prepare_model import recompute_activations
 from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 
 
@@ -24,7 +25,7 @@ def test_loss_and_gradients_are_those_of_the_mask(family: str, checkpointing: bo
     masked, ours = (toy_model(family=family, sliding_window=None) for _ in range(2))
     assert use_document_attention(ours) and ours.config._attn_implementation == NAME
     if checkpointing:
-        ours.train().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(ours.train())
     (loss, gradients), (wanted, plain) = trained(ours, toy_batch()), trained(masked, toy_batch())
     assert loss == pytest.approx(wanted, abs=1e-6)
     for name, gradient in gradients.items():

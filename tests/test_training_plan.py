@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from zhllama.commands.recipes import read_recipe
 from zhllama.commands.training_screen import lines_of
 from zhllama.errors import MissingPackage, OptionError
 from zhllama.pretrained import config_of
-from zhllama.training.hardware import Hardware, named_hardware
+from zhllama.training.hardware import Hardware, named_hardware, this_hardware
 from zhllama.training.lora import linear_names
 from zhllama.training.model_shape import block_layers, shape_by_formula
 from zhllama.training.options import ChatTuningOptions, Lora, PretrainingOptions
@@ -190,6 +191,36 @@ def test_errors_are_one_line(tmp_path: Path, arguments: tuple[str, ...], wanted:
 def test_stage_one_without_rows_is_refused() -> None:
     with pytest.raises(OptionError, match="nothing to learn"):
         PretrainingOptions(stage=1, rows="none")
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "speed"),
+    [
+        ("NVIDIA H200", "H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", "H100", 989e12),
+        ("NVIDIA A100-SXM4-80GB", "A100", 312e12),
+        ("NVIDIA GeForce RTX 4090", "4090", 165e12),
+        ("NVIDIA RTX A6000", "A6000", 155e12),
+        ("Tesla V100-SXM2-32GB", "V100", 125e12),
+        ("NVIDIA L40S", "L40S", 362e12),
+        ("NVIDIA L40", "NVIDIA L40", None),
+        ("NVIDIA A1000 Laptop GPU", "NVIDIA A1000 Laptop GPU", None),
+    ],
+)
+def test_gpus_are_known_by_whole_words_of_their_names(
+    name: str, gpu: str, speed: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: name)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=1 << 36)
+    )
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    found = this_hardware()
+    assert (found.name, found.memory) == (gpu, 1 << 36)
+    assert found.speed == (None if speed is None else pytest.approx(0.4 * speed))
 
 
 def test_machine_names_are_parsed() -> None:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tests.training_toys import toy_model
+from zhllama.training.prepare_model import recompute_activations
 from zhllama.training.probe import (
     embedding_scale,
     predicts_from_earlier_tokens,
@@ -179,3 +181,18 @@ def test_probed_ids_are_no_special_ones() -> None:
     model = tiny("llama", pad_token_id=ROWS - 1, eos_token_id=[2, 9, ROWS - 3])  # a list, as Llama 3.1 has it
     ids = random_ids(model, 140).tolist()
     assert not {1, 2, 9, ROWS - 1, ROWS - 3} & set(ids) and {ROWS - 2, ROWS - 4} <= set(ids)
+
+
+def test_activations_are_recomputed_in_versions_of_transformers_that_have_another_name_for_it() -> None:
+    """transformers 5.17 has `gradient_checkpointing_enable` alone, 5.23 also `activation_checkpointing_enable`."""
+
+    class Older:
+        def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any]) -> None:
+            self.given = gradient_checkpointing_kwargs
+
+    older = Older()
+    recompute_activations(older)
+    assert older.given == {"use_reentrant": False}
+    model = toy_model()
+    recompute_activations(model)
+    assert all(layer.gradient_checkpointing for layer in model.model.layers)

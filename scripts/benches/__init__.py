@@ -37,6 +37,27 @@ class Row:
         return labels | figures | ratios | {"equal": self.equal}
 
 
+@dataclass(frozen=True)
+class Scale:
+    """The size and place of a training benchmark: a random LLaMA, and the blocks of a step.
+
+    `low`: frozen weights and matrix products are in bf16. `attention`: as in --attention; `compiled`: as in --compile.
+    """
+
+    hidden: int = 512
+    inner: int = 1376
+    layers: int = 8
+    heads: int = 8
+    old: int = 32_000
+    rows: int = 49_953
+    blocks: int = 4
+    size: int = 512
+    device: str = "cpu"
+    low: bool = False
+    attention: str = "auto"
+    compiled: bool = False
+
+
 def paired(
     ours: Callable[[], object], theirs: Callable[[], object], rounds: int
 ) -> tuple[float, float, tuple[float, float, float]]:

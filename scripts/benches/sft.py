@@ -15,17 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches import Row, log, paired
-from benches.training import OLD, ROWS, model
-from zhllama.training.attention import use_document_attention
-from zhllama.training.lora import add_adapters
+from benches import Row, Scale, log, paired
+from benches.training import CORE, in_training, model, published_adapters
 from zhllama.training.options import Lora
 from zhllama.training.packed_blocks import examples
 from zhllama.training.packing import TokenizedSample, pack_samples
-from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
+from zhllama.training.prepare_model import recompute_activations
 from zhllama.training.validation import collate
 
-SIZE, SAMPLES, MICRO = 512, 16, 4
+SAMPLES = 16
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PUBLISHED, TRL = "published scripts' way", "trl SFTTrainer, packed"
 Work = Callable[[], object]
@@ -38,7 +36,7 @@ def run(rounds: int) -> list[Row]:
     tokens = sum(len(sample.ids) for sample in some)
     rows = []
     for case, first, peer, theirs in (
-        ("alpaca", OLD, PUBLISHED, published), ("alpaca", OLD, TRL, packed_by_trl), ("alpaca-all", 0, PUBLISHED, published),
+        ("alpaca", CORE.old, PUBLISHED, published), ("alpaca", CORE.old, TRL, packed_by_trl), ("alpaca-all", 0, PUBLISHED, published),
     ):  # fmt: skip
         try:
             other = theirs(some)
@@ -53,44 +51,40 @@ def run(rounds: int) -> list[Row]:
     return rows
 
 
-def samples() -> list[TokenizedSample]:
+def samples(scale: Scale = CORE, count: int = SAMPLES) -> list[TokenizedSample]:
     """Random prompts and answers; three of four tokens have new ids."""
     rng = np.random.default_rng(0)
     result = []
-    for _ in range(SAMPLES):
+    for _ in range(count):
         prompt = 20 + int(rng.exponential(35))
         answer = 20 + int(rng.exponential(90))
-        length = min(prompt + answer, SIZE)
-        new, old = rng.integers(OLD, ROWS, length), rng.integers(3, OLD, length)
+        length = min(prompt + answer, scale.size)
+        new, old = rng.integers(scale.old, scale.rows, length), rng.integers(3, scale.old, length)
         ids = np.where(rng.random(length) < 0.75, new, old).astype(np.int32)
         result.append(TokenizedSample(ids, np.arange(length) >= prompt, answer, answer))
     return result
 
 
-def ours(some: list[TokenizedSample], first: int, dropout: float = 0.05) -> Work:
-    """Steps over packed blocks, MICRO at a time."""
-    inner = model().requires_grad_(False).train()
-    use_document_attention(inner)
-    trained = add_adapters(inner, Lora(dropout=dropout, modules=LAYERS))
-    make_rows_trainable(inner, arrange_rows(range(first, ROWS), ROWS))
-    blocks = [block for packed in pack_samples(some, SIZE, 2) for block in examples(packed)]
-    batches = [collate(blocks[at : at + MICRO]) for at in range(0, len(blocks), MICRO)]
-    return steps(trained, batches, fused=True)
+def ours(some: list[TokenizedSample], first: int, dropout: float = 0.05, scale: Scale = CORE) -> Work:
+    """Steps over packed blocks, as many at a time as a step of `scale` has."""
+    blocks = [block for packed in pack_samples(some, scale.size, 2) for block in examples(packed)]
+    batches = [collate(blocks[at : at + scale.blocks]) for at in range(0, len(blocks), scale.blocks)]
+    trained = in_training(
+        model(scale), Lora(dropout=dropout, modules=LAYERS), first, "both", False, batches[0], scale
+    )
+    return steps(trained, batches, fused=True, low=scale.low)
 
 
-def published(some: list[TokenizedSample], dropout: float = 0.05) -> Work:
-    """Steps over padded samples in their order."""
-    from peft import LoraConfig, get_peft_model
-
-    inner = model().train()
-    inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    inner.enable_input_require_grads()
-    config = LoraConfig(
-        task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=dropout, target_modules=list(LAYERS),
-        modules_to_save=["embed_tokens", "lm_head"],
-    )  # fmt: skip
-    trained: Any = get_peft_model(inner, config)
-    return steps(trained, [padded(some[at : at + MICRO]) for at in range(0, len(some), MICRO)], fused=False)
+def published(
+    some: list[TokenizedSample], dropout: float = 0.05, scale: Scale = CORE, at_once: int | None = None
+) -> Work:
+    """Steps over padded samples in their order, `at_once` in each: by default as many as a step has blocks."""
+    inner = model(scale).train()
+    recompute_activations(inner)
+    trained = published_adapters(inner, LAYERS, dropout)
+    count = at_once or scale.blocks
+    batches = [padded(some[at : at + count]) for at in range(0, len(some), count)]
+    return steps(trained, batches, fused=False, low=scale.low)
 
 
 def padded(some: list[TokenizedSample]) -> dict[str, torch.Tensor]:
@@ -108,15 +102,18 @@ def padded(some: list[TokenizedSample]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
-def steps(trained: Any, batches: list[dict[str, torch.Tensor]], fused: bool) -> Work:
+def steps(trained: Any, batches: list[dict[str, torch.Tensor]], fused: bool, low: bool = False) -> Work:
     """An optimizer step on each batch; the mean of their losses."""
     learning = [p for p in trained.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-4, weight_decay=0.0, fused=fused or None)
+    device = learning[0].device
+    there = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
 
     def work() -> float:
         total = 0.0
-        for batch in batches:
-            loss = trained(**batch).loss
+        for batch in there:
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
+                loss = trained(**batch).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
@@ -127,7 +124,7 @@ def steps(trained: Any, batches: list[dict[str, torch.Tensor]], fused: bool) -> 
     return work
 
 
-def packed_by_trl(some: list[TokenizedSample]) -> Work:
+def packed_by_trl(some: list[TokenizedSample], scale: Scale = CORE, liger: bool = False) -> Work:
     """Once round the same samples by SFTTrainer, which packs them by best fit and learns the completions alone."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -140,9 +137,9 @@ def packed_by_trl(some: list[TokenizedSample]) -> Work:
     words = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="</s>")
     arguments = SFTConfig(
-        output_dir=tempfile.mkdtemp(prefix="zhllama-bench-"), per_device_train_batch_size=MICRO, max_length=SIZE, packing=True,
-        completion_only_loss=True, num_train_epochs=1, report_to="none", save_strategy="no", logging_strategy="no", use_cpu=True,
-        bf16=False, gradient_checkpointing=False, disable_tqdm=True, learning_rate=1e-4,
+        output_dir=tempfile.mkdtemp(prefix="zhllama-bench-"), per_device_train_batch_size=scale.blocks, max_length=scale.size, packing=True,
+        completion_only_loss=True, num_train_epochs=1, report_to="none", save_strategy="no", logging_strategy="no", use_cpu=scale.device == "cpu",
+        bf16=scale.low, use_liger_kernel=liger, gradient_checkpointing=False, disable_tqdm=True, learning_rate=1e-4,
     )  # fmt: skip
     config = LoraConfig(
         task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=0.05, target_modules=list(LAYERS),
@@ -150,7 +147,7 @@ def packed_by_trl(some: list[TokenizedSample]) -> Work:
     )  # fmt: skip
     rows = [{"input_ids": s.ids.tolist(), "completion_mask": s.answers.astype(int).tolist()} for s in some]
     trainer = SFTTrainer(
-        model=model(), args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=config
+        model=model(scale), args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=config
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # prints to stdout, where the table goes
     return trainer.train

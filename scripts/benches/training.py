@@ -10,7 +10,8 @@ of hidden size 512, 8 layers and 49,953 untied rows, 4 blocks of 512 tokens, fp3
 import os
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,18 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from benches import Row, log, paired
-from zhllama.training.attention import attend, use_document_attention
+from benches import Row, Scale, log, paired
+from zhllama.training.attention import attend
+from zhllama.training.choose_attention import choose_attention
+from zhllama.training.compiled_layers import compile_layers
 from zhllama.training.lora import add_adapters
-from zhllama.training.options import Lora
+from zhllama.training.options import Lora, Precision, WhichMatrices
 from zhllama.training.packed_blocks import example
+from zhllama.training.prepare_model import recompute_activations
 from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 from zhllama.training.validation import collate
 
-OLD, ROWS, BLOCKS, SIZE = 32_000, 49_953, 4, 512
+CORE = Scale()  # for one core of a CPU
 PEER = "published scripts' way"  # as the table of bars names it
 Step = Callable[[], float]
 
@@ -76,17 +80,17 @@ def attention(rounds: int) -> Row:
 
 def speed(case: str, rounds: int) -> Row:
     """Tokens per second; `equal`: both start with the same loss if no document ends within a block."""
-    few = {"documents": 1, "count": 1}
-    same = abs(ours(case, blocks(**few))() - published(case, blocks(**few))()) < 1e-5
-    mine, theirs, ratios = paired(ours(case, blocks()), published(case, blocks()), rounds)
-    tokens = BLOCKS * SIZE
+    few = blocks(replace(CORE, blocks=1), documents=1)
+    same = abs(ours(case, few)() - published(case, few)()) < 1e-5
+    mine, theirs, ratios = paired(ours(case, blocks(CORE)), published(case, blocks(CORE)), rounds)
+    tokens = CORE.blocks * CORE.size
     return Row("training", case, PEER, tokens / mine, tokens / theirs, "tokens/s", ratios, same)
 
 
 def memory(case: str, rounds: int) -> Row:
     """Peak memory in MB without imports, with the model; ours with gradient checkpointing in stage 2."""
-    mine = [peak(lambda: ours(case, blocks(), checkpointing=case == "stage2")) for _ in range(rounds)]
-    theirs = [peak(lambda: published(case, blocks())) for _ in range(rounds)]
+    mine = [peak(lambda: ours(case, blocks(CORE), checkpointing=case == "stage2")) for _ in range(rounds)]
+    theirs = [peak(lambda: published(case, blocks(CORE))) for _ in range(rounds)]
     ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
     spread = (statistics.median(ratios), ratios[0], ratios[-1])
     return Row(
@@ -94,69 +98,96 @@ def memory(case: str, rounds: int) -> Row:
     )
 
 
-def model() -> Any:
+def model(scale: Scale = CORE) -> Any:
     """The same random weights each time."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=ROWS, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
-            max_position_embeddings=SIZE, use_cache=False,
-        )
+    config = LlamaConfig(
+        vocab_size=scale.rows, hidden_size=scale.hidden, intermediate_size=scale.inner, num_hidden_layers=scale.layers,
+        num_attention_heads=scale.heads, max_position_embeddings=scale.size, use_cache=False,
     )  # fmt: skip
+    with torch.device(scale.device):
+        built = LlamaForCausalLM(config)
+    return built.to(torch.bfloat16) if scale.low else built
 
 
-def blocks(documents: int = 2, count: int = BLOCKS) -> dict[str, torch.Tensor]:
+def blocks(scale: Scale, documents: int = 2) -> dict[str, torch.Tensor]:
     """Blocks of equal documents; three of four tokens have new ids, as in Chinese text."""
     rng = np.random.default_rng(0)
-    starts = np.arange(documents) * (SIZE // documents)
-    new, old = rng.integers(OLD, ROWS, (count, SIZE)), rng.integers(3, OLD, (count, SIZE))
-    ids = np.where(rng.random((count, SIZE)) < 0.75, new, old)
-    return collate([example(row, starts, SIZE) for row in ids])
+    starts = np.arange(documents) * (scale.size // documents)
+    shape = (scale.blocks, scale.size)
+    new, old = rng.integers(scale.old, scale.rows, shape), rng.integers(3, scale.old, shape)
+    ids = np.where(rng.random(shape) < 0.75, new, old)
+    return collate([example(row, starts, scale.size) for row in ids])
 
 
-def ours(case: str, batch: dict[str, torch.Tensor], checkpointing: bool = False) -> Step:
+def ours(case: str, batch: dict[str, torch.Tensor], checkpointing: bool = False, scale: Scale = CORE) -> Step:
     """Trains the new rows, and LoRA in stage 2."""
-    inner = model().requires_grad_(False).train()
-    use_document_attention(inner)
-    trained = add_adapters(inner, Lora()) if case == "stage2" else inner
-    make_rows_trainable(
-        inner, arrange_rows(range(OLD, ROWS), ROWS), "input" if case == "stage1-input" else "both"
-    )
+    which: WhichMatrices = "input" if case == "stage1-input" else "both"
+    lora = Lora() if case == "stage2" else None
+    trained = in_training(model(scale), lora, scale.old, which, checkpointing, batch, scale)
+    return stepper(trained, batch, fused=True, low=scale.low)
+
+
+def in_training(
+    inner: Any, lora: Lora | None, first: int, which: WhichMatrices, checkpointing: bool, batch: dict[str, torch.Tensor],
+    scale: Scale,
+) -> Any:  # fmt: skip
+    """The model as zhllama trains it: trained matrices in fp32, the attention of the device, the rows from `first` on."""
+    inner.requires_grad_(False)
+    for matrix in (inner.get_input_embeddings(), inner.get_output_embeddings()):
+        matrix.float()
+    device, autocast = torch.device(scale.device), torch.bfloat16 if scale.low else None
+    precision: Precision = "bf16" if scale.low else "fp32"
+    choose_attention(inner, scale.attention, precision, device, length=scale.size, autocast=autocast)  # type: ignore[arg-type]
+    trained = inner if lora is None else add_adapters(inner, lora)
+    make_rows_trainable(inner, arrange_rows(range(first, scale.rows), scale.rows), which)
     if checkpointing:
-        inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    return stepper(trained, batch, fused=True)
+        recompute_activations(inner)
+    trained.train()
+    if scale.compiled and (failure := compile_layers(trained, batch, autocast)):
+        raise RuntimeError(f"not compiled: {failure}")
+    return trained
 
 
-def published(case: str, batch: dict[str, torch.Tensor]) -> Step:
+def published(case: str, batch: dict[str, torch.Tensor], scale: Scale = CORE) -> Step:
     """As in the published script, whose blocks are concatenated text without document boundaries."""
-    inner = model().train()
-    inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    inner = model(scale).train()
+    recompute_activations(inner)
     if case == "stage2":
-        from peft import LoraConfig, get_peft_model
-
-        inner.enable_input_require_grads()
-        config = LoraConfig(
-            task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=0.05, target_modules=list(Lora().modules),
-            modules_to_save=["embed_tokens", "lm_head"],
-        )  # fmt: skip
-        trained: Any = get_peft_model(inner, config)
+        trained: Any = published_adapters(inner, Lora().modules)
     else:
         trained = inner.requires_grad_(False)
-        inner.model.embed_tokens.weight.requires_grad_(True)
-        inner.lm_head.weight.requires_grad_(case == "stage1")
+        matrices = [inner.model.embed_tokens, *([inner.lm_head] if case == "stage1" else [])]
+        for matrix in matrices:
+            matrix.float().weight.requires_grad_(True)
     ids = batch["input_ids"]
-    return stepper(trained, {"input_ids": ids, "labels": ids.clone()}, fused=False)
+    return stepper(trained, {"input_ids": ids, "labels": ids.clone()}, fused=False, low=scale.low)
 
 
-def stepper(trained: Any, batch: dict[str, torch.Tensor], fused: bool) -> Step:
+def published_adapters(inner: Any, modules: Sequence[str], dropout: float = 0.05) -> Any:
+    """LoRA and both matrices fully trained, as in both published scripts; PEFT keeps what is trained in fp32."""
+    from peft import LoraConfig, get_peft_model
+
+    inner.enable_input_require_grads()
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=dropout, target_modules=list(modules),
+        modules_to_save=["embed_tokens", "lm_head"],
+    )  # fmt: skip
+    return get_peft_model(inner, config)
+
+
+def stepper(trained: Any, batch: dict[str, torch.Tensor], fused: bool, low: bool = False) -> Step:
     """A function that takes one optimizer step on the batch and returns its loss."""
     trainable = [p for p in trained.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=2e-4, weight_decay=0.01, fused=fused or None)
+    device = trainable[0].device
+    there = {name: tensor.to(device) for name, tensor in batch.items()}
 
     def step() -> float:
-        loss = trained(**batch).loss
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=low):
+            loss = trained(**there).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()

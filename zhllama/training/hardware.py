@@ -66,7 +66,8 @@ def this_hardware(processes: int = 1) -> Hardware:
 
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
-        gpu = next((g for g in GPUS if g in name.replace(" ", "")), None)
+        words = re.split(r"[\s-]+", name)  # "NVIDIA L40" is no L4
+        gpu = next((g for g in GPUS if g in words), None)
         memory = torch.cuda.get_device_properties(0).total_memory
         speed = GPUS[gpu][0] * 1e12 * UTILIZATION * processes if gpu else None
         native = torch.cuda.is_bf16_supported(including_emulation=False)

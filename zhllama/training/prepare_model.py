@@ -93,8 +93,17 @@ def prepare_model(
     if not scales_loss_by_count(model, opened.probe):
         model.accepts_loss_kwargs = False  # the Trainer then averages the micro-batches of a step
     if checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     return PreparedModel(trained, rows, plain_reason)
+
+
+def recompute_activations(model: Any) -> None:
+    """Switch gradient checkpointing on, by the name that this version of transformers has for it."""
+    for name in ("activation", "gradient"):
+        enable = getattr(model, f"{name}_checkpointing_enable", None)
+        if enable is not None:
+            enable(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+            return
 
 
 def _probe(model: Any, autocast: torch.dtype | None) -> Probe:
