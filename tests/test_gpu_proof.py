@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,11 @@ def test_the_time_of_all_legs_is_limited(tmp_path: Path) -> None:
 
 
 def test_a_stop_ends_the_leg_at_work_and_keeps_what_is_written(tmp_path: Path) -> None:
-    environment = os.environ | {"OUT": str(tmp_path / "out"), "PYTHON": sys.executable}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {
+        "OUT": str(tmp_path / "out"), "PYTHON": sys.executable, "TMPDIR": str(temporary),
+    }  # fmt: skip
     command = ["bash", str(SCRIPTS / "gpu_proof.sh"), "--legs", "stage2/ours", "stage2/published"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -81,13 +86,22 @@ def test_a_stop_ends_the_leg_at_work_and_keeps_what_is_written(tmp_path: Path) -
         log = tmp_path / "out" / gpu_proof.LOG
         while not (log.exists() and log.read_bytes()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.5)
+        assert processes_of(temporary), "no leg has started"
         started.send_signal(signal.SIGTERM)
         assert started.wait(60) == 143
     report = json.loads((tmp_path / "out" / gpu_proof.JSON).read_text(encoding="utf-8"))
     assert not report["finished"] and report["legs"] == []
-    left = subprocess.run(["pgrep", "-f", f"gpu_legs.py.*{tmp_path.name}"], capture_output=True, text=True)
-    assert not left.stdout
+    assert not list(temporary.iterdir()), "temporary files are left"
+    assert not processes_of(temporary)
+
+
+def processes_of(folder: Path) -> list[bytes]:
+    """Return the command lines that name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_bytes())
+    return [words for words in found if str(folder).encode() in words]
 
 
 @pytest.mark.parametrize(("suite", "way"), TOY_LEGS)
