@@ -114,7 +114,7 @@ def test_a_curve_goes_on_as_if_it_had_never_stopped(base: Base, tmp_path: Path) 
     assert whole[-1].tokens == 6 * 64 and whole[-1].new_tokens > 0 and 0 < whole[-1].rows_seen <= 40
 
 
-@pytest.mark.parametrize("learn", ["new", "faster"])
+@pytest.mark.parametrize("learn", ["new", "faster", "input-faster"])
 def test_old_rows_stay_where_new_ones_alone_learn(base: Base, learn: Learn) -> None:
     variant = Variant(40, learn=learn)
     trained = base.start(variant, TEXTS, 1e-2)
@@ -128,6 +128,8 @@ def test_old_rows_stay_where_new_ones_alone_learn(base: Base, learn: Learn) -> N
     rates = {id(p): group["lr"] for group in trained.optimizer.param_groups for p in group["params"]}
     named = dict(trained.model.named_parameters())
     assert rates[id(named["lm_head.rows"])] == pytest.approx(1e-2 * (10 if learn == "faster" else 1))
+    faster = 10 if learn != "new" else 1
+    assert rates[id(named["model.embed_tokens.rows"])] == pytest.approx(1e-2 * faster)
     assert rates.get(id(named["model.norm.weight"]), 1e-2) == pytest.approx(1e-2)
     assert torch.equal(trained.model.get_input_embeddings().weight[:600], rows[:600])
 
@@ -206,3 +208,10 @@ def test_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_marks() -> None:
     assert experiment.marks(240) == [15, 30, 60, 120, 240]
     assert experiment.marks(3600)[-4:] == [1800, 2400, 3000, 3600]
+
+
+def test_the_stored_curves_make_the_figure(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    experiment.figure(docs / "data/extending-smollm2.json", tmp_path / "curves.svg")
+    shipped_image = (docs / "images/extending-smollm2.svg").read_text(encoding="utf-8")
+    assert (tmp_path / "curves.svg").read_text(encoding="utf-8") == shipped_image

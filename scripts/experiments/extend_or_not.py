@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import median
 
@@ -167,11 +167,25 @@ def show(folder: Path) -> None:
     write_whole(folder / "curves.json", to_json(values))
 
 
+def figure(data: Path, image: Path) -> None:
+    """Plot the curves of a file of docs/data; those whose raw points are lost have only seconds and bits."""
+    stored = json.loads(data.read_text(encoding="utf-8"))
+    unknown = dict.fromkeys((field.name for field in fields(Point)), 0)
+    curves = {
+        name: (curve["added"], [Point(**{**unknown, **point}) for point in curve["points"]])
+        for name, curve in stored["curves"].items()
+    }
+    write_whole(image, plot(curves, stored["title"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument(
+        "--figure", type=Path, help="plot a file of docs/data into the folder --work, without training"
+    )
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
     parser.add_argument("--base", choices=tuple(FIRST), default="small")
     parser.add_argument("--seconds", type=float, default=600, help="CPU seconds of each curve")
@@ -188,6 +202,9 @@ def main() -> None:
         "--show", action="store_true", help="print and plot finished curves, without training"
     )
     args = parser.parse_args()
+    if args.figure:
+        figure(args.figure, args.work / args.figure.with_suffix(".svg").name)
+        return
     if args.show:
         show(args.work / args.base)
         return
