@@ -19,7 +19,7 @@ from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer, transformers_
 from zhllama.vocab.merge import chinese_llama, safe
 from zhllama.vocab.proof import prove
 from zhllama.vocab.read import read_vocabulary
-from zhllama.vocab.recipes import MergeOptions, continue_training, extend_by_words
+from zhllama.vocab.recipes import MergeOptions, continue_training, extend_by_words, merge_vocabulary
 from zhllama.vocab.reload import auto_tokenizer
 from zhllama.vocab.sentencepiece_vocabulary import Piece, SentencePieceVocabulary
 
@@ -76,6 +76,11 @@ BASES: dict[str, dict[str, Any]] = {
     "user-defined, as Gemma": {"user_defined_symbols": USER, "add_dummy_prefix": False, "split_digits": True},
     "removes spaces": {"remove_extra_whitespaces": True},
     "space after words": {"treat_whitespace_as_suffix": True},
+    "removes spaces, no prefix": {"remove_extra_whitespaces": True, "add_dummy_prefix": False},
+    "removes spaces, space after words": {
+        "remove_extra_whitespaces": True,
+        "treat_whitespace_as_suffix": True,
+    },
     "no byte fallback": {"byte_fallback": False},
     "no prefix": {"add_dummy_prefix": False},
     "control": {"control_symbols": ["[INST]", "[/INST]"]},
@@ -107,6 +112,24 @@ def test_a_base_with_an_exact_tokenizer_json(name: str, tmp_path: Path) -> None:
     loaded = auto_tokenizer(file.parent)
     ids = [one.ids for one in loaded.encode_batch_fast(HARD, add_special_tokens=False)]
     assert ids == SentencePieceVocabulary.read(file).encode(HARD)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_pad_piece_gets_its_role_only_on_request(asked: bool, tmp_path: Path) -> None:
+    source = tmp_path / "base" / "tokenizer.model"
+    source.parent.mkdir()
+    source.write_bytes(trained(control_symbols=["[PAD]"]).content)
+    config = '{"tokenizer_class": "LlamaTokenizer", "legacy": false}'
+    source.with_name("tokenizer_config.json").write_text(config, encoding="utf-8")
+    base = read_vocabulary(source)
+    merge = merge_vocabulary(base, MergeOptions("safe", pad=asked), WORDS)
+    assert merge.pad == ("[PAD]" if asked else None)
+    (tmp_path / "out").mkdir()
+    for name, content in merge.vocabulary.transformers_files(source, None, merge.pad).items():
+        (tmp_path / "out" / name).write_bytes(content)
+    written = tmp_path / "out" / "tokenizer.model"
+    assert prove(written, base, {"text": LINES[:40]}, "safe", fuzz=120, source=source.parent).passed
+    assert open_tokenizer(written.parent).pad_token == merge.pad
 
 
 @pytest.mark.parametrize("name", ["user-defined", "removes spaces", "space after words"])

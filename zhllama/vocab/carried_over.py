@@ -136,7 +136,8 @@ def _setting_differences(old: Any, new: Any, added: set[str], result: CarriedOve
     before, after = old.special_tokens_map, new.special_tokens_map
     for role in before.keys() | after.keys():
         result.settings += 1
-        if before.get(role) != after.get(role) and not (role == "pad_token" and after.get(role) in added):
+        is_pad = role == "pad_token" and (after.get(role) in added or before.get(role) is None)
+        if before.get(role) != after.get(role) and not is_pad:
             yield f"{role} is {after.get(role)!r} and not {before.get(role)!r}"
     lost = set(old.all_special_tokens) - set(new.all_special_tokens)
     if lost:

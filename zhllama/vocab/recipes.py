@@ -250,7 +250,7 @@ def merge_vocabulary(
     if options.prune and lines is not None:
         merged = pruned(merged, lines, options.size or base.size)
     uses = {} if text is None else text.uses(map(plain_texts(base), merged.added))
-    return replace(merged, uses=uses, exclude=options.pieces.exclude)
+    return replace(merged, uses=uses, exclude=options.pieces.exclude, pad_requested=options.pad)
 
 
 def plain_texts(base: Vocabulary) -> Callable[[AddedPiece], str]:

@@ -20,7 +20,8 @@ def why_no_steps(model: "SentencePieceVocabulary") -> str | None:
         return f"it does not write spaces as {SPACE}"
     if model.user_defined and (trainer.treat_whitespace_as_suffix or normalizer.remove_extra_whitespaces):
         return f"it contains user-defined pieces, and removes spaces or puts {SPACE} after words"
-    if normalizer.remove_extra_whitespaces and _inside(model) == "never":
+    puts_before = normalizer.add_dummy_prefix and not trainer.treat_whitespace_as_suffix
+    if normalizer.remove_extra_whitespaces and puts_before and _inside(model) == "never":
         return f"it removes spaces, and its folder's tokenizer puts no {SPACE} after a special token"
     user = matched_pieces(model)
     raw = matched_before_spaces(model)
@@ -75,6 +76,10 @@ def set_text_steps(tokenizer: Tokenizer, model: "SentencePieceVocabulary") -> No
         steps = [normalizers.Replace(Regex(r"\A +"), ""), normalizers.Replace(Regex(" +"), " ")]
     if not spec.add_dummy_prefix:
         steps.append(space)
+    elif suffix and spec.remove_extra_whitespaces:
+        # All ▁ at the end become one, also where there is nothing else.
+        end = Regex(f"(?:(?<!{SPACE}){SPACE}+|(?<=[^{SPACE}]))\\z")
+        steps += [space, normalizers.Replace(end, SPACE)]
     elif suffix:
         steps += [space, normalizers.Replace(Regex(r"(?<=[\s\S])\z"), SPACE)]
     elif inside == "prepend" or spec.remove_extra_whitespaces:
@@ -89,7 +94,7 @@ def set_text_steps(tokenizer: Tokenizer, model: "SentencePieceVocabulary") -> No
     if matched_before_spaces(model) is not None:
         steps.remove(space)
         words = [pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False), *words]
-    if spec.remove_extra_whitespaces:
+    if spec.remove_extra_whitespaces and not (suffix and spec.add_dummy_prefix):
         # Without the lookbehind a run of ▁ inside a line would be searched from each of its characters.
         steps.append(normalizers.Replace(Regex(f"(?<!{SPACE}){SPACE}+\\z"), ""))
     if steps:

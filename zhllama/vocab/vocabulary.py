@@ -153,6 +153,7 @@ class Merge(Generic[V_co]):
     # The use of the added pieces in the text that they were trained on, by their text with spaces for ▁.
     uses: Mapping[str, "PieceUse"] = field(default_factory=dict, compare=False)
     exclude: frozenset[str] = frozenset()  # texts, with spaces for ▁, that were not to become pieces
+    pad_requested: bool = False  # whether `[PAD]` is to be the pad token, where the base has it in no role
 
     @cached_property
     def vocabulary(self) -> V_co:
@@ -167,11 +168,13 @@ class Merge(Generic[V_co]):
 
     @property
     def pad(self) -> str | None:
-        """`[PAD]` where it was added; else the base's own pad token, or `[PAD]` where that is a piece of the base."""
+        """`[PAD]` where it was added; else the base's own pad token, or a piece `[PAD]` of a base without settings, or on request."""
         if any(piece.reason == "pad" for piece in self.added):
             return PAD
-        named = self.base.settings.pad if self.base.settings is not None else None
-        return named or (PAD if PAD in self.base.ids else None)
+        settings = self.base.settings
+        if settings is not None and (settings.pad is not None or not self.pad_requested):
+            return settings.pad
+        return PAD if PAD in {*self.base.ids, *self.base.added_tokens.values()} else None
 
     def counts(self) -> dict[str, int]:
         """How many pieces were added, by reason."""
