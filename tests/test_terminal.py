@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -320,3 +322,18 @@ def test_names_in_files_are_escaped(tmp_path: Path, field: str) -> None:
         assert not unsafe(told.out + told.err), (words, told)
     if field == "[red]":
         assert "[red]" in line(tmp_path, "lineage", "run").out
+
+
+@pytest.mark.parametrize("width", [30, 80])
+def test_no_cell_of_a_table_is_cut_short(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chinese has no space to break at; rich would end a cell with an ellipsis."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    console = SafeConsole()
+    title = "语料" * 60
+    table = Table("name", "title", box=None)
+    table.add_row("one", title)
+    for printed in (table, Panel(table)):
+        with console.capture() as told:
+            console.print(printed)
+        assert told.get().count("语") == told.get().count("料") == 60 and "…" not in told.get()
+        assert max(map(cell_len, told.get().splitlines())) <= width

@@ -207,11 +207,14 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
                 )
             screen.print(table)
     if results.agreements:
-        table = Table(*headings("", "references", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact"), box=None)
+        # Intervals stay whole in 80 columns.
+        names = (Column(name, no_wrap=True) for name in headings("ROUGE-1", "ROUGE-2", "ROUGE-L", "exact"))
+        table = Table("", *names, box=None, padding=(0, 1, 0, 0))
         for agreement in results.agreements:
             means = agreement.means()
             shown = (mean.text().replace(" [", "\n[") for mean in means.values())
-            table.add_row(agreement.name, f"{means['exact'].questions:,}", *shown)
+            count = translated(f"{means['exact'].questions:,} references")
+            table.add_row(f"{agreement.name}\n{count}", *shown)
         screen.print(table)
     if spent:
         cost = "" if spent["cost"] is None else f", cost {spent['cost']:.4f}"
