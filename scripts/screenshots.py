@@ -47,8 +47,8 @@ def started(*command: object) -> Iterator[str]:
             told += line
         yield told
     finally:
-        process.terminate()
-        process.wait(20)
+        process.kill()  # nothing of it is kept
+        process.wait()
 
 
 @contextmanager
