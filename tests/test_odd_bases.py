@@ -75,6 +75,7 @@ BASES: dict[str, dict[str, Any]] = {
     "user-defined": {"user_defined_symbols": USER},
     "user-defined, as Gemma": {"user_defined_symbols": USER, "add_dummy_prefix": False, "split_digits": True},
     "removes spaces": {"remove_extra_whitespaces": True},
+    "user-defined with spaces": {"user_defined_symbols": ["中国", "  ", "a b"], "add_dummy_prefix": False},
     "space after words": {"treat_whitespace_as_suffix": True},
     "removes spaces, no prefix": {"remove_extra_whitespaces": True, "add_dummy_prefix": False},
     "removes spaces, space after words": {

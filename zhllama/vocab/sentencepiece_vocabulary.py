@@ -124,8 +124,12 @@ class SentencePieceVocabulary:
 
     @cached_property
     def user_defined(self) -> tuple[str, ...]:
-        """Pieces that are matched in a text before any merge, the longest first at each place."""
-        texts = [p.text for p in self.pieces if p.kind == "user"]
+        """Pieces that are matched in a text before any merge, the longest first at each place.
+
+        One with a space is never matched: spaces are ▁ by then.
+        """
+        spaced = self.normalizer.escape_whitespaces
+        texts = [p.text for p in self.pieces if p.kind == "user" and not (spaced and " " in p.text)]
         return tuple(sorted(texts, key=len, reverse=True))
 
     @property
