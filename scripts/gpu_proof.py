@@ -78,7 +78,7 @@ def legs(names: Iterable[str], size: str, work: Path) -> list[Leg]:
     for number, name in enumerate(names):
         if name == "tests":
             file = work / "tests.xml"
-            command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda", "tests/test_gpu.py",
+            command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-vv", "-m", "cuda", "tests/test_gpu.py",
                        f"--junitxml={file}")  # fmt: skip
             made.append(Leg(name, command, file, 180, read_tests))
         else:
@@ -125,14 +125,20 @@ def run_leg(leg: Leg, left: float, log: Any) -> Result:
     seconds = round(time.monotonic() - started, 1)
     result: Result = {"leg": leg.name, "status": "ok", "seconds": seconds}
     if late:
-        return result | {"status": "out of time", "reason": f"stopped after {limit:.0f} s"}
+        reason = f"stopped after {limit:.0f} s: {_tail(Path(log.name), at)}"
+        return result | {"status": "out of time", "reason": reason.removesuffix(": ")}
     try:
         return result | leg.read(leg.file)
     except (OSError, ValueError, KeyError, ElementTree.ParseError):
-        with Path(log.name).open(encoding="utf-8", errors="replace") as written:
-            written.seek(at)
-            reason = written.read()[-TAIL:].strip()
-        return result | {"status": "failed", "reason": reason or f"ended with code {process.returncode}"}
+        reason = _tail(Path(log.name), at) or f"ended with code {process.returncode}"
+        return result | {"status": "failed", "reason": reason}
+
+
+def _tail(log: Path, start: int) -> str:
+    """Return the end of what a leg wrote into the log, from the byte `start` on."""
+    with log.open("rb") as written:
+        written.seek(start)
+        return written.read().decode(errors="replace")[-TAIL:].strip()
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

@@ -36,7 +36,7 @@ def leg(name: str, folder: Path, code: str, seconds: float = 60) -> gpu_proof.Le
 def test_each_leg_keeps_its_result_whatever_befalls_the_others(tmp_path: Path) -> None:
     write = 'import sys; open(sys.argv[1], \'w\').write(\'{"tokens_per_second": 5, "device": "GPU"}\')'
     child = tmp_path / "child"
-    hang = f"import subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); open({str(child)!r}, 'w').write(str(p.pid)); time.sleep(600)"
+    hang = f"import subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); open({str(child)!r}, 'w').write(str(p.pid)); print('half of it', flush=True); time.sleep(600)"
     seen = (
         f"import json, sys; legs = json.load(open({str(tmp_path / 'out' / gpu_proof.JSON)!r}))['legs'];"
         "json.dump({'seen': [leg['leg'] for leg in legs]}, open(sys.argv[1], 'w'))"
@@ -55,6 +55,7 @@ def test_each_leg_keeps_its_result_whatever_befalls_the_others(tmp_path: Path) -
         "ok", "failed", "out of time", "failed", "skipped", "failed", "ok",
     ]  # fmt: skip
     assert "no kernel image" in results[1]["reason"] and "first words" in results[1]["reason"]
+    assert results[2]["reason"] == "stopped after 3 s: half of it"
     assert results[3]["reason"] == "ended with code -9" and results[4]["reason"] == "no trl"
     assert results[6]["seen"] == ["good", "broken", "hangs", "killed", "skipped", "halfway"]
     pid = int(child.read_text())
