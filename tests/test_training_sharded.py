@@ -17,8 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.model_toys import line
+from tests.align_toys import write_ranked
+from tests.model_toys import line, write_model
 from tests.test_training_run import cache, losses, rows_of, stage, workspace
+from zhllama.training.trainer import read_log
 
 __all__ = ["cache", "workspace"]
 HERE = Path(__file__).parent
@@ -107,3 +109,53 @@ def test_a_fully_trained_model_is_written_whole(workspace: Path, method: str) ->
     one, two = (load_file(workspace / name / "tuned" / "model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, and ranked and labelled answers."""
+    folder = tmp_path_factory.mktemp("pairs")
+    write_model(folder / "base")
+    write_ranked(folder / "pairs.jsonl")
+    return folder
+
+
+PAIRS = [
+    pytest.param("dpo", (), id="dpo"),
+    pytest.param("dpo", ("--full",), id="dpo-full", marks=pytest.mark.slow),
+    pytest.param("reward", (), id="reward", marks=pytest.mark.slow),
+    pytest.param("kto", (), id="kto", marks=pytest.mark.slow),
+    pytest.param("kto", ("--full",), id="kto-full", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("command", "more"), PAIRS)
+def test_two_processes_prefer_what_one_does(
+    ground: Path, tmp_path: Path, command: str, more: tuple[str, ...]
+) -> None:
+    data = ("--data" if command == "kto" else "--pairs", "pairs.jsonl")
+    sizes = ("--max-length", 256, "--batch", 8, "--log-every", 1, "--precision", "fp32")
+    steps = ("--steps", 4, "--eval-every", 2, "--lr", 1e-3)
+    words = (command, "--model", "base", *data, *sizes, *steps, *more)
+    # KTO estimates how far the model has moved on the answers that all processes have at a time.
+    told = line(ground, *words, "--micro-batch", 4, "--out", tmp_path / "one")
+    assert told.code == 0, told.err
+    running = start(ground, "fsdp", *words, "--micro-batch", 2, "--out", tmp_path / "two")
+    _, errors = running.communicate(timeout=400)
+    assert running.returncode == 0, errors[-3000:]
+    one, two = (read_log(tmp_path / out / "log.jsonl") for out in ("one", "two"))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for key in ("loss", "accuracy_validation", "margin_validation"):
+        wanted = [row[key] for row in one if key in row]
+        assert wanted and [row[key] for row in two if key in row] == pytest.approx(wanted, abs=1e-5)
+    found = [
+        json.loads((tmp_path / out / "figures.json").read_text(encoding="utf-8")) for out in ("one", "two")
+    ]
+    measured = [{k: list(v.values()) for k, v in f.items() if k.endswith("_validation")} for f in found]
+    assert measured[0].keys() == measured[1].keys() and measured[0]
+    assert all(measured[1][k] == pytest.approx(v, abs=1e-5) for k, v in measured[0].items())
+    (folder,) = [name for name in ("tuned", "adapter", "reward") if (tmp_path / "one" / name).is_dir()]
+    file = "model.safetensors" if more else "adapter_model.safetensors"
+    left, right = (load_file(tmp_path / out / folder / file) for out in ("one", "two"))
+    assert left.keys() == right.keys()
+    assert all(torch.allclose(left[name], right[name], atol=1e-4) for name in left)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from zhllama.run import Run
 from zhllama.training.options import TrainingOptions
 from zhllama.training.pair_training import (
@@ -14,7 +12,8 @@ from zhllama.training.pair_training import (
     accuracy,
     adapter_config,
     pair_arguments,
-    refuse_full_in_several_processes,
+    precomputes_reference,
+    reference_of,
     train_on_pairs,
     writer_of,
 )
@@ -45,10 +44,10 @@ def dpo(
     more log probability over the reference model (always .5 before); `margin_validation`, the mean difference of these gains,
     times beta; `likelier_validation`, the share whose better answer is the likelier one, which long answers seldom are.
     """
-    refuse_full_in_several_processes(options)
 
     def build(model: Any, plan: TrainingPlan, common: dict[str, Any]) -> PairTrainer:
-        return _trainer(model, options, preference, plan, run, common)
+        reference = reference_of(model_info, options, plan)
+        return _trainer(model, options, preference, plan, run, reference, common)
 
     return train_on_pairs(job, options, model_info, run, hooks, PAIRS, build, writer_of(options, model_info))
 
@@ -59,6 +58,7 @@ def _trainer(
     preference: Preference,
     plan: TrainingPlan,
     run: Run,
+    reference: dict[str, Any],
     common: dict[str, Any],
 ) -> PairTrainer:
     from trl.trainer.dpo_config import DPOConfig
@@ -66,8 +66,6 @@ def _trainer(
 
     class PreferenceTrainer(PairTrainer, DPOTrainer):
         """trl's trainer with validation on whole answers."""
-
-        initial: torch.Tensor | None = None  # of the validation split, under the reference model
 
         def measure(self) -> dict[str, float]:
             current = self.on_pairs(False, self.log_probabilities)
@@ -82,8 +80,8 @@ def _trainer(
 
     settings = pair_arguments(
         DPOConfig, options, plan, run.out, beta=preference.beta, label_smoothing=preference.label_smoothing,
-        precompute_ref_log_probs=options.full,  # else trl keeps a second copy of the model
+        precompute_ref_log_probs=precomputes_reference(options),
     )  # fmt: skip
     return PreferenceTrainer(
-        model=model, args=settings, peft_config=adapter_config(options, "CAUSAL_LM"), **common
+        model=model, args=settings, peft_config=adapter_config(options, "CAUSAL_LM"), **reference, **common
     )

@@ -16,7 +16,8 @@ from zhllama.training.pair_training import (
     accuracy,
     adapter_config,
     pair_arguments,
-    refuse_full_in_several_processes,
+    precomputes_reference,
+    reference_of,
     train_on_pairs,
     writer_of,
 )
@@ -50,7 +51,6 @@ def kto(
     moved to the right side, up for good ones and down for bad ones, over the reference model (always .5 before);
     `margin_validation`, the mean move to the right side, times beta.
     """
-    refuse_full_in_several_processes(options)
     if options.micro_batch < 2:
         message = "is too small for the estimate of how far the model has moved"
         raise OptionError(f"micro_batch {options.micro_batch}", message, "Give 2 or more")
@@ -59,7 +59,8 @@ def kto(
         labels = common["train_dataset"]["label"]
         if (note := balance_note(sum(labels), len(labels) - sum(labels), judgment)) is not None:
             hooks.note(note)
-        return _trainer(model, options, judgment, plan, run, common)
+        reference = reference_of(model_info, options, plan)
+        return _trainer(model, options, judgment, plan, run, reference, common)
 
     return train_on_pairs(
         job, options, model_info, run, hooks, LABELLED, build, writer_of(options, model_info)
@@ -81,6 +82,7 @@ def _trainer(
     judgment: Judgment,
     plan: TrainingPlan,
     run: Run,
+    reference: dict[str, Any],
     common: dict[str, Any],
 ) -> PairTrainer:
     try:
@@ -93,8 +95,6 @@ def _trainer(
 
     class JudgedTrainer(PairTrainer, trl_kto.KTOTrainer):
         """trl's trainer with validation on whole answers."""
-
-        initial: torch.Tensor | None = None  # of the validation split, under the reference model
 
         def measure(self) -> dict[str, float]:
             current = torch.cat(self.on_rows(to_rows(self.validation), self.log_probabilities))
@@ -110,8 +110,8 @@ def _trainer(
     settings = pair_arguments(
         KTOConfig, options, plan, run.out, beta=judgment.beta, desirable_weight=judgment.good_weight,
         undesirable_weight=judgment.bad_weight,
-        precompute_ref_log_probs=options.full,  # else trl keeps a second copy of the model
+        precompute_ref_log_probs=precomputes_reference(options),
     )  # fmt: skip
     return JudgedTrainer(
-        model=model, args=settings, peft_config=adapter_config(options, "CAUSAL_LM"), **common
+        model=model, args=settings, peft_config=adapter_config(options, "CAUSAL_LM"), **reference, **common
     )

@@ -13,11 +13,21 @@ from zhllama.training.options import Lora
 
 
 def linear_layers(model: Any) -> dict[str, Any]:
-    """Return the linear layers of the model, without the LM head, by name: those of PEFT's `all-linear`."""
+    """Return the linear layers of the model, without the LM head, by name: those of PEFT's `all-linear`.
+
+    Routers that are a Linear with a forward pass of their own, which returns more than a product, are left out.
+    """
     head = model.get_output_embeddings()
     return {
-        n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head and _only_multiplies(module)
     }
+
+
+def _only_multiplies(layer: Any) -> bool:
+    """Whether the model itself does not redefine the forward pass of a linear layer; libraries of quantization may."""
+    return not str(type(layer).forward.__module__).startswith("transformers.models.")
 
 
 def linear_names(config: Any) -> tuple[str, ...]:

@@ -10,15 +10,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.row_fields import unused_field
 from zhllama.conversation.row_forms import RowForm
 from zhllama.conversation.template import refuse_lacking, template_for
-from zhllama.errors import OptionError
 from zhllama.extras import require
-from zhllama.io.files import json_lines, to_json
+from zhllama.io.files import json_lines, to_json, write_whole
+from zhllama.io.json import read_object
 from zhllama.model.chain import ADAPTER, TOKENIZER, TUNED, resolve_chain
 from zhllama.model.copy_files import copy_tokenizer
 from zhllama.model.load import load_transformers_tokenizer, open_model, read_model_config
@@ -37,12 +37,13 @@ from zhllama.training.outputs import CHECKPOINTS, FIGURES, PAGE
 from zhllama.training.plan import ModelShape, TrainingPlan, plan_training, shape_of
 from zhllama.training.preference_pairs import to_rows
 from zhllama.training.prepare_model import DTYPES, norms_to_fp32
-from zhllama.training.sharding import is_sharded
+from zhllama.training.sharding import gather_parameters, is_sharded, is_zero
 from zhllama.training.train import Arguments, Hooks, arguments_of
 from zhllama.training.trainer import LOG, CheckpointingTrainer, TrainingLog, read_log
 from zhllama.vocab.tokenizer_config import TEMPLATE
 
 REJECTED = "rejected.jsonl"
+BEFORE = "before.json"  # beside the checkpoints: what was measured before the first step
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,17 @@ def inspect_pair_model(model: str, template: str | None, options: TrainingOption
 
 
 class PairTrainer(CheckpointingTrainer):
-    """Precedes a trl trainer in a class's bases: takes examples that are tokenized already, and measures the validation split."""
+    """Precedes a trl trainer in a class's bases: takes examples that are tokenized already, and measures the validation split.
+
+    `initial`: log probabilities of the validation split under the reference model; None for a trainer without one.
+    """
+
+    initial: torch.Tensor | None = None
 
     def __init__(self, *, validation: Sequence[Any], **trainer: Any) -> None:
         super().__init__(**trainer)
         self.validation = sorted(validation, key=lambda example: example.longest)
+        self.before: dict[str, float] = {}
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
@@ -102,6 +109,22 @@ class PairTrainer(CheckpointingTrainer):
     def measure(self) -> dict[str, float]:
         """Return figures on the validation split, by names that end in `_validation`."""
         raise NotImplementedError
+
+    def measure_before(self, path: Path, resumed: bool) -> None:
+        """Measure `before` the first step into `path`, or read it: a resumed run has the weights of its checkpoint.
+
+        Errors: InputError for a resumed run without the file.
+        """
+        if resumed:
+            kept = read_object(path, "Start over with `force`", any_number=True)
+            self.before = kept["figures"]
+            self.initial = None if kept["initial"] is None else torch.tensor(kept["initial"])
+            return
+        self.before = self.measure()
+        if self.is_world_process_zero():
+            initial = None if self.initial is None else self.initial.tolist()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, to_json({"figures": self.before, "initial": initial}))
 
     def on_pairs(self, joined: bool, values: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
         """Apply `values` to batches of the validation split; return [2, pairs]: chosen answers, then rejected ones.
@@ -119,7 +142,8 @@ class PairTrainer(CheckpointingTrainer):
         model: Any = self.model
         model.eval()
         results = []
-        with torch.inference_mode(), self.compute_loss_context_manager():
+        # FSDP keeps what it gathers, which inference mode would make unusable in training.
+        with torch.no_grad() if is_sharded() else torch.inference_mode(), self.compute_loss_context_manager():
             for start in range(0, len(rows), size):
                 batch = self._prepare_inputs(self.data_collator(rows[start : start + size]))
                 results.append(values(batch).float().cpu())
@@ -139,7 +163,7 @@ class PairTrainer(CheckpointingTrainer):
 
 
 class PairLog(TrainingLog):
-    """Writes what trl's trainers log, and at intervals the figures on the validation split."""
+    """Writes what trl's trainers log."""
 
     recorded = (
         "loss",
@@ -152,19 +176,27 @@ class PairLog(TrainingLog):
         "kl",
     )
 
-    def __init__(
-        self, path: Path, tokens_per_step: int, report: Callable[[dict[str, Any]], None], every: int
-    ) -> None:
-        super().__init__(path, tokens_per_step, report)
-        self.every = every
-        self.measure: Callable[[], dict[str, float]] | None = None
+
+class Measurements(TrainerCallback):
+    """Measures the validation split before the first step and every `every` steps; the run itself measures the last one.
+
+    Of sharded parameters every process has a part, so that all of them measure; `log` is that of the first one.
+    """
+
+    def __init__(self, trainer: PairTrainer, path: Path, every: int, log: PairLog | None) -> None:
+        self.trainer, self.path, self.every, self.log = trainer, path, every, log
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure the model as it is before training."""
+        self.trainer.measure_before(self.path, resumed=state.global_step > 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Measure every `every` steps; the last step is measured in any case."""
-        super().on_step_end(args, state, control)
+        """Measure, and write the figures."""
         step = state.global_step
-        if self.measure is not None and step % self.every == 0 and step < state.max_steps:
-            self.write({"step": step, "tokens": step * self.tokens_per_step, **self.measure()}, state)
+        if step % self.every == 0 and step < state.max_steps:
+            figures = self.trainer.measure()
+            if self.log is not None:
+                self.log.write({"step": step, "tokens": step * self.log.tokens_per_step, **figures}, state)
 
 
 def accuracy(better: torch.Tensor, worse: torch.Tensor) -> float:
@@ -173,24 +205,35 @@ def accuracy(better: torch.Tensor, worse: torch.Tensor) -> float:
 
 
 BuildTrainer = Callable[[Any, TrainingPlan, dict[str, Any]], PairTrainer]  # (model, plan, common arguments)
-WriteOutputs = Callable[[PairTrainer, Run], None]
+State = Mapping[str, torch.Tensor] | None  # the gathered parameters of a sharded model
+WriteOutputs = Callable[[PairTrainer, Run, State], None]
 
 
-def refuse_full_in_several_processes(options: TrainingOptions) -> None:
-    """Raise OptionError for `full` under torchrun: trl writes the reference's log probabilities where only one process sees them."""
-    if options.full and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise OptionError("full", "goes with one process alone", "Leave it out, or start without torchrun")
+def reference_of(model_info: PairModelInfo, options: TrainingOptions, plan: TrainingPlan) -> dict[str, Any]:
+    """How a trl trainer gets the reference model of full training: adapters are switched off for it.
+
+    One process computes its log probabilities before the first step, which saves a second copy of the model. Of several,
+    trl writes them where only one process sees them, and of sharded parameters it opens another model; these get the copy.
+    """
+    if not options.full or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return {}
+    return {"ref_model": open_for_training(model_info, options, plan).requires_grad_(False).eval()}
+
+
+def precomputes_reference(options: TrainingOptions) -> bool:
+    """Whether the log probabilities of the reference model are computed before training: see `reference_of`."""
+    return options.full and int(os.environ.get("WORLD_SIZE", 1)) == 1
 
 
 def writer_of(options: TrainingOptions, model_info: PairModelInfo) -> WriteOutputs:
     """What writes a trained model: its adapter, or with `full` the whole model."""
 
-    def write(trainer: PairTrainer, run: Run) -> None:
+    def write(trainer: PairTrainer, run: Run, state: State) -> None:
         if options.full:
             chain, tokenizer = model_info.info.chain, model_info.info.tokenizer
-            outputs.write_tuned(trainer.model, chain.base, tokenizer, run.out / TUNED)
+            outputs.write_tuned(trainer.model, chain.base, tokenizer, run.out / TUNED, state)
         else:
-            outputs.write_adapter(trainer.model, run.out / ADAPTER)
+            outputs.write_adapter(trainer.model, run.out / ADAPTER, state)
 
     return write
 
@@ -205,8 +248,8 @@ def train_on_pairs(
     calls this alike. Errors: ZhllamaError of all kinds.
     """
     require("learning from pairs", "align")
-    if is_sharded():
-        raise OptionError("FSDP and ZeRO", "do not go with this command", "Start it with torchrun")
+    if is_zero():  # nothing has shown that its results are right, as the tests show it for FSDP
+        raise OptionError("ZeRO", "does not go with this command", "Use FSDP, or start it with torchrun")
     processes, first = int(os.environ.get("WORLD_SIZE", 1)), os.environ.get("RANK", "0") == "0"
     if first:
         run.check()
@@ -240,14 +283,14 @@ def train_on_pairs(
                 else f"{count} answers were left out: {place} says why"
             )
         trainer = _trainer(options, model_info, plan, examples, run.out, hooks, form, build)
-        measures = bool(examples.validation) and first
-        before = trainer.measure() if measures else {}
         last = checkpoint.last_checkpoint(run.out / CHECKPOINTS)
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        before = trainer.before
+        after = trainer.measure() if examples.validation and (first or is_sharded()) else {}
+        state = gather_parameters(trainer)
         if not first:
             return None
-        after = trainer.measure() if measures else {}
-        write(trainer, run)
+        write(trainer, run, state)
         with whole_folder(run.out / TOKENIZER) as folder:
             outputs.save_tokenizer(model_info.info.tokenizer, folder)
         log = read_log(run.out / LOG)
@@ -294,7 +337,8 @@ def plan_pairs(
     A labelled answer is two sequences too: another answer to its prompt is read for the KL term.
     """
     doubled = replace(options, batch=2 * options.batch, micro_batch=2 * options.micro_batch)
-    return plan_training(doubled, shape, 0, hardware, blocks=None if pairs is None else 2.0 * pairs)
+    blocks = None if pairs is None else 2.0 * pairs
+    return plan_training(doubled, shape, 0, hardware, blocks=blocks, sharded=is_sharded())
 
 
 def _trainer(
@@ -309,7 +353,7 @@ def _trainer(
     order = _training_order(len(examples.training), options.steps * options.batch, options.seed)
     tokens = sum(example.tokens for example in examples.training)
     tokens_per_step = round(tokens / len(examples.training) * options.batch)
-    log = PairLog(out / LOG, tokens_per_step, hooks.step, options.eval_every)
+    log = PairLog(out / LOG, tokens_per_step, hooks.step)
     model = open_for_training(model_info, options, plan)
     trainer = build(model, plan, {
         "out": out, "decode": model_info.encoder.tokenizer.decode, "validation": examples.validation,
@@ -318,9 +362,12 @@ def _trainer(
         "callbacks": [log],
     })  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    if not trainer.is_world_process_zero():
+    first = trainer.is_world_process_zero()
+    if not first:
         trainer.remove_callback(log)
-    log.measure = trainer.measure if examples.validation else None
+    if examples.validation and (first or is_sharded()):
+        path = out / CHECKPOINTS / BEFORE
+        trainer.add_callback(Measurements(trainer, path, options.eval_every, log if first else None))
     return trainer
 
 

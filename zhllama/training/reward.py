@@ -21,6 +21,7 @@ from zhllama.training.pair_training import (
     PairModelInfo,
     PairTrainer,
     PairTrainingJob,
+    State,
     accuracy,
     adapter_config,
     pair_arguments,
@@ -47,8 +48,8 @@ def reward(
         torch.manual_seed(options.seed)
         return _trainer(with_score_head(model), options, plan, run, common)
 
-    def write(trainer: PairTrainer, run: Run) -> None:
-        write_adapter(trainer.model, run.out / REWARD)
+    def write(trainer: PairTrainer, run: Run, state: State) -> None:
+        write_adapter(trainer.model, run.out / REWARD, state)
 
     return train_on_pairs(job, options, model_info, run, hooks, JOINED_PAIRS, build, write)
 

@@ -12,6 +12,11 @@ def is_sharded() -> bool:
     return any(os.environ.get(name, "").lower() == "true" for name in names)
 
 
+def is_zero() -> bool:
+    """Return whether `accelerate launch` shards by DeepSpeed's ZeRO."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+
+
 def gather_parameters(trainer: Any) -> dict[str, Tensor] | None:
     """Return all parameters whole, None if they are not sharded; every process must call this."""
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
