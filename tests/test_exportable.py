@@ -15,7 +15,8 @@ from tests.test_stored_model import KINDS
 from tests.training_toys import write_text
 from zhllama.errors import InputError
 from zhllama.model.load import load_base, open_model
-from zhllama.training.lora import linear_names
+from zhllama.pretrained import build_causal
+from zhllama.training.lora import add_adapters, linear_names
 from zhllama.training.model_info import read_shape
 from zhllama.training.model_shape import shape_of
 from zhllama.training.options import Lora
@@ -200,3 +201,20 @@ def test_another_shape_than_the_config_says(tmp_path: Path, name: str) -> None:
     write_tokenizer(larger_vocabulary(), tmp_path / "larger")
     done = line(tmp_path, "grow", "--model", "base", "--tokenizer", "larger", "--out", "grown")
     assert done.code == 1 and f"stores {name} as" in done.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "without", "among"),
+    [
+        ("phimoe", "router", "q_proj"),  # a Linear whose forward returns weights and logits
+        ("afmoe", "gate", "q_proj"),  # PEFT takes the name for that of experts, which get no dropout
+        ("falcon", "lm_head", "dense_h_to_4h"),  # a Linear whose own forward is a product
+    ],
+)
+def test_routers_get_no_adapter(kind: str, without: str, among: str) -> None:
+    config = toy_config(kind)
+    names = linear_names(config)
+    assert without not in names and among in names
+    with torch.device("meta"):
+        model = build_causal(config)
+    add_adapters(model, Lora(rank=2, modules=names))

@@ -26,8 +26,16 @@ def linear_layers(model: Any) -> dict[str, Any]:
 
 
 def _only_multiplies(layer: Any) -> bool:
-    """Whether the model itself does not redefine the forward pass of a linear layer; libraries of quantization may."""
-    return not str(type(layer).forward.__module__).startswith("transformers.models.")
+    """Whether a layer whose forward pass the model's own code redefines still returns one product, as Falcon's does."""
+    if not str(type(layer).forward.__module__).startswith("transformers.models."):
+        return True
+    given = torch.zeros(1, 1, layer.in_features, dtype=layer.weight.dtype, device=layer.weight.device)
+    try:
+        with torch.no_grad():
+            result = layer(given)
+    except Exception:  # whatever a layer of another shape raises
+        return False
+    return isinstance(result, torch.Tensor) and result.shape == (1, 1, layer.out_features)
 
 
 def linear_names(config: Any) -> tuple[str, ...]:

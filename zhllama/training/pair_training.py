@@ -16,6 +16,7 @@ from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.row_fields import unused_field
 from zhllama.conversation.row_forms import RowForm
 from zhllama.conversation.template import refuse_lacking, template_for
+from zhllama.errors import OptionError
 from zhllama.extras import require
 from zhllama.io.files import json_lines, to_json, write_whole
 from zhllama.io.json import read_object
