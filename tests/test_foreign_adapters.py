@@ -203,3 +203,25 @@ def test_single_rows_and_tied_matrices(tmp_path: Path) -> None:
                 path_of_ids.write_text(json.dumps(told), encoding="utf-8")
                 with pytest.raises(InputError, match="without ids in trainable_token_indices"):
                     plan_fold(base, [folder], None)
+
+
+def test_low_rank_updates_of_the_embedding(tmp_path: Path, base: Path) -> None:
+    """They are exact; biases of LoRA layers, which a merged layer has no place for, are refused."""
+    one = write_adapter(
+        tmp_path / "one", base, rows=600, whole=False, target_modules=["embed_tokens", "q_proj"]
+    )
+    done = line(tmp_path, "export", "--model", "base", "--adapter", "one", "--out", "plain")
+    assert done.code == 0, done.err
+    before, after = (load_file(f / "model.safetensors") for f in (base, tmp_path / "plain"))
+    assert not torch.allclose(
+        before["model.embed_tokens.weight"], after["model.embed_tokens.weight"], atol=1e-3
+    )
+    assert torch.equal(before["lm_head.weight"], after["lm_head.weight"])
+    tied = write_model(tmp_path / "tied", tied=True)
+    with pytest.raises(InputError, match=r"which its base ties to another matrix"):
+        plan_fold(tied, [one], None)
+    held = load_file(one / "adapter_model.safetensors")
+    layer = next(name for name in held if "lora_B" in name).replace(".weight", ".bias")
+    save_file(held | {layer: torch.ones(2)}, one / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"lora_B\.bias, which is not a LoRA weight"):
+        plan_fold(base, [one], None)

@@ -168,9 +168,9 @@ def updates_of(
             if b is None:
                 raise InputError(folder, f"lacks lora_B of {module}", "Download the adapter again")
             layer = adapted_layer(module, base, folder)
-            scale = _scale(config, module)
+            scale = scale_of(config, module)
             updates[layer.name] = LowRankUpdate(tensors[key], b, scale, layer.transposed)
-        elif ".lora_B." not in key:
+        elif not key.endswith(".lora_B.weight"):  # a bias too, which a merged layer has no place for
             raise InputError(folder, f"contains {key}, which is not a LoRA weight", MERGE_ELSEWHERE)
     return updates
 
@@ -185,7 +185,9 @@ def adapted_layer(module: str, base: StoredModel, where: Path) -> StoredLayer:
     raise InputError(where, f"changes {module}, which its base lacks", "Give the base it was trained on")
 
 
-def _scale(config: Mapping[str, Any], module: str) -> float:
+def scale_of(config: Mapping[str, Any], module: str) -> float:
+    """The factor of a LoRA update by its config: alpha over rank, or over its root."""
+
     def setting(pattern: str, default: str) -> float:
         by_module = config.get(pattern) or {}
         return float(next((v for k, v in by_module.items() if module.endswith(k)), config[default]))

@@ -27,6 +27,7 @@ from zhllama.model.export import (
     Proof,
     first_difference,
     merged,
+    scale_of,
     updates_of,
 )
 from zhllama.model.load import load_base, load_transformers_tokenizer
@@ -174,11 +175,12 @@ def _read(folder: Path, base: StoredModel, matrices: EmbeddingNames) -> ForeignA
     tensors = load_tensors(path, AGAIN) if path.suffix == ".safetensors" else load_torch(path, AGAIN)
     if not isinstance(tensors, dict) or not all(hasattr(value, "shape") for value in tensors.values()):
         raise InputError(path, "contains something other than named tensors", AGAIN)
-    tensors = {
-        k: v for k, v in tensors.items() if ".original_module." not in k
-    }  # what the matrix was before training
+    # PEFT saves what a matrix was before training, too.
+    tensors = {k: v for k, v in tensors.items() if ".original_module." not in k}
     low_rank = {k: v for k, v in tensors.items() if ".lora_A." in k or ".lora_B." in k}
+    of_rows = {k: v for k, v in tensors.items() if ".lora_embedding_" in k}
     updates = updates_of(folder, config, low_rank, base)
+    updates |= _updates_of_rows(folder, config, of_rows, base, matrices)
     for name, update in updates.items():
         stored = base.weights.tensors[name].shape
         if stored != update.shape:
@@ -186,10 +188,9 @@ def _read(folder: Path, base: StoredModel, matrices: EmbeddingNames) -> ForeignA
             raise InputError(folder, message, OTHER_BASE)
     whole: dict[str, torch.Tensor] = {}
     rows: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    sides: set[str] = (
-        set()
-    )  # the parameters of a tied matrix that it replaces: both get the same, or it is untied
-    for key in sorted(tensors.keys() - low_rank.keys()):
+    # The parameters of a tied matrix that it replaces: both get the same, or it is untied.
+    sides: set[str] = set()
+    for key in sorted(tensors.keys() - low_rank.keys() - of_rows.keys()):
         module, token, _ = key.partition(TOKENS)
         found = _stored_name(f"{module}.weight" if token else key, base)
         if found is None:
@@ -223,6 +224,29 @@ def _read(folder: Path, base: StoredModel, matrices: EmbeddingNames) -> ForeignA
     if matrices.copy is not None and matrices.input in rows:
         rows[matrices.copy] = rows[matrices.input]
     return ForeignAdapter(folder, updates, whole, rows)
+
+
+def _updates_of_rows(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: "Mapping[str, torch.Tensor]",
+    base: StoredModel,
+    matrices: EmbeddingNames,
+) -> dict[str, LowRankUpdate]:
+    """The updates of an embedding matrix, whose factors PEFT names by themselves and keeps transposed."""
+    updates = {}
+    for key in tensors:
+        module, found, _ = key.partition(".lora_embedding_A")
+        if not found:
+            continue
+        name = base.names.get(f"{module.removeprefix(LORA)}.weight")
+        factor = tensors.get(f"{module}.lora_embedding_B")
+        if name is None or factor is None:
+            raise InputError(folder, f"contains {key}, which its base lacks", OTHER_BASE)
+        if matrices.output is None:
+            raise _untied(folder, name)
+        updates[name] = LowRankUpdate(tensors[key], factor, scale_of(config, module), transposed=True)
+    return updates
 
 
 def _untied(folder: Path, name: str) -> InputError:
