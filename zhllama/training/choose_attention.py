@@ -27,6 +27,7 @@ from zhllama.training.probe import (
     relative_difference,
     takes_position_ids,
     tolerance_of,
+    unchanged_rng,
 )
 
 Kernel = Literal["documents", "sdpa", "flex", "flash"]
@@ -233,6 +234,6 @@ def _two_layers(model: Any, device: torch.device) -> Any:
     text.num_hidden_layers = min(2, text.num_hidden_layers)
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[: text.num_hidden_layers]
-    with torch.random.fork_rng(), torch.device(device):
+    with unchanged_rng(device), torch.device(device):
         small = build_causal(config)
     return small.to(model.get_input_embeddings().weight.dtype if model.dtype is None else model.dtype).eval()

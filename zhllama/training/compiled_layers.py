@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from zhllama.training.probe import autocast_to, relative_difference, tolerance_of
+from zhllama.training.probe import autocast_to, relative_difference, tolerance_of, unchanged_rng
 
 
 def compile_layers(model: Any, batch: Mapping[str, Tensor], autocast: torch.dtype | None) -> str | None:
@@ -24,7 +24,7 @@ def compile_layers(model: Any, batch: Mapping[str, Tensor], autocast: torch.dtyp
         return "the model has no layers of transformers' kind"
     training = model.training
     # Compilers draw numbers too; a run must not depend on whether it compiled.
-    with torch.random.fork_rng():
+    with unchanged_rng(next(model.parameters()).device):
         model.eval()
         try:
             loss, gradients = _pass(model, batch, autocast)

@@ -231,6 +231,11 @@ def relative_difference(value: Tensor, reference: Tensor) -> float:
     return float((value - reference).norm()) / max(float(reference.norm()), 1e-30)
 
 
+def unchanged_rng(device: torch.device) -> Any:
+    """Return the context that leaves the random generators of the CPU and of this device as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
 def autocast_to(device: torch.device, dtype: torch.dtype | None) -> Any:
     """Return the context in which products have the type `dtype`; None leaves them as they are."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
