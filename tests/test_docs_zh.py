@@ -69,7 +69,7 @@ def figures(text: str) -> Counter[Decimal]:
 
 def target(link: str) -> str:
     """A link, or the name of a page, as it is in both languages: without the language of the page."""
-    return re.sub(r"\.zh\.md", ".md", link)
+    return re.sub(r"\.zh\.(md|ipynb)", r".\1", link)
 
 
 def names_of_tree(text: str) -> str:
