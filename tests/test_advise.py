@@ -85,7 +85,8 @@ def test_training_lines_are_not_measured() -> None:
 def test_a_small_base_is_told_to_extend(base: ByteLevelVocabulary, extension: Extension) -> None:
     advice = advise(extension.first, extension.parts, extension.domains, extension.training, MODEL, 1e12)
     assert [s.added for s in advice.steps] == [0, 1000, len(extension.parts)]
-    assert advice.verdict == "yes" and advice.sentence.startswith("Extending pays: ") and advice.caution == ""
+    assert advice.verdict == "yes" and advice.sentence.startswith("Extending pays in tokens, at once: ")
+    assert advice.caution.startswith("In quality it pays only after training")
     first, last = advice.steps[0], advice.steps[-1]
     assert first.saved == 0 and first.compute == 1 and last.next_saves == 0
     assert first.characters_per_token < last.characters_per_token and set(first.domains) == set(
@@ -202,7 +203,7 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
     )
     shown = zhllama(*line, "--out", "o")
     assert shown.returncode == 0, shown.stderr
-    assert "Extending pays: 1,000 more pieces raise" in shown.stdout and "Written to o" in shown.stdout
+    assert "Extending pays in tokens, at once: 1,000 more pieces" in shown.stdout and "Written to o" in shown.stdout
     heading, first = (row for row in shown.stdout.splitlines() if row.lstrip().startswith(("added ", "0 ")))
     cells = {
         name: first[: heading.index(name) + len(name)].split()[-1] for name in ("params", "head", "compute")

@@ -176,7 +176,7 @@ def advise(
     verdict: Verdict = "yes" if best.saved >= PAYS else "hardly" if best.saved >= HARDLY else "no"
     read = train_tokens * best.characters_per_token
     too_little = bits is not None and best.added > 0 and read < break_even_characters(bits)
-    note = "" if bits is None or (verdict == "no" and not too_little) else _break_even_note(bits, read)
+    note = "" if verdict == "no" and not too_little else _quality_note(bits, read)
     if too_little:
         verdict = "no"
     fewer = (1 / steps[0].characters_per_token) - (1 / best.characters_per_token)
@@ -218,17 +218,23 @@ def _sentence(verdict: Verdict, base: AdviceStep, best: AdviceStep) -> str:
         )
     gain = f"{best.added:,} more pieces raise {before:.2f} characters per token to {after:.2f}, {best.saved:.0%} fewer tokens"
     return {
-        "yes": f"Extending pays: {gain}.",
+        "yes": f"Extending pays in tokens, at once: {gain}.",
         "hardly": f"Extending hardly pays: {gain}, but every new row must be trained.",
         "no": f"Extending does not pay: the base already tokenizes Chinese well; {gain}.",
     }[verdict]
 
 
-def _break_even_note(bits: float, read: float) -> str:
+def _quality_note(bits: float | None, read: float) -> str:
+    """After how much text a larger vocabulary is no worse than the old one; what is unknown without the base's bits."""
+    if bits is None:
+        return (
+            "In quality it pays only after training, because new rows start worse than the old spelling: "
+            "advise --model estimates the least amount of text (docs/extending.md)."
+        )
     (low, _), (high, _) = MEASURED_BREAK_EVEN
     outside = "" if low <= bits <= high else ", outside of the measured range,"
     return (
-        f"An extended base with {bits:g} bits per character{outside} needs at least about {_rounded(break_even_characters(bits))} "
+        f"In quality, an extended base with {bits:g} bits per character{outside} needs at least about {_rounded(break_even_characters(bits))} "
         f"characters of text to match the old vocabulary, and yours has {_rounded(read)} (two small bases, docs/extending.md)."
     )
 

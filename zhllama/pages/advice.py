@@ -55,7 +55,10 @@ def _notes(advice: Advice) -> list[Markup]:
             "characters_yi": f"{advice.repaid_after / 1e8:.0f}",
         }
         notes.append(text("advice.repaid", **tokens, **characters))
-    if advice.bits is not None and (advice.verdict != "no" or advice.sentence == TOO_LITTLE_TEXT):
+    extends = advice.verdict != "no" or advice.sentence == TOO_LITTLE_TEXT
+    if advice.bits is None and extends:
+        notes.append(text("advice.unmeasured"))
+    if advice.bits is not None and extends:
         read = advice.train_tokens * advice.recommended.characters_per_token
         law = {
             "bits": f"{advice.bits:g}",
