@@ -66,7 +66,8 @@ class Distribution:
 
 
 CHECKOUT = json.dumps({"url": "file:///home/me/zh%20llama", "dir_info": {"editable": True}})
-GIT = json.dumps({"url": "git+https://example.org/zhllama", "vcs_info": {"vcs": "git"}})
+# As uv and pip write it (PEP 610): the address without git+.
+GIT = json.dumps({"url": "https://example.org/zhllama", "vcs_info": {"vcs": "git", "commit_id": "0"}})
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,8 @@ def _target(names: str) -> str:
     url = source.get("url", "")
     if source.get("dir_info", {}).get("editable"):
         return f"-e {shlex.quote(f'{unquote(urlparse(url).path)}[{names}]')}"
+    if url and isinstance(vcs := source.get("vcs_info"), dict):  # of a repository, as git+https://...
+        url = f"{vcs.get('vcs', 'git')}+{url}"
     if url:
         return shlex.quote(f"zhllama[{names}] @ {url}")
     return f"'zhllama[{names}]'"
