@@ -203,7 +203,10 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
     )
     shown = zhllama(*line, "--out", "o")
     assert shown.returncode == 0, shown.stderr
-    assert "Extending pays in tokens, at once: 1,000 more pieces" in shown.stdout and "Written to o" in shown.stdout
+    assert (
+        "Extending pays in tokens, at once: 1,000 more pieces" in shown.stdout
+        and "Written to o" in shown.stdout
+    )
     heading, first = (row for row in shown.stdout.splitlines() if row.lstrip().startswith(("added ", "0 ")))
     cells = {
         name: first[: heading.index(name) + len(name)].split()[-1] for name in ("params", "head", "compute")
