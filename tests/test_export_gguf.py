@@ -3,10 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Regex, pre_tokenizers
 
 from tests.llamacpp import Llama
 from tests.model_toys import (
@@ -21,17 +23,23 @@ from tests.model_toys import (
 )
 from zhllama.errors import BrokenPromise
 from zhllama.io.gguf import read_metadata
-from zhllama.model import gguf_proof
+from zhllama.model import gguf_export, gguf_proof
 from zhllama.model.gguf_export import write_gguf
 from zhllama.model.gguf_proof import prove_gguf
 from zhllama.model.grow import grow
 from zhllama.model.load import open_model
 from zhllama.resources import shipped
+from zhllama.vocab.byte_level_json import CL100K, DIGIT, GPT2, QWEN
 from zhllama.vocab.merge import chinese_llama
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 N_OLD = 600
+PLAIN = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 IDS = base_vocabulary().processor.encode(ENGLISH)
+
+
+def words(pattern: str) -> pre_tokenizers.Split:
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
 
 
 def _greedy(folder: Path, ids: list[int], n: int) -> list[int]:
@@ -84,7 +92,7 @@ def test_llamacpp_adds_the_biases_of_qwen2(tmp_path: Path) -> None:
 
 def _byte_level(folder: Path, individual_digits: bool = True) -> Path:
     """A byte-level vocabulary of SmolLM's make."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, trainers
 
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
@@ -105,6 +113,35 @@ def _byte_level(folder: Path, individual_digits: bool = True) -> Path:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
+
+
+@pytest.mark.parametrize(
+    ("steps", "name"),
+    [
+        ([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(False)], "smollm"),
+        ([words(DIGIT), words(GPT2), PLAIN], "smollm"),  # as a GGUF file's own is imported
+        ([words(DIGIT), pre_tokenizers.ByteLevel(False)], "smollm"),
+        ([words(GPT2), PLAIN], "gpt-2"),
+        ([pre_tokenizers.ByteLevel(False)], "gpt-2"),
+        ([words(QWEN), PLAIN], "qwen2"),
+        ([words(CL100K), PLAIN], "llama-bpe"),
+        ([pre_tokenizers.Split(Regex(CL100K), "removed", invert=True), PLAIN], "llama-bpe"),
+        ([pre_tokenizers.Split(Regex(CL100K), "removed"), PLAIN], None),
+        ([pre_tokenizers.Split(Regex(CL100K), "merged_with_next", invert=True), PLAIN], None),
+        ([pre_tokenizers.Split(Regex(DIGIT), "isolated", invert=True), words(GPT2), PLAIN], None),
+        ([words(GPT2), words(DIGIT), PLAIN], None),
+        ([pre_tokenizers.Digits(False), pre_tokenizers.ByteLevel(False)], None),
+        ([pre_tokenizers.ByteLevel(add_prefix_space=True)], None),
+        ([words(" "), PLAIN], None),
+        ([PLAIN], None),
+        ([], None),
+    ],
+)
+def test_a_pre_tokenizer_is_known_by_its_patterns(steps: list[Any], name: str | None) -> None:
+    written = json.loads(pre_tokenizers.Sequence(steps).__getstate__())
+    assert gguf_export._split(written) == name
+    if len(steps) == 1:
+        assert gguf_export._split(json.loads(steps[0].__getstate__())) == name
 
 
 def test_llamacpp_reads_byte_level_vocabularies(tmp_path: Path) -> None:

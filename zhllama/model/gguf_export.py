@@ -18,15 +18,19 @@ from zhllama.model.load import load_transformers_tokenizer, read_model_config
 from zhllama.model.stored_model import StoredModel, read_stored_model
 from zhllama.model.weight_files import Weights
 from zhllama.vocab.any_tokenizer import JsonTokenizer, tokenizer_file
+from zhllama.vocab.byte_level_json import CL100K, DIGIT, GPT2, QWEN
 from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary, is_metaspace
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.vocabulary import PieceKind
 
 ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3"}
 TYPES: dict[PieceKind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
-# llama.cpp's names for the pre-tokenizers of byte-level vocabularies (llama-vocab.cpp).
-_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-SPLITS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2"}
+# llama.cpp's names for the patterns by which byte-level vocabularies split text, one after another (llama-vocab.cpp).
+SPLITS = {(GPT2,): "gpt-2", (DIGIT, GPT2): "smollm", (CL100K,): "llama-bpe", (QWEN,): "qwen2"}
+WHOLE_MATCHES = (
+    ("Isolated", False),
+    ("Removed", True),
+)  # behavior and `invert` of a Split whose matches are the words
 
 
 @dataclass(frozen=True)
@@ -310,12 +314,17 @@ def _padded(pieces: dict[int, tuple[bytes, int]], rows: int) -> list[tuple[bytes
 
 def _split(pre: dict[str, Any]) -> str | None:
     """llama.cpp's name for the pre-tokenizer of a byte-level vocabulary; None for one that it does not know."""
-    steps = pre.get("pretokenizers", [pre])
-    kinds = [step.get("type") for step in steps]
-    if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"] and steps[1].get("use_regex", True):
-        return "smollm"
-    if kinds == ["Split", "ByteLevel"] and not steps[1].get("use_regex", True):
-        return SPLITS.get(steps[0]["pattern"].get("Regex"))
-    return None
+    patterns: list[str] = []
+    *steps, last = pre.get("pretokenizers") or [pre]
+    for step in steps:
+        if step.get("type") == "Digits" and step["individual_digits"]:
+            patterns.append(DIGIT)
+        elif step.get("type") == "Split" and (step["behavior"], step["invert"]) in WHOLE_MATCHES:
+            patterns.append(step["pattern"].get("Regex", ""))
+        else:
+            return None
+    if last.get("type") != "ByteLevel" or last["add_prefix_space"]:
+        return None
+    if last.get("use_regex", True):
+        patterns.append(GPT2)
+    return SPLITS.get(tuple(patterns))

