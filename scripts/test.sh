@@ -20,4 +20,5 @@ cd "$root"
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$python" -m pytest -n 2 --dist loadfile "$@"
+# In the order of the files: the long ones of tests/faults come first, so that both processes are at work to the end.
+exec "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -61,7 +61,7 @@ def test_it_goes_on_from_a_run_and_that_one_is_its_reference(ground: Path) -> No
     assert line(ground, "export", "second", "--out", "second-plain").code == 0
 
 
-@pytest.mark.parametrize("more", [(), ("--full",)])
+@pytest.mark.parametrize("more", [(), pytest.param(("--full",), marks=pytest.mark.slow)])
 def test_killed_anywhere_a_dpo_run_ends_with_the_same_bytes(ground: Path, more: tuple[str, ...]) -> None:
     name = "full" if more else "lora"
     settings = ("--steps", 8, "--save-every", 3, "--eval-every", 4, "--lr", 1e-3, *more)

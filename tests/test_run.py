@@ -96,6 +96,7 @@ def test_a_resumed_run_took_the_time_of_all_its_starts(tmp_path: Path) -> None:
         run.write("part", "x")
         raise KeyError
     STARTED.reset(began)
+    STARTED.set(None)  # not that of a command which another test ran in this process
     lock = Lock(tmp_path)  # of a process that ends without releasing it
     lock.release(remove=False)
     os.utime(tmp_path / ".lock", (1e9, 1e9))

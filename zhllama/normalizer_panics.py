@@ -1,12 +1,12 @@
 """Finds normalizers with which the library `tokenizers` panics: a panic is no error that a program can report in one line."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, normalizers
 
 from zhllama.errors import InputError
+from zhllama.io.json import as_object, parse_json
 
 _MARK = "\ue000"  # a private character, for what a pattern inserts
 # Texts on which a pattern is tried: what texts begin with, and single characters.
@@ -30,7 +30,8 @@ def refuse_panic(tokenizer: Tokenizer, where: object) -> None:
     """
     if tokenizer.normalizer is None:
         return
-    steps = list(_steps(json.loads(tokenizer.normalizer.__getstate__())))
+    state = parse_json(tokenizer.normalizer.__getstate__(), where)
+    steps = list(_steps(as_object(state, where)))
     bytes_follow = "ByteLevel" in repr(tokenizer.pre_tokenizer)
     for place, step in enumerate(steps, 1):
         if not bytes_follow and all(later["type"] in _HARMLESS for later in steps[place:]):

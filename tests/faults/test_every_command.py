@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.world import COMMANDS, Command, make, products
 from tests.model_toys import line
+from zhllama.run_folder import SPENT
 
 # The others are tried beside a second start alone (test_second_starts.py): not yet stopped at random, or on a full disk.
 NAMES = [
@@ -106,7 +107,7 @@ def test_full_disk(world: Path, disk: Path, name: str) -> None:
     assert told.code == 1, told.out
     assert told.err.splitlines()[-1].startswith("zhllama: ") and "internal error" not in told.err, told.err
     assert not (disk / "run" / "manifest.json").exists()
-    assert not [p for p in (disk / "run").rglob(".*") if p.name != ".lock"]
+    assert not [p for p in (disk / "run").rglob(".*") if p.name not in (".lock", SPENT)]
     subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
     told = line(world, *COMMANDS[name].again(disk / "run"))
     assert told.code == 0, told.err
