@@ -19,7 +19,7 @@ from tests.model_toys import (
     write_run,
 )
 from zhllama.io.files import sha256
-from zhllama.model import adapter_export
+from zhllama.model import export
 from zhllama.model.load import load_base
 
 IDS = larger_vocabulary().processor.encode(CHINESE)
@@ -141,5 +141,5 @@ def test_what_is_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     full = write_run(tmp_path / "full", base)
     shutil.copytree(base, full / "tuned")
     assert "was trained with all of its weights" in told(full, "--adapter-only")
-    monkeypatch.setattr(adapter_export, "PRECISION", {"F32": -1.0})
+    monkeypatch.setattr(export, "PRECISION", {"F32": -1.0})
     assert "differs from the run" in told(run, "--adapter-only")

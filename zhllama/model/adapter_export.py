@@ -18,12 +18,13 @@ from zhllama.model.copy_files import copy_tokenizer
 from zhllama.model.embeddings import find_matrices
 from zhllama.model.export import (
     LORA,
-    PRECISION,
     REPORT,
     LowRankUpdate,
     MergePlan,
     Proof,
+    compare_logits,
     differing_weight,
+    excess_of,
     merged_matrix,
     plan_merge,
     read_adapter,
@@ -241,17 +242,14 @@ def prove_adapter(plan: AdapterPlan, out: Path, texts: Sequence[str], length: in
         model.resize_token_embeddings(plan.rows, mean_resizing=False)
     model = open_adapter(model, out).eval()
     actual = logits(model)
-    difference = float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
     stored = plan.merged.base
     types = {stored.weights.tensors[name].dtype for name in stored.names.values()}
-    limit = max(PRECISION.get(dtype, 0.0) for dtype in ("F32", *types))
+    proof = compare_logits(expected, actual, types)
     merged = model.merge_and_unload()
     names = stored_names(merged, stored.weights.tensors)
     different = differing_weight(merged, names, lambda name: merged_matrix(plan.merged, name))
     if different is not None:
         raise BrokenPromise(out, f"differs from the run in the weight {different}", REPORT)
-    if not difference <= limit:  # NaN must fail too
-        reason = f"the logits differ by {difference:.1e} of their RMS where {limit:.0e} is allowed"
+    if (reason := excess_of(proof)) is not None:
         raise BrokenPromise(out, f"differs from the run: {reason}", REPORT)
-    agree = float((actual.argmax(-1) == expected.argmax(-1)).float().mean())
-    return Proof(difference, limit, agree, len(actual))
+    return proof

@@ -226,15 +226,27 @@ def prove_export(
     actual, ids = logits(open_model(exported, dtype=torch.float32))
     if ids != expected_ids:
         raise BrokenPromise(exported, "tokenizes text differently from the run", REPORT)
-    difference = float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
-    limit = max(PRECISION.get(dtype, 0.0) for dtype in ("F32", *changed))
+    proof = compare_logits(expected, actual, changed)
     if different is not None:
         raise BrokenPromise(exported, f"differs from the run in the weight {different}", REPORT)
-    if not difference <= limit:  # NaN must fail too
-        reason = f"the logits differ by {difference:.1e} of their RMS where {limit:.0e} is allowed"
+    if (reason := excess_of(proof)) is not None:
         raise BrokenPromise(exported, f"differs from the run: {reason}", REPORT)
+    return proof
+
+
+def compare_logits(expected: "torch.Tensor", actual: "torch.Tensor", dtypes: Iterable[str]) -> Proof:
+    """Compare logits [tokens, vocabulary] of a model whose weights were rounded once to these stored dtypes."""
+    difference = float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+    limit = max(PRECISION.get(dtype, 0.0) for dtype in ("F32", *dtypes))
     agree = float((actual.argmax(-1) == expected.argmax(-1)).float().mean())
     return Proof(difference, limit, agree, len(actual))
+
+
+def excess_of(proof: Proof) -> str | None:
+    """What is wrong where the logits differ by more than is allowed, or None."""
+    if proof.difference <= proof.limit:  # false for NaN
+        return None
+    return f"the logits differ by {proof.difference:.1e} of their RMS where {proof.limit:.0e} is allowed"
 
 
 def first_difference(model: Any, exported: Path) -> str | None:

@@ -21,10 +21,11 @@ from zhllama.model.copy_files import TOKENIZER_FILES, copy_missing, copy_tokeniz
 from zhllama.model.embeddings import EmbeddingNames, find_matrices
 from zhllama.model.export import (
     LORA,
-    PRECISION,
     REPORT,
     LowRankUpdate,
     Proof,
+    compare_logits,
+    excess_of,
     first_difference,
     merged,
     scale_of,
@@ -346,16 +347,12 @@ def prove_fold(
     expected = logits(model)
     del model
     actual = logits(load_base(out, torch.float32).eval())
-    difference = float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
-    limit = max(PRECISION.get(dtype, 0.0) for dtype in ("F32", *changed))
+    proof = compare_logits(expected, actual, changed)
     if different is not None:
         raise BrokenPromise(out, f"differs from PEFT's merge in the weight {different}", REPORT)
-    if not difference <= limit:  # NaN must fail too
-        reason = f"the logits differ by {difference:.1e} of their RMS where {limit:.0e} is allowed"
+    if (reason := excess_of(proof)) is not None:
         raise BrokenPromise(out, f"differs from PEFT's merge: {reason}", REPORT)
-    return Proof(
-        difference, limit, float((actual.argmax(-1) == expected.argmax(-1)).float().mean()), len(actual)
-    )
+    return proof
 
 
 def peft_merge(plan: FoldPlan) -> Any:
