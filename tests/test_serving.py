@@ -200,5 +200,13 @@ def test_a_shape_is_computed_and_says_so(models: Path) -> None:
     assert "nothing was measured" in drawn.out and max(map(len, drawn.out.splitlines())) <= 80
     unknown = line(models, "eval", "base", "--serving", "--shape", "no-such")
     assert unknown.code == 1 and "neither a config.json nor a shipped shape" in unknown.err
-    alone = line(models, "eval", "base", "--shape", "llama-7b")
-    assert alone.code == 1 and "--shape: is for --serving" in alone.err
+    tasks = line(models, "eval", "base", "--serving", "--shape", "llama-7b", "--tasks", "zhllama_zh")
+    assert tasks.code == 1 and "--tasks: needs a model, and --shape only computes" in tasks.err
+
+
+@pytest.mark.parametrize(
+    "words", [("--shape", "llama-7b"), ("--prompt", 20), ("--reply", 20), ("--rounds", 2), ("--engine", "llamacpp"), ("--gguf", "f16")]
+)  # fmt: skip
+def test_options_of_serving_alone_are_refused(models: Path, words: tuple[object, ...]) -> None:
+    alone = line(models, "eval", "base", "--text", "zh.txt", *words)
+    assert alone.code == 1 and f"{words[0]}: is for --serving" in alone.err

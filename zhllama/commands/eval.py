@@ -61,6 +61,8 @@ def evaluate(
 
     if not options.text and not options.tasks and not serving.serving:
         raise OptionError("eval", "has nothing to measure", "Give --text FILE or --tasks NAME")
+    if serving.shape is not None and options.tasks:
+        raise OptionError("tasks", "needs a model, and `shape` only computes", "Leave one of them out")
     if options.adapter and len(options.models) > 1:
         raise OptionError(
             "adapter", "is for one model", "Name one model, and evaluate the others by themselves"

@@ -1,6 +1,6 @@
 """The options of `answer`, `judge` and `eval`: which models, questions and texts are evaluated, and how."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -135,5 +135,7 @@ class ServingOptions:
         check_bounds(self)
         if any(length < 1 for length in self.prompt):
             raise OptionError("prompt", f"{min(self.prompt)} is below 1", "Give e.g. 200")
-        if self.shape is not None and not self.serving:
-            raise OptionError("shape", "is for `serving`", "Give both")
+        if not self.serving:
+            for declared in fields(self):
+                if getattr(self, declared.name) != declared.default:
+                    raise OptionError(declared.name, "is for `serving`", "Give both")
