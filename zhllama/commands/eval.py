@@ -29,10 +29,8 @@ from zhllama.run import Run
 if TYPE_CHECKING:
     from zhllama.evaluation.measure_serving import ServingFigures
 
-SAMPLE, OF_A_SAMPLE = (
-    "corpora/sample",
-    400,
-)  # the text to serve if none is given: characters of each Chinese file
+# The text to serve if none is given, and how many characters of each Chinese file.
+SAMPLE, OF_A_SAMPLE = "corpora/sample", 400
 
 
 @command

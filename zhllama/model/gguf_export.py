@@ -27,10 +27,8 @@ ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3"
 TYPES: dict[PieceKind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
 # llama.cpp's names for the patterns by which byte-level vocabularies split text, one after another (llama-vocab.cpp).
 SPLITS = {(GPT2,): "gpt-2", (DIGIT, GPT2): "smollm", (CL100K,): "llama-bpe", (QWEN,): "qwen2"}
-WHOLE_MATCHES = (
-    ("Isolated", False),
-    ("Removed", True),
-)  # behavior and `invert` of a Split whose matches are the words
+# Behavior and `invert` of a Split whose matches are the words.
+WHOLE_MATCHES = (("Isolated", False), ("Removed", True))
 
 
 @dataclass(frozen=True)

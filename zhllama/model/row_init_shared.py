@@ -26,10 +26,8 @@ FLOOR = -6.0  # smallest log share of an old token
 # Added to the log share of a new token, because the log of a mean share is above the mean of its logs; the best measured on
 # SmolLM2. Tokens whose old token keeps its row, and so its mass, take more from the others (docs/model.md).
 MORE, MORE_BESIDE_KEPT = 0.25, 1.5
-LESS_FOR_ENGLISH = (
-    0.0,
-    -1.0,
-)  # the same for tokens beside a kept row that English uses, if English cost too much
+# The same for tokens beside a kept row that English uses, if English cost too much; the second if the first is not enough.
+LESS_FOR_ENGLISH = (0.0, -1.0)
 ENGLISH_LIMIT = 0.005  # share by which English bits may rise
 ENGLISH_IDS = 4096  # old ids of English text on which they are measured
 CHUNK = 256  # hidden states whose logits exist at one time

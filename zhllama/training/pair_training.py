@@ -216,7 +216,7 @@ def reference_of(model_info: PairModelInfo, options: TrainingOptions, plan: Trai
     One process computes its log probabilities before the first step, which saves a second copy of the model. Of several,
     trl writes them where only one process sees them, and of sharded parameters it opens another model; these get the copy.
     """
-    if not options.full or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if not options.full or precomputes_reference(options):
         return {}
     return {"ref_model": open_for_training(model_info, options, plan).requires_grad_(False).eval()}
 
