@@ -13,6 +13,7 @@ from zhllama.vocab.merge import safe
 from zhllama.vocab.recipes import MergeOptions, merge_vocabulary
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.word_lists import listed_pieces, word_list
+from zhllama.vocab.word_table import why_not_text
 
 WORDS = ["心电图", "合同法", "维生素C", "新▁冠", "诉讼", "仲裁", "法人", "债权人", "IT行业", "A股"] * 3
 PLAIN = [word.replace("▁", " ") for word in WORDS]
@@ -160,6 +161,16 @@ def test_mixed_words_change_no_text_without_chinese(embedded: SentencePieceVocab
     tokenizer.encode_special_tokens = True
     found = audit(model, embedded, {"text": lines}, "safe", tokenizer, fuzz=600)
     assert found.passed and found.drift.lines == 3
+
+
+def test_a_count_in_another_form_than_the_list_has_is_in_no_piece(embedded: SentencePieceVocabulary) -> None:
+    words = [*SOLID, "销售,20", "采购\t15", "物流：3", "仓储|1,000", "运输,▁7.5%", "比分3"]
+    merge = safe(embedded, words, mixed=True)
+    counted = {word: reason for word, reason in merge.left_out if reason.startswith("ends in a mark")}
+    assert sorted(counted) == sorted(words[len(SOLID) : -1])
+    assert "比分3" in merge.vocabulary.ids
+    reasons = [why_not_text(word, mixed=True) for word in ("维生素C", "3D打印", "你好，世界", "中,文", "A股")]
+    assert reasons == [None] * 5
 
 
 def test_a_list_of_which_nearly_nothing_is_accepted_fails(embedded: SentencePieceVocabulary) -> None:

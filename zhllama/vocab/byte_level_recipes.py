@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zhllama.characters import Charset, ascii_word, charset, chinese, chinese_run, han
+from zhllama.characters import Charset, charset, chinese, chinese_run
 from zhllama.errors import InputError, OptionError
 from zhllama.vocab.byte_level_json import spelled
 from zhllama.vocab.byte_level_paths import Paths
@@ -29,6 +29,7 @@ from zhllama.vocab.piece_filter import ACCEPT_ALL, PieceFilter
 from zhllama.vocab.sentencepiece_trainer import Progress
 from zhllama.vocab.token_counts import BATCH, merge_uses, token_counts
 from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Merge, Reason
+from zhllama.vocab.word_table import why_not_text
 
 SPARE = 1.1  # candidates beyond the need: once their usage is counted, the best of them are taken
 
@@ -71,8 +72,8 @@ def why_left_out(
     """Why a word cannot become a token, or would change how text without Chinese is tokenized; None where it can."""
     if word in base.added_tokens.values():
         return "is a special token of the base"
-    if ascii_word.search(word) and not (mixed and han.search(word)):
-        return "contains an ASCII letter or digit"
+    if (reason := why_not_text(word, mixed)) is not None:
+        return reason
     if not chinese.search(word) and word not in requested:
         return "contains no Han character or CJK punctuation"
     if "\ud800" <= max(word) <= "\udfff":

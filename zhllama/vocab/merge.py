@@ -7,11 +7,12 @@ base lacks, in order, with score 0.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from zhllama.characters import Charset, ascii_word, charset, chinese, han
+from zhllama.characters import Charset, charset, chinese
 from zhllama.errors import InputError
 from zhllama.vocab.piece_filter import EXCLUDED, plain
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.vocabulary import PAD, SPACE, AddedPiece, Merge, Reason
+from zhllama.vocab.word_table import why_not_text
 
 SentencePieceMerge = Merge[SentencePieceVocabulary]
 
@@ -87,8 +88,8 @@ def cover_characters(
 
 def why_unsafe(base: SentencePieceVocabulary, word: str, mixed: bool = False) -> str | None:
     """Why a piece could change how text without Chinese is tokenized, or None."""
-    if ascii_word.search(word) and not (mixed and han.search(word)):
-        return "contains an ASCII letter or digit"
+    if (reason := why_not_text(word, mixed)) is not None:
+        return reason
     if not chinese.search(word):
         return "contains no Han character or CJK punctuation"
     if any(c not in base.ids and not chinese.match(c) for c in word):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from zhllama.characters import chinese
+from zhllama.characters import ascii_word, chinese, han
 from zhllama.errors import InputError
 from zhllama.io.json import parse_json
 
@@ -25,6 +25,8 @@ _BEFORE = re.compile(r"(?:[-*•·●]|[(（]?\d+(?:[.、．)）]|(?=[ \t])))[ \
 _BEHIND = re.compile(r"[ \t]*(?:[|:：=，；][ \t]*[+-]?\d+(?:[.,]\d+)*%?|/[A-Za-z]{1,5})")
 # The two scripts of CC-CEDICT: 合約 合约 [he2 yue1] /contract/.
 _CEDICT = re.compile(r"(\S+) (\S+) \[[^]]*\] /.*")
+# A count in another form than the list has: a few lines of each list may differ from it.
+_COUNT_BEHIND = re.compile(r"[\t,;:|=，；：][\s▁]*\d[\d.,]*%?\Z")
 _RULE = re.compile(r"[-\s|:+=]*|[][{}()],?")  # of a table, or the brackets around a list
 _COMMENT = re.compile(r"[ \t]#[ \t].*")
 _QUOTED = re.compile("""[\\[{(]*(["'“‘`])(.+)["'”’`][])},;]*""")
@@ -47,6 +49,15 @@ def read_words(lines: Iterable[str]) -> WordTable:
         return table
     words = (match[2] if match else word for match, word in zip(quoted, table.words, strict=True))
     return replace(table, words=tuple(words), reading=f"{table.reading}, in quotes")
+
+
+def why_not_text(word: str, mixed: bool) -> str | None:
+    """Why a word of a list is not Chinese text alone, or None; `mixed` admits letters and digits beside a Han character."""
+    if ascii_word.search(word) and not (mixed and han.search(word)):
+        return "contains an ASCII letter or digit"
+    if _COUNT_BEHIND.search(word):
+        return "ends in a mark and a number, as a count does"
+    return None
 
 
 def _without_comments(lines: Iterable[str]) -> list[str]:
