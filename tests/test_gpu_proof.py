@@ -85,7 +85,10 @@ def test_a_stop_ends_the_leg_at_work_and_keeps_what_is_written(tmp_path: Path) -
     ) as started:
         deadline = time.monotonic() + 60
         log = tmp_path / "out" / gpu_proof.LOG
-        while not (log.exists() and log.read_bytes()) and time.monotonic() < deadline:
+        started_leg = b"== stage2/ours"  # is written before the leg's process exists
+        while time.monotonic() < deadline:
+            if log.exists() and started_leg in log.read_bytes() and processes_of(temporary):
+                break
             time.sleep(0.05)
         assert processes_of(temporary), "no leg has started"
         started.send_signal(signal.SIGTERM)
