@@ -9,7 +9,7 @@ from rich.color import ColorSystem
 
 from tests.model_toys import base_vocabulary
 from zhllama.commands.audit_screen import draw
-from zhllama.commands.terminal import SafeConsole
+from zhllama.commands.console import SafeConsole
 from zhllama.vocab.audit import audit
 from zhllama.vocab.fast_tokenizer import Specials, fast_tokenizer
 from zhllama.vocab.merge import chinese_llama

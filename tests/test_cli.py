@@ -2,16 +2,24 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
 from scripts.cli_docs import cli_docs
 from tests.conftest import ROOT, Zhllama
 from zhllama.cli import main
+from zhllama.commands.chinese_help import WORD
+from zhllama.commands.help_page import help_page
 from zhllama.commands.table import ENTRIES, Entry
+from zhllama.commands.translation import translated
 from zhllama.extras import install_command
 
 HEAVY = (
@@ -28,6 +36,8 @@ HEAVY = (
     "asyncio",
     "yaml",
     "rich.markdown",
+    "rich.console",
+    "rich.table",
 )
 
 
@@ -41,8 +51,39 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines() == [
         "[]",
-        "['zhllama.commands.translation', 'zhllama.commands.chinese_help', 'zhllama.commands.terminal', 'zhllama.commands.table']",
+        "['zhllama.commands.translation', 'zhllama.commands.chinese_help', 'zhllama.commands.help_page', 'zhllama.commands.terminal', 'zhllama.commands.table']",
     ]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize(("width", "colors"), [(50, False), (80, True), (131, False)])
+def test_help_is_drawn_as_rich_would(
+    width: int,
+    colors: bool,
+    language: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("ZHLLAMA_LANG", language)
+    monkeypatch.setenv("FORCE_COLOR" if colors else "NO_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR" if colors else "FORCE_COLOR", raising=False)
+    if language == "zh":
+        monkeypatch.setattr("rich._wrap.re_word", WORD)
+    panels = {translated("Data"): [("review", translated(entry.help)) for entry in ENTRIES[:3]]}
+    grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    grid.add_column(style="bold cyan", width=len("review"))
+    grid.add_column(ratio=1)
+    for row in panels[translated("Data")]:
+        grid.add_row(*row)
+    Console(highlight=False).print(
+        Panel(grid, title=Text(translated("Data")), title_align="left", border_style="dim")
+    )
+    drawn = capsys.readouterr().out
+    ours = help_page([], panels)
+    plain = re.compile("\x1b\\[[0-9;]*m")
+    assert plain.sub("", ours).strip() == plain.sub("", drawn).strip()
+    assert bool(plain.search(ours)) is bool(plain.search(drawn)) is colors
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from zhllama.commands import progress
+from zhllama.commands.console import SafeConsole
 from zhllama.commands.progress import duration, progress_on
-from zhllama.commands.terminal import SafeConsole
 from zhllama.commands.training_screen import hooks_for
 
 

@@ -25,7 +25,8 @@ from rich.tree import Tree
 from tests.model_toys import line
 from zhllama.cli import main
 from zhllama.commands import shared as common
-from zhllama.commands.terminal import SafeConsole, complain, json_text, shown, terminal
+from zhllama.commands.console import SafeConsole
+from zhllama.commands.terminal import complain, json_text, shown, terminal
 from zhllama.errors import InputError
 
 HOSTILE = "\x1b[2J\x07\x08\x7f\x85\x9b31m\u202e\u2066\u200b\ufeff\udcff\r\u2028[red]x[/red]:smile:"

@@ -13,10 +13,11 @@ imported when it is first used, so that `import zhllama` costs nothing.
 
 import sys
 
-# From here on `python -m zhllama` must not import from the current folder.
+# From here on `python -m zhllama` must not import from the current folder, nor show a traceback at Ctrl-C.
 if getattr(sys, "argv", [""])[:1] == ["-m"]:
-    from zhllama.safe_path import leave_current_folder
+    from zhllama.safe_path import leave_current_folder, quiet_interrupt
 
+    quiet_interrupt()
     leave_current_folder()
 
 from importlib import import_module

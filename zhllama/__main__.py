@@ -1,13 +1,11 @@
 """The entry point of the `zhllama` command and of `python -m zhllama`."""
 
-import signal
-from typing import NoReturn
+from zhllama.safe_path import quiet_interrupt
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Load the command line and run it; Ctrl-C while it loads ends the process without a traceback."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    quiet_interrupt()
     from zhllama.cli import main as run
 
     run()

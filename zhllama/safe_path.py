@@ -1,8 +1,11 @@
 """Removes the current folder from Python's import path: a downloaded folder may contain a yaml.py.
 
+`quiet_interrupt` is here because it must come as early.
+
 This module imports only what Python has loaded already, so not pathlib: it could come from the current folder.
 """
 
+import _signal  # `signal` would first import enum and re
 import os
 import sys
 
@@ -35,3 +38,9 @@ def _is_here(entry: str, here: str) -> bool:
     if not here:
         return not entry
     return not os.path.isabs(entry) and os.path.abspath(entry or ".") == here
+
+
+def quiet_interrupt() -> None:
+    """Let Ctrl-C end the process without a traceback, as it ends programs that do not handle it."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)

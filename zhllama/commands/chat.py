@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.chat_model import open_model
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, note, notes, print_json, say_part, warn
+from zhllama.commands.shared import AsJson, Config, note, notes, print_json, warn
+from zhllama.commands.terminal import say_part
 from zhllama.commands.translation import error_line, translated
 from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.inference.options import ChatModelOptions, SamplingOptions

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from zhllama.commands.console import SafeConsole
 from zhllama.commands.progress import Bar, progress_on
 from zhllama.commands.recipes import use_recipe
-from zhllama.commands.terminal import SafeConsole, json_text, shown
+from zhllama.commands.terminal import json_text
 from zhllama.commands.translation import translated
 from zhllama.errors import MissingPackage
 from zhllama.extras import require
@@ -26,12 +27,6 @@ notes = SafeConsole(stderr=True)
 def say(text: str, style: str | None = None) -> None:
     """Print a part of the result on stdout in the user's language; paths are not wrapped."""
     screen.print(translated(text), style=style, soft_wrap=True)
-
-
-def say_part(text: str) -> None:
-    """Print a part of a line on stdout immediately, as a model's answer streams."""
-    sys.stdout.write(shown(text, screen.encoding))
-    sys.stdout.flush()
 
 
 def headings(*names: str) -> list[str]:

@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from zhllama.commands.chinese_help import localize, localize_error
-from zhllama.commands.terminal import SafeConsole, shown
+from zhllama.commands.help_page import help_page
+from zhllama.commands.terminal import say_part, shown
 from zhllama.commands.translation import translated
 
 
@@ -105,32 +106,17 @@ class LazyGroup(TyperGroup):
         return list(self.commands)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Draw the options and the commands by panel, in typer's style.
-
-        typer's own drawing needs every command, and imports Markdown and syntax highlighting.
-        """
-        from rich.panel import Panel
-        from rich.table import Table
-        from rich.text import Text
-
-        console = SafeConsole()
-        usage = translated("Usage: zhllama [OPTIONS] COMMAND [ARGS]...")
-        console.print(f"\n {usage}\n\n {translated(self.help or '')}\n", style="bold")
+        """Draw the options and the commands by panel. typer's own drawing needs every command, and rich."""
         options = [
             (", ".join(sorted(p.opts, key=len)), translated(getattr(p, "help", None) or ""))
             for p in self.get_params(ctx)
         ]
-        panels: dict[str, list[tuple[str, str]]] = {"Options": options}
+        panels: dict[str, list[tuple[str, str]]] = {translated("Options"): options}
         for entry in ENTRIES:
-            panels.setdefault(entry.panel, []).append((entry.name, translated(entry.help)))
-        width = max(len(name) for rows in panels.values() for name, _ in rows)
-        for title, rows in panels.items():
-            table = Table.grid(padding=(0, 2, 0, 0), expand=True)
-            table.add_column(style="bold cyan", width=width)
-            table.add_column(ratio=1)
-            for row in rows:
-                table.add_row(*row)
-            console.print(Panel(table, title=Text(translated(title)), title_align="left", border_style="dim"))
+            panels.setdefault(translated(entry.panel), []).append((entry.name, translated(entry.help)))
+        usage = translated("Usage: zhllama [OPTIONS] COMMAND [ARGS]...")
+        page = help_page([usage, translated(self.help or "")], panels)
+        say_part(f"{page}\n")
 
     def get_usage(self, ctx: Any) -> str:
         return translated(super().get_usage(ctx))

@@ -16,11 +16,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
-
 from zhllama.errors import OutputError
 
 # Controls except newline and tab; soft hyphen, marks and overrides of direction, zero-width and tag characters; lone
@@ -52,31 +47,6 @@ def json_text(value: Any, encoding: str = "utf-8") -> str:
     """
     text = json.dumps(value, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
     return _UNSAFE.sub(lambda match: json.dumps(match[0])[1:-1].replace("\x7f", "\\u007f"), text)
-
-
-class SafeConsole(Console):
-    """A rich console without markup and emoji codes, whose texts are escaped by `shown`.
-
-    Plain strings are escaped before layout, so that column widths match the visible text; styled texts after it.
-    rich's own styles and cursor movements pass. A table's cells are folded into their columns and never cut short, also
-    where Chinese has no space to break at.
-    """
-
-    def __init__(self, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(shown(text, self.encoding), **options)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for column in renderable.columns if isinstance(renderable, Table) else ():
-            if not column.no_wrap:
-                column.overflow = "fold"
-        for segment in super().render(renderable, options):
-            if segment.control:
-                yield segment
-            else:
-                yield Segment(shown(segment.text, self.encoding), segment.style)
 
 
 class _Stream:
@@ -172,6 +142,12 @@ def _stray(kind: type[BaseException], error: BaseException | None) -> None:
         complain(
             f"internal error: {kind.__name__}: {str(error)[:300]}. Run it again with --debug and report what it shows."
         )
+
+
+def say_part(text: str) -> None:
+    """Print text on stdout immediately and without wrapping, as a model's answer streams."""
+    sys.stdout.write(shown(text, sys.stdout.encoding or "utf-8"))
+    sys.stdout.flush()
 
 
 def complain(line: str) -> None:
