@@ -29,7 +29,8 @@ from tests.model_toys import (
 from zhllama.errors import InputError, OptionError
 from zhllama.model import weight_files as weight_files
 from zhllama.model.embeddings import find_matrices
-from zhllama.model.grow import grow, plan_growth
+from zhllama.model.grow import grow
+from zhllama.model.growth_plan import plan_growth
 from zhllama.model.load import open_model
 from zhllama.model.stored_model import read_stored_model
 from zhllama.model.weight_files import read_weights

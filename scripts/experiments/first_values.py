@@ -35,7 +35,7 @@ from torch.nn.functional import cross_entropy  # noqa: E402
 from zhllama.io.files import to_json, write_whole  # noqa: E402
 from zhllama.io.text import read_documents  # noqa: E402
 from zhllama.model import row_init  # noqa: E402
-from zhllama.model.grow import GrowthPlan, plan_growth  # noqa: E402
+from zhllama.model.growth_plan import GrowthPlan, plan_growth  # noqa: E402
 from zhllama.model.load import load_base  # noqa: E402
 from zhllama.model.row_init_fitted import hidden_states, log_shares, solve_direction  # noqa: E402
 from zhllama.model.row_init_shared import ENGLISH_IDS, STATES, English, share_head  # noqa: E402

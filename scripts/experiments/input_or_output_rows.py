@@ -25,7 +25,7 @@ from torch import Tensor  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 
 from zhllama.model import row_init  # noqa: E402
-from zhllama.model.grow import GrowthPlan, plan_growth  # noqa: E402
+from zhllama.model.growth_plan import GrowthPlan, plan_growth  # noqa: E402
 from zhllama.model.load import load_base  # noqa: E402
 from zhllama.model.row_init_distilled import align_tokenizations  # noqa: E402
 from zhllama.model.row_init_fitted import fit_output_rows  # noqa: E402

@@ -21,7 +21,7 @@ from zhllama.io.yaml import read_yaml
 from zhllama.lineage import lineage
 from zhllama.manifest import changed_inputs, read_manifest
 from zhllama.model.chain import resolve_chain
-from zhllama.model.grow import plan_growth as plan_growth
+from zhllama.model.growth_plan import plan_growth as plan_growth
 from zhllama.model.load import load_transformers_tokenizer
 from zhllama.model.weight_files import read_weights
 from zhllama.run import Run

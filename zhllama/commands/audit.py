@@ -53,7 +53,8 @@ def audit(
             draw(screen, result, options.tokenizer, str(base))
         if rows is not None:
             draw_rows(screen, rows)
-    undeclared = rows is not None and rows.old_rows is not None and rows.old_rows.undeclared
+    old = None if rows is None else rows.old_rows
+    undeclared = old is not None and bool(old.undeclared or old.undeclared_weights)
     if undeclared or (result is not None and not result.passed):
         raise typer.Exit(1)
 

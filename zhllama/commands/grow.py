@@ -9,14 +9,16 @@ from zhllama.commands.shared import (
     Config,
     Force,
     Out,
+    Resume,
     TextOptions,
     check_torch,
     print_json,
     progress,
     say,
 )
+from zhllama.errors import OptionError
 from zhllama.model.options import GrowOptions
-from zhllama.options import recorded
+from zhllama.options import check_bounds, recorded
 from zhllama.run import Run
 
 
@@ -25,19 +27,22 @@ def grow(
     options: GrowOptions,
     reading: TextOptions,
     out: Out,
+    resume: Resume = False,
     force: Force = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Add rows to a model for the ids of a larger vocabulary; old rows stay unchanged to the byte, unless --init shared."""
+    """Add rows to a model for the ids of a larger vocabulary; old rows stay unchanged to the byte, unless --init shared or taught."""
     check_torch("grow")
     from zhllama.io.text import find_files, read_documents
     from zhllama.model.chain import local_folder, model_files
     from zhllama.model.grow import grow as grow_model
     from zhllama.model.row_init_distilled import Distillation
+    from zhllama.model.row_init_taught import Teaching
 
+    check_bounds(options)
+    _check_what_init_takes(options, resume)
     files = find_files(options.text)
-    texts = list(read_documents(files, reading.field))
     folder = local_folder(options.model)
     inputs = [
         *model_files(folder),
@@ -45,9 +50,12 @@ def grow(
         *([options.vectors] if options.vectors else []),
         *files,
     ]
+    resumes = resume if options.init == "taught" else None
+    distillation = Distillation(steps=options.steps or Distillation.steps, seed=options.seed)
+    teaching = Teaching(options.teach_layers, options.steps or Teaching.steps, seed=options.seed)
     with (
-        Run(out, "grow", recorded(options, reading), inputs, force, seed=options.seed) as run,
-        progress("new rows", options.steps if options.init == "distill" else 1, "steps") as bar,
+        Run(out, "grow", recorded(options, reading), inputs, force, resumes, options.seed) as run,
+        progress("new rows", distillation.steps if options.init == "distill" else 1, "steps") as bar,
     ):
         grown = grow_model(
             folder,
@@ -59,9 +67,11 @@ def grow(
             keep_old_rows=options.keep_old_rows,
             seed=options.seed,
             vectors=options.vectors,
-            texts=texts,
-            distillation=Distillation(steps=options.steps, seed=options.seed),
+            texts=list(read_documents(files, reading.field)),
+            distillation=distillation,
+            teaching=teaching,
             advance=bar,
+            progress=bar,
         )
         run.finish(asdict(grown))
     if as_json:
@@ -79,11 +89,33 @@ def grow(
             f"except {len(grown.changed_head_rows):,} old rows of the LM head, which now share their probability with new ones; "
             "manifest.json lists them"
         )
+    if grown.boundary_error is not None:
+        first, last = grown.boundary_error
+        say(
+            f"taught: where new tokens end, hidden states differ from the original ones by {last:.2f} of their variance ({first:.2f} before)"
+        )
+        if grown.changed_weights:
+            say(
+                f"except {len(grown.changed_weights):,} weights of the first {grown.taught_layers} layers; manifest.json lists them"
+            )
+        if grown.guard_text == "shipped":
+            say("the given text has no English: the shipped sample kept English as it was")
     if grown.english_bits_per_byte is not None:
         before, after = grown.english_bits_per_byte
         say(
             f"English: {before:.4f} bits per byte before, {after:.4f} with the new head ({100 * (after / before - 1):+.2f} %)"
         )
+
+
+def _check_what_init_takes(options: GrowOptions, resume: bool) -> None:
+    """Refuse options that this `init` would ignore."""
+    if options.init != "taught":
+        if options.teach_layers is not None:
+            raise OptionError(
+                "teach_layers", f"changes nothing with `init` {options.init}", "Give `init` taught"
+            )
+        if resume:
+            raise OptionError("resume", f"continues nothing with `init` {options.init}", "Leave it out")
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

@@ -51,6 +51,8 @@ def _measures(audit: "RowAudit") -> Table:
     if (old := audit.old_rows) is not None:
         for matrix, changed in (("embedding", old.embedding), ("LM head", old.head)):
             table.add_row(translated("old rows"), names[matrix], _changes(old, changed))
+        if old.weights:
+            table.add_row(translated("other weights"), "", _changed_weights(old))
     return table
 
 
@@ -61,6 +63,15 @@ def _changes(old: "OldRows", changed: tuple[int, ...]) -> str:
     if undeclared:
         return translated(f"{len(changed):,} of {old.rows:,} changed, {undeclared:,} of them undeclared")
     return translated(f"{len(changed):,} of {old.rows:,} changed, all declared")
+
+
+def _changed_weights(old: "OldRows") -> str:
+    changed, undeclared = len(old.changed_weights), len(old.undeclared_weights)
+    if not changed:
+        return translated(f"all {old.weights:,} equal to the byte")
+    if undeclared:
+        return translated(f"{changed:,} of {old.weights:,} changed, {undeclared:,} of them undeclared")
+    return translated(f"{changed:,} of {old.weights:,} changed, all declared")
 
 
 def _tokens(named: "list[HardlyLearned]", added: bool) -> Table:

@@ -44,7 +44,7 @@ ENTRIES = (
     Entry("audit", "Vocabulary", "Prove what an extension changed and what it did not; exit 1 where a promise of its recipe is broken.", "audit:audit"),
     Entry("report", "Vocabulary", "Compare how efficiently tokenizers encode text: report.json, report.md and report.html.", "report:report"),
     Entry("advise", "Vocabulary", "Recommend how far to extend a vocabulary for Chinese, and whether it pays at all.", "advise:advise"),
-    Entry("grow", "Model", "Add rows to a model for the ids of a larger vocabulary; old rows stay unchanged to the byte, unless --init shared.", "grow:grow"),
+    Entry("grow", "Model", "Add rows to a model for the ids of a larger vocabulary; old rows stay unchanged to the byte, unless --init shared or taught.", "grow:grow"),
     Entry("export", "Model", "Merge what a chain of runs trained, or published adapters, into one plain model, and prove that its outputs are equal.", "export:export"),
     Entry("eval", "Model", "Bits per byte and per character of texts under models, whatever their vocabularies; tasks; and the cost of serving.", "eval:evaluate"),
     Entry("pretrain", "Training", "Train new rows (stage 1), then adapters and rows (stage 2), on Chinese and English text.", "pretrain:pretrain"),

@@ -18,9 +18,9 @@ from zhllama.errors import InputError
 from zhllama.inference.chat import Sampling
 from zhllama.inference.generation_queue import EmitText, GenerationResult, Prompt
 from zhllama.inference.token_stream import TokenStream, stream_from_thread
+from zhllama.io.processor import has_amx
 from zhllama.model.load import open_model
 from zhllama.pretrained import refuse_generation_code
-from zhllama.training.hardware import has_amx
 
 # Tokens, for a model without a limit in its config, such as BLOOM, which was trained on this length.
 CONTEXT = 2048

@@ -90,7 +90,8 @@ def _origin(chain: Chain) -> tuple[Path, str, tuple[Path, ...]]:
     if folder == runs[0] / TUNED:
         raise InputError(runs[0], "was trained with all of its weights, which no adapter says", ANOTHER)
     grown_by = runs[0] if folder.parent == runs[0] else folder if _command(folder) == "grow" else None
-    while grown_by is not None:
+    # The weights of layers that `grow` taught are in no adapter of the base.
+    while grown_by is not None and not _taught(grown_by):
         try:
             earlier = base_of(grown_by)
             check_inputs(grown_by, earlier)
@@ -112,6 +113,13 @@ def _origin(chain: Chain) -> tuple[Path, str, tuple[Path, ...]]:
 def _command(folder: Path) -> str | None:
     """The command whose run a folder is, None for a folder that no run wrote."""
     return str(read_manifest(folder)["command"]) if (folder / MANIFEST).is_file() else None
+
+
+def _taught(folder: Path) -> bool:
+    """Whether `grow` changed the layers of the model in a folder."""
+    if _command(folder) != "grow":
+        return False
+    return bool(read_manifest(folder).get("figures", {}).get("changed_weights"))
 
 
 def write_adapter_folder(plan: AdapterPlan, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Compares the old rows of a grown model with those of the model that it grew from."""
+"""Compares the old rows, and all other weights, of a grown model with those of the model that it grew from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from zhllama.manifest import read_manifest
 from zhllama.model.embeddings import find_matrices
 from zhllama.model.row_init import CHUNK
 from zhllama.model.stored_model import StoredModel, read_stored_model
+from zhllama.model.weight_files import Weights
 from zhllama.pretrained import CONFIG
 from zhllama.run_folder import MANIFEST
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class OldRows:
     """The ids of the old rows that differ by a byte, in the embedding and in the LM head, out of `rows`.
 
-    `listed` are the rows of the head whose change the manifest of the grown model declares.
+    `listed` are the rows of the head whose change the manifest of the grown model declares. `weights` are the names of all
+    stored weights beside both matrices; of these, `changed_weights` differ by a byte, and `listed_weights` are declared.
     """
 
     model: str
@@ -28,11 +30,19 @@ class OldRows:
     listed: tuple[int, ...]
     embedding: tuple[int, ...]
     head: tuple[int, ...]
+    weights: int = 0
+    listed_weights: tuple[str, ...] = ()
+    changed_weights: tuple[str, ...] = ()
 
     @property
     def undeclared(self) -> tuple[int, ...]:
         """The rows that differ although the manifest does not say so; it never declares rows of the embedding."""
         return tuple(sorted({*self.embedding, *(set(self.head) - set(self.listed))}))
+
+    @property
+    def undeclared_weights(self) -> tuple[str, ...]:
+        """The other weights that differ although the manifest does not say so."""
+        return tuple(sorted(set(self.changed_weights) - set(self.listed_weights)))
 
 
 def compare_old_rows(grown: Path) -> OldRows | None:
@@ -44,14 +54,21 @@ def compare_old_rows(grown: Path) -> OldRows | None:
     # The inputs have whole paths; the option may be a hub name, or relative to another folder.
     inputs = (Path(str(one.get("path"))) for one in manifest.get("inputs", []) if isinstance(one, dict))
     base = next((path.parent for path in inputs if path.name == CONFIG), None)
-    if not isinstance(rows, int) or not isinstance(listed, list) or base is None or not base.is_dir():
+    listed_weights = figures.get("changed_weights", [])
+    if not isinstance(rows, int) or not isinstance(listed, list) or not isinstance(listed_weights, list):
+        return None
+    if base is None or not base.is_dir():
         return None
     if load_any_tokenizer(base).size != rows:  # pruned: its rows moved
         return None
-    (before_in, before_out), (after_in, after_out) = map(_matrices, map(read_stored_model, (base, grown)))
+    before, after = read_stored_model(base), read_stored_model(grown)
+    (before_in, before_out), (after_in, after_out) = _matrices(before), _matrices(after)
     embedding = _different(before_in[:rows], after_in[:rows])
     head = embedding if after_out is after_in else _different(before_out[:rows], after_out[:rows])
-    return OldRows(str(base), rows, tuple(listed), embedding, head)
+    others, changed = _other_weights(before, after)
+    return OldRows(
+        str(base), rows, tuple(listed), embedding, head, others, tuple(map(str, listed_weights)), changed
+    )
 
 
 def _matrices(stored: StoredModel) -> "tuple[Tensor, Tensor]":
@@ -59,6 +76,33 @@ def _matrices(stored: StoredModel) -> "tuple[Tensor, Tensor]":
     names = find_matrices(stored)
     embedding = stored.weights.tensor(names.input)
     return embedding, embedding if names.output is None else stored.weights.tensor(names.output)
+
+
+def _other_weights(before: StoredModel, after: StoredModel) -> tuple[int, tuple[str, ...]]:
+    """The number of stored weights that do not grow, and the names of those that differ by a byte."""
+    growing = set[str]()
+    for stored in (before, after):
+        names = find_matrices(stored)
+        growing |= {names.input, names.output or "", names.copy or "", *names.biases}
+    tensors = (before.weights.tensors, after.weights.tensors)
+    others = (tensors[0].keys() | tensors[1].keys()) - growing
+    return len(others), tuple(
+        sorted(name for name in others if _differs(name, before.weights, after.weights))
+    )
+
+
+def _differs(name: str, before: Weights, after: Weights) -> bool:
+    if name not in before.tensors or name not in after.tensors:
+        return True
+    files = [weights.folder / weights.tensors[name].file for weights in (before, after)]
+    if files[0].samefile(files[1]):  # a hard link
+        return False
+    one, other = before.tensor(name), after.tensor(name)
+    return (
+        one.dtype != other.dtype
+        or one.shape != other.shape
+        or bool(_different(one.reshape(1, -1), other.reshape(1, -1)))
+    )
 
 
 def _different(before: "Tensor", after: "Tensor") -> tuple[int, ...]:

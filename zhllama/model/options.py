@@ -26,15 +26,31 @@ class GrowOptions:
 
     model: str = required("Folder, hub name or GGUF file.", flags=("--model", "-m"))
     tokenizer: Path = required("Folder of the larger vocabulary.", flags=("--tokenizer", "-t"))
-    init: Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "shared", "distill"] = option(
-        "mean", "Initialization of the new rows; mean measured best."
+    init: Literal[
+        "mean", "weighted", "random", "hf-mean", "focus", "fitted", "shared", "distill", "taught"
+    ] = option(
+        "mean",
+        "Initialization of the new rows; of those without text, mean measured best. taught also changes the first layers.",
     )
-    untie: bool = option(False, "Give a tied model an LM head of its own, which fitted and shared need.")
-    keep_old_rows: bool = option(False, "For shared: leave the old rows of the LM head unchanged too.")
+    untie: bool = option(
+        False, "Give a tied model an LM head of its own, which fitted, shared and taught need."
+    )
+    keep_old_rows: bool = option(
+        False, "For shared and taught: leave the old rows of the LM head unchanged too."
+    )
+    teach_layers: int | None = option(
+        None,
+        "For taught: how many of the first layers learn, 8 by default or half of them; 0 for rows alone.",
+        minimum=0,
+    )
     pad_rows_to: int = option(1, "Make the number of rows a multiple of this.")
     vectors: Path | None = option(None, "For focus: word vectors of the pieces.")
-    text: tuple[Path, ...] = option((), "For fitted, shared and distill: text in the new language.")
-    steps: int = option(200, "For distill: number of steps.")
+    text: tuple[Path, ...] = option(
+        (), "For fitted, shared, distill and taught: text in the new language; for taught also English."
+    )
+    steps: int | None = option(
+        None, "For distill and taught: number of steps; 200 and 120 by default.", minimum=1
+    )
     seed: int = option(0, "Seed of everything random.")
 
 

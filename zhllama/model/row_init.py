@@ -14,7 +14,7 @@ from zhllama.vocab.vocabulary import SPACE
 if TYPE_CHECKING:
     import torch
 
-RowInit = Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "shared", "distill"]
+RowInit = Literal["mean", "weighted", "random", "hf-mean", "focus", "fitted", "shared", "distill", "taught"]
 Side = Literal["input", "output"]
 CHUNK = 1024  # rows processed at once
 HF_SPREAD = 1e-9  # transformers' own resizing scales the covariance by this (modeling_utils.py, 5.23)

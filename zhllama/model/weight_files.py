@@ -152,7 +152,8 @@ def rewrite(weights: Weights, out: Path, changes: Mapping[str, Change]) -> list[
 
 
 def link(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it to another file system."""
+    """Hard-link a file, or copy it to another file system; an earlier one in its place is replaced."""
+    target.unlink(missing_ok=True)
     try:
         os.link(source.resolve(), target)
     except OSError:

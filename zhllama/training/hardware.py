@@ -5,11 +5,11 @@ import resource
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhllama.errors import OptionError
 from zhllama.io.memory import available_memory
+from zhllama.io.processor import has_amx
 from zhllama.training.options import Precision
 
 if TYPE_CHECKING:
@@ -89,12 +89,3 @@ def peak_memory(device: "torch.device") -> int:
 def _cpu(processes: int) -> Hardware:
     precision: Precision = "bf16" if has_amx() else "fp32"
     return Hardware("CPU", processes, available_memory() // processes, None, precision)
-
-
-def has_amx() -> bool:
-    """Return whether the CPU multiplies bf16 in hardware; without, bf16 is 6-10 times slower than fp32 [measured]."""
-    try:
-        cpu_info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return re.search(r"^flags.*\b(amx_bf16|avx512_bf16)\b", cpu_info, re.MULTILINE) is not None

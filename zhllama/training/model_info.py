@@ -8,7 +8,7 @@ from zhllama.errors import InputError, OptionError
 from zhllama.io.json import read_object
 from zhllama.manifest import read_manifest
 from zhllama.model.chain import Chain, chain_files, resolve_chain
-from zhllama.model.grow import plan_growth
+from zhllama.model.growth_plan import plan_growth
 from zhllama.model.load import read_model_config
 from zhllama.pretrained import config_of
 from zhllama.run_folder import MANIFEST

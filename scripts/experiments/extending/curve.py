@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from extending.texts import Texts, mixture
 from zhllama.io.files import write_whole
+from zhllama.io.processor import has_amx
 from zhllama.training.document_tokenizer import DocumentTokenizer
-from zhllama.training.hardware import has_amx
 from zhllama.training.packed_blocks import Example, examples
 from zhllama.training.packing import concatenate
 from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable

@@ -31,7 +31,8 @@ BaseName = Literal["small", "half", "smollm2"]
 SIZES = (1000, 4000, 8000, 18_000)  # numbers of added SentencePiece pieces, each a subset of the largest
 VOCABULARY_PASSAGES = 3000  # for continued BPE of SmolLM2's vocabulary, 1.8 million characters
 SHARED_PASSAGES = 1500  # for the shares of `shared`, 0.9 million characters
-FROM_TEXT = ("distill", "fitted", "shared")
+FROM_TEXT = ("distill", "fitted", "shared", "taught")
+GUARD_PASSAGES = 400  # English for `taught`, 0.5 million characters
 BASE_BATCH, BASE_RATE = 4, 2e-3
 # Training steps of a base that is trained here, its English share of bytes, and its Chinese passages beyond `base_zh`.
 TRAINED_BASES = {"small": (350, 0.9, 0), "half": (1200, 0.5, 2500)}
@@ -100,7 +101,8 @@ class Base:
         if not seconds_file.is_file():
             tokenizer = self.tokenizer(variant.added, texts)
             start = time.process_time()
-            some = texts.zh[: SHARED_PASSAGES if variant.init == "shared" else 400]
+            some = texts.zh[: SHARED_PASSAGES if variant.init in ("shared", "taught") else 400]
+            some += texts.en[:GUARD_PASSAGES] if variant.init == "taught" else []
             grow(base, tokenizer, folder, init=variant.init, texts=some, distillation=self.distilling)
             seconds = time.process_time() - start if variant.init in FROM_TEXT else 0.0
             seconds_file.write_text(json.dumps(round(seconds, 1)), encoding="utf-8")

@@ -1,0 +1,177 @@
+"""Chooses how new rows come about: by a combination of old ones, or from text with the whole model in memory."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zhllama.errors import InputError, OptionError
+from zhllama.io.text import read_documents
+from zhllama.model import row_init
+from zhllama.model.growth_plan import GrowthPlan
+from zhllama.model.load import load_base
+from zhllama.model.row_init import RowCombination, RowInit, Side
+from zhllama.model.row_init_distilled import Distillation, distill, find_snippets
+from zhllama.model.row_init_fitted import fit_output_rows
+from zhllama.model.row_init_shared import fit_shared_head
+from zhllama.model.row_init_taught import Progress, Teaching
+from zhllama.model.taught_model import TaughtModel, teach_model
+from zhllama.resources import sample_files
+
+if TYPE_CHECKING:
+    import torch
+
+# Maps the old matrix [old rows, width] of a side to the new rows [n_new, width].
+RowInitializer = Callable[["torch.Tensor", Side], "torch.Tensor"]
+ChangedRows = tuple[Sequence[int], "torch.Tensor | None"]  # ids of old rows, and their new values
+UNCHANGED: ChangedRows = ((), None)
+
+
+@dataclass(frozen=True)
+class RowValues:
+    """How new rows and the head's new biases come about, and the old rows of each side and other weights that change."""
+
+    new: RowInitializer
+    bias: RowCombination
+    changed: dict[Side, ChangedRows]
+    english: tuple[float, float] | None = None
+    weights: "Mapping[str, torch.Tensor]" = field(default_factory=dict)  # by stored name
+    taught: TaughtModel | None = None
+
+
+def row_values(
+    plan: GrowthPlan,
+    init: RowInit,
+    seed: int,
+    vectors: Path | None,
+    texts: Sequence[str],
+    keep_old_rows: bool,
+    distillation: Distillation | None,
+    teaching: Teaching | None,
+    partial: Path,
+    advance: Callable[[float], None] | None,
+    progress: Progress,
+) -> RowValues:
+    """The values by `init`; those of `taught` have their checkpoint in the folder `partial`."""
+    if init == "shared":
+        return _shared(plan, texts, keep_old_rows, advance)
+    if init == "taught":
+        return _taught(plan, texts, keep_old_rows, teaching or Teaching(seed=seed), partial, progress)
+    bias = row_init.first_token(plan.old_tokens) if init == "fitted" else row_init.mean(plan.old_tokens)
+    initializer = _row_initializer(plan, init, seed, vectors, texts, distillation, advance)
+    return RowValues(initializer, bias, {"input": UNCHANGED, "output": UNCHANGED})
+
+
+def _row_initializer(
+    plan: GrowthPlan,
+    init: RowInit,
+    seed: int,
+    vectors: Path | None,
+    texts: Sequence[str],
+    distillation: Distillation | None,
+    advance: Callable[[float], None] | None,
+) -> RowInitializer:
+    if init == "random":
+        return lambda matrix, side: row_init.random(matrix, plan.n_new, seed + (side == "output"))
+    if init == "hf-mean":
+        return lambda matrix, side: row_init.hf_mean(matrix, plan.n_new, seed + (side == "output"))
+    if init == "weighted":
+        return lambda matrix, side: row_init.weighted_mean(plan.old_tokens, side).rows(matrix)
+    if init == "focus":
+        if vectors is None:
+            raise OptionError("init focus", "needs vectors of pieces", "Give `vectors` FILE.vec")
+        surfaces = [plan.old.surface(id) for id in range(plan.old.size)] + plan.surfaces
+        by_piece = row_init.read_vectors(vectors, map(row_init.vector_key, surfaces))
+        combination = row_init.focus(plan.old_tokens, plan.old, plan.surfaces, by_piece)
+        return lambda matrix, side: combination.rows(matrix)
+    if init == "fitted":
+        return _fitted(plan, texts, advance)
+    if init == "distill":
+        return _distilled(plan, texts, distillation or Distillation(seed=seed), advance)
+    return lambda matrix, side: row_init.mean(plan.old_tokens).rows(matrix)
+
+
+def _check_texts(init: RowInit, plan: GrowthPlan, texts: Sequence[str]) -> None:
+    if plan.pruned:
+        raise OptionError(f"init {init}", "does not work with a pruned vocabulary", "Use `init` mean")
+    if not texts:
+        raise OptionError(f"init {init}", "needs text in the new language", "Give `text` FILE")
+
+
+def _fitted(
+    plan: GrowthPlan, texts: Sequence[str], advance: Callable[[float], None] | None
+) -> RowInitializer:
+    """Fitted output rows with weighted means as input rows, the best pair measured (docs/model.md)."""
+    _check_texts("fitted", plan, texts)
+    _check_untied("fitted", plan)
+    outputs = fit_output_rows(load_base(plan.model), plan.old, plan.new, plan.old_tokens, texts, advance)
+    return lambda matrix, side: (
+        outputs if side == "output" else row_init.weighted_mean(plan.old_tokens, side).rows(matrix)
+    )
+
+
+def _check_untied(init: RowInit, plan: GrowthPlan) -> None:
+    if plan.matrices.output is None:
+        raise OptionError(
+            f"init {init}",
+            f"needs an untied LM head, and {plan.model} ties it to its embedding",
+            f"Give `untie` ({plan.rows * plan.width:,} more parameters), or `init` mean",
+        )
+
+
+def _shared(
+    plan: GrowthPlan, texts: Sequence[str], keep_old_rows: bool, advance: Callable[[float], None] | None
+) -> RowValues:
+    """A shared head with means as input rows, the best pair measured (docs/model.md)."""
+    _check_texts("shared", plan, texts)
+    _check_untied("shared", plan)
+    english = list(read_documents(sample_files("en")))
+    head = fit_shared_head(
+        load_base(plan.model), plan.old, plan.new, plan.old_tokens, texts, english, keep_old_rows, advance
+    )
+    inputs = row_init.mean(plan.old_tokens)
+    return RowValues(
+        lambda matrix, side: head.rows if side == "output" else inputs.rows(matrix),
+        row_init.first_token(plan.old_tokens),
+        {"input": UNCHANGED, "output": (head.changed, head.changed_rows)},
+        head.english,
+    )
+
+
+def _taught(
+    plan: GrowthPlan,
+    texts: Sequence[str],
+    keep_old_rows: bool,
+    settings: Teaching,
+    partial: Path,
+    progress: Progress,
+) -> RowValues:
+    """A shared head, and input rows and first layers that learned from the original ones (docs/model.md)."""
+    _check_texts("taught", plan, texts)
+    _check_untied("taught", plan)
+    english = list(read_documents(sample_files("en")))
+    taught = teach_model(plan, texts, english, keep_old_rows, settings, partial, progress)
+    return RowValues(
+        lambda matrix, side: taught.head.rows if side == "output" else taught.inputs.rows,
+        row_init.first_token(plan.old_tokens),
+        {"input": UNCHANGED, "output": (taught.head.changed, taught.head.changed_rows)},
+        taught.english,
+        taught.weights,
+        taught,
+    )
+
+
+def _distilled(
+    plan: GrowthPlan, texts: Sequence[str], settings: Distillation, advance: Callable[[float], None] | None
+) -> RowInitializer:
+    _check_texts("distill", plan, texts)
+    snippets = find_snippets(plan.old, plan.new, texts, plan.n_old, settings.length)
+    if not snippets:
+        raise InputError("`text`", "contains none of the new pieces", "Give text in the new language")
+    start = row_init.mean(plan.old_tokens)
+    inputs = start.rows(plan.old_matrix("input"))
+    outputs = None if plan.matrices.output is None else start.rows(plan.old_matrix("output"))
+    inputs, outputs, _ = distill(
+        load_base(plan.model), snippets, inputs, outputs, plan.n_old, settings, advance
+    )
+    return lambda matrix, side: inputs if side == "input" or outputs is None else outputs
