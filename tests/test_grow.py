@@ -50,7 +50,7 @@ def test_old_logits_stay_equal(
     tmp_path: Path, larger: Path, kind: str, tied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "qwen2":  # a toy vocabulary of SentencePiece's make, which is refused beside this type
-        monkeypatch.setattr("zhllama.model.grow.check_tokenizer_class", lambda *_: None)
+        monkeypatch.setattr("zhllama.model.growth_plan.check_tokenizer_class", lambda *_: None)
     base = write_model(tmp_path / "base", kind, tied)
     grown = grow(base, larger, tmp_path / "out")
     assert (grown.n_old, grown.n_new, grown.tied) == (N_OLD, len(larger_vocabulary().pieces) - N_OLD, tied)

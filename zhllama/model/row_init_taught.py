@@ -18,7 +18,7 @@ from zhllama.io.torch import load_torch
 from zhllama.model.first_layers import FirstLayers, bf16_products
 from zhllama.model.lessons import Lessons
 from zhllama.model.row_init import moments
-from zhllama.model.student import Guard, Student, Target
+from zhllama.model.student import GuardText, Student, Target
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,7 @@ def _order(count: int, settings: Teaching) -> Iterator[list[int]]:
 
 def _original(
     first: FirstLayers, embedding: "torch.Tensor", lessons: Lessons, progress: Progress
-) -> tuple[list[Target], list[Guard]]:
+) -> tuple[list[Target], list[GuardText]]:
     """The states of the original model."""
     targets, guards = [], []
     for at in range(0, len(lessons.taught), TEXTS):
@@ -147,7 +147,7 @@ def _original(
             targets.append(Target(lesson, known[lesson.at_old].float().clone()))
             progress(1)
     for ids in lessons.guard:
-        guards.append(Guard(ids, _read(first, embedding, [ids])[first.depth][0, 1:].float().clone()))
+        guards.append(GuardText(ids, _read(first, embedding, [ids])[first.depth][0, 1:].float().clone()))
         progress(1)
     return targets, guards
 

@@ -27,7 +27,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Guard:
+class GuardText:
     """The ids of a guard text and the original model's hidden states on all but the first [ids - 1, width]."""
 
     ids: list[int]
@@ -70,7 +70,7 @@ class Student:
         """All new rows [n, width]."""
         return (self.start + self.features.float() @ self.map.detach() + self.own).detach()
 
-    def step(self, targets: Sequence[Target], guard: Guard | None) -> float:
+    def step(self, targets: Sequence[Target], guard: GuardText | None) -> float:
         """Take one step; returns the loss at the new boundaries, a share of the variance of the states."""
         import torch
 
