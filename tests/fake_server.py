@@ -1,13 +1,14 @@
 """An OpenAI-compatible server for tests: standard library alone, as slow, rude or broken as it is told to be.
 
-`python tests/fake_server.py '{"delay": 0.2}'` prints its port and serves until it is killed. What it answers is a pure function of
-the prompt, so that two runs with one seed get the same replies; troubles (429, 500, cut connections, garbage for a body) befall the
-first attempts of some prompts and pass. `GET /stats` tells what it did.
+`python tests/fake_server.py '{"delay": 0.2}'` prints its port and serves until it is killed, or the process that started it
+is gone. What it answers is a pure function of the prompt, so that two runs with one seed get the same replies; troubles (429, 500,
+cut connections, garbage for a body) befall the first attempts of some prompts and pass. `GET /stats` tells what it did.
 """
 
 import asyncio
 import hashlib
 import json
+import os
 import random
 import re
 import sys
@@ -336,7 +337,14 @@ def instruction(chance: random.Random) -> str:
 async def main(manner: Manner) -> None:
     server = await asyncio.start_server(Server(manner).serve, "127.0.0.1", 0, limit=1 << 24)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    await until_orphaned()
+
+
+async def until_orphaned() -> None:
+    """Wait for the end of the process that started this one: a test process that is killed cannot stop its servers."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(0.5)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,9 @@ metric_list:
 """
 
 
-def test_lm_eval_with_own_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lm_eval_with_own_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     base = write_model(tmp_path / "base")
@@ -168,6 +170,7 @@ def test_lm_eval_with_own_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tasks / "toy.yaml").write_text(TASK % (tasks / "toy.jsonl"), encoding="utf-8")
     done = line(tmp_path, "eval", "base", "--tasks", "toy_cloze", "--task-path", tasks, "--json")
     assert done.code == 0, done.err
+    assert "fatal" not in capfd.readouterr().err  # git outside a repository
     (score,) = json.loads(done.out)["tasks"]
     model, tokenizer = open_model(base)
 

@@ -1,9 +1,13 @@
 """The client against a faulty server, and the rate limiter."""
 
 import asyncio
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from random import Random
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +22,23 @@ from zhllama.llm.spending import Price, Spending, read_price
 
 __all__ = ["served"]
 HERE = Path(__file__).parent
+
+
+def test_the_fake_server_ends_with_a_process_that_is_killed() -> None:
+    code = "import time\nfrom tests.faults.world import serve\nprint(serve(), flush=True)\ntime.sleep(60)"
+    starter = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=HERE.parent, stdout=subprocess.PIPE, text=True
+    )
+    assert starter.stdout is not None
+    port = int(urlsplit(starter.stdout.readline()).netloc.rpartition(":")[2])
+    socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    starter.kill()
+    starter.wait()
+    deadline = time.monotonic() + 30
+    with pytest.raises(ConnectionRefusedError):
+        while time.monotonic() < deadline:
+            socket.create_connection(("127.0.0.1", port), timeout=10).close()
+            time.sleep(0.1)
 
 
 def question(index: int) -> Request:

@@ -19,6 +19,7 @@ from tests.model_toys import (
     write_model,
     write_tokenizer,
 )
+from zhllama.io.yaml import parse_yaml
 from zhllama.model.load import load_base
 
 PAGE = ROOT / "docs" / "how-to" / "other-trainers.md"
@@ -231,3 +232,23 @@ def test_the_code_of_the_page_trains_with_trl(
             assert not any(one["old_changed"] for one in figures["matrices"])
     said = line(tmp_path, "chat", "plain-1", "--prompt", "你好", "--max-tokens", 3)
     assert said.code == 0, said.err
+
+
+def test_axolotl_reads_the_page() -> None:
+    """axolotl's own schema takes the file; it ignores unknown options, so that each must be one of its fields."""
+    reason = "axolotl is not installed (pip install --no-deps axolotl)"
+    schema = pytest.importorskip("axolotl.utils.schemas.config", reason=reason).AxolotlInputConfig
+    section = PAGE.read_text(encoding="utf-8").split("\n## axolotl\n")[1]
+    found = re.search(BLOCK.format("yaml"), section, re.DOTALL)
+    assert found is not None
+    ties = "lora_modules_to_save: [embed_tokens]\npeft_ensure_weight_tying: true\n"
+    rows = "peft_trainable_token_indices: {embed_tokens: [32000, 32001]}\n"
+    for text in (found[1], found[1].replace("lora_modules_to_save: [embed_tokens, lm_head]\n", ties + rows)):
+        options = parse_yaml(text, PAGE)
+        read = schema(**options).model_dump(exclude_none=True)
+        assert not options.keys() - read.keys()
+        assert {name: read[name] for name in options if name not in ("datasets", "chat_template")} == {
+            name: options[name] for name in options if name not in ("datasets", "chat_template")
+        }
+        [data], [dataset] = read["datasets"], options["datasets"]
+        assert {name: data[name] for name in dataset} == dataset

@@ -5,7 +5,7 @@
 This module imports only what Python has loaded already, so not pathlib: it could come from the current folder.
 """
 
-import _signal  # `signal` would first import enum and re
+import _signal  # type: ignore[import-not-found]  # `signal` would first import enum and re
 import os
 import sys
 

@@ -22,6 +22,7 @@ def run_tasks(
     """
     try:
         import lm_eval
+        from lm_eval import evaluator
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError:
@@ -36,6 +37,7 @@ def run_tasks(
         raise InputError(
             "`tasks`", f"lm-eval knows no {unknown[0]!r}", "See lm-eval ls tasks, or give `task_path`"
         )
+    evaluator.get_git_commit_hash = lambda: None  # not used here, and git complains outside a repository
     model = HFLM(pretrained=opened.model, tokenizer=opened.tokenizer, trust_remote_code=False)
     try:
         evaluation: Any = lm_eval.simple_evaluate(

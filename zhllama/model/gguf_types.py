@@ -14,7 +14,7 @@ FILE_TYPES: dict[Quantization, int] = {
 }  # fmt: skip
 BLOCK, LARGE_BLOCK = 32, 256  # values in a block of the plain types and of the K types
 # What llama.cpp stores a matrix in whose rows are no multiple of LARGE_BLOCK.
-FALLBACK = {"Q2_K": "IQ4_NL", "Q3_K": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
 

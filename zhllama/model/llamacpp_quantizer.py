@@ -17,7 +17,7 @@ FUNCTION = "ggml_quantize_chunk"
 # The RMS of the rounding over the RMS of normally distributed values, measured, times 1.5 to allow for another version.
 ROUNDING = {
     "Q2_K": 0.45, "Q3_K": 0.23, "Q4_K": 0.107, "Q5_K": 0.054, "Q6_K": 0.027, "Q8_0": 0.008, "Q5_0": 0.064, "Q5_1": 0.057,
-    "IQ4_NL": 0.114,
+    "Q4_0": 0.129,
 }  # fmt: skip
 Array = np.ndarray[Any, Any]
 
