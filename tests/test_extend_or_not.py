@@ -74,6 +74,35 @@ def test_what_is_aside_is_never_trained_on(tmp_path: Path) -> None:
     assert draw(Path("/nowhere"), tmp_path / "texts.json") == texts
 
 
+def test_other_sources_are_left_out_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    shared = "这一行两个来源都有，而且写得足够长，长到二十个字以上。"
+    for name in ("zh_a", "zh_docs_rust"):
+        lines = [
+            f"{name}的第{n}篇第{k}行，写得足够长，长到二十个字以上。" for n in range(60) for k in range(20)
+        ]
+        documents = ["\n".join([shared, *lines[20 * n : 20 * n + 20]]) for n in range(60)]
+        (folder / f"{name}.txt.xz").write_bytes(_packed("\n\n".join(documents)))
+    novels = "\n\n".join("\n".join(f"Book {n}, line {k}." for k in range(200)) for n in range(3))
+    (folder / "en_gutenberg.txt.xz").write_bytes(_packed(novels))
+    texts = draw(tmp_path, tmp_path / "texts.json")
+    assert list(texts.other_zh) == ["zh_docs_rust"] and len(texts.other_zh["zh_docs_rust"]) == 10
+    read = "\n".join((*texts.base_zh, *texts.zh, *texts.validation_zh))
+    assert "zh_docs_rust" not in read and "zh_a" in read
+    assert all(shared not in p for p in (*texts.base_zh, *texts.zh))
+
+
+def test_a_seed_is_another_order_of_the_same_training_text() -> None:
+    assert TEXTS.reordered(0) is TEXTS
+    one, other = TEXTS.reordered(1), TEXTS.reordered(2)
+    assert one == TEXTS.reordered(1) and one.zh != other.zh != TEXTS.zh
+    assert sorted(one.zh) == sorted(TEXTS.zh) and sorted(one.en) == sorted(TEXTS.en) != one.en
+    assert one.validation_zh == TEXTS.validation_zh and one.other_zh == TEXTS.other_zh
+    assert Variant(40, learn="faster", seed=2).name == "40-mean-faster-seed2"
+    assert Variant(0, learn="lora", rate=1e-3).name == "old-lora-0.001"
+
+
 def _packed(text: str) -> bytes:
     import lzma
 
@@ -132,6 +161,20 @@ def test_old_rows_stay_where_new_ones_alone_learn(base: Base, learn: Learn) -> N
     assert rates[id(named["model.embed_tokens.rows"])] == pytest.approx(1e-2 * faster)
     assert rates.get(id(named["model.norm.weight"]), 1e-2) == pytest.approx(1e-2)
     assert torch.equal(trained.model.get_input_embeddings().weight[:600], rows[:600])
+
+
+def test_adapters_alone_learn(base: Base) -> None:
+    trained = base.start(Variant(0, learn="lora"), TEXTS, 1e-2)
+    before = {n: p.clone() for n, p in trained.model.named_parameters()}
+    read = next(batches(TEXTS.zh, TEXTS.en, DocumentTokenizer.open(base.folder / "base"), SETTINGS))
+    first = trained.step(30, read.blocks)
+    assert first == base.start(Variant(0), TEXTS, 1e-2).step(30, read.blocks)
+    moved = {n for n, p in trained.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved and all("lora_" in name for name in moved)
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in moved} == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+    }  # fmt: skip
+    assert trained.step(31, read.blocks) < first
 
 
 def test_untied_begins_as_the_tied_one_did(tmp_path: Path) -> None:
@@ -203,6 +246,24 @@ def test_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     svg = ElementTree.fromstring((folder / "curves.svg").read_text(encoding="utf-8"))
     drawn = [e for e in svg.iter() if e.tag.endswith("polyline")]
     assert len(drawn) == 3 * 3 and (folder / "curves.json").is_file()
+
+
+def test_a_curve_may_begin_with_the_point_of_another_seed(base: Base, tmp_path: Path) -> None:
+    """The untrained model is the same for all seeds, so its bits are measured once; other sources beside the first set."""
+    texts = replace(TEXTS, other_zh={"zh_one": CHINESE[-4:-2], "zh_two": CHINESE[-2:]})
+    tokens = DocumentTokenizer.open(base.tokenizer(40, TEXTS))
+
+    def curve(folder: str, untrained: Point | None) -> list[Point]:
+        marks = [(0, 0.0), (2, 20.0)]
+        start = lambda: base.start(Variant(40), TEXTS, 1e-3)  # noqa: E731
+        return train(tmp_path / folder, start, tokens, 600, texts.zh, texts, marks, untrained)
+
+    measured = curve("measured", None)
+    assert set(measured[1].other) == {"zh_one", "zh_two"} and measured[1].other != measured[0].other
+    assert measured[0].other_bits_per_character == pytest.approx(sum(measured[0].other.values()) / 2)
+    again = curve("again", measured[0])
+    assert [replace(p, process_seconds=0) for p in again] == [replace(p, process_seconds=0) for p in measured]
+    assert again == read_points(tmp_path / "again")
 
 
 def test_marks() -> None:

@@ -7,7 +7,7 @@
 
 All curves share base, text order, optimizer and tokens per step; the learning rates of the old and of the extended vocabularies
 are the best of a short sweep. Each curve is a folder WORK/BASE/curves/NAME with a checkpoint and curve.jsonl; the same command
-resumes an interrupted or shorter run. Seconds are steps times the CPU seconds per step, which are calibrated for each vocabulary
+resumes an interrupted or shorter run. With --seed the same passages come in another order. Seconds are steps times the CPU seconds per step, which are calibrated for each vocabulary
 size in alternation with the old one, because other work on the machine would slow down single curves.
 """
 
@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import median
@@ -37,6 +38,8 @@ from zhllama.io.files import to_json, write_whole  # noqa: E402
 from zhllama.training.document_tokenizer import DocumentTokenizer  # noqa: E402
 
 MARKS = (15, 30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
+# SmolLM2 at doublings, because a measurement costs six steps; the base that reads some Chinese where its curves cross.
+EARLY = {"smollm2": (75, 150, 300, 450, 600, 900, 1200), "half": (5, 10, *MARKS)}
 RATES = {"small": (7e-4, 2e-3), "half": (2e-4, 7e-4), "smollm2": (1e-4, 4e-4)}
 SWEPT = {"small": 8000, "half": 8000, "smollm2": 2000}  # the size whose best rate all extended curves use
 SWEEP = 60  # CPU seconds after which the rates are compared; the best run becomes the curve
@@ -49,6 +52,7 @@ FIRST = {
                 Variant(8000, learn="faster"), Variant(8000, "fitted", "faster", untied=True), Variant(2000, "distill", "faster", untied=True),
                 Variant(8000, learn="faster", rate=3e-4), Variant(18_000, learn="faster"), Variant(8000), Variant(0, untied=True),
                 *(Variant(n, "shared", "input-faster", untied=True) for n in (8000, 2000, 18_000)), Variant(2000, "shared", "faster", untied=True),
+                *(Variant(0, rate=rate) for rate in (5e-5, 2e-4)), *(Variant(0, learn="lora", rate=rate) for rate in (1e-3, 3e-4)),
                 *(Variant(n, "taught", "input-faster", untied=True) for n in (8000, 2000))],
 }  # fmt: skip
 
@@ -95,22 +99,25 @@ def draw_curve(
 ) -> list[Point]:
     """One curve up to `until` seconds, including those of its row initialization."""
     _, init_seconds = base.grown(variant, texts)
-    steps = {round((m - init_seconds) / step_seconds): float(m) for m in marks(until) if m > init_seconds}
+    seconds = [m for m in marks(until, EARLY.get(base.name, MARKS)) if m > init_seconds]
+    steps = {round((m - init_seconds) / step_seconds): float(m) for m in seconds}
+    first = read_points(base.folder / under / replace(variant, seed=0).name)[:1] if variant.seed else []
     return train(
         base.folder / under / variant.name,
         lambda: base.start(variant, texts, rate),
         DocumentTokenizer.open(base.tokenizer(variant.added, texts)),
         DocumentTokenizer.open(base.folder / "base").size,
-        texts.zh,
-        texts,
+        texts.reordered(variant.seed).zh,
+        texts.reordered(variant.seed),
         [(0, init_seconds), *((step, m) for step, m in steps.items() if step)],
+        first[0] if first else None,
     )
 
 
-def marks(until: float) -> list[float]:
+def marks(until: float, early: Sequence[float] = MARKS) -> list[float]:
     """The seconds at which curves are measured."""
     later = range(1800, int(until) + 1, 600)
-    return sorted({m for m in (*MARKS, *later) if m < until} | {until})
+    return sorted({m for m in (*early, *later) if m < until} | {until})
 
 
 def best_rate(base: Base, added: int, texts: Texts, seconds: dict[str, float]) -> float:
@@ -135,7 +142,8 @@ def timed(folder: Path, curve: Path) -> list[Point]:
     points = read_points(curve)
     path = folder / "seconds.json"
     calibrated = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    shape = next((v.shape for v in FIRST[folder.name] if v.name == curve.name), None)
+    plain = curve.name.partition("-seed")[0]
+    shape = next((v.shape for v in FIRST[folder.name] if v.name == plain), None)
     if shape not in calibrated or not points:
         return points
     init_seconds = points[0].seconds  # at step 0
@@ -191,6 +199,9 @@ def main() -> None:
     parser.add_argument("--base", choices=tuple(FIRST), default="small")
     parser.add_argument("--seconds", type=float, default=600, help="CPU seconds of each curve")
     parser.add_argument("--only", action="append", default=[], help="names of curves, e.g. old, 2000-mean")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="order of the training text; vocabularies and validation stay"
+    )
     parser.add_argument("--rate", type=float, help="one learning rate for all curves, and no sweep")
     parser.add_argument(
         "--threads", type=int, default=1, help="more finish sooner; the reported seconds are those of one"
@@ -215,13 +226,14 @@ def main() -> None:
     base = replace(open_base(args.base, args.work, args.data, texts), device=torch.device(args.device))
     if args.only_base:
         return
-    variants = [v for v in FIRST[base.name] if not args.only or v.name in args.only]
+    variants = [replace(v, seed=args.seed) for v in FIRST[base.name] if not args.only or v.name in args.only]
     swept = [] if args.rate else [Variant(SWEPT[base.name])]
     seconds = calibrate(base, [*variants, *swept], texts, 3 if base.name == "smollm2" else 4)
     rates = {added: args.rate or best_rate(base, added, texts, seconds) for added in (0, SWEPT[base.name])}
     print("rates", rates, flush=True)
     for variant in variants:
         rate = variant.rate or rates[SWEPT[base.name] if variant.added else 0]
+        print("begin", variant.name, flush=True)
         draw_curve(base, variant, texts, rate, seconds[variant.shape], args.seconds, "curves")
     show(base.folder)
 

@@ -3,8 +3,8 @@
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from extending.texts import Texts, mixture
 from zhllama.io.files import write_whole
 from zhllama.io.processor import has_amx
 from zhllama.training.document_tokenizer import DocumentTokenizer
+from zhllama.training.lora import add_adapters, linear_names
+from zhllama.training.options import Lora
 from zhllama.training.packed_blocks import Example, examples
 from zhllama.training.packing import concatenate
 from zhllama.training.trainable_rows import arrange_rows, make_rows_trainable
 from zhllama.training.validation import ValidationSet, collate, measure_bits
 
 WARMUP = 20  # steps
+LORA_RANK = 16
 FASTER = 10  # multiple of the learning rate for new rows
 CPU = torch.device("cpu")
 
@@ -60,13 +63,19 @@ class Point:
     loss: float | None  # mean nats per token since the last point
     zh_bits_per_character: float
     en_bits_per_byte: float
+    other: dict[str, float] = field(default_factory=dict)  # bits per character by source never trained on
+
+    @property
+    def other_bits_per_character(self) -> float | None:
+        """The mean over the sources, which have equal shares; None for curves that did not measure them."""
+        return sum(self.other.values()) / len(self.other) if self.other else None
 
 
 class Trained:
     """A model in training with its optimizer.
 
     learn: "all" parameters; "rows": all rows; "new": the new rows; "faster": all but the old rows, the new rows at FASTER times
-    the rate; "input-faster": the same, but new rows of an untied head at the rate itself.
+    the rate; "input-faster": the same, but new rows of an untied head at the rate itself; "lora": adapters of all linear layers.
     """
 
     def __init__(
@@ -76,9 +85,14 @@ class Trained:
         size = model.config.vocab_size
         if learn in ("rows", "new"):
             model.requires_grad_(False)
-        make_rows_trainable(
-            model, arrange_rows(range(n_old if learn in ("new", "faster", "input-faster") else 0, size), size)
-        )
+        if learn == "lora":
+            modules = linear_names(model.config)
+            model = add_adapters(
+                model, Lora(rank=LORA_RANK, alpha=2 * LORA_RANK, dropout=0.0, modules=modules)
+            )
+        else:
+            frozen = n_old if learn in ("new", "faster", "input-faster") else 0
+            make_rows_trainable(model, arrange_rows(range(frozen, size), size))
         self.model, self.rate, self.settings, self.device = model, rate, settings, device
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.parameters = [p for _, p in trainable]
@@ -101,19 +115,27 @@ class Trained:
         for group, (_, scale) in zip(self.optimizer.param_groups, self.groups, strict=True):
             group["lr"] = self.rate * scale * _factor(number, self.settings.last)
         with self.autocast:
-            loss = self.model(**{name: part.to(self.device) for name, part in collate(batch).items()}).loss
+            inputs = {name: part.to(self.device) for name, part in collate(batch).items()}
+            # With a cache, transformers ignores document boundaries in position_ids.
+            loss = self.model(**inputs, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return float(loss.detach())
 
-    def measured(self, zh: ValidationSet, en: ValidationSet) -> tuple[float, float]:
+    def measured(self, sets: Sequence[ValidationSet]) -> tuple[float, float, dict[str, float]]:
+        """Chinese bits per character, English bits per byte, and Chinese bits per character of each further set."""
         with self.autocast:
-            chinese, english = (
-                measure_bits(self.model, texts, self.settings.batch, self.device) for texts in (zh, en)
+            zh, en, *others = (
+                measure_bits(self.model, texts, self.settings.batch, self.device) for texts in sets
             )
-        return chinese.per_character, english.per_byte
+        names = [s.label for s in sets[2:]]
+        return (
+            zh.per_character,
+            en.per_byte,
+            {n: round(o.per_character, 4) for n, o in zip(names, others, strict=True)},
+        )
 
 
 def _factor(step: int, last: int | None) -> float:
@@ -164,9 +186,11 @@ def train(
     zh: list[str],
     texts: Texts,
     marks: list[tuple[int, float]],
+    untrained: Point | None = None,
 ) -> list[Point]:
     """Train or resume the curve in `folder` up to the last of `marks`, which are (step, seconds).
 
+    `untrained`: the point at step 0, if another curve has measured the same model.
     The checkpoint also contains the points, and curve.jsonl is rewritten from it, so a kill between the two loses nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +205,7 @@ def train(
         for label, passages, limit in (
             ("zh", texts.validation_zh, settings.validation_zh),
             ("en", texts.validation_en, settings.validation_en),
+            *((source, some, settings.validation_zh) for source, some in texts.other_zh.items()),
         )
     ]
     seen = np.zeros(tokens.size, np.int64)
@@ -203,7 +228,11 @@ def train(
             characters = read.characters
             step += 1
         spent += clock(trained.device) - started
-        chinese, english = trained.measured(*validation)
+        if untrained is not None and not step:
+            points = [untrained]
+            _write(folder, points)
+            continue
+        chinese, english, other = trained.measured(validation)
         point = Point(
             step=step,
             seconds=round(seconds, 1),
@@ -215,6 +244,7 @@ def train(
             loss=round(float(np.mean(losses)), 4) if losses else None,
             zh_bits_per_character=round(chinese, 4),
             en_bits_per_byte=round(english, 4),
+            other=other,
         )
         losses = []
         points = [*points, point]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -16,17 +16,31 @@ MANY = 40
 ENGLISH_VALIDATION = 38  # passages of the one validation novel
 BASE_SHARE = 0.05  # share of the Chinese passages for training the small base, not used by any curve
 ENGLISH = "en_gutenberg.txt.xz"
+# Whole sources of which nothing is trained on, neither by vocabularies nor by models: the second validation set.
+OTHER_SOURCES = ("zh_dialogue", "zh_docs_rust", "zh_prose_misc", "zh_weekly_tw93")
+OTHER_PASSAGES = 10  # of each, from as many documents
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Passages, shuffled; `base_zh` and `zh` share none, and `validation_*` share no document with the others."""
+    """Passages, shuffled; `base_zh` and `zh` share none, and `validation_*` share no document with the others.
+
+    `other_zh`: passages by source, of sources of which no other field has any.
+    """
 
     base_zh: list[str]
     zh: list[str]
     en: list[str]
     validation_zh: list[str]
     validation_en: list[str]
+    other_zh: dict[str, list[str]] = field(default_factory=dict)
+
+    def reordered(self, seed: int) -> "Texts":
+        """The same passages with those for training in another order; seed 0 is the order as drawn."""
+        if not seed:
+            return self
+        random = Random(seed)
+        return replace(self, zh=random.sample(self.zh, len(self.zh)), en=random.sample(self.en, len(self.en)))
 
 
 def draw(data: Path, cache: Path, seed: int = 0) -> Texts:
@@ -35,11 +49,17 @@ def draw(data: Path, cache: Path, seed: int = 0) -> Texts:
         return Texts(**json.loads(cache.read_text(encoding="utf-8")))
     random = Random(seed)
     chinese, validation_zh = list[str](), list[str]()
+    other = dict[str, list[str]]()
     for file in sorted((data / "text").glob("zh_*.txt.xz")):
         if file.name.startswith("zh_small"):  # a sample of the others
             continue
         documents = list(read_documents([file]))
         random.shuffle(documents)
+        source = file.name.partition(".")[0]
+        if source in OTHER_SOURCES:
+            long = [d for d in documents if len(d) >= 300]
+            other[source] = [next(passages(d)) for d in long[:OTHER_PASSAGES]]
+            continue
         if len(documents) >= MANY:
             selected = [d for d in documents if len(d) >= 300][:VALIDATION_PER_FILE]
             validation_zh += [next(passages(d)) for d in selected]
@@ -52,13 +72,14 @@ def draw(data: Path, cache: Path, seed: int = 0) -> Texts:
     english = [p for novel in novels for p in passages(novel)]
     for some in (chinese, english, validation_novel):
         random.shuffle(some)
-    validation_lines = {line for p in validation_zh for line in p.splitlines() if len(line) >= 20}
+    kept_aside = [*validation_zh, *(p for some in other.values() for p in some)]
+    validation_lines = {line for p in kept_aside for line in p.splitlines() if len(line) >= 20}
     chinese = [
         p for p in chinese if validation_lines.isdisjoint(p.splitlines())
     ]  # a translation published twice
     first = round(len(chinese) * BASE_SHARE)
     texts = Texts(
-        chinese[:first], chinese[first:], english, validation_zh, validation_novel[:ENGLISH_VALIDATION]
+        chinese[:first], chinese[first:], english, validation_zh, validation_novel[:ENGLISH_VALIDATION], other
     )
     cache.parent.mkdir(parents=True, exist_ok=True)
     write_whole(cache, to_json(asdict(texts)))

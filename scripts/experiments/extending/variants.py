@@ -26,7 +26,7 @@ from zhllama.vocab.recipes import joined_ids
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary
 from zhllama.vocab.token_counts import token_counts
 
-Learn = Literal["all", "rows", "new", "faster", "input-faster"]
+Learn = Literal["all", "rows", "new", "faster", "input-faster", "lora"]
 BaseName = Literal["small", "half", "smollm2"]
 SIZES = (1000, 4000, 8000, 18_000)  # numbers of added SentencePiece pieces, each a subset of the largest
 VOCABULARY_PASSAGES = 3000  # for continued BPE of SmolLM2's vocabulary, 1.8 million characters
@@ -40,13 +40,14 @@ TRAINED_BASES = {"small": (350, 0.9, 0), "half": (1200, 0.5, 2500)}
 
 @dataclass(frozen=True)
 class Variant:
-    """One curve; `added` 0 is the old vocabulary; `rate` None is the best of the sweep."""
+    """One curve; `added` 0 is the old vocabulary; `rate` None is the best of the sweep; `seed` orders the training text."""
 
     added: int
     init: RowInit = "mean"
     learn: Learn = "all"
     untied: bool = False
     rate: float | None = None
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -54,6 +55,7 @@ class Variant:
         parts += [self.learn] if self.learn != "all" else []
         parts += ["untied"] if self.untied else []
         parts += [f"{self.rate:g}"] if self.rate is not None else []
+        parts += [f"seed{self.seed}"] if self.seed else []
         return "-".join(parts)
 
     @property
