@@ -168,7 +168,7 @@ def test_adapters_alone_learn(base: Base) -> None:
     before = {n: p.clone() for n, p in trained.model.named_parameters()}
     read = next(batches(TEXTS.zh, TEXTS.en, DocumentTokenizer.open(base.folder / "base"), SETTINGS))
     first = trained.step(30, read.blocks)
-    assert first == base.start(Variant(0), TEXTS, 1e-2).step(30, read.blocks)
+    assert first == pytest.approx(base.start(Variant(0), TEXTS, 1e-2).step(30, read.blocks), abs=0.005)
     moved = {n for n, p in trained.model.named_parameters() if not torch.equal(p, before[n])}
     assert moved and all("lora_" in name for name in moved)
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in moved} == {
