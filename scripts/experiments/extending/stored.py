@@ -1,0 +1,78 @@
+"""Reads and writes the curves in docs/data."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from extending.analysis import Pair
+from extending.curve import Point
+
+DATA = Path(__file__).parents[3] / "docs" / "data"
+CURVES, EARLIER = DATA / "extending.json", DATA / "extending-earlier.json"
+SEED = "-seed"
+UNKNOWN: dict[str, Any] = {f.name: 0 for f in fields(Point) if f.name != "other"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training run. `behind`: gaps by second that were stored beside or instead of points."""
+
+    added: int
+    points: Sequence[Point]
+    behind: Mapping[float, float]
+    crossing_characters: float | None = None  # read by the crossing, where only that was stored
+    characters_at_end: float | None = None
+
+
+Curves = Mapping[str, Mapping[str, Curve]]  # by base and name
+
+
+def load(path: Path) -> Curves:
+    """All curves of a file; what was not stored of a point is 0."""
+    stored = json.loads(path.read_text(encoding="utf-8"))["curves"]
+    return {base: {name: _curve(one) for name, one in curves.items()} for base, curves in stored.items()}
+
+
+def _curve(one: dict[str, Any]) -> Curve:
+    crossing = one.get("crossing")
+    return Curve(
+        added=one["added"],
+        points=[Point(**{**UNKNOWN, **point}) for point in one["points"]],
+        behind={float(second): gap for second, gap in one.get("behind", {}).items()},
+        crossing_characters=None if crossing is None else crossing["characters"],
+        characters_at_end=one.get("characters_at_end"),
+    )
+
+
+def to_stored(
+    curves: Mapping[str, Mapping[str, Sequence[Point]]], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of a file of docs/data from the points of all curves by base and name."""
+    return {
+        **about,
+        "curves": {
+            base: {
+                name: {"added": added(name), "points": [asdict(p) for p in points]}
+                for name, points in named.items()
+            }
+            for base, named in curves.items()
+        },
+    }
+
+
+def added(name: str) -> int:
+    """The number of added tokens in a curve's name."""
+    return 0 if name.startswith("old") else int(name.split("-")[0])
+
+
+def pairs(curves: Mapping[str, Curve], name: str, old: str = "old") -> list[Pair]:
+    """A curve with that of the old vocabulary for each order of the text in which both were trained."""
+    found = []
+    for other in curves:
+        plain, _, seed = other.partition(SEED)
+        reference = f"{old}{SEED}{seed}" if seed else old
+        if plain == name and reference in curves:
+            found.append((curves[reference].points, curves[other].points))
+    return found
