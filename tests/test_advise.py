@@ -13,17 +13,16 @@ import pytest
 from tests.model_toys import line, write_model
 from zhllama.cli import main
 from zhllama.efficiency.advise import (
-    MEASURED_BREAK_EVEN,
     AdviceStep,
     AdvisedModel,
     MeasuredText,
     advise,
-    break_even_characters,
     recommended,
     savings,
     seen_shares,
 )
 from zhllama.efficiency.bpe_extension import Extension, extend, split_validation
+from zhllama.efficiency.break_even import LAW, BreakEven, break_even
 from zhllama.errors import InputError
 from zhllama.io.text import read_lines
 from zhllama.pages.advice import advice_page
@@ -134,10 +133,42 @@ def test_where_to_stop(steps: list[tuple[float, float, float]], expected: int) -
 
 
 def test_a_base_that_reads_better_takes_more_text() -> None:
-    (low, many), (high, few) = MEASURED_BREAK_EVEN
-    assert break_even_characters(low) == break_even_characters(low - 1) == pytest.approx(many)
-    assert break_even_characters(high) == break_even_characters(high + 3) == pytest.approx(few)
-    assert break_even_characters((low + high) / 2) == pytest.approx((many * few) ** 0.5)
+    (low, many), (middle, some), (high, few) = LAW
+    assert break_even(low) == many and break_even(middle) == some
+    assert break_even(high) == break_even(high + 3) == few
+    between = break_even((low + middle) / 2)
+    assert many.about is not None and some.about is not None and between.about is not None
+    assert between.about == pytest.approx((many.about * some.about) ** 0.5)
+    assert between.low == pytest.approx((many.low * some.low) ** 0.5)
+    assert between.low < between.about and (between.high is None) == (many.high is None)
+    # reads better than all bases measured: no figure, and at least what the nearest needs
+    assert break_even(low - 0.1) == BreakEven(None, many.low, None)
+
+
+def test_a_range_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    law = ((6.0, BreakEven(4e6, 1e6, None)), (8.0, BreakEven(4e4, 1e4, 9e4)))
+    monkeypatch.setattr("zhllama.efficiency.break_even.LAW", law)
+    assert break_even(7.0) == BreakEven(pytest.approx(4e5), pytest.approx(1e5), None)
+    assert break_even(8.0).high == 9e4
+
+
+@pytest.mark.parametrize(
+    ("bits", "tokens", "verdict", "says"),
+    [
+        (8.0, 1e9, "yes", "about 14,000 characters of training text (1,000 to 29,000)"),
+        (5.0, 1e9, "yes", "as good as before after more than 3,300,000 characters of training text, how many more is not known"),
+        (5.0, 1e6, "no", "after more than 3,300,000 characters"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_quality(
+    extension: Extension, bits: float, tokens: float, verdict: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    law = ((6.14, BreakEven(7.5e6, 3.3e6, 4.1e7)), (7.90, BreakEven(1.6e4, 1.0e3, 3.4e4)), (10.2, BreakEven(1.0e3, 1.0e3, 1.0e3)))  # fmt: skip
+    monkeypatch.setattr("zhllama.efficiency.break_even.LAW", law)
+    made = advise(extension.first, extension.parts, extension.domains, extension.training, MODEL, tokens, bits)  # fmt: skip
+    assert says in made.caution and (made.verdict == "no") == (verdict == "no")
+    assert made.break_even == break_even(bits) and made.to_dict()["break_even"]["low"] == break_even(bits).low
+    assert re.findall(r"[\d,]{5,}", says)[0] in advice_page(made, "b")
 
 
 def test_costs_of_a_model() -> None:
@@ -220,9 +251,15 @@ def test_command_line(zhllama: Zhllama, base: ByteLevelVocabulary, tmp_path: Pat
     manifest = json.loads((tmp_path / "o" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["figures"] == {"recommended": 1000, "verdict": "yes"}
     told = zhllama(*line, "--prior", 0, "--bits", 7.9)
-    assert "needs at least about 16,500 characters of text" in told.stdout and "Extending pays" in told.stdout
+    assert (
+        "as good as before after about 16,000 characters" in " ".join(told.stdout.split())
+        and "Extending pays" in told.stdout
+    )
     beyond = zhllama(*line, "--prior", 0, "--bits", 5, "--train-tokens", 900_000)
-    assert "outside of the measured range" in beyond.stdout and "is too short for the larger" in beyond.stdout
+    assert (
+        "fewer than all that were measured" in " ".join(beyond.stdout.split())
+        and "is too short for the larger" in beyond.stdout
+    )
 
 
 def test_a_model_gives_its_vocabulary_its_shape_and_its_bits(tmp_path: Path) -> None:
@@ -240,7 +277,7 @@ def test_a_model_gives_its_vocabulary_its_shape_and_its_bits(tmp_path: Path) -> 
     assert advice["steps"] == other["steps"]
     assert "bits per character" in advice["caution"] and "bits per character" not in other["caution"]
     given = line(tmp_path, *asked, "--model", base, "--bits", 7.9)
-    assert "needs at least about 16,500 characters of text" in json.loads(given.out)["caution"]
+    assert "about 16,000 characters of training text (1,000 to 34,000)" in json.loads(given.out)["caution"]
     wrong = line(tmp_path, *asked, "--model", base, "--base", base)
     assert wrong.code == 1 and "--base: is the model's own vocabulary where --model is given" in wrong.err
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import scripts.experiments.extend_or_not as experiment
+from zhllama.io.files import to_json
 from zhllama.io.text import read_lines
 from zhllama.model.row_init_distilled import Distillation
 from zhllama.resources import shipped
@@ -266,13 +267,24 @@ def test_a_curve_may_begin_with_the_point_of_another_seed(base: Base, tmp_path: 
     assert again == read_points(tmp_path / "again")
 
 
+def test_seconds_of_another_machine(tmp_path: Path) -> None:
+    """Steps and row initializations are in the seconds of the machine of which seconds.json has the old vocabulary's."""
+    from extending.curve import _write
+
+    folder = tmp_path / "smollm2"
+    name = "8000-shared-input-faster-untied"
+    for curve in (name, f"{name}-seed1"):
+        (folder / "curves" / curve).mkdir(parents=True)
+        _write(folder / "curves" / curve, _points({10: 8.0, 20: 7.0}))
+    (folder / "grown-8000-shared-untied").mkdir()
+    (folder / "grown-8000-shared-untied" / "seconds.json").write_text("50", encoding="utf-8")
+    seconds = {"0-all": 8.0, "8000-input-faster-untied": 7.0, "unit": 2.0}
+    (folder / "seconds.json").write_text(to_json(seconds), encoding="utf-8")
+    for curve in (name, f"{name}-seed1"):
+        points = experiment.timed(folder, folder / "curves" / curve)
+        assert [p.seconds for p in points] == [2 * 50 + 10 * 7, 2 * 50 + 20 * 7]
+
+
 def test_marks() -> None:
     assert experiment.marks(240) == [15, 30, 60, 120, 240]
     assert experiment.marks(3600)[-4:] == [1800, 2400, 3000, 3600]
-
-
-def test_the_stored_curves_make_the_figure(tmp_path: Path) -> None:
-    docs = Path(__file__).parents[1] / "docs"
-    experiment.figure(docs / "data/extending-smollm2.json", tmp_path / "curves.svg")
-    shipped_image = (docs / "images/extending-smollm2.svg").read_text(encoding="utf-8")
-    assert (tmp_path / "curves.svg").read_text(encoding="utf-8") == shipped_image

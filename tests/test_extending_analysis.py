@@ -110,11 +110,14 @@ def test_predictions() -> None:
 
 
 def test_what_serving_repays() -> None:
-    found = repaid((OLD, EXTENDED), 100, same_sources, saved=0.1)
+    found = repaid((OLD, EXTENDED), 100, same_sources, cost=0.4)
     assert found is not None and found.bits == 5.0 and 200 < found.seconds < 400
     assert value_at(EXTENDED, found.seconds, same_sources) == pytest.approx(5.0)
-    assert found.characters == pytest.approx((found.seconds - 100) / 0.1)
-    assert repaid((OLD, curve({0: 9.0, 400: 7.0})), 100, same_sources, 0.1) is None
+    # training costs the difference more; each character served saves 0.6 of what it costs with the old vocabulary
+    assert found.served is not None and 0.6 * 100 * found.served == pytest.approx(found.seconds - 100)
+    assert repaid((OLD, curve({0: 9.0, 400: 7.0})), 100, same_sources, 0.4) is None
+    untrained = repaid((OLD, EXTENDED), 0, same_sources, 0.4)
+    assert untrained is not None and untrained.bits == 6.0 and untrained.served is None
 
 
 def test_curves_are_stored_and_read_back(tmp_path: Path) -> None:

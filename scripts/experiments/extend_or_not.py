@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
@@ -39,9 +39,10 @@ from zhllama.training.document_tokenizer import DocumentTokenizer  # noqa: E402
 
 MARKS = (15, 30, 60, 120, 240, 360, 480, 600, 900, 1200)  # then every ten minutes
 # SmolLM2 at doublings, because a measurement costs six steps; the base that reads some Chinese where its curves cross.
-EARLY = {"smollm2": (75, 150, 300, 450, 600, 900, 1200), "half": (5, 10, *MARKS)}
+EARLY = {"smollm2": (150, 300, 600, 1200), "half": (5, 10, *MARKS)}
 RATES = {"small": (7e-4, 2e-3), "half": (2e-4, 7e-4), "smollm2": (1e-4, 4e-4)}
 SWEPT = {"small": 8000, "half": 8000, "smollm2": 2000}  # the size whose best rate all extended curves use
+UNIT = "unit"  # seconds of the x axis in a second of this machine, which row initializations are measured in
 SWEEP = 60  # CPU seconds after which the rates are compared; the best run becomes the curve
 SMALL = [Variant(0), *(Variant(n, init) for init in ("mean", "fitted") for n in (8000, 1000, 18_000, 4000)),
          Variant(8000, "distill"), Variant(8000, learn="faster"), Variant(8000, "fitted", "faster"), Variant(8000, learn="rows")]  # fmt: skip
@@ -60,10 +61,11 @@ FIRST = {
 def calibrate(base: Base, variants: list[Variant], texts: Texts, rounds: int = 4) -> dict[str, float]:
     """CPU seconds per step by shape: the median ratio to the old vocabulary, measured in alternation, times its median.
 
-    Earlier calibrations are reused; a new shape is measured together with the old vocabulary.
+    Earlier calibrations are reused; a new shape is measured together with the old vocabulary. A seconds.json with "0-all" from
+    another machine makes all seconds those of that machine.
     """
     path = base.folder / "seconds.json"
-    calibrated: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    calibrated = _calibrated(base.folder)
     missing = list(
         {v.shape: v for v in variants if v.shape not in calibrated and v.shape != "0-all"}.values()
     )
@@ -86,6 +88,7 @@ def calibrate(base: Base, variants: list[Variant], texts: Texts, rounds: int = 4
             if number:  # the first warms up
                 durations[shape].append(clock(base.device) - start)
     calibrated.setdefault("0-all", median(durations["0-all"]))
+    calibrated.setdefault(UNIT, calibrated["0-all"] / median(durations["0-all"]))
     for shape in (v.shape for v in missing):
         ratio = median(a / b for a, b in zip(durations[shape], durations["0-all"], strict=True))
         calibrated[shape] = calibrated["0-all"] * ratio
@@ -94,11 +97,18 @@ def calibrate(base: Base, variants: list[Variant], texts: Texts, rounds: int = 4
     return calibrated
 
 
+def _calibrated(folder: Path) -> dict[str, float]:
+    path = folder / "seconds.json"
+    calibrated: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return calibrated
+
+
 def draw_curve(
     base: Base, variant: Variant, texts: Texts, rate: float, step_seconds: float, until: float, under: str
 ) -> list[Point]:
     """One curve up to `until` seconds, including those of its row initialization."""
     _, init_seconds = base.grown(variant, texts)
+    init_seconds *= _calibrated(base.folder).get(UNIT, 1)
     seconds = [m for m in marks(until, EARLY.get(base.name, MARKS)) if m > init_seconds]
     steps = {round((m - init_seconds) / step_seconds): float(m) for m in seconds}
     first = read_points(base.folder / under / replace(variant, seed=0).name)[:1] if variant.seed else []
@@ -140,14 +150,15 @@ def best_rate(base: Base, added: int, texts: Texts, seconds: dict[str, float]) -
 def timed(folder: Path, curve: Path) -> list[Point]:
     """A curve's points with current calibration: steps times seconds per step, plus the seconds of the row initialization."""
     points = read_points(curve)
-    path = folder / "seconds.json"
-    calibrated = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    calibrated = _calibrated(folder)
     plain = curve.name.partition("-seed")[0]
-    shape = next((v.shape for v in FIRST[folder.name] if v.name == plain), None)
-    if shape not in calibrated or not points:
+    variant = next((v for v in FIRST[folder.name] if v.name == plain), None)
+    if variant is None or variant.shape not in calibrated or not points:
         return points
-    init_seconds = points[0].seconds  # at step 0
-    return [replace(p, seconds=init_seconds + p.step * calibrated[shape]) for p in points]
+    grown = folder / variant.folder / "seconds.json"
+    init_seconds = json.loads(grown.read_text(encoding="utf-8")) if grown.is_file() else 0.0
+    init_seconds *= calibrated.get(UNIT, 1)
+    return [replace(p, seconds=init_seconds + p.step * calibrated[variant.shape]) for p in points]
 
 
 def show(folder: Path) -> None:
@@ -176,25 +187,11 @@ def show(folder: Path) -> None:
     write_whole(folder / "curves.json", to_json(values))
 
 
-def figure(data: Path, image: Path) -> None:
-    """Plot the curves of a file of docs/data; those whose raw points are lost have only seconds and bits."""
-    stored = json.loads(data.read_text(encoding="utf-8"))
-    unknown = dict.fromkeys((field.name for field in fields(Point)), 0)
-    curves = {
-        name: (curve["added"], [Point(**{**unknown, **point}) for point in curve["points"]])
-        for name, curve in stored["curves"].items()
-    }
-    write_whole(image, plot(curves, stored["title"]))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument(
-        "--figure", type=Path, help="plot a file of docs/data into the folder --work, without training"
-    )
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
     parser.add_argument("--base", choices=tuple(FIRST), default="small")
     parser.add_argument("--seconds", type=float, default=600, help="CPU seconds of each curve")
@@ -209,21 +206,20 @@ def main() -> None:
     parser.add_argument(
         "--device", default="cpu", help="e.g. cuda; a folder --work holds curves of one device"
     )
+    parser.add_argument("--base-steps", type=int, help="training steps of a base that is trained here")
     parser.add_argument("--only-base", action="store_true", help="train the base and stop")
     parser.add_argument(
         "--show", action="store_true", help="print and plot finished curves, without training"
     )
     args = parser.parse_args()
-    if args.figure:
-        figure(args.figure, args.work / args.figure.with_suffix(".svg").name)
-        return
     if args.show:
         show(args.work / args.base)
         return
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     texts = texts_of(args.base, draw(args.data, args.work / "texts.json"))
-    base = replace(open_base(args.base, args.work, args.data, texts), device=torch.device(args.device))
+    base = open_base(args.base, args.work, args.data, texts, args.base_steps)
+    base = replace(base, device=torch.device(args.device))
     if args.only_base:
         return
     variants = [replace(v, seed=args.seed) for v in FIRST[base.name] if not args.only or v.name in args.only]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from zhllama.efficiency.break_even import BreakEven, break_even
 from zhllama.vocab.token_counts import Counts, merge_uses
 
 STEP = 1000  # pieces between two points of the curve
@@ -18,9 +19,6 @@ WORTH = 0.005  # share of tokens that the next thousand pieces must save; for LL
 SEEN = 100  # minimum occurrences of a new piece in the training text, a rule of thumb (docs/advise.md)
 NINE_IN_TEN = 0.9
 PAYS, HARDLY = 0.25, 0.15  # share of tokens saved
-# For two bases: bits per Chinese character, and training characters after which the extended vocabulary matched the old one.
-# The first one had not matched it by then, so the interpolation is a lower bound (docs/extending.md).
-MEASURED_BREAK_EVEN = ((6.1, 2.15e6), (7.9, 1.65e4))
 TOO_LITTLE_TEXT = (
     "Extending does not pay: this text is too short for the larger vocabulary to match the old one."
 )
@@ -86,6 +84,9 @@ class Advice:
     caution: str
     repaid_after: float | None  # characters processed until the saved operations equal those of the training
     bits: float | None = None  # per Chinese character, of the base before training
+    break_even: BreakEven | None = (
+        None  # characters of training text until the extended base is as good; None without bits
+    )
 
     @property
     def repaid(self) -> str:
@@ -121,16 +122,6 @@ def seen_shares(
             counts[part] += counts[id]
         counts[id] = 0.0
     return shares
-
-
-def break_even_characters(bits: float) -> float:
-    """Minimum characters of training text after which extending pays, for a base with these bits per Chinese character.
-
-    Log-linear between the two measured bases; outside of them the value of the nearer one.
-    """
-    (low, many), (high, few) = MEASURED_BREAK_EVEN
-    share = (min(max(bits, low), high) - low) / (high - low)
-    return float(many ** (1 - share) * few**share)
 
 
 def advise(
@@ -175,7 +166,8 @@ def advise(
     best = recommended(steps)
     verdict: Verdict = "yes" if best.saved >= PAYS else "hardly" if best.saved >= HARDLY else "no"
     read = train_tokens * best.characters_per_token
-    too_little = bits is not None and best.added > 0 and read < break_even_characters(bits)
+    even = None if bits is None else break_even(bits)
+    too_little = even is not None and best.added > 0 and read < even.low
     note = "" if verdict == "no" and not too_little else _quality_note(bits, read)
     if too_little:
         verdict = "no"
@@ -191,6 +183,7 @@ def advise(
         caution=f"{note} {_caution(verdict, train_tokens)}".strip(),
         repaid_after=3 * train_tokens / fewer if fewer > 0 else None,
         bits=bits,
+        break_even=even,
     )
 
 
@@ -229,19 +222,30 @@ def _quality_note(bits: float | None, read: float) -> str:
     if bits is None:
         return (
             "In quality it pays only after training, because new rows start worse than the old spelling: "
-            "advise --model estimates the least amount of text (docs/extending.md)."
+            "advise --model estimates after how much text (docs/extending.md)."
         )
-    (low, _), (high, _) = MEASURED_BREAK_EVEN
-    outside = "" if low <= bits <= high else ", outside of the measured range,"
+    even = break_even(bits)
+    low, yours = _rounded(even.low), _rounded(read)
+    if even.about is None:
+        return (
+            f"Fewer tokens now; in bits per character as good as before after more than {low} characters of training text, how many more "
+            f"is not known. Yours has {yours}; the base has {bits:g} bits per character, fewer than all that were measured (docs/extending.md)."
+        )
+    about = _rounded(even.about)
+    if even.high is None:
+        return (
+            f"Fewer tokens now; in bits per character as good as before after about {about} characters of training text ({low} or more). "
+            f"Yours has {yours}; the base has {bits:g} bits per character (curves of small bases, docs/extending.md)."
+        )
     return (
-        f"In quality, an extended base with {bits:g} bits per character{outside} needs at least about {_rounded(break_even_characters(bits))} "
-        f"characters of text to match the old vocabulary, and yours has {_rounded(read)} (two small bases, docs/extending.md)."
+        f"Fewer tokens now; in bits per character as good as before after about {about} characters of training text ({low} to {_rounded(even.high)}). "
+        f"Yours has {yours}; the base has {bits:g} bits per character (curves of small bases, docs/extending.md)."
     )
 
 
 def _rounded(number: float) -> str:
-    """A number with three digits, more than a line through two points determines."""
-    return f"{float(f'{number:.3g}'):,.0f}"
+    """A number with two digits, more than the curves determine."""
+    return f"{float(f'{number:.2g}'):,.0f}"
 
 
 def _caution(verdict: Verdict, tokens: float) -> str:

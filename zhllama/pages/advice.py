@@ -2,7 +2,8 @@
 
 from markupsafe import Markup
 
-from zhllama.efficiency.advise import FEW_TOKENS, SEEN, TOO_LITTLE_TEXT, WORTH, Advice, break_even_characters
+from zhllama.efficiency.advise import FEW_TOKENS, SEEN, TOO_LITTLE_TEXT, WORTH, Advice
+from zhllama.efficiency.break_even import BreakEven
 from zhllama.pages.charts import Curve, line_chart
 from zhllama.pages.render import render, text
 
@@ -58,13 +59,26 @@ def _notes(advice: Advice) -> list[Markup]:
     extends = advice.verdict != "no" or advice.sentence == TOO_LITTLE_TEXT
     if advice.bits is None and extends:
         notes.append(text("advice.unmeasured"))
-    if advice.bits is not None and extends:
-        read = advice.train_tokens * advice.recommended.characters_per_token
-        law = {
-            "bits": f"{advice.bits:g}",
-            "needed": f"{float(f'{break_even_characters(advice.bits):.3g}'):,.0f}",
-        }
-        notes.append(text("advice.law", **law, read=f"{float(f'{read:.3g}'):,.0f}"))
+    if advice.break_even is not None and extends:
+        notes.append(_quality(advice, advice.break_even))
     if advice.verdict != "no" and advice.train_tokens < FEW_TOKENS:
         notes.append(text("advice.few_tokens", **tokens))
     return notes
+
+
+def _quality(advice: Advice, even: BreakEven) -> Markup:
+    """After how much training text the extended base is as good as before, as in the caution of the command."""
+    figures = {
+        "bits": f"{advice.bits:g}",
+        "low": _rounded(even.low),
+        "read": _rounded(advice.train_tokens * advice.recommended.characters_per_token),
+    }
+    if even.about is None:
+        return text("advice.beyond", **figures)
+    if even.high is None:
+        return text("advice.law_open", **figures, about=_rounded(even.about))
+    return text("advice.law", **figures, about=_rounded(even.about), high=_rounded(even.high))
+
+
+def _rounded(number: float) -> str:
+    return f"{float(f'{number:.2g}'):,.0f}"

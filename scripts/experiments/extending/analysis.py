@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from extending.curve import Point
 from extending.report import logarithm
@@ -22,6 +21,7 @@ Pair = tuple[
 ]  # the old and an extended vocabulary with one order of the text
 NEAR = 1.03  # whole steps may end slightly before or after a round second
 DRAWS = 10_000
+DOUBLING = 1.8  # what counts as about a doubling
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,11 @@ def predict(gaps: Mapping[float, float], last: int = 5) -> Prediction:
     places = sorted(gaps)
     end = places[-1]
     line = fit([math.log2(p) for p in places[-last:]], [gaps[p] for p in places[-last:]])
-    rates = []  # bits per doubling, over the shortest stretch of at least a doubling from each place
+    rates = [
+        -line.slope
+    ]  # bits per doubling, here and over the shortest stretch of about a doubling from each place
     for begin in places:
-        after = next((p for p in places if p >= 2 * begin / NEAR), None)
+        after = next((p for p in places if p >= DOUBLING * begin), None)
         if after is not None:
             rates.append((gaps[begin] - gaps[after]) / math.log2(after / begin))
     fast, slow = max(rates), min(rates)
@@ -182,16 +184,18 @@ def predict(gaps: Mapping[float, float], last: int = 5) -> Prediction:
 
 @dataclass(frozen=True)
 class Repaid:
-    """Where an extended model has the bits that the old one had earlier, and how much text repays the difference."""
+    """Where an extended model has the bits that the old one had earlier, and how much serving repays the difference."""
 
     bits: float
     old_seconds: float
     seconds: float
-    characters: float  # read or written by both models until the total costs are equal
+    served: (
+        float | None
+    )  # serving with the old vocabulary until total costs are equal, in units of its training
 
 
-def repaid(pair: Pair, old_seconds: float, value: Value, saved: float) -> Repaid | None:
-    """Compare at equal bits instead of equal compute: `saved` are the seconds that a character costs less in serving.
+def repaid(pair: Pair, old_seconds: float, value: Value, cost: float) -> Repaid | None:
+    """Compare at equal bits instead of equal compute: `cost` is what a character costs in serving, relative to the old one.
 
     None if the extended vocabulary has not reached the bits that the old one has at `old_seconds`.
     """
@@ -204,10 +208,6 @@ def repaid(pair: Pair, old_seconds: float, value: Value, saved: float) -> Repaid
             share = (value(before) - bits) / (value(before) - value(after))
             low, high = logarithm(before.seconds), logarithm(after.seconds)
             seconds = math.exp(low + share * (high - low)) - 10
-            return Repaid(bits, old_seconds, seconds, max(0.0, seconds - old_seconds) / saved)
+            served = (seconds / old_seconds - 1) / (1 - cost) if old_seconds else None
+            return Repaid(bits, old_seconds, seconds, served)
     return None
-
-
-def spread(values: Sequence[float]) -> NDArray[np.float64]:
-    """Least, mean and greatest value."""
-    return np.array([min(values), float(np.mean(values)), max(values)])

@@ -67,6 +67,12 @@ def added(name: str) -> int:
     return 0 if name.startswith("old") else int(name.split("-")[0])
 
 
+def names(curves: Mapping[str, Curve]) -> list[str]:
+    """The curves against the old vocabulary, whatever their seed: larger vocabularies by size, then old ones at other rates."""
+    plain = {name.partition(SEED)[0] for name in curves} - {"old"}
+    return sorted(plain, key=lambda name: (name.startswith("old"), curves[name].added, name))
+
+
 def pairs(curves: Mapping[str, Curve], name: str, old: str = "old") -> list[Pair]:
     """A curve with that of the old vocabulary for each order of the text in which both were trained."""
     found = []

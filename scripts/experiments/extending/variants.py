@@ -59,6 +59,11 @@ class Variant:
         return "-".join(parts)
 
     @property
+    def folder(self) -> str:
+        """The name of the folder with its model before training."""
+        return "-".join(["grown", str(self.added), self.init, *["untied"] * self.untied])
+
+    @property
     def shape(self) -> str:
         """All on which its seconds per step depend."""
         return f"{self.added}-{self.learn}{'-untied' if self.untied else ''}"
@@ -96,9 +101,7 @@ class Base:
             base = untied(base, self.folder / "base-untied")
         if not variant.added:
             return base, 0.0
-        folder = self.folder / "-".join(
-            ["grown", str(variant.added), variant.init, *["untied"] * variant.untied]
-        )
+        folder = self.folder / variant.folder
         seconds_file = folder / "seconds.json"
         if not seconds_file.is_file():
             tokenizer = self.tokenizer(variant.added, texts)
