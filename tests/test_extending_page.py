@@ -37,10 +37,12 @@ def test_the_law_has_measured_and_predicted_crossings() -> None:
                "smollm2": {"old": old, "2000-mean": stored}}  # fmt: skip
     found = law({}, earlier)
     assert found[1:] == [
-        LawPoint(7.9, 5000, 1000, 20_000, True, 3),
-        LawPoint(10.0, 1000, 1000, 1000, True, 1),
+        LawPoint("half", 7.9, 5000, 1000, 20_000, True, 3),
+        LawPoint("small", 10.0, 1000, 1000, 1000, True, 1),
     ]
-    predicted = LawPoint(6.0, pytest.approx(16_000), pytest.approx(16_000), pytest.approx(16_000), False, 1)
+    predicted = LawPoint(
+        "smollm2", 6.0, pytest.approx(16_000), pytest.approx(16_000), pytest.approx(16_000), False, 1
+    )
     assert found[0] == predicted
     # a longer curve of the new protocol that no longer shrinks: no end; a short one and a base that crosses
     still = curve(8000, {0: 9.0, 150: 8.0, 300: 7.0, 600: 6.8, 1200: 6.8})
@@ -78,6 +80,14 @@ def test_the_page_has_the_tables_of_the_stored_curves(language: str) -> None:
     for table in tables:
         rows = "\n".join(table)
         assert (rows.replace(" to ", "到") if language == "zh" else rows) in text
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_advise_shows_the_law(language: str) -> None:
+    text = (DOCS / ("advise.md" if language == "en" else "advise.zh.md")).read_text(encoding="utf-8")
+    rows = "\n".join(page.law_table(law(load(CURVES), load(EARLIER)), language))
+    assert rows in text
+    assert page.rounded(15_596) == "16,000" and page.rounded(3_278_491) == "3,300,000"
 
 
 def test_the_page_has_the_figure_of_the_stored_curves() -> None:

@@ -7,7 +7,7 @@ python scripts/experiments/extending_page.py --write                # write both
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -28,7 +28,7 @@ from extending.analysis import (  # noqa: E402
     shrink_interval,
     value_at,
 )
-from extending.breakeven import law  # noqa: E402
+from extending.breakeven import LawPoint, law  # noqa: E402
 from extending.plot import Panel, Series, colored, draw  # noqa: E402
 from extending.stored import CURVES, EARLIER, Curve, Curves, load, names, pairs, to_stored  # noqa: E402
 
@@ -140,6 +140,37 @@ def _range(values: list[float | None] | list[float], unit: str = "", digits: int
     return f"{mean:,.{digits}f}{unit} ({min(found):,.{digits}f} to {max(found):,.{digits}f})"
 
 
+BASES = {
+    "en": {"smollm2": "SmolLM2-135M", "half": "10M parameters, half of 2.46M tokens Chinese", "small": "10M parameters, a tenth of 717,000 tokens Chinese",
+           "half, new": "10M parameters, half of 1.23M tokens Chinese"},
+    "zh": {"smollm2": "SmolLM2-135M", "half": "1,000万参数，246万个词元，一半是中文", "small": "1,000万参数，717,000个词元，十分之一是中文",
+           "half, new": "1,000万参数，123万个词元，一半是中文"},
+}  # fmt: skip
+
+
+def law_table(points: Sequence[LawPoint], language: str) -> Iterator[str]:
+    """The law of `advise --bits`, one row for each base."""
+    head = {
+        "en": ["base", "bits per character", "curves", "as good as before after about", "range, characters", ""],
+        "zh": ["基座模型", "每个中文字符的比特数", "曲线数", "约多少个字符之后与原来一样好", "范围（字符数）", ""],
+    }[language]  # fmt: skip
+    kinds = {"en": ("predicted", "measured"), "zh": ("推算", "实测")}[language]
+    to, more = {"en": (" to ", " or more"), "zh": ("到", "以上")}[language]
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for one in points:
+        spread = (
+            f"{rounded(one.low)}{more}" if one.high is None else f"{rounded(one.low)}{to}{rounded(one.high)}"
+        )
+        cells = [BASES[language][one.base], f"{one.bits:.2f}", f"{one.curves}", rounded(one.about), spread, kinds[one.measured]]  # fmt: skip
+        yield "| " + " | ".join(cells) + " |"
+
+
+def rounded(number: float) -> str:
+    """Two digits, as `advise` rounds."""
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
 def figure(new: Curves, earlier: Curves) -> str:
     """Bits of SmolLM2 above, and the gap to the old vocabulary of both bases below, those of the earlier protocol dashed."""
     bits, gaps = [], []
@@ -220,6 +251,10 @@ def _show_repaid(pair: Pair, value: Value, cost: float) -> None:
 def write(new: Curves, earlier: Curves) -> None:
     """Write the figure, and the tables between their marks."""
     write_whole(FIGURE, figure(new, earlier))
+    for language, page in (("en", "advise.md"), ("zh", "advise.zh.md")):
+        path = DOCS / page
+        table = "\n".join(law_table(law(new, earlier), language))
+        path.write_text(_between(path.read_text(encoding="utf-8"), "law", table), encoding="utf-8")
     for language, page in (("en", "extending.md"), ("zh", "extending.zh.md")):
         path = DOCS / page
         text = path.read_text(encoding="utf-8")
@@ -227,13 +262,15 @@ def write(new: Curves, earlier: Curves) -> None:
         if "half" in new:
             tables["crossings"] = crossing_table(new["half"], language)
         for mark, lines in tables.items():
-            begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-            head, _, rest = text.partition(begin)
             table = "\n".join(lines)
-            if language == "zh":
-                table = table.replace(" to ", "到")
-            text = f"{head}{begin}\n\n{table}\n\n{end}" + rest.partition(end)[2]
+            text = _between(text, mark, table.replace(" to ", "到") if language == "zh" else table)
         path.write_text(text, encoding="utf-8")
+
+
+def _between(text: str, mark: str, table: str) -> str:
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    head, _, rest = text.partition(begin)
+    return f"{head}{begin}\n\n{table}\n\n{end}" + rest.partition(end)[2]
 
 
 def main() -> None:

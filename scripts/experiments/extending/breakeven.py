@@ -19,6 +19,7 @@ class LawPoint:
     `about` is the median over all curves, `low` and `high` the ends of all their ranges; `high` None: no end was seen.
     """
 
+    base: str
     bits: float
     about: float
     low: float
@@ -34,13 +35,14 @@ def law(new: Curves, earlier: Curves) -> list[LawPoint]:
         crossings = [c.crossing_characters for c in curves.values() if c.crossing_characters is not None]
         if name == "small":  # all are ahead in their first row already
             crossings = [0.0 for curve in curves.values() if curve.added]
-        found.append(_measured(curves, crossings))
+        found.append(_measured(name, curves, crossings))
     if "half" in new:
-        found.append(_measured(new["half"], list(_crossings(new["half"]))))
+        found.append(_measured("half, new", new["half"], list(_crossings(new["half"]))))
     predictions = [*_stored_predictions(earlier["smollm2"]), *_predictions(new.get("smollm2", {}))]
     highs = [one.high for one in predictions]
     found.append(
         LawPoint(
+            base="smollm2",
             bits=earlier["smollm2"]["old"].points[0].zh_bits_per_character,
             about=median(one.about for one in predictions if one.about is not None),
             low=min(one.low for one in predictions),
@@ -52,10 +54,10 @@ def law(new: Curves, earlier: Curves) -> list[LawPoint]:
     return sorted(found, key=lambda point: point.bits)
 
 
-def _measured(curves: Mapping[str, Curve], crossings: Sequence[float]) -> LawPoint:
+def _measured(base: str, curves: Mapping[str, Curve], crossings: Sequence[float]) -> LawPoint:
     reached = [max(AT_ONCE, one) for one in crossings]
     bits = curves["old"].points[0].zh_bits_per_character
-    return LawPoint(bits, median(reached), min(reached), max(reached), True, len(reached))
+    return LawPoint(base, bits, median(reached), min(reached), max(reached), True, len(reached))
 
 
 def _crossings(curves: Mapping[str, Curve]) -> Iterator[float]:
