@@ -41,7 +41,7 @@ ABOUT = (
     "trained on (other). Seconds are steps times the calibrated seconds of a step, plus those of the row initialization, in "
     "seconds of the machine of extending-earlier.json."
 )
-SECONDS = (150, 300, 600, 1200, 2400)
+SECONDS = (150, 300, 600, 1200)
 TEXT = (75_000, 150_000)  # characters read, for the comparison at equal text
 # What a character costs in serving, relative to the old vocabulary: for 8,000 tokens written after 200 characters by llama.cpp
 # (docs/serving.md), for 2,000 the tokens of the training text.
