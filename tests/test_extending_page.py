@@ -47,8 +47,9 @@ def test_the_law_has_measured_and_predicted_crossings() -> None:
     # a longer curve of the new protocol that no longer shrinks: no end; a short one and a base that crosses
     still = curve(8000, {0: 9.0, 150: 8.0, 300: 7.0, 600: 6.8, 1200: 6.8})
     short = curve(8000, {0: 9.0, 150: 8.0, 300: 7.0})
+    late = curve(8000, {500: 8.0, 600: 7.9, 1200: 7.0})  # two doublings alone
     crossed = {"old": curve(0, {0: 8.5, 60: 8.5}), "8-mean": curve(8, {0: 9.0, 60: 8.0})}
-    new = {"smollm2": {"old": old, "8000-shared": still, "8000-mean": short}, "half": crossed}
+    new = {"smollm2": {"old": old, "8000-shared": still, "8000-mean": short, "8000-taught": late}, "half": crossed}
     found = law(new, earlier)
     assert (
         [one.bits for one in found] == [6.0, 7.9, 8.5, 10.0]

@@ -9,6 +9,7 @@ from extending.stored import Curve, Curves, names, pairs
 
 AT_ONCE = 1000.0  # characters of about one step, for curves that are ahead before their first one
 LONG = 1200  # seconds of a curve from which a crossing is predicted
+POINTS = 3  # doublings that a prediction needs
 DOUBLINGS = (150, 300, 600, 1200, 2400, 4800)
 
 
@@ -84,5 +85,5 @@ def _predictions(curves: Mapping[str, Curve]) -> Iterator[Prediction]:
             gaps = {s: gap(pair, s, other_sources) for s in DOUBLINGS}
             known = {characters_at(pair[1], s): behind for s, behind in gaps.items() if behind is not None}
             reached = max((s for s, behind in gaps.items() if behind is not None), default=0)
-            if reached >= LONG and min(known.values()) > 0:
-                yield predict(known, last=3)
+            if reached >= LONG and len(known) >= POINTS and min(known.values()) > 0:
+                yield predict(known, last=POINTS)
