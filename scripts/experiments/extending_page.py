@@ -85,7 +85,7 @@ def main_table(curves: Mapping[str, Curve], language: str) -> Iterator[str]:
         cells = [_interval(gap_interval(both, place)) for place in SECONDS]
         cells += [_interval(gap_interval(both, place, "characters")) for place in TEXT]
         changes = [one for pair in both if (one := _last(pair)) is not None]
-        cells.append(f"{sum(changes) / len(changes):+.3f}" if changes else "")
+        cells.append(_signed(sum(changes) / len(changes), 3) if changes else "")
         yield f"| {short(name)} | {len(both)} | " + " | ".join(cells) + " |"
 
 
@@ -99,7 +99,13 @@ def _interval(found: Interval | None) -> str:
     if found is None:
         return ""
     alone = "*" if found.runs == 1 else ""
-    return f"{found.mean:+.2f} ({found.low:.2f} to {found.high:.2f}){alone}".replace("-", "−")
+    return f"{_signed(found.mean, 2)} ({found.low:.2f} to {found.high:.2f}){alone}".replace("-", "−")
+
+
+def _signed(value: float, digits: int) -> str:
+    """With its sign, a typographic minus, and none for what rounds to 0."""
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
 def _last(pair: Pair) -> float | None:
@@ -123,7 +129,7 @@ def crossing_table(curves: Mapping[str, Curve], language: str) -> Iterator[str]:
         ends = [min(points[-1].seconds for points in pair) for pair in both]
         leads = [-(gap(pair, end, other_sources) or 0) for pair, end in zip(both, ends, strict=True)]
         changes = [one for pair in both if (one := _last(pair)) is not None]
-        cells = [_range(found, " s"), _range(read), _range(text), _range(leads, digits=2), f"{sum(changes) / len(changes):+.3f}"]  # fmt: skip
+        cells = [_range(found, " s"), _range(read), _range(text), _range(leads, digits=2), _signed(sum(changes) / len(changes), 3)]  # fmt: skip
         yield f"| {short(name)} | {len(both)} | " + " | ".join(cells) + " |"
 
 
