@@ -1,6 +1,6 @@
 """The command `eval`, which measures bits per byte and per character, scores on tasks, and the cost of serving."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from zhllama.commands.declare import command
+from zhllama.commands.progress import Bar
 from zhllama.commands.shared import (
     AsJson,
     Config,
@@ -165,11 +166,21 @@ def _bits_and_scores(
                 }
             )
         if options.tasks:
-            scores += [
-                {"model": name, **score}
-                for score in run_tasks(opened, options.tasks.split(","), options.task_path, options.samples)
-            ]
+            with progress(f"{name}: reading the tasks", None, "answers") as bar:
+                begin, wanted = _answering(name, bar), options.tasks.split(",")
+                found = run_tasks(opened, wanted, options.task_path, options.samples, begin)
+            scores += [{"model": name, **score} for score in found]
     return rows, scores
+
+
+def _answering(name: str, bar: Bar) -> Callable[[int], Bar]:
+    """Begins the stage in which the model `name` answers."""
+
+    def begin(total: int) -> Bar:
+        bar.stage(f"{name}: answering", total, "answers")
+        return bar
+
+    return begin
 
 
 def _serve(

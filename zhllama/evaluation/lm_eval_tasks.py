@@ -1,6 +1,8 @@
 """Runs tasks of EleutherAI's lm-evaluation-harness on a model: C-Eval, CMMLU or the user's own."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,21 @@ ACCURACIES = ("acc", "acc_norm", "acc_bytes")
 BOOTSTRAPS = 100  # samples for the error of metrics that are not means, e.g. F1
 
 
+Advance = Callable[[int], None]
+
+
 def run_tasks(
-    opened: OpenedModel, tasks: Sequence[str], task_folder: Path | None = None, samples: int | None = None
+    opened: OpenedModel,
+    tasks: Sequence[str],
+    task_folder: Path | None = None,
+    samples: int | None = None,
+    begin: Callable[[int], Advance] = lambda total: lambda done: None,
 ) -> list[dict[str, Any]]:
     """One row per task and metric: task, metric, value, error (the standard error), chance (of a guess; None where unknown).
 
-    `task_folder` contains task files in addition to lm-eval's own and the shipped tasks_zh. Errors: InputError for an unknown task or one whose
-    questions cannot be loaded; MissingPackage.
+    `task_folder` contains task files in addition to lm-eval's own and the shipped tasks_zh. `begin` is called with the number of answers
+    that the model scores or writes, and returns what is called with each number that is done. Errors: InputError for an unknown task or one
+    whose questions cannot be loaded; MissingPackage.
     """
     try:
         import lm_eval
@@ -38,15 +48,16 @@ def run_tasks(
             "`tasks`", f"lm-eval knows no {unknown[0]!r}", "See lm-eval ls tasks, or give `task_path`"
         )
     evaluator.get_git_commit_hash = lambda: None  # not used here, and git complains outside a repository
-    model = HFLM(pretrained=opened.model, tokenizer=opened.tokenizer, trust_remote_code=False)
     try:
-        evaluation: Any = lm_eval.simple_evaluate(
-            model,
-            tasks=list(tasks),
-            task_manager=manager,
-            limit=samples,
-            bootstrap_iters=BOOTSTRAPS,
-        )
+        with _told_to(begin):
+            model = HFLM(pretrained=opened.model, tokenizer=opened.tokenizer, trust_remote_code=False)
+            evaluation: Any = lm_eval.simple_evaluate(
+                model,
+                tasks=list(tasks),
+                task_manager=manager,
+                limit=samples,
+                bootstrap_iters=BOOTSTRAPS,
+            )
     except (OSError, ConnectionError) as error:
         message = " ".join(str(error).split())[:200]
         raise InputError(
@@ -69,6 +80,50 @@ def run_tasks(
                     }
                 )
     return rows
+
+
+class _Bar:
+    """Takes the place of lm-eval's bars: tells the answers of the model, and is silent while questions are prepared."""
+
+    def __init__(
+        self,
+        begin: Callable[[int], Advance],
+        some: Iterable[Any] | None = None,
+        total: int | None = None,
+        **_: Any,
+    ) -> None:
+        self._some = some
+        self.update = begin(total or 0) if some is None else _nothing
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._some or ())
+
+    def close(self) -> None:
+        """End the bar."""
+
+
+def _nothing(done: int = 1) -> None:
+    """Tell nothing."""
+
+
+@contextmanager
+def _told_to(begin: Callable[[int], Advance]) -> Iterator[None]:
+    """Replace lm-eval's bars, and silence its remarks on a model that is already open."""
+    from lm_eval.api import model, task
+    from lm_eval.models import huggingface
+
+    logger = logging.getLogger("lm_eval")
+    parts, level = (huggingface, model, task), logger.level
+    bars = [vars(part)["tqdm"] for part in parts]
+    for part in parts:
+        vars(part)["tqdm"] = lambda some=None, **settings: _Bar(begin, some, **settings)
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for part, bar in zip(parts, bars, strict=True):
+            vars(part)["tqdm"] = bar
 
 
 def chance_levels(evaluation: Mapping[str, Any]) -> dict[str, float]:

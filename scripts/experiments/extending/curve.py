@@ -210,7 +210,7 @@ def train(
     ]
     seen = np.zeros(tokens.size, np.int64)
     step, spent, losses = 0, 0.0, list[float]()
-    saved = _load(folder, trained)
+    saved = load_checkpoint(folder, trained)
     text = batches(zh, texts.en, tokens, settings)
     if saved is not None:
         step, spent, points = saved
@@ -281,7 +281,8 @@ def _save(folder: Path, trained: Trained, step: int, spent: float, points: list[
     Path(part).replace(folder / "checkpoint.pt")
 
 
-def _load(folder: Path, trained: Trained) -> tuple[int, float, list[Point]] | None:
+def load_checkpoint(folder: Path, trained: Trained) -> tuple[int, float, list[Point]] | None:
+    """Restore a curve's weights and optimizer; returns its steps, seconds and points, or None before the first checkpoint."""
     path = folder / "checkpoint.pt"
     if not path.is_file():
         return None
