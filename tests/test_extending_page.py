@@ -106,6 +106,8 @@ def test_rows_of_the_tables() -> None:
             "8000-shared-input-faster-untied-seed1": curve(8000, {0: 9.0, 300: 7.2, 600: 6.7}),
             "old-0.0002": curve(0, {0: 6.0, 300: 5.9})}  # fmt: skip
     rows = list(page.main_table(made, "en"))
+    assert page.short("8000-shared-faster-untied") == "8000-shared-fast-head"
+    assert page.short("2000-mean-faster") == "2000-mean"
     assert rows[2].startswith("| old | 2 | 6.00 | 6.00 | 6.00 |")
     assert rows[3].startswith("| 8000-shared | 2 |") and "| +0.60 (0.50 to 0.70) |" in rows[3]
     assert "| +1.10 (1.00 to 1.20) |" in rows[3]

@@ -52,7 +52,7 @@ FIRST = {
     "smollm2": [Variant(0), Variant(2000), Variant(2000, learn="faster"), Variant(2000, "fitted", "faster", untied=True),
                 Variant(8000, learn="faster"), Variant(8000, "fitted", "faster", untied=True), Variant(2000, "distill", "faster", untied=True),
                 Variant(8000, learn="faster", rate=3e-4), Variant(18_000, learn="faster"), Variant(8000), Variant(0, untied=True),
-                *(Variant(n, "shared", "input-faster", untied=True) for n in (8000, 2000, 18_000)), Variant(2000, "shared", "faster", untied=True),
+                *(Variant(n, "shared", "input-faster", untied=True) for n in (8000, 2000, 18_000)), *(Variant(n, "shared", "faster", untied=True) for n in (2000, 8000)),
                 *(Variant(0, rate=rate) for rate in (5e-5, 2e-4)), *(Variant(0, learn="lora", rate=rate) for rate in (1e-3, 3e-4)),
                 *(Variant(n, "taught", "input-faster", untied=True) for n in (8000, 2000))],
 }  # fmt: skip
