@@ -54,7 +54,7 @@ HUES = {
     "18000-shared": 270,
     "8000-mean": 150,
 }
-TITLE = "SmolLM2-135M and a base of 10M parameters, old and larger vocabularies"
+TITLE = "SmolLM2-135M with its old vocabulary and with larger ones"
 
 
 def short(name: str) -> str:
@@ -197,10 +197,10 @@ def figure(new: Curves, earlier: Curves) -> str:
             bits.append(Series(short(plain), [(p.seconds, other_sources(p)) for p in curve.points], look))
     for base, curves in new.items():
         for name in (n for n in names(curves) if _hue(n) is not None):
-            for pair in pairs(curves, name):
+            for number, pair in enumerate(pairs(curves, name)):
                 places = [p.seconds for p in pair[1] if gap(pair, p.seconds, other_sources) is not None]
                 found = [(s, gap(pair, s, other_sources) or 0.0) for s in places]
-                kind = "thin dotted" if base == "half" else ""
+                kind = "thin" * (number > 0) + " dotted" * (base == "half")
                 label = short(name) + (", 10M" if base == "half" else "")
                 gaps.append(Series(label, found, colored(_hue(name) or 0, kind)))
     for name in ("2000-mean-faster", "8000-mean-faster"):
