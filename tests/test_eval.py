@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_texts_are_read_as_documents(tmp_path: Path) -> None:
     assert read_text(path, 4) == "one\n"
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = write_model(tmp_path / "base")
     run = write_run(tmp_path / "run", base, range(500, 600), lora=True)
     (tmp_path / "zh.txt").write_text(CHINESE, encoding="utf-8")
@@ -132,8 +133,12 @@ def test_the_command(tmp_path: Path) -> None:
     ]
     assert rows[1]["bits_per_byte"] == pytest.approx(_plain_bits(base, ENGLISH) / len(ENGLISH), rel=1e-5)
     assert rows[1]["bits_per_byte"] != rows[3]["bits_per_byte"]
-    drawn = line(tmp_path, "eval", "base", "--text", "zh.txt", "--limit", 10)
-    assert drawn.code == 0 and "bits/character" in drawn.out
+    monkeypatch.setenv("COLUMNS", "80")
+    named = write_model(tmp_path / "a-model-with-a-name-that-does-not-fit")
+    drawn = line(tmp_path, "eval", named, "--text", "zh.txt", "--limit", 10)
+    assert drawn.code == 0 and "bits/byte  bits/character  tokens/character" in drawn.out
+    assert max(map(len, drawn.out.splitlines())) <= 80
+    assert re.search(r"zh\.txt +\d+\.\d{4} +\d+\.\d{4} +\d+\.\d{3}\s", drawn.out)
     nothing = line(tmp_path, "eval", "base")
     assert (nothing.code, nothing.err) == (
         1, "zhllama: eval: has nothing to measure. Give --text FILE or --tasks NAME.\n")  # fmt: skip

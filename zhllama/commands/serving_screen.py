@@ -58,7 +58,7 @@ def _memory(served: ServingFigures) -> Table:
     names = headings("model", "bits/character", "tokens/character", "context")
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for name in names:
-        table.add_column(name, justify="left" if name == names[0] else "right")
+        table.add_column(name, justify="left" if name == names[0] else "right", no_wrap=name != names[0])
     for engine in cache:
         table.add_column(f"MB/1,000 {translated(engine)}", justify="right")
     for number, model in enumerate(served.models):

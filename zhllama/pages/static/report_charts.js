@@ -8,7 +8,7 @@ function overview(data) {
   const table = h("table.wide.stacked", null,
     h("thead", null, h("tr", null, head.map((name, at) => h(at ? "th.n" : "th", { scope: "col" }, name)))),
     h("tbody", null, data.tokenizers.map((t, place) => h("tr", null,
-      h("th", { scope: "row" }, swatch(place), t.label, place === 0 && data.tokenizers.length > 1 && h("small.tag", null, w("base"))),
+      h("th", { scope: "row" }, h("span.named", null, swatch(place), h("span", null, ...named(t.label))), place === 0 && data.tokenizers.length > 1 && h("small.tag", null, w("base"))),
       cell(1, number(t.size)),
       rows.map((row, at) => {
         const x = row.tokenizers[t.label].characters_per_token;
@@ -46,7 +46,7 @@ function charts(data, draw) {
     return h("article.card", null,
       h("h4", null, name(row)), h("p.soft", null, w("text_size", { lines: number(row.lines), characters: number(row.characters) })),
       h("table.bars", null, h("tbody", null, data.tokenizers.map((t, place) => h("tr", null,
-        h("th", { scope: "row", title: t.label }, t.label),
+        h("th", { scope: "row", title: t.label }, ...named(t.label)),
         h("td.track", { "aria-hidden": "true" }, h("i", { style: { width: `${(100 * (values[place] ?? 0)) / most}%`, background: colour(place) } })),
         h("td.value", null, formatted(measure, values[place])))))));
   };
@@ -70,7 +70,7 @@ function lengths(data, draw) {
     h("table.stacks", null, h("tbody", null, data.tokenizers.map((t) => {
       const shares = row.tokenizers[t.label].lengths;
       const spoken = classes.filter((key) => shares[key] > 0).map((key) => `${name(key)} ${percent(shares[key])}`).join(", ");
-      return h("tr", null, h("th", { scope: "row", title: t.label }, t.label),
+      return h("tr", null, h("th", { scope: "row", title: t.label }, ...named(t.label)),
         h("td", null, h("div.stack", { role: "img", "aria-label": spoken }, classes.map((key, at) => shares[key] > 0 &&
           h(`i.l${at}`, { style: { width: `${100 * shares[key]}%` }, title: `${name(key)}  ${percent(shares[key])}` }, shares[key] >= 0.09 && number(100 * shares[key]) + "%")))));
     }))));

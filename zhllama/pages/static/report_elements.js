@@ -11,6 +11,8 @@ const formatted = (measure, value) => (value == null ? "—" : (FORMATS[measure]
 const kindOf = (row) => w(`kind.${row.name}`);
 
 const colour = (place) => `var(--c${place % 10})`;
+// A long name breaks behind its signs before it breaks inside a word.
+const named = (label) => label.split(/(?<=[+/._-])/).flatMap((part) => [part, h("wbr")]).slice(0, -1);
 const swatch = (place) => h("i.swatch", { style: { background: colour(place) }, "aria-hidden": "true" });
 
 const pick = (label, options, chosen, change) =>
