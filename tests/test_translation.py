@@ -151,6 +151,11 @@ def test_templates(text: str, expected: str) -> None:
         ("in step 'list': no", "步骤'list'：no"),  # of a pipeline
         ("20 steps, 5 tokens, 3e+11 FLOPs, about 2.5 days", "20步，5个词元，3e+11 FLOPs，约2.5天"),
         ("\nStage 1: only the new rows are trained.", "\n第一阶段：只训练新行。"),
+        (
+            "Install by: /a/bin/python -m pip install -e '/a[align,chat]'",
+            "安装命令：/a/bin/python -m pip install -e '/a[align,chat]'",
+        ),
+        ("/a/bin/python -m pip install torch", "/a/bin/python -m pip install torch"),
     ],
 )
 def test_texts_made_of_parts(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,16 +209,16 @@ def _serve(
         )
 
 
-def _table(*names: str) -> Table:
+def _table(names: Sequence[str]) -> Table:
     """An empty table with these columns; only the first two, which contain names, may be folded."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for number, name in enumerate(headings(*names)):
+    for number, name in enumerate(names):
         table.add_column(name, no_wrap=number > 1)
     return table
 
 
 def _bits_table(rows: list[dict[str, Any]]) -> Table:
-    table = _table("model", "text", "bits/byte", "bits/character", "tokens/character")
+    table = _table(headings("model", "text", "bits/byte", "bits/character", "tokens/character"))
     for row in rows:
         table.add_row(
             row["model"],
@@ -235,7 +235,7 @@ def _bits_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _scores_table(scores: list[dict[str, Any]]) -> Table:
-    table = _table("model", "task", "metric", "value", "±", "chance", "above")
+    table = _table(headings("model", "task", "metric", "value", "±", "chance", "above"))
     for score in scores:
         error, chance = score["error"], score["chance"]
         table.add_row(

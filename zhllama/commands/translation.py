@@ -84,6 +84,11 @@ class Template:
         """Characters outside the fields: of several templates that match, the one with most of them is the closest."""
         return sum(map(len, self.literals))
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether the text is the same in both languages, as a command line is."""
+        return self.source == self.translation
+
     def fields_in(self, text: str) -> Mapping[str, str] | None:
         """The values of the fields if the text was made from this template."""
         place = 0
@@ -126,7 +131,11 @@ class Catalogue:
         matches = [(t, fields) for t in templates if (fields := t.fields_in(text)) is not None]
         if not matches:
             return None
-        template, fields = max(matches, key=lambda match: match[0].weight)
+        # A command line, which stays as it is, may stand behind the words of another template: `Install by: {command}`.
+        worded = [match for match in matches if not match[0].unchanged]
+        begun = [match for match in worded if not match[0].source.startswith("{")]
+        unchanged = len(worded) < len(matches)
+        template, fields = max((unchanged and begun) or matches, key=lambda match: match[0].weight)
         return FIELD.sub(lambda field: self._part_of(fields[field[1]]), template.translation)
 
     def _part_of(self, text: str) -> str:
