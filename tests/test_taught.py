@@ -28,6 +28,7 @@ from zhllama.model.lessons import draw_lessons, lesson_of
 from zhllama.model.load import load_base
 from zhllama.model.old_rows import compare_old_rows
 from zhllama.model.row_init_taught import Teaching
+from zhllama.model.student import Student
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 
 N_OLD = 600
@@ -240,6 +241,48 @@ def test_what_cannot_be_taught_is_refused_in_one_line_before_the_work(
     with pytest.raises(InputError, match="has first layers that cannot be run alone"):
         taught(own, larger, out)
     assert not out.exists()
+
+
+def test_a_killed_command_goes_on_with_resume(
+    tmp_path: Path, larger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "base", num_hidden_layers=4)
+    (tmp_path / "zh.txt").write_text("\n\n".join([CHINESE * 9, *TEXTS]), encoding="utf-8")
+    words = (
+        "grow",
+        "--model",
+        "base",
+        "--tokenizer",
+        "larger",
+        "--init",
+        "taught",
+        "--text",
+        "zh.txt",
+        "--steps",
+        6,
+    )
+    assert line(tmp_path, *words, "--out", "whole").code == 0
+    monkeypatch.setattr(row_init_taught, "EVERY", 0.0)
+    monkeypatch.setattr(row_init_taught, "WRITING", 0.0)
+    step, taken = Student.step, list[int]()
+
+    def stopped(student: Student, *some: Any) -> float:
+        if len(taken) == 3:
+            taken.append(0)
+            raise KeyboardInterrupt
+        taken.append(student.done)
+        return step(student, *some)
+
+    monkeypatch.setattr(Student, "step", stopped)
+    assert line(tmp_path, *words, "--out", "out").code != 0
+    again = line(tmp_path, *words, "--out", "out")
+    assert again.code == 1 and "Give --resume to continue, or --force" in again.err
+    done = line(tmp_path, *words, "--out", "out", "--resume")
+    assert done.code == 0, done.err
+    assert taken == [0, 1, 2, 0, 3, 4, 5]
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "out")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not (tmp_path / "out" / PARTIAL).exists()
 
 
 def test_the_whole_line(tmp_path: Path) -> None:

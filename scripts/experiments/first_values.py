@@ -36,6 +36,7 @@ from zhllama.io.files import to_json, write_whole  # noqa: E402
 from zhllama.io.text import read_documents  # noqa: E402
 from zhllama.model import row_init  # noqa: E402
 from zhllama.model.growth_plan import GrowthPlan, plan_growth  # noqa: E402
+from zhllama.model.head_fit import fit_changes, options_of  # noqa: E402
 from zhllama.model.load import load_base  # noqa: E402
 from zhllama.model.row_init_fitted import hidden_states, log_shares, solve_direction  # noqa: E402
 from zhllama.model.row_init_shared import ENGLISH_IDS, STATES, English, share_head  # noqa: E402
@@ -46,7 +47,7 @@ from zhllama.vocab.any_tokenizer import AnyTokenizer  # noqa: E402
 VALIDATION = {"zh": 8000, "en": 4000}  # old ids
 SHARE_PASSAGES = 1500  # 0.9 million characters
 EXCERPT, PASSAGES = 300, 24  # characters of each validation passage, and their number, for both matrices
-WAYS = ("mean", "weighted", "fitted", "shared", "shared --keep-old-rows")
+WAYS = ("mean", "weighted", "fitted", "shared", "shared --fit", "shared --keep-old-rows")
 Head = tuple[Tensor, list[int], Tensor]  # new rows, ids of old rows that change, and their values
 
 
@@ -125,14 +126,14 @@ def heads(
         )
         return matrix[torch.tensor(firsts).clamp(min=0)] + along, [], torch.zeros(0)
 
-    def shared(keep: bool) -> Head:
-        found = share_head(
-            matrix,
-            shared_shares(plan.new, firsts, shares),
-            solve_direction([chinese, english.states]),
-            english,
-            keep,
-        )
+    def shared(keep: bool, fit: bool = False) -> Head:
+        counted = shared_shares(plan.new, firsts, shares)
+        direction = solve_direction([chinese, english.states])
+        changes = None
+        if fit:
+            options = options_of(counted.leads.tolist(), plan.old_tokens)
+            changes = fit_changes(matrix, direction, options, counted.new, counted.own, states["zh"])
+        found = share_head(matrix, counted, direction, english, keep, changes)
         return found.rows, found.changed, found.changed_rows
 
     def combined(combination: row_init.RowCombination) -> Head:
@@ -143,6 +144,7 @@ def heads(
         "weighted": lambda: combined(row_init.weighted_mean(plan.old_tokens, "output")),
         "fitted": fitted,
         "shared": lambda: shared(False),
+        "shared --fit": lambda: shared(False, True),
         "shared --keep-old-rows": lambda: shared(True),
     }
 

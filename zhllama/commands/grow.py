@@ -65,6 +65,7 @@ def grow(
             pad_rows_to=options.pad_rows_to,
             untie=options.untie,
             keep_old_rows=options.keep_old_rows,
+            fit=options.fit,
             seed=options.seed,
             vectors=options.vectors,
             texts=list(read_documents(files, reading.field)),

@@ -64,6 +64,7 @@ def grow(
     pad_rows_to: int = 1,
     untie: bool = False,
     keep_old_rows: bool = False,
+    fit: bool = False,
     seed: int = 0,
     vectors: Path | None = None,
     texts: Sequence[str] = (),
@@ -75,16 +76,18 @@ def grow(
     """Write the model to the folder `out` with one row for each id of `tokenizer`; old rows stay equal to the byte.
 
     Only `shared` and `taught` change old rows, in the head alone, unless `keep_old_rows`, and only `taught` changes layers;
-    `Grown` lists both. `focus` needs `vectors`; `fitted`, `shared`, `distill` and `taught` need `texts` in the new language and the
+    `Grown` lists both. `fit` fits their head further (docs/model.md). `focus` needs `vectors`; `fitted`, `shared`, `distill` and `taught` need `texts` in the new language and the
     whole model in memory. An interrupted `taught` goes on from its checkpoint in `out`; `progress` tells its stages.
     The config is written last: a folder without one is unfinished. Errors: InputError, OptionError, OutputError.
     """
     plan = plan_growth(model, tokenizer, pad_rows_to, untie)
     if keep_old_rows and init not in ("shared", "taught"):
         raise OptionError("keep_old_rows", f"changes nothing with `init` {init}", "Give `init` shared")
+    if fit and init not in ("shared", "taught"):
+        raise OptionError("fit", f"changes nothing with `init` {init}", "Give `init` shared")
     partial = out / PARTIAL
     values = row_values(
-        plan, init, seed, vectors, texts, keep_old_rows, distillation, teaching, partial, advance, progress or NoProgress()
+        plan, init, seed, vectors, texts, keep_old_rows, fit, distillation, teaching, partial, advance, progress or NoProgress()
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
 

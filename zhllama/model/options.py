@@ -38,6 +38,10 @@ class GrowOptions:
     keep_old_rows: bool = option(
         False, "For shared and taught: leave the old rows of the LM head unchanged too."
     )
+    fit: bool = option(
+        False,
+        "For shared and taught: fit the LM head further to what the model predicts after each first token.",
+    )
     teach_layers: int | None = option(
         None,
         "For taught: how many of the first layers learn, 8 by default or half of them; 0 for rows alone.",

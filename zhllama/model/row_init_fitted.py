@@ -7,11 +7,13 @@ probability of a character's later bytes where only a first byte can follow.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zhllama.errors import InputError
+from zhllama.model.first_layers import bf16_products
 from zhllama.model.row_init import moments
 from zhllama.vocab.any_tokenizer import AnyTokenizer
 from zhllama.vocab.token_counts import Counts, token_counts
@@ -61,25 +63,34 @@ def bias_direction(
     old: AnyTokenizer,
     texts: Sequence[str],
     count: int = STATES,
-    more: "torch.Tensor | None" = None,
     advance: Callable[[float], None] | None = None,
 ) -> "torch.Tensor":
-    """The vector [width] by which a row of the head is moved to add 1 to its logit (ridge regression).
+    """The vector [width] by which a row of the head is moved to add 1 to its logit, solved on `count` hidden states of `texts`."""
+    return solve_direction([states for _, states in scaled_states(model, old, texts, count, advance)])
 
-    It is solved on `count` hidden states of `texts`, and on `more` states [n, width], which `logit_scale` has scaled.
+
+def scaled_states(
+    model: Any,
+    old: AnyTokenizer,
+    texts: Sequence[str],
+    count: int,
+    advance: Callable[[float], None] | None = None,
+    fast: bool = False,
+) -> "list[tuple[list[int], torch.Tensor]]":
+    """Ids and `count` hidden states, whose products with the rows of the head are the logits.
+
+    Errors: InputError for text without two tokens.
     """
-    import torch
-
     scale = None
-    known: list[torch.Tensor] = [] if more is None else [more]
-    for ids, hidden in hidden_states(model, old, texts, count):
+    found: list[tuple[list[int], torch.Tensor]] = []
+    for ids, hidden in hidden_states(model, old, texts, count, fast):
         scale = scale or logit_scale(model, ids)
-        known.append(hidden * scale)
+        found.append((ids, hidden * scale))
         if advance is not None:
             advance(len(ids) / count)
-    if scale is None:
+    if not found:
         raise InputError("`text`", "contains nothing of two tokens", "Give text in the new language")
-    return solve_direction(known)
+    return found
 
 
 def solve_direction(states: "Sequence[torch.Tensor]") -> "torch.Tensor":
@@ -95,9 +106,12 @@ def solve_direction(states: "Sequence[torch.Tensor]") -> "torch.Tensor":
 
 
 def hidden_states(
-    model: Any, old: AnyTokenizer, texts: Sequence[str], count: int
+    model: Any, old: AnyTokenizer, texts: Sequence[str], count: int, fast: bool = False
 ) -> "Iterator[tuple[list[int], torch.Tensor]]":
-    """The first LENGTH ids of each text and their last hidden states [ids, width], until there are `count`."""
+    """The first LENGTH ids of each text and their last hidden states [ids, width], until there are `count`.
+
+    With `fast`, matrices are multiplied in bf16 where the processor does that in hardware.
+    """
     import torch
 
     read = 0
@@ -106,7 +120,7 @@ def hidden_states(
         ids = ids[:LENGTH]
         if len(ids) < 2:
             continue
-        with torch.no_grad():
+        with torch.no_grad(), bf16_products() if fast else nullcontext():
             states = model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0].float()
         yield ids, states
         read += len(ids)

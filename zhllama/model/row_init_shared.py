@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zhllama.model.head_fit import FittedChanges, fit_changes, options_of
 from zhllama.model.row_init import moments
-from zhllama.model.row_init_fitted import bias_direction, hidden_states, logit_scale
+from zhllama.model.row_init_fitted import hidden_states, logit_scale, scaled_states, solve_direction
 from zhllama.vocab.any_tokenizer import AnyTokenizer
 from zhllama.vocab.token_counts import Counts, token_counts
 
 if TYPE_CHECKING:
     import torch
 
-STATES = 12_000  # hidden states from which the direction is solved
+STATES = 12_000  # hidden states from which the direction is solved, and on which `fit` fits
 SMOOTHING = 0.1  # added to every count
 FLOOR = -6.0  # smallest log share of an old token
 # Added to the log share of a new token, because the log of a mean share is above the mean of its logs; the best measured on
@@ -69,8 +70,12 @@ def fit_shared_head(
     english: Sequence[str],
     keep_old_rows: bool = False,
     advance: Callable[[float], None] | None = None,
+    fit: bool = False,
+    fast: bool = False,
 ) -> SharedHead:
-    """Fit the head to the shares in `texts`.
+    """Fit the head to the shares in `texts`, and with `fit` further to what the model predicts after each first token.
+
+    With `fast`, the hidden states of `texts` are computed in bf16 where the processor does that in hardware.
 
     If `english` costs over ENGLISH_LIMIT more by it, the old tokens that occur there keep their rows, and then new tokens that
     begin with them get less.
@@ -87,14 +92,25 @@ def fit_shared_head(
     # Chinese states alone would give a direction along which English states have .62 instead of 1 (SmolLM2), so that the
     # new tokens would take a share of English text.
     read = English.read(model, old, english)
-    found = bias_direction(model, old, texts, STATES, read.states[:, :-1], advance)
+    passages = scaled_states(model, old, texts, STATES, advance, fast)
+    found = solve_direction([read.states[:, :-1], *(states for _, states in passages)])
     direction = torch.cat([found, torch.zeros(1)])
-    fitted = share_head(weight, shares, direction, read, keep_old_rows)
+    changes = None
+    if fit:
+        options = options_of(shares.leads.tolist(), old_tokens)
+        biased = [(ids, torch.cat([states, torch.ones(len(states), 1)], 1)) for ids, states in passages]
+        changes = fit_changes(weight, direction, options, shares.new, shares.own, biased)
+    fitted = share_head(weight, shares, direction, read, keep_old_rows, changes)
     return SharedHead(fitted.rows[:, :-1], fitted.changed, fitted.changed_rows[:, :-1], fitted.english)
 
 
 def share_head(
-    head: "torch.Tensor", shares: Shares, direction: "torch.Tensor", read: "English", keep_old_rows: bool
+    head: "torch.Tensor",
+    shares: Shares,
+    direction: "torch.Tensor",
+    read: "English",
+    keep_old_rows: bool,
+    changes: FittedChanges | None = None,
 ) -> SharedHead:
     """The head of the first choice that English permits, else of the last."""
     before, used = read.bits_per_byte(head), set(read.targets.tolist())
@@ -102,7 +118,7 @@ def share_head(
     choices = [(everything, MORE_BESIDE_KEPT), *((everything | used, less) for less in LESS_FOR_ENGLISH)]
     for kept, beside_english in choices:
         more = added_shares(shares, kept, used, beside_english)
-        rows, changed, changed_rows = shared_rows(head, shares, direction, kept, more)
+        rows, changed, changed_rows = shared_rows(head, shares, direction, kept, more, changes)
         after = read.bits_per_byte(head, rows, changed, changed_rows)
         if after <= before * (1 + ENGLISH_LIMIT):
             break
@@ -132,20 +148,33 @@ def added_shares(shares: Shares, kept: set[int], english: set[int], beside_engli
 
 
 def shared_rows(
-    head: "torch.Tensor", shares: Shares, direction: "torch.Tensor", kept: set[int], more: Counts
+    head: "torch.Tensor",
+    shares: Shares,
+    direction: "torch.Tensor",
+    kept: set[int],
+    more: Counts,
+    changes: FittedChanges | None = None,
 ) -> "tuple[torch.Tensor, list[int], torch.Tensor]":
-    """New rows, whose log shares are raised by `more`, and ids and values of the old rows that change, all but those of `kept`."""
+    """New rows, whose log shares are raised by `more`, and ids and values of the old rows that change, all but those of `kept`.
+
+    `changes` are added to both.
+    """
     import torch
 
     changing = np.array([id not in kept for id in shares.leads.tolist()], bool)
     changed: list[int] = shares.leads[changing].tolist()
     along = torch.from_numpy(shares.new + more).float()
     rows = head[torch.from_numpy(shares.first).clamp(min=0)] + along[:, None] * direction
+    if changes is not None:
+        rows = rows + changes.new
     special = torch.from_numpy(shares.first < 0)
     if bool(special.any()):
         rows[special] = moments(head)[0]
     own = torch.from_numpy(shares.own[changing]).float()
-    return rows, changed, head[changed] + own[:, None] * direction
+    values = head[changed] + own[:, None] * direction
+    if changes is not None:
+        values = values + changes.own[torch.from_numpy(changing)]
+    return rows, changed, values
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def row_values(
     vectors: Path | None,
     texts: Sequence[str],
     keep_old_rows: bool,
+    fit: bool,
     distillation: Distillation | None,
     teaching: Teaching | None,
     partial: Path,
@@ -54,9 +55,9 @@ def row_values(
 ) -> RowValues:
     """The values by `init`; those of `taught` have their checkpoint in the folder `partial`."""
     if init == "shared":
-        return _shared(plan, texts, keep_old_rows, advance)
+        return _shared(plan, texts, keep_old_rows, fit, advance)
     if init == "taught":
-        return _taught(plan, texts, keep_old_rows, teaching or Teaching(seed=seed), partial, progress)
+        return _taught(plan, texts, keep_old_rows, fit, teaching or Teaching(seed=seed), partial, progress)
     bias = row_init.first_token(plan.old_tokens) if init == "fitted" else row_init.mean(plan.old_tokens)
     initializer = _row_initializer(plan, init, seed, vectors, texts, distillation, advance)
     return RowValues(initializer, bias, {"input": UNCHANGED, "output": UNCHANGED})
@@ -120,14 +121,26 @@ def _check_untied(init: RowInit, plan: GrowthPlan) -> None:
 
 
 def _shared(
-    plan: GrowthPlan, texts: Sequence[str], keep_old_rows: bool, advance: Callable[[float], None] | None
+    plan: GrowthPlan,
+    texts: Sequence[str],
+    keep_old_rows: bool,
+    fit: bool,
+    advance: Callable[[float], None] | None,
 ) -> RowValues:
     """A shared head with means as input rows, the best pair measured (docs/model.md)."""
     _check_texts("shared", plan, texts)
     _check_untied("shared", plan)
     english = list(read_documents(sample_files("en")))
     head = fit_shared_head(
-        load_base(plan.model), plan.old, plan.new, plan.old_tokens, texts, english, keep_old_rows, advance
+        load_base(plan.model),
+        plan.old,
+        plan.new,
+        plan.old_tokens,
+        texts,
+        english,
+        keep_old_rows,
+        advance,
+        fit,
     )
     inputs = row_init.mean(plan.old_tokens)
     return RowValues(
@@ -142,6 +155,7 @@ def _taught(
     plan: GrowthPlan,
     texts: Sequence[str],
     keep_old_rows: bool,
+    fit: bool,
     settings: Teaching,
     partial: Path,
     progress: Progress,
@@ -150,7 +164,7 @@ def _taught(
     _check_texts("taught", plan, texts)
     _check_untied("taught", plan)
     english = list(read_documents(sample_files("en")))
-    taught = teach_model(plan, texts, english, keep_old_rows, settings, partial, progress)
+    taught = teach_model(plan, texts, english, keep_old_rows, fit, settings, partial, progress)
     return RowValues(
         lambda matrix, side: taught.head.rows if side == "output" else taught.inputs.rows,
         row_init.first_token(plan.old_tokens),

@@ -52,6 +52,7 @@ def teach_model(
     texts: Sequence[str],
     english: Sequence[str],
     keep_old_rows: bool,
+    fit: bool,
     settings: Teaching,
     partial: Path,
     progress: Progress,
@@ -69,7 +70,7 @@ def teach_model(
     begin = plan.old.begin_and_end(read_settings(plan.model))[0]
     lessons, guard = _lessons(plan, model, begin, texts, english, settings)
     measured = english if guard == "given" else english[::2]
-    head = _head(plan, model, texts, english, keep_old_rows, partial, progress)
+    head = _head(plan, model, texts, english, keep_old_rows, fit, partial, progress)
     before = _bits(plan, model, measured, None)
     embedding = model.get_input_embeddings().weight.detach()[: plan.n_old]
     with _in_float32(model, first):
@@ -130,18 +131,19 @@ def _head(
     texts: Sequence[str],
     english: Sequence[str],
     keep_old_rows: bool,
+    fit: bool,
     partial: Path,
     progress: Progress,
 ) -> SharedHead:
     """The shared head of the original model, from the folder `partial` if it is there."""
     counted = sha256("\0".join(texts).encode(errors="replace")).hexdigest()
-    key = f"{counted} {keep_old_rows} {plan.model} {plan.tokenizer} {plan.n_old} {plan.n_new}"
+    key = f"{counted} {keep_old_rows} {fit} {plan.model} {plan.tokenizer} {plan.n_old} {plan.n_new}"
     saved = load_state(partial / HEAD, key)
     if saved is not None:
         return SharedHead(saved["rows"], saved["changed"], saved["changed_rows"], tuple(saved["english"]))
     progress.stage("fitting the LM head", 1.0)
     head = fit_shared_head(
-        model, plan.old, plan.new, plan.old_tokens, texts, english, keep_old_rows, progress
+        model, plan.old, plan.new, plan.old_tokens, texts, english, keep_old_rows, progress, fit, fast=True
     )
     state = {"rows": head.rows, "changed": head.changed, "changed_rows": head.changed_rows}
     save_state(partial / HEAD, {"key": key, **state, "english": list(head.english)})
