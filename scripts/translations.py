@@ -45,8 +45,8 @@ LIBRARIES = (
 
 # Names that results contain as keys, and tables show.
 KEYS = (
-    "frozen", "dequantized", "matrices", "adapters", "gradients", "optimizer", "loss", "activations", "masks", "simplified",
-    "traditional", "english", "code", "list", "intermediate", "character", "merge", "pad", "steps", "lines", "rows", "answers",
+    "frozen", "dequantized", "matrices", "adapters", "gradients", "optimizer", "loss", "activations", "masks", "reference",
+    "simplified", "traditional", "english", "code", "list", "intermediate", "character", "merge", "pad", "steps", "lines", "rows", "answers",
     "verdicts", "replies", "documents", "running", "stopped", "finished",
     "not fetched here", "written for this project and read here", *PURPOSES.values(),
 )  # fmt: skip

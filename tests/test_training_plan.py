@@ -125,6 +125,23 @@ def test_masks_are_planned_where_the_attention_has_them() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["dpo", "kto"])
+def test_full_training_on_several_devices_has_a_reference_model(tmp_path: Path, name: str) -> None:
+    """Several processes keep a second copy of the whole model in fp32, one process none: docs/align.md."""
+    model = write_model(tmp_path / "base")
+    words = ("--model", str(model), "--steps", "2", "--max-length", "64")
+
+    def memory(*more: str) -> dict[str, int]:
+        return dict(planned(tmp_path, *words, *more, command=name)["memory_bytes"])
+
+    parameters = planned(tmp_path, *words, "--full", command=name)["parameters"]
+    assert memory("--full", "--machine", "2xA100")["reference"] == 4 * parameters
+    assert (
+        memory("--full", "--machine", "A100")["reference"] == memory("--machine", "2xA100")["reference"] == 0
+    )
+    assert planned(tmp_path, "--stage", "1", "--rows", "all", *words[:4], "--machine", "2xA100")["memory_bytes"]["reference"] == 0  # fmt: skip
+
+
 def test_flops_follow_the_published_formula() -> None:
     """6 FLOPs per parameter and token (arXiv:2001.08361), 4 for frozen ones, and attention."""
     shape = shape_of(shipped_config("llama-7b"))

@@ -6,6 +6,7 @@ Where a folder names code for a model type that transformers has, transformers' 
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -155,10 +156,24 @@ def open_gguf(path: Path, config: Any, dtype: Any) -> Any:
 
 
 def build_causal(config: Any) -> Any:
-    """A causal language model of a config with new weights. Errors: any error of transformers."""
+    """A causal language model of a config with new weights. Errors: InputError for another kind of model, those of `_build`."""
     from transformers import AutoModelForCausalLM
 
+    refuse_other_kinds(config, config.model_type)
     return _build(AutoModelForCausalLM, config)
+
+
+def refuse_other_kinds(config: Any, where: object) -> None:
+    """Raise InputError for a model that is no causal language model; one with an encoder would be opened without it."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = None
+    if getattr(config, "is_encoder_decoder", False):
+        kind = "is an encoder-decoder model"
+    elif config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        kind = "is no causal language model in transformers"
+    if kind is not None:
+        raise InputError(where, kind, "Name a causal language model")
 
 
 def build_scoring(config: Any) -> Any:
@@ -169,14 +184,46 @@ def build_scoring(config: Any) -> Any:
 
 
 def _build(auto: Any, config: Any) -> Any:
+    """Build a model; InputError for a padding token without a row, which some models refuse, any other error of transformers."""
     _never_ask()
-    return auto.from_config(config, trust_remote_code=False)
+    try:
+        return auto.from_config(config, trust_remote_code=False)
+    except AssertionError as error:
+        text = config.get_text_config()
+        if "padding_idx" not in str(error).lower():
+            raise
+        message = f"names id {text.pad_token_id} as pad_token_id, and has {text.vocab_size:,} rows"
+        remedy = "Set pad_token_id in config.json to null, or to the id of a token that has a row"
+        raise InputError(config.model_type, message, remedy) from error
 
 
 def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     """The parameter that transformers loads each stored tensor into, by the tensor's name.
 
     Tensors that transformers ignores are absent, and those that it converts: one part of several, or a transposed matrix.
+    """
+    return {key: name for key, name, whole in _renamed(model, stored) if whole}
+
+
+def unstored_parameters(model: Any, stored: Iterable[str]) -> list[str]:
+    """The parameters for which no tensor is stored, neither whole nor in parts, nor for one that they are tied to."""
+    reached = {name for _, name, _ in _renamed(model, stored)}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    found = {id(parameters[name]) for name in reached if name in parameters}
+    ignored = [
+        re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+    ]
+    return [
+        name
+        for name, parameter in parameters.items()
+        if id(parameter) not in found and not any(pattern.search(name) for pattern in ignored)
+    ]
+
+
+def _renamed(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
+    """Each stored tensor, a parameter that it is loaded into, and whether it is that parameter as it is stored.
+
+    Of a tensor that transformers splits into several parameters, each of these is given.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
@@ -190,16 +237,25 @@ def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
     state = model.state_dict()
-    names = {}
     for key in sorted(
         stored, key=dot_natural_key
     ):  # the order of transformers, on which some renamings depend
         name, converted = rename_source_key(key, renamings, converters, model.base_model_prefix, state)
         if name not in state and key in state:
             name, converted = key, None
-        if name in state and converted is None:
-            names[key] = name
-    return names
+        if name not in state:
+            continue
+        yield key, name, converted is None
+        for target in () if converted is None else _further_targets(name, converted, converters):
+            yield key, target, False
+
+
+def _further_targets(name: str, source: str, converters: Iterable[Any]) -> Iterator[str]:
+    """The other parameters that a converter makes of a tensor whose first one is `name`."""
+    for converter in converters:
+        first, *others = converter.target_patterns
+        if source in converter.source_patterns and first in name:
+            yield from (name.replace(first, other) for other in others)
 
 
 def split_parameter(model: Any, name: str, values: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ SHORT = (
     "--force",
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-TEXT = 4000  # characters
+TEXT, FEW = 4000, 60  # characters for training, and for validation, which runs in windows of 32 tokens
 
 
 def command(*words: object) -> tuple[int, str]:
@@ -92,6 +92,7 @@ def make_vocabularies(folder: Path) -> None:
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, **named}
         (folder / name / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     (folder / "text.txt").write_text(texts[0][:TEXT] + texts[1][:TEXT], encoding="utf-8")
+    (folder / "few.txt").write_text(texts[1][:FEW], encoding="utf-8")
     rows = [{"instruction": f"say {n}", "input": "", "output": f"{n} is a number"} for n in range(8)]
     (folder / "data.json").write_text(json.dumps(rows), encoding="utf-8")
 
@@ -118,7 +119,7 @@ def try_type(model_type: str, folder: Path) -> dict[str, Any]:
     row["grow"] = cell("grow", "--model", "model", "--tokenizer", "larger", "--out", "grown")
     start = "grown" if row["grow"] == "ok" else "model"
     rows = () if start == "grown" else ("--rows", "all")
-    text = ("--text", "zh=text.txt", "--block-size", "32", *SHORT)
+    text = ("--text", "zh=text.txt", "--eval-text", "zh=few.txt", "--block-size", "32", *SHORT)
     row["stage 1"] = cell("pretrain", "--stage", 1, "--model", start, *rows, *text, "--out", "one")
     row["stage 2"] = cell("pretrain", "--stage", 2, "--model", start, *rows, *text, "--out", "two")
     data = ("--data", "data.json", "--model", start, "--max-length", "256", *SHORT)

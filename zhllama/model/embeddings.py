@@ -36,7 +36,10 @@ def find_matrices(stored: StoredModel) -> EmbeddingNames:
     paths = {id(module): name for name, module in model.named_modules()}
     embedding, output = (stored.names.get(f"{paths[id(m)]}.weight") for m in (module, head))
     bias = getattr(head, "bias", None)
-    parameters = model.named_parameters(remove_duplicate=False)
+    parameters = list(model.named_parameters(remove_duplicate=False))
+    if embedding is None:  # stored under another name of the same parameter, as ProphetNet's
+        others = (n for n, p in parameters if p is module.weight and n != f"{paths[id(head)]}.weight")
+        embedding = next((stored.names[name] for name in others if name in stored.names), None)
     shared = [name for name, parameter in parameters if bias is not None and parameter is bias]
     biases = tuple(stored.names[name] for name in shared if name in stored.names)
     if head.weight is module.weight:  # tied by the config

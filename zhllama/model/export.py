@@ -1,5 +1,6 @@
 """Exports a chain of runs as one plain model, shard by shard, and verifies its logits and weights against the run."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
     import torch
 
 LORA = "base_model.model."
-REFUSED = ("use_dora", "use_qalora")  # adapters that merge by another formula
+# Settings of an adapter that say where its tensors belong, which is checked by their names, or that do not change what it adds.
+UNDERSTOOD = {
+    "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "target_parameters",
+    "layers_to_transform", "layers_pattern", "modules_to_save", "trainable_token_indices", "ensure_weight_tying", "bias",
+    "lora_bias", "lora_dropout", "fan_in_fan_out", "init_lora_weights", "loftq_config", "eva_config", "qalora_group_size",
+    "megatron_core", "runtime_config", "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
+    "revision", "inference_mode", "merge_weights", "unsloth_fixed",
+}  # fmt: skip
+# Ways of initializing an adapter for which PEFT takes its first values out of the base, also when it opens the adapter.
+CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
+ALPHA = 8  # PEFT's default
 MERGE_ELSEWHERE = "Merge it with the program that wrote it"
 REPORT = "Report this with the run's manifest"
 # The largest relative logit difference (RMS of the difference / RMS of the logits) that rounding the merged weights to
@@ -158,17 +169,16 @@ def updates_of(
     folder: Path, config: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", base: StoredModel
 ) -> dict[str, LowRankUpdate]:
     """The updates of an adapter's tensors by its config. Errors: those of `read_adapter`."""
-    if config.get("peft_type") != "LORA" or any(config.get(key) for key in REFUSED):
-        raise InputError(folder, "is not a plain LoRA adapter", MERGE_ELSEWHERE)
+    _refuse_settings(folder, config)
     updates: dict[str, LowRankUpdate] = {}
     for key in sorted(tensors):
-        module, part, _ = key.removeprefix(LORA).rpartition(".lora_A.")
-        if part:
+        module, part, _ = key.removeprefix(LORA).rpartition(".lora_A.weight")
+        if part and key.endswith(part):
             b = tensors.get(f"{LORA}{module}.lora_B.weight")
             if b is None:
                 raise InputError(folder, f"lacks lora_B of {module}", "Download the adapter again")
             layer = adapted_layer(module, base, folder)
-            scale = scale_of(config, module)
+            scale = scale_of(folder, config, module, len(tensors[key]))
             updates[layer.name] = LowRankUpdate(tensors[key], b, scale, layer.transposed)
         elif not key.endswith(".lora_B.weight"):  # a bias too, which a merged layer has no place for
             raise InputError(folder, f"contains {key}, which is not a LoRA weight", MERGE_ELSEWHERE)
@@ -185,15 +195,31 @@ def adapted_layer(module: str, base: StoredModel, where: Path) -> StoredLayer:
     raise InputError(where, f"changes {module}, which its base lacks", "Give the base it was trained on")
 
 
-def scale_of(config: Mapping[str, Any], module: str) -> float:
-    """The factor of a LoRA update by its config: alpha over rank, or over its root."""
+def _refuse_settings(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise InputError for an adapter that is no plain LoRA: `scale * b @ a` is not what it adds to the weights of its base."""
+    if config.get("peft_type") != "LORA":
+        raise InputError(folder, "is not a plain LoRA adapter", MERGE_ELSEWHERE)
+    if (unknown := next((key for key in config if config[key] and key not in UNDERSTOOD), None)) is not None:
+        raise InputError(folder, f"is not a plain LoRA adapter: it sets {unknown}", MERGE_ELSEWHERE)
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
+        message = f"was initialized by {start}, for which the weights of its base were changed too"
+        raise InputError(folder, message, MERGE_ELSEWHERE)
 
-    def setting(pattern: str, default: str) -> float:
-        by_module = config.get(pattern) or {}
-        return float(next((v for k, v in by_module.items() if module.endswith(k)), config[default]))
 
-    rank = setting("rank_pattern", "r")
-    return setting("alpha_pattern", "lora_alpha") / (rank**0.5 if config.get("use_rslora") else rank)
+def scale_of(where: Path, config: Mapping[str, Any], module: str, rank: int) -> float:
+    """The factor of a LoRA update: alpha, which PEFT finds by a pattern of the module's path, over the rank or over its root.
+
+    Errors: InputError for an alpha that is no number, and a pattern that is no regular expression.
+    """
+    by_module = config.get("alpha_pattern") or {}
+    try:
+        key = next((key for key in by_module if re.match(rf"(.*\.)?({key})$", module)), None)
+        alpha = float(config.get("lora_alpha", ALPHA) if key is None else by_module[key])
+    except (re.error, TypeError, ValueError) as error:
+        message = f"has an alpha for {module} that cannot be read ({error})"
+        raise InputError(where / "adapter_config.json", message, "Download the adapter again") from error
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def prove_export(
@@ -267,9 +293,9 @@ def differing_weight(
         if path not in parameters:
             continue
         stored, expected = weight(name), parameters[path].detach()
-        spread = float(expected.square().mean().sqrt())
+        spread = float(expected.square().nanmean().sqrt())
         eps = torch.finfo(stored.dtype).eps
-        if not torch.allclose(stored.float(), expected, rtol=eps, atol=1e-5 * spread):
+        if not torch.allclose(stored.float(), expected, rtol=eps, atol=1e-5 * spread, equal_nan=True):
             return name
     return None
 

@@ -246,7 +246,9 @@ def _updates_of_rows(
             raise InputError(folder, f"contains {key}, which its base lacks", OTHER_BASE)
         if matrices.output is None:
             raise _untied(folder, name)
-        updates[name] = LowRankUpdate(tensors[key], factor, scale_of(config, module), transposed=True)
+        updates[name] = LowRankUpdate(
+            tensors[key], factor, scale_of(folder, config, module, len(tensors[key])), transposed=True
+        )
     return updates
 
 

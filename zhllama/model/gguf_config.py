@@ -8,7 +8,7 @@ import numpy as np
 
 from zhllama.errors import InputError
 from zhllama.io.gguf import GgufTensor
-from zhllama.model.gguf_export import rope_factors
+from zhllama.model.gguf_architectures import rope_factors, yarn_attention
 
 ORIGINAL = "Use the model's folder in the format of transformers"
 FACTORS = "rope_freqs.weight"  # the divisors of Llama 3.1's rotation frequencies
@@ -79,6 +79,8 @@ def _set_scaled_positions(path: Path, config: Any, keys: Mapping[str, Any]) -> N
     settings = {names[key]: value for key, value in scaling.items()}
     if kind == "linear":
         settings = {"factor": settings.get("factor", 1.0)}
+    elif "attention_factor" in settings:
+        settings["attention_factor"] *= yarn_attention(settings.get("factor", 1.0))
     config.rope_parameters = {**config.rope_parameters, "rope_type": kind, **settings}
 
 

@@ -1,8 +1,8 @@
-"""Writes a plain LLaMA-type folder as one GGUF file for llama.cpp, with one tensor in memory at a time."""
+"""Writes a plain folder as one GGUF file for llama.cpp, with one tensor in memory at a time."""
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,15 @@ import numpy as np
 from zhllama.errors import InputError, MissingPackage, OutputError
 from zhllama.io.json import as_object, parse_json
 from zhllama.model.embeddings import EmbeddingNames, find_matrices
+from zhllama.model.gguf_architectures import (
+    OMIT,
+    Architecture,
+    add_positions,
+    architecture_of,
+    head_width,
+    rope_factors,
+    rope_of,
+)
 from zhllama.model.gguf_types import FILE_TYPES, MixtureShape, Quantization, is_mixture, tensor_type
 from zhllama.model.llamacpp_quantizer import Quantizer, open_quantizer
 from zhllama.model.load import load_transformers_tokenizer, read_model_config
@@ -23,7 +32,6 @@ from zhllama.vocab.metaspace_vocabulary import MetaspaceVocabulary, is_metaspace
 from zhllama.vocab.sentencepiece_vocabulary import SentencePieceVocabulary, in_its_folder
 from zhllama.vocab.vocabulary import PieceKind
 
-ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3"}
 TYPES: dict[PieceKind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
 # llama.cpp's names for the patterns by which byte-level vocabularies split text, one after another (llama-vocab.cpp).
 SPLITS = {(GPT2,): "gpt-2", (DIGIT, GPT2): "smollm", (CL100K,): "llama-bpe", (QWEN,): "qwen2"}
@@ -59,30 +67,25 @@ def write_gguf(
         raise MissingPackage("`gguf`", "gguf", "gguf") from None
     quantizer = quantizer_for(kind)
     config = read_model_config(folder)
-    if config.model_type not in ARCHITECTURES:
-        raise InputError(
-            folder,
-            f"has the type {config.model_type}, and `gguf` supports only {', '.join(ARCHITECTURES)}",
-            "Omit `gguf`",
-        )
-    scaling = config.rope_parameters.get("rope_type", "default")
-    if scaling not in ("default", "llama3"):
-        raise InputError(
-            folder,
-            f"scales its positions by {scaling}, which `gguf` does not support",
-            "Omit `gguf`, and use llama.cpp's own converter",
-        )
+    architecture = architecture_of(folder, config)
     stored = read_stored_model(folder)
     weights, matrices = stored.weights, find_matrices(stored)
-    architecture = gguf.MODEL_ARCH[ARCHITECTURES[config.model_type]]
-    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    if architecture.head == ("tied" if matrices.output is not None else "untied"):
+        what = (
+            "has an LM head of its own"
+            if matrices.output is not None
+            else "ties its LM head to its embedding"
+        )
+        raise InputError(folder, f"{what}, which llama.cpp does not read for this type", OMIT)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.name], config.num_hidden_layers)
     part = out.with_name(f".{out.name}.part")
-    writer = gguf.GGUFWriter(part, gguf.MODEL_ARCH_NAMES[architecture])
+    writer = gguf.GGUFWriter(part, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[architecture.name]])
     try:
-        _add_config(writer, config, folder, kind)
+        _add_config(writer, config, architecture, folder, kind)
         _add_vocabulary(writer, folder, weights.tensors[matrices.input].shape[0])
         tensors = list(_tensors(stored, matrices, names, kind, config))
-        factors = rope_factors(config) if scaling == "llama3" else None
+        _refuse_biases(tensors, architecture, folder)
+        factors = rope_factors(config) if rope_of(config).get("rope_type") == "llama3" else None
         if factors is not None:
             writer.add_tensor_info(
                 "rope_freqs.weight", factors.shape, np.dtype("float32"), factors.nbytes,
@@ -101,7 +104,7 @@ def write_gguf(
             writer.write_tensor_data(factors.view("uint8"))
         total = sum(math.prod(weights.tensors[tensor.stored].shape) for tensor in tensors)
         for tensor in tensors:
-            values = _values(weights, tensor.stored, config)
+            values = _values(weights, tensor.stored, config, architecture)
             writer.write_tensor_data(_quantized(values, tensor, quantizer, folder).view("uint8"))
             advance(values.size / total)
         writer.close()
@@ -126,7 +129,7 @@ def _quantized(
     if quantizer is not None and tensor.type not in ("F32", "F16"):
         if not np.isfinite(values).all():
             message = f"contains values in {tensor.stored} that are no numbers"
-            raise InputError(folder, message, "Omit `gguf`")
+            raise InputError(folder, message, OMIT)
         return quantizer.quantize(values, tensor.type)
     quantized: np.ndarray[Any, Any] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[tensor.type])
     if tensor.type == "F16" and not np.isfinite(quantized).all():
@@ -162,9 +165,7 @@ def _tensors(
         )
         name = names.get_name(parameter, try_suffixes=(".weight", ".bias"))
         if name is None:
-            raise InputError(
-                weights.folder, f"contains {stored}, which llama.cpp does not know", "Omit `gguf`"
-            )
+            raise InputError(weights.folder, f"contains {stored}, which llama.cpp does not know", OMIT)
         yield PlannedTensor(stored, parameter, name, tensor_type(kind, name, tensor.shape, mixture))
 
 
@@ -173,74 +174,83 @@ def file_weights(folder: Path, path: Path) -> Iterator[tuple[str, np.ndarray[Any
     import gguf
 
     config, stored = read_model_config(folder), read_stored_model(folder)
-    names = gguf.get_tensor_name_map(
-        gguf.MODEL_ARCH[ARCHITECTURES[config.model_type]], config.num_hidden_layers
-    )
+    architecture = architecture_of(folder, config)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.name], config.num_hidden_layers)
     written = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     for tensor in _tensors(stored, find_matrices(stored), names, "f16", config):
         held = written[tensor.name]
         values = gguf.quants.dequantize(held.data, held.tensor_type)
-        yield tensor.parameter, _in_halves(values, tensor.stored, config)
+        yield tensor.parameter, _as_stored(values, tensor.stored, config, architecture)
 
 
-def rope_factors(config: Any) -> np.ndarray[Any, Any]:
-    """The divisors [head width / 2] of the rotation frequencies of Llama 3.1 in float32, as llama.cpp's converter has them."""
-    rope = config.rope_parameters
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    wavelengths = 2 * math.pi * rope["rope_theta"] ** (np.arange(0, width, 2) / width)
-    factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
-    turns = rope["original_max_position_embeddings"] / wavelengths
-    smooth = np.clip((turns - low) / (high - low), 0, 1)
-    factors: np.ndarray[Any, Any] = (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
-    return factors
-
-
-def _values(weights: Weights, stored: str, config: Any) -> np.ndarray[Any, Any]:
-    """One tensor in float32; LLaMA's query and key halves are interleaved, in the order of llama.cpp's rotation."""
+def _values(weights: Weights, stored: str, config: Any, architecture: Architecture) -> np.ndarray[Any, Any]:
+    """One tensor in float32 as llama.cpp has it: halves of queries and keys interleaved, norms with their offset."""
     values: np.ndarray[Any, Any] = weights.tensor(stored).float().numpy()
-    heads = _rotated_heads(stored, config)
+    if architecture.norm_offset and _is_norm(stored):
+        return values + np.float32(architecture.norm_offset)
+    heads = _rotated_heads(stored, config, architecture)
     if heads is not None:
         halves = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
         values = halves.swapaxes(1, 2).reshape(values.shape)
     return values
 
 
-def _in_halves(values: np.ndarray[Any, Any], stored: str, config: Any) -> np.ndarray[Any, Any]:
-    """Undo the interleaving of `_values`."""
-    heads = _rotated_heads(stored, config)
+def _as_stored(
+    values: np.ndarray[Any, Any], stored: str, config: Any, architecture: Architecture
+) -> np.ndarray[Any, Any]:
+    """Undo what `_values` does."""
+    if architecture.norm_offset and _is_norm(stored):
+        return values - np.float32(architecture.norm_offset)
+    heads = _rotated_heads(stored, config, architecture)
     if heads is None:
         return values
     pairs = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
     return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
-def _rotated_heads(stored: str, config: Any) -> int | None:
-    """The heads of a LLaMA's query or key, whose halves llama.cpp interleaves; None for other tensors."""
-    if ARCHITECTURES[config.model_type] != "LLAMA" or not (".q_proj." in stored or ".k_proj." in stored):
+def _is_norm(stored: str) -> bool:
+    return stored.endswith("norm.weight")
+
+
+def _rotated_heads(stored: str, config: Any, architecture: Architecture) -> int | None:
+    """The heads of a query or key whose halves llama.cpp interleaves; None for other tensors."""
+    if not architecture.interleaved or not (".q_proj." in stored or ".k_proj." in stored):
         return None
     return int(config.num_attention_heads if ".q_proj." in stored else config.num_key_value_heads)
 
 
-def _add_config(writer: Any, config: Any, folder: Path, kind: Quantization) -> None:
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+def _refuse_biases(tensors: Sequence[PlannedTensor], architecture: Architecture, folder: Path) -> None:
+    """Raise InputError for a bias that llama.cpp does not read for this type, by which it would not load the file."""
+    for tensor in tensors:
+        layer, part = tensor.stored.split(".")[-2:]
+        if part == "bias" and layer not in architecture.biases:
+            raise InputError(folder, f"contains {tensor.stored}, which llama.cpp does not read", OMIT)
+
+
+def _add_config(
+    writer: Any, config: Any, architecture: Architecture, folder: Path, kind: Quantization
+) -> None:
+    heads, width = config.num_attention_heads, head_width(config)
     writer.add_name(folder.name)
-    # llama.cpp runs these types with full attention: the same as transformers up to the length of a sliding window.
-    window = getattr(config, "sliding_window", None) or config.max_position_embeddings
-    writer.add_context_length(min(window, config.max_position_embeddings))
+    # llama.cpp runs most types with full attention: the same as transformers up to the length of a sliding window.
+    window = None if architecture.windows else getattr(config, "sliding_window", None)
+    writer.add_context_length(min(window or math.inf, config.max_position_embeddings))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    add_positions(writer, config)
     writer.add_rope_dimension_count(width)
     writer.add_key_length(width)
     writer.add_value_length(width)
     writer.add_vocab_size(config.vocab_size)
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(2)
+    for name, setting in architecture.settings.items():
+        if getattr(config, setting) is not None:
+            getattr(writer, f"add_{name}")(getattr(config, setting))
 
 
 def _add_vocabulary(writer: Any, folder: Path, rows: int) -> None:
@@ -283,7 +293,7 @@ def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabul
         model = MetaspaceVocabulary.read(tokenizer_file(folder)).model
     if model is not None:
         if model.algorithm != "bpe":
-            raise InputError(folder, f"has a {model.algorithm} vocabulary", "Omit `gguf`")
+            raise InputError(folder, f"has a {model.algorithm} vocabulary", OMIT)
         pieces = {id: (piece.text.encode(), TYPES[piece.kind]) for id, piece in enumerate(model.pieces)}
         full = _padded({**added, **pieces}, rows)
         scores = [model.pieces[id].score if id < len(model.pieces) else -1e4 for id in range(rows)]
@@ -299,7 +309,7 @@ def read_gguf_vocabulary(folder: Path, tokenizer: Any, rows: int) -> GgufVocabul
     raw = as_object(parse_json(content, folder), folder)
     split = _split(raw.get("pre_tokenizer") or {})
     if split is None:
-        raise InputError(folder, "has a pre-tokenizer that llama.cpp does not know", "Omit `gguf`")
+        raise InputError(folder, "has a pre-tokenizer that llama.cpp does not know", OMIT)
     pieces = {id: (token.encode(), TYPES["normal"]) for token, id in raw["model"]["vocab"].items()}
     full = _padded({**pieces, **added}, rows)
     merges = [m if isinstance(m, str) else " ".join(m) for m in raw["model"]["merges"]]

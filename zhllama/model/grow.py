@@ -81,6 +81,10 @@ def grow(
     The config is written last: a folder without one is unfinished. Errors: InputError, OptionError, OutputError.
     """
     plan = plan_growth(model, tokenizer, pad_rows_to, untie)
+    for name in sorted({plan.stored_as(name) for name in plan.names}):
+        if not plan.weights.tensor(name).isfinite().all():
+            message = f"contains values in {name} that are infinite or no numbers"
+            raise InputError(plan.model, message, "Download the model again")
     if keep_old_rows and init not in ("shared", "taught"):
         raise OptionError("keep_old_rows", f"changes nothing with `init` {init}", "Give `init` shared")
     if fit and init not in ("shared", "taught"):
@@ -193,6 +197,8 @@ def _new_id(plan: GrowthPlan, key: str, id: Any, new_ids: dict[int, int]) -> Any
     """The new id, or ids, of a special token that a config names under `key`."""
     if isinstance(id, list):
         return [_new_id(plan, key, one, new_ids) for one in id]
+    if key == "pad_token_id" and type(id) is int and id < 0:
+        return None  # transformers counts -1 from the last row: a new one, which would get no gradient
     if not isinstance(id, int) or not 0 <= id < plan.old.size:
         return id
     if id not in new_ids:

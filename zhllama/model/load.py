@@ -10,7 +10,14 @@ from zhllama.io.json import read_object
 from zhllama.model.chain import ADAPTER, Chain, resolve_chain
 from zhllama.model.trained_rows import apply_trained_rows
 from zhllama.model.weight_files import check_weights
-from zhllama.pretrained import check_generation_ids, open_adapter, open_causal, open_config, open_tokenizer
+from zhllama.pretrained import (
+    check_generation_ids,
+    open_adapter,
+    open_causal,
+    open_config,
+    open_tokenizer,
+    refuse_other_kinds,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +101,7 @@ def read_model_config(folder: Path) -> Any:
     if not isinstance(raw.get("model_type", ""), str):
         raise InputError(path, "is not a model's config", "Download the model again")
     try:
-        return open_config(folder)
+        config = open_config(folder)
     except ZhllamaError:
         raise
     except Exception as error:
@@ -103,6 +110,8 @@ def read_model_config(folder: Path) -> Any:
             f"is not a model's config ({type(error).__name__}: {_reason(error)})",
             "Download the model again",
         ) from error
+    refuse_other_kinds(config, folder)
+    return config
 
 
 def load_transformers_tokenizer(folder: Path, source: Path | None = None) -> Any:

@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zhllama.errors import InputError
+from zhllama.errors import InputError, ZhllamaError
 from zhllama.model.load import read_model_config
 from zhllama.model.quantized import refuse_quantized, refuse_quantized_tensors
 from zhllama.model.weight_files import Weights, read_weights
-from zhllama.pretrained import build_causal, split_parameter, stored_names
+from zhllama.pretrained import build_causal, split_parameter, stored_names, unstored_parameters
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_stored_model(folder: Path) -> StoredModel:
     """Read the headers of a folder's weights and build its model without memory.
 
     Errors: InputError for a model that is not a causal language model, for quantized weights, and for a parameter that
-    is stored twice.
+    is stored twice or not at all.
     """
     import torch
 
@@ -89,6 +89,8 @@ def read_stored_model(folder: Path) -> StoredModel:
     try:
         with torch.device("meta"):
             model = build_causal(config)
+    except ZhllamaError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -102,7 +104,9 @@ def read_stored_model(folder: Path) -> StoredModel:
                 folder, f"stores {name} twice, as {names[name]} and {stored}", "Remove one of the two"
             )
         names[name] = stored
-    refuse_quantized_tensors(weights, names.values())
+    _refuse_lacking(folder, model, weights)
+    state = model.state_dict()
+    refuse_quantized_tensors(weights, [n for name, n in names.items() if state[name].is_floating_point()])
     for name, stored in names.items():
         if name in shapes and shapes[name] != weights.tensors[stored].shape:
             message = (
@@ -110,3 +114,18 @@ def read_stored_model(folder: Path) -> StoredModel:
             )
             raise InputError(folder, message, "Correct config.json, or download the model again")
     return StoredModel(weights, model, names)
+
+
+def _refuse_lacking(folder: Path, model: Any, weights: Weights) -> None:
+    """Raise InputError for weights from which a parameter of the model is missing, before any of them are read."""
+    lacking = unstored_parameters(model, weights.tensors)
+    if not lacking:
+        return
+    stored = next((key for key in weights.tensors for name in lacking if key.endswith(f".{name}")), None)
+    if stored is not None:
+        name = next(name for name in lacking if stored.endswith(f".{name}"))
+        message = f"stores {name} as {stored}, a name that transformers does not know"
+        raise InputError(folder, message, f"Remove {stored.removesuffix(name)} from the names of its weights")
+    raise InputError(
+        folder, f"lacks the weights {', '.join(sorted(lacking)[:3])}", "Download the model again"
+    )

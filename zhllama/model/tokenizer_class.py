@@ -20,7 +20,9 @@ TEXTS = ("zh_news.txt", "en_essay.txt", "code_python.txt")
 LENGTH = 2000  # characters of each
 
 
-def check_tokenizer_class(tokenizer: Path, model_type: str) -> None:
+def check_tokenizer_class(
+    tokenizer: Path, model_type: str, remedy: str = "Extend the vocabulary of that model instead"
+) -> None:
     """Raise InputError where transformers tokenizes differently in a folder of a model of this type."""
     from transformers.models.auto.tokenization_auto import (
         MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS as REPLACED,
@@ -42,4 +44,4 @@ def check_tokenizer_class(tokenizer: Path, model_type: str) -> None:
                 f"tokenizes text differently beside a model of the type {model_type}: transformers replaces its class by "
                 f"{type(loaded).__name__} there, whatever {CONFIG} says"
             )
-            raise InputError(tokenizer, message, "Extend the vocabulary of that model instead")
+            raise InputError(tokenizer, message, remedy)

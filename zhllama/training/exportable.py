@@ -5,6 +5,7 @@ from dataclasses import replace
 from zhllama.errors import InputError, OptionError
 from zhllama.model.chain import Chain
 from zhllama.model.export import adapted_layer, plan_merge
+from zhllama.model.tokenizer_class import check_tokenizer_class
 from zhllama.training.lora import adapted_modules
 from zhllama.training.options import TrainingOptions
 
@@ -16,6 +17,11 @@ def check_exportable(chain: Chain, options: TrainingOptions) -> None:
     whose results could not be.
     """
     base = plan_merge(chain).base
+    check_tokenizer_class(
+        chain.tokenizer,
+        base.model.config.model_type,
+        "Give the model the tokenizer that it was published with",
+    )
     if options.full and (parts := base.not_stored):
         message = f"cannot be exported for this model, whose files do not store {parts[0]} in a way that can be written again"
         raise OptionError("full", message, "Train adapters instead")

@@ -78,9 +78,9 @@ def check_old_rows(options: TrainingOptions, rows: int) -> None:
 
 
 def check_length(config: Any, length: int) -> None:
-    """Raise OptionError for more tokens than the model has positions for."""
+    """Raise OptionError for more tokens than the model has positions for; -1 is XLNet's for any number."""
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and length > longest:
+    if longest is not None and 0 < longest < length:
         message = f"is {length:,} and the model was made for {longest:,} tokens"
         raise OptionError("block_size", message, "Give fewer")
 

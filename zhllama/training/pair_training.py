@@ -37,7 +37,7 @@ from zhllama.training.options import TrainingOptions
 from zhllama.training.outputs import CHECKPOINTS, FIGURES, PAGE
 from zhllama.training.plan import ModelShape, TrainingPlan, plan_training, shape_of
 from zhllama.training.preference_pairs import to_rows
-from zhllama.training.prepare_model import DTYPES, norms_to_fp32
+from zhllama.training.prepare_model import DTYPES, norms_to_fp32, refuse_not_finite
 from zhllama.training.sharding import gather_parameters, is_sharded, is_zero
 from zhllama.training.train import Arguments, Hooks, arguments_of
 from zhllama.training.trainer import LOG, CheckpointingTrainer, TrainingLog, read_log
@@ -223,7 +223,11 @@ def reference_of(model_info: PairModelInfo, options: TrainingOptions, plan: Trai
 
 def precomputes_reference(options: TrainingOptions) -> bool:
     """Whether the log probabilities of the reference model are computed before training: see `reference_of`."""
-    return options.full and int(os.environ.get("WORLD_SIZE", 1)) == 1
+    return options.full and _processes() == 1
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def writer_of(options: TrainingOptions, model_info: PairModelInfo) -> WriteOutputs:
@@ -251,7 +255,7 @@ def train_on_pairs(
     require("learning from pairs", "align")
     if is_zero():  # nothing has shown that its results are right, as the tests show it for FSDP
         raise OptionError("ZeRO", "does not go with this command", "Use FSDP, or start it with torchrun")
-    processes, first = int(os.environ.get("WORLD_SIZE", 1)), os.environ.get("RANK", "0") == "0"
+    processes, first = _processes(), os.environ.get("RANK", "0") == "0"
     if first:
         run.check()
     else:
@@ -312,6 +316,7 @@ def open_for_training(model_info: PairModelInfo, options: TrainingOptions, plan:
     chain = model_info.info.chain
     dtype = torch.float32 if options.full else DTYPES[plan.precision]
     model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype).model
+    refuse_not_finite(model, chain.model)
     norms_to_fp32(model)
     return model.requires_grad_(options.full)
 
@@ -335,11 +340,15 @@ def plan_pairs(
 ) -> TrainingPlan:
     """Plan a run on so many pairs, each of which is two sequences; steps are unknown if `pairs` is None.
 
-    A labelled answer is two sequences too: another answer to its prompt is read for the KL term.
+    A labelled answer is two sequences too: another answer to its prompt is read for the KL term. Full training on several
+    devices has a reference model beside the trained one: see `reference_of`.
     """
     doubled = replace(options, batch=2 * options.batch, micro_batch=2 * options.micro_batch)
     blocks = None if pairs is None else 2.0 * pairs
-    return plan_training(doubled, shape, 0, hardware, blocks=blocks, sharded=is_sharded())
+    reference = options.full and hardware.count > 1
+    return plan_training(
+        doubled, shape, 0, hardware, blocks=blocks, sharded=is_sharded(), reference=reference
+    )
 
 
 def _trainer(

@@ -56,11 +56,12 @@ class TrainingPlan:
 
 def plan_training(
     options: TrainingOptions, shape: ModelShape, n_old: int, hardware: Hardware, *, trainable_rows: int | None = None,
-    blocks: float | None = None, sharded: bool = False, dense_mask: bool | None = None,
+    blocks: float | None = None, sharded: bool = False, dense_mask: bool | None = None, reference: bool = False,
 ) -> TrainingPlan:  # fmt: skip
     """Plan a run of `options`: `trainable_rows` as counted for `--rows used`, `blocks` of text, None if unknown.
 
     `dense_mask`: whether a mask over whole blocks separates the documents; None: as is likely on this hardware.
+    `reference`: whether a second, frozen copy of the model is in memory.
     """
     rows = {"new": shape.rows - n_old, "all": shape.rows, "used": trainable_rows or shape.rows, "none": 0}[
         options.rows
@@ -73,6 +74,7 @@ def plan_training(
         steps = max(1, -int(-blocks * options.epochs // options.batch))
     tokens = None if steps is None else steps * options.batch * options.block_size
     fixed = _fixed_memory(options, shape, rows, matrices, trained, precision, sharded)
+    fixed["reference"] = 4 * shape.total if reference else 0
     on_cpu = hardware.name == "CPU"
     if dense_mask is None:
         dense_mask = _likely_dense_mask(options, hardware)

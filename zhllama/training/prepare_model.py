@@ -63,6 +63,7 @@ def open_for_training(
     dtype = torch.float32 if full else DTYPES[precision]
     loading = loading_options(dtype, device) if four_bit else None
     model = open_model(chain.runs[-1] if chain.runs else chain.base, dtype=dtype, loading=loading).model
+    refuse_not_finite(model, chain.model)
     norms_to_fp32(model)
     if matrices is not None:
         _matrices_to_fp32(model, chain.runs, matrices)
@@ -120,6 +121,14 @@ def _probe(model: Any, autocast: torch.dtype | None) -> Probe:
         message = "is no causal language model: its logits depend on the tokens that they are to predict"
         raise InputError(kind, message, "Train another model")
     return probe
+
+
+def refuse_not_finite(model: Any, where: Path) -> None:
+    """Raise InputError for weights that are infinite or no numbers: the loss is not finite with them, nor an export equal."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            message = f"contains values in {name} that are infinite or no numbers as {str(parameter.dtype).removeprefix('torch.')}"
+            raise InputError(where, message, "Download the model again, or train in another `precision`")
 
 
 def autocast_type(precision: Precision) -> torch.dtype | None:
