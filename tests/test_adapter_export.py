@@ -74,6 +74,24 @@ def test_a_chain_is_an_adapter_of_the_model_before_it_grew(
     assert str(tmp_path) not in card
 
 
+def test_auto_peft_gives_the_base_the_rows_of_the_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    run = write_chain(tmp_path)
+    grown = tmp_path / "grown-model"
+    (grown / "config.yaml").write_text("command: grow\nmodel: base\n", encoding="utf-8")
+    (grown / "manifest.json").write_text('{"command": "grow"}', encoding="utf-8")
+    assert line(tmp_path, "export", run, "--out", "plain").code == 0
+    assert line(tmp_path, "export", run, "--adapter-only", "--out", "adapter").code == 0
+    monkeypatch.chdir(tmp_path)  # the adapter names its base as it was given
+    model = AutoPeftModelForCausalLM.from_pretrained("adapter", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        found = model(input_ids=torch.tensor([IDS])).logits[0]
+    torch.testing.assert_close(found, logits(tmp_path / "plain", IDS), rtol=1e-4, atol=1e-4)
+
+
 def test_the_base_that_it_names_is_checked(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base")
     run = write_run(tmp_path / "run", base, lora=True)
@@ -132,7 +150,8 @@ def test_what_is_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     base = write_model(tmp_path / "base")
     run = write_run(tmp_path / "run", base, lora=True)
     assert "base: is no run, so that nothing was trained" in told(base, "--adapter-only")
-    assert "--gguf: is a whole model" in told(run, "--adapter-only", "--gguf", "f16")
+    told_of_gguf = told(run, "--adapter-only", "--gguf", "f16")
+    assert "--gguf: is a whole model, and --adapter-only writes none" in told_of_gguf
     assert "--adapter-only: is for a run" in told(
         "--model", base, "--adapter", run / "adapter", "--adapter-only"
     )
@@ -140,6 +159,7 @@ def test_what_is_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "trained nothing that an adapter could say" in told(empty, "--adapter-only")
     full = write_run(tmp_path / "full", base)
     shutil.copytree(base, full / "tuned")
-    assert "was trained with all of its weights" in told(full, "--adapter-only")
+    told_of_full = told(full, "--adapter-only")
+    assert "was trained with all of its weights" in told_of_full and "without --adapter-only" in told_of_full
     monkeypatch.setattr(export, "PRECISION", {"F32": -1.0})
     assert "differs from the run" in told(run, "--adapter-only")

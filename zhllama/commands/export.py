@@ -196,7 +196,7 @@ def _export_as_adapter(
     from zhllama.model.model_card import AdapterCard, card_facts, model_card
 
     if options.gguf is not None:
-        raise OptionError("gguf", "is a whole model, and adapter_only writes none", "Leave one of them out")
+        raise OptionError("gguf", "is a whole model, and `adapter_only` writes none", "Leave one of them out")
     plan = plan_adapter(chain)
     inputs = list(dict.fromkeys([*model_files(plan.base.folder), *chain_files(chain)]))
     with (

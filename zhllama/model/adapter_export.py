@@ -38,7 +38,7 @@ from zhllama.run_folder import MANIFEST
 if TYPE_CHECKING:
     import torch
 
-ANOTHER = "Export it without adapter_only"
+ANOTHER = "Export it without `adapter_only`"
 
 
 @dataclass(frozen=True)
