@@ -1,6 +1,7 @@
 """Growing a model: old rows to the byte, other shards untouched, every kind of matrix found, little memory."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -305,7 +306,7 @@ before = peak[0]
 def watch():
     while not stop.wait(0.005):
         peak[0] = max(peak[0], anonymous())
-watcher = threading.Thread(target=watch)
+watcher = threading.Thread(target=watch, daemon=True)
 watcher.start()
 grown = grow(Path("base"), Path("larger"), Path("out"))
 stop.set(); watcher.join()
@@ -321,6 +322,7 @@ def test_memory_stays_under_the_matrices_and_a_shard(tmp_path: Path, larger: Pat
            num_attention_heads=8, num_key_value_heads=8).save_pretrained(base)  # fmt: skip
     write_tokenizer(base_vocabulary(), base)
     shards: list[dict[str, list[int]]] = [{"model.embed_tokens.weight": [rows, width]}]
+    shards[0]["model.norm.weight"] = [width]
     for layer in range(layers):
         if layer % 6 == 0 and layer:
             shards.append({})
@@ -330,19 +332,19 @@ def test_memory_stays_under_the_matrices_and_a_shard(tmp_path: Path, larger: Pat
             ("down_proj", [width, 8192]),
         ):
             shards[-1][f"model.layers.{layer}.mlp.{name}.weight"] = shape
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            shards[-1][f"model.layers.{layer}.self_attn.{name}.weight"] = [width, width]
+        for name in ("input", "post_attention"):
+            shards[-1][f"model.layers.{layer}.{name}_layernorm.weight"] = [width]
     shards[-1]["lm_head.weight"] = [rows, width]
     weight_map = {}
     for number, shard in enumerate(shards):
         file = f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
         header, at = {}, 0
-        for name, (height, wide) in shard.items():
-            header[name] = {
-                "dtype": "BF16",
-                "shape": [height, wide],
-                "data_offsets": [at, at + 2 * height * wide],
-            }
-            at += 2 * height * wide
-            weight_map[name] = file
+        for name, shape in shard.items():
+            end = at + 2 * math.prod(shape)
+            header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, end]}
+            at, weight_map[name] = end, file
         head = json.dumps(header).encode()
         with (base / file).open("wb") as out:
             out.write(len(head).to_bytes(8, "little") + head)
