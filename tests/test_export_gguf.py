@@ -173,9 +173,9 @@ def test_blocks_of_few_bits_load(tmp_path: Path, kind: str) -> None:
 def test_what_cannot_be_a_gguf(tmp_path: Path) -> None:
     write_model(tmp_path / "bloom", "bloom", tied=True)
     write_model(
-        tmp_path / "stretched", rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
+        tmp_path / "stretched", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     )
-    for name, told in (("bloom", "has the type bloom"), ("stretched", "scales its positions by linear")):
+    for name, told in (("bloom", "has the type bloom"), ("stretched", "scales its positions by dynamic")):
         done = line(tmp_path, "export", name, "--gguf", "f16", "--out", "out")
         assert done.code == 1 and told in done.err and not (tmp_path / "out").exists()
 
