@@ -171,6 +171,8 @@ def test_spare_rows_without_an_id_stay_unchanged(files: Path) -> None:
     assert done.code == 0, done.err
     ids = load_file(files / "run" / "rows.safetensors")["input_ids"].tolist()
     assert ids == list(range(600, len(larger_vocabulary().pieces))) and ids[-1] < 703
+    figures = json.loads((files / "run" / "manifest.json").read_text(encoding="utf-8"))["figures"]
+    assert figures["trained"] == 2 * len(ids) * 64  # the plan of the run counts what is trained
 
 
 def test_a_file_of_old_torch_is_read(tmp_path: Path) -> None:

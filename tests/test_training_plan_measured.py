@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.model_toys import line, write_model
+from tests.model_toys import base_vocabulary, line, write_model, write_tokenizer
 from tests.test_training_run import cache, workspace
+from zhllama.vocab.sentencepiece_vocabulary import Piece
 
 __all__ = ["cache", "workspace"]
 pytestmark = pytest.mark.slow
@@ -86,6 +87,9 @@ def test_memory_is_as_planned(
 ) -> None:
     options = ("--stage", stage, "--rows", *rows)
     write_model(workspace / "big", rows=20_000, **BIG)
+    base = base_vocabulary()  # rows without an id are not trained
+    added = [Piece(f"\u4e00{chr(0x4E01 + number)}", -1000.0 - number) for number in range(20_000 - base.size)]
+    write_tokenizer(base.extended(added), workspace / "big")
     # The memory of the libraries of this stage.
     idle, _ = memory_of(
         workspace, checkpointing, *options[:2], "--rows", "all", "--model", "base", "--out", "idle"

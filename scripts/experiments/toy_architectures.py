@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 ROWS = 600
-LARGEST = 3_000_000  # parameters of a toy; a larger one has a size that is not known here
+LARGEST = 7_000_000  # parameters of a toy; a larger one has a size that is not known here
 
 # The small value of each size, by the names that configs have for it.
 SIZES: dict[str, Any] = {}
@@ -39,8 +39,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "dbrx": {
         "max_seq_len": 512,
-        "attn_config": {"kv_n_heads": 2},
-        "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": 4},
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "mamba2": {"num_heads": 8, "head_dim": 16, "expand": 2, "n_groups": 1},
     "zaya": {"num_experts_per_tok": 1},
@@ -62,6 +62,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
     "reformer": {"is_decoder": True, "attn_layers": ["local", "local"], "axial_pos_embds": False},
     "glm4_moe_lite": {"layer_types": None},
+    "bailing_hybrid": {"num_expert_group": 1},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"], "mamba_headdim": 16, "n_mamba_heads": 8},
 }
 NOT_TEXT = ("vision_config", "audio_config", "speech_config", "vq_config", "encoder_config")
@@ -81,7 +84,7 @@ def _small(config_class: Any) -> dict[str, Any]:
     aliases = getattr(config_class, "attribute_map", {}) or {}
     settings: dict[str, Any] = {}
     for name, size in SIZES.items():
-        value = getattr(default, name, None)
+        value = _value_of(default, name)
         known = name in default.to_dict() and aliases.get(name, name) == name
         if known and ((isinstance(value, int) and not isinstance(value, bool) and value > 0) or (value is None and name in ("head_dim", "n_inner", "num_key_value_heads"))):  # fmt: skip
             settings[name] = size
@@ -102,6 +105,14 @@ def _small(config_class: Any) -> dict[str, Any]:
     if isinstance(kinds, list) and not isinstance(getattr(config_class, stored_as, None), property):
         settings["layer_types"] = _first_two(kinds)
     return settings
+
+
+def _value_of(config: Any, name: str) -> Any:
+    """A setting of a config; None where it has none, or another one for each layer."""
+    try:
+        return getattr(config, name, None)
+    except Exception:  # transformers' own type for settings that differ between layers
+        return None
 
 
 def _first_two(kinds: list[str]) -> list[str]:

@@ -58,14 +58,14 @@ def plan_training(
     options: TrainingOptions, shape: ModelShape, n_old: int, hardware: Hardware, *, trainable_rows: int | None = None,
     blocks: float | None = None, sharded: bool = False, dense_mask: bool | None = None, reference: bool = False,
 ) -> TrainingPlan:  # fmt: skip
-    """Plan a run of `options`: `trainable_rows` as counted for `--rows used`, `blocks` of text, None if unknown.
+    """Plan a run of `options`: `trainable_rows` and `blocks` of text as counted, None if unknown.
 
     `dense_mask`: whether a mask over whole blocks separates the documents; None: as is likely on this hardware.
     `reference`: whether a second, frozen copy of the model is in memory.
     """
-    rows = {"new": shape.rows - n_old, "all": shape.rows, "used": trainable_rows or shape.rows, "none": 0}[
-        options.rows
-    ]
+    rows = trainable_rows
+    if rows is None:
+        rows = {"new": shape.rows - n_old, "all": shape.rows, "used": shape.rows, "none": 0}[options.rows]
     matrices = 0 if rows == 0 else 1 if shape.tied or options.matrices == "input" else 2
     trained = rows * shape.width * matrices + shape.lora + (shape.body if options.full else 0)
     precision = options.precision or hardware.precision
