@@ -94,6 +94,23 @@ def test_the_factor_of_attention_comes_back(tmp_path: Path, monkeypatch: pytest.
     assert read["attention_factor"] == pytest.approx(2.0) and read["factor"] == 4.0
 
 
+def test_one_part_of_a_split_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers reads the part alone, and what it lacks would be told as weights of a broken file."""
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setenv("ZHLLAMA_CACHE", str(tmp_path / "cache"))
+    add_name = gguf.GGUFWriter.add_name
+
+    def add_more(writer: Any, name: str) -> None:
+        add_name(writer, name)
+        writer.add_uint16("split.no", 0)
+        writer.add_uint16("split.count", 2)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_name", add_more)
+    write_gguf(write_model(tmp_path / "base"), tmp_path / "model-00001-of-00002.gguf", "f16")
+    with pytest.raises(InputError, match=r"is one of 2 files of a model\. Join them first"):
+        imported_folder(tmp_path / "model-00001-of-00002.gguf")
+
+
 @pytest.mark.parametrize(
     ("kind", "changed", "told"),
     [
