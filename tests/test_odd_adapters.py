@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.model_toys import CHINESE, ENGLISH, base_vocabulary, write_model
+from tests.model_toys import CHINESE, ENGLISH, base_vocabulary, line, write_model, write_tokenizer
 from tests.test_foreign_adapters import write_adapter
 from zhllama.errors import InputError
 from zhllama.model.export import scale_of
 from zhllama.model.foreign_adapters import fold, plan_fold, prove_fold
+from zhllama.model.load import load_base
+from zhllama.pretrained import open_adapter, open_config
+from zhllama.training.lora import linear_names
 
 ROWS = len(base_vocabulary().pieces)
 FIRST = r"model\.layers\.0\.self_attn\.[qk]_proj"  # patterns of PEFT are regular expressions over the end of a path
@@ -81,3 +84,24 @@ def test_tensors_of_a_live_model_and_of_parameters(tmp_path: Path, base: Path) -
     save_file(held | experts, path)
     with pytest.raises(InputError, match=r"changes model\.layers\.0\.mlp\.experts"):
         plan_fold(base, [one], None)
+
+
+def test_an_adapter_that_peft_loses(tmp_path: Path) -> None:
+    """For Laguna transformers renames `mlp.shared_expert.`, by a pattern that its own new name matches, too: PEFT only warns."""
+    from peft import LoraConfig, get_peft_model
+
+    from scripts.experiments.toy_architectures import toy_model
+
+    base = write_tokenizer(base_vocabulary(), tmp_path / "base")
+    toy_model("laguna").save_pretrained(base)
+    assert "up_proj" not in linear_names(open_config(base)) and "q_proj" in linear_names(open_config(base))
+    words = ("--stage", 2, "--model", "base", "--rows", "all", "--lora-module", "up_proj", "--block-size", 64)
+    (tmp_path / "zh.txt").write_text("我们今天没有时间。\n", encoding="utf-8")
+    done = line(tmp_path, "pretrain", *words, "--text", "zh=zh.txt", "--out", "run")
+    assert done.code == 1 and "which PEFT would not load again into this type of model" in done.err, done.err
+    for name, layers in (("kept", ["q_proj"]), ("lost", ["q_proj", "up_proj"])):
+        settings = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=layers, init_lora_weights=False)
+        get_peft_model(load_base(tmp_path / "base", torch.float32), settings).save_pretrained(tmp_path / name)
+    open_adapter(load_base(tmp_path / "base", torch.float32), tmp_path / "kept")
+    with pytest.raises(InputError, match=r"contains .*shared_experts.*, which PEFT does not load"):
+        open_adapter(load_base(tmp_path / "base", torch.float32), tmp_path / "lost")

@@ -27,6 +27,7 @@ from zhllama.model.load import load_base
 from zhllama.model.stored_model import read_stored_model
 from zhllama.pretrained import build_causal, unstored_parameters
 from zhllama.training.model_info import check_length
+from zhllama.training.model_shape import shape_of
 from zhllama.training.prepare_model import open_for_training
 
 Tensors = dict[str, torch.Tensor]
@@ -201,6 +202,37 @@ def test_an_embedding_under_a_third_name(tmp_path: Path, larger: Path) -> None:
     grow(base, larger, tmp_path / "out")
     ids = list(range(5, 30))
     assert torch.equal(logits(tmp_path / "out", ids)[:, :600], logits(base, ids))
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (
+            "marian",
+            "cannot grow: model.decoder.embed_tokens.weight would be",
+        ),  # counted by decoder_vocab_size
+        ("deepseek_v4", "cannot grow: .*tid2eid would be"),  # a table from ids to experts
+        (
+            "cpmant",
+            "cannot grow: cpmant.input_embedding.weight would be",
+        ),  # with rows of prompts beside those of ids
+        ("rembert", None),  # a head that is wider than the embedding
+        ("inkling_text", None),  # a config without tie_word_embeddings
+    ],
+)
+def test_what_else_counts_the_vocabulary(tmp_path: Path, larger: Path, kind: str, told: str | None) -> None:
+    from scripts.experiments.toy_architectures import toy_model
+
+    base = write_tokenizer(base_vocabulary(), tmp_path / "base")
+    toy_model(kind).save_pretrained(base)
+    if told is not None:
+        with pytest.raises(InputError, match=told):
+            grow(base, larger, tmp_path / "out")
+        return
+    grown = grow(base, larger, tmp_path / "out")
+    model = load_base(tmp_path / "out", torch.float32)
+    assert model.get_output_embeddings().weight.shape[0] == grown.rows
+    assert shape_of(model.config).rows == grown.rows
 
 
 def test_a_tokenizer_that_transformers_replaces_is_refused_before_training(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ Where a folder names code for a model type that transformers has, transformers' 
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from zhllama.errors import InputError, MissingPackage
 from zhllama.io.files import is_present, require_regular_files
 from zhllama.io.json import read_object
+from zhllama.io.safetensors import read_header
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -220,27 +222,27 @@ def unstored_parameters(model: Any, stored: Iterable[str]) -> list[str]:
     ]
 
 
+def renamed_layers(model: Any, layers: Iterable[str]) -> list[str]:
+    """The layers whose weights transformers renames under the names that they have already.
+
+    PEFT renames the tensors of adapters so too, and then does not find the layer, as for Laguna's `shared_experts`.
+    """
+    rename = _renaming(model)
+    return [layer for layer in layers if rename(f"{layer}.weight")[0] != f"{layer}.weight"]
+
+
 def _renamed(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
     """Each stored tensor, a parameter that it is loaded into, and whether it is that parameter as it is stored.
 
     Of a tensor that transformers splits into several parameters, each of these is given.
     """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import (
-        WeightConverter,
-        WeightRenaming,
-        dot_natural_key,
-        rename_source_key,
-    )
+    from transformers.core_model_loading import dot_natural_key
 
-    transforms = get_model_conversion_mapping(model)
-    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
-    converters = [t for t in transforms if isinstance(t, WeightConverter)]
-    state = model.state_dict()
+    state, rename = model.state_dict(), _renaming(model)
     for key in sorted(
         stored, key=dot_natural_key
     ):  # the order of transformers, on which some renamings depend
-        name, converted = rename_source_key(key, renamings, converters, model.base_model_prefix, state)
+        name, converted, converters = rename(key)
         if name not in state and key in state:
             name, converted = key, None
         if name not in state:
@@ -248,6 +250,25 @@ def _renamed(model: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, bool
         yield key, name, converted is None
         for target in () if converted is None else _further_targets(name, converted, converters):
             yield key, target, False
+
+
+def _renaming(model: Any) -> Callable[[str], tuple[str, str | None, list[Any]]]:
+    """transformers' renaming of stored names: the new name, the pattern of the converter that takes it, and all converters."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    state = model.state_dict()
+
+    def rename(key: str) -> tuple[str, str | None, list[Any]]:
+        return (
+            *rename_source_key(key, renamings, converters, model.base_model_prefix, state),
+            converters,
+        )
+
+    return rename
 
 
 def _further_targets(name: str, source: str, converters: Iterable[Any]) -> Iterator[str]:
@@ -289,10 +310,30 @@ def open_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     if code := next((key for key in ADAPTER_CODE if settings.get(key)), None):
         reason = f"sets {code}, which would load code or models that it names"
         raise InputError(path, reason, "Merge it with the program that wrote it")
-    if isinstance(model, PeftModel):
-        model.load_adapter(str(folder), adapter_name=name)
-        return model
-    return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    for warning in told:
+        _refuse_lost(folder, name, str(warning.message))
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return model
+
+
+def _refuse_lost(folder: Path, adapter: str, warning: str) -> None:
+    """Raise InputError where PEFT warns that a tensor is missing which the file has: it was renamed on its way into the model."""
+    path = folder / "adapter_model.safetensors"
+    if "missing adapter keys" not in warning or not path.is_file():
+        return
+    for key in read_header(path):
+        stem, _, end = key.rpartition(".")
+        if f"'{stem}.{adapter}.{end}'" in warning:
+            message = f"contains {key}, which PEFT does not load into this type of model"
+            raise InputError(
+                folder, message, "Train adapters of other layers (`lora_module`), or update PEFT"
+            )
 
 
 def check_generation_ids(settings: Any, where: object) -> None:

@@ -66,6 +66,9 @@ def _reason(row: dict[str, Any], line: str) -> str:
     """A refusal without what differs between types: folders, the type, tensors and layers."""
     line = re.sub(r"/tmp/\S+?/(?=\w+:)", "", line).replace("`", "'").replace("|", "/")
     line = re.sub(rf"\b{re.escape(str(row['type']))}\b", "TYPE", line)
+    line = re.sub(
+        r"has the type \w+,", "has the type TYPE,", line
+    )  # that of the text model in one with vision
     line = re.sub(r"\b\w+(\.\w+)*\.(\d+)\.[\w.]*\w", "WEIGHT", line)
     return re.sub(r"^(grown|model|file|one|two|tuned|full|plain-\w+): ", "MODEL: ", line)
 

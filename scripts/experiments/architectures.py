@@ -130,7 +130,7 @@ def try_type(model_type: str, folder: Path) -> dict[str, Any]:
     cells = [cell("export", run, "--out", f"plain-{run}", "--force") for run in runs]
     row["export"] = next((one for one in cells if one != "ok"), "ok" if cells else "nothing was trained")
     row["GGUF"] = cell("export", start, "--gguf", "f16", "--out", "file", "--force")
-    if row["stage 1"] == "ok":
+    if row["stage 1"] == "ok" and start == "grown":
         row["difference"] = difference(start)
     return row
 

@@ -63,6 +63,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "reformer": {"is_decoder": True, "attn_layers": ["local", "local"], "axial_pos_embds": False},
     "glm4_moe_lite": {"layer_types": None},
     "bailing_hybrid": {"num_expert_group": 1},
+    "gemma2": {"query_pre_attn_scalar": 16},
+    "gemma3_text": {"num_hidden_layers": 6, "layer_types": None, "query_pre_attn_scalar": 16},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"], "mamba_headdim": 16, "n_mamba_heads": 8},
@@ -136,4 +138,9 @@ def toy_model(model_type: str) -> Any:
         for parameter in model.parameters():
             if parameter.ndim == 2 and parameter.is_floating_point():
                 parameter.normal_(0, 0.1)
+        embedding = model.get_input_embeddings()
+        if (
+            getattr(embedding, "padding_idx", None) is not None
+        ):  # which some types set to zero when they are opened
+            embedding.weight[embedding.padding_idx] = 0
     return model

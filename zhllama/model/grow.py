@@ -97,8 +97,9 @@ def grow(
 
     def change(name: str, side: Side) -> Change:
         source = plan.stored_as(name)
+        width = plan.weights.tensors[source].shape[1]  # RemBERT's head is wider than its embedding
         return Change(
-            (plan.rows, plan.width),
+            (plan.rows, width),
             lambda matrix: _enlarged(plan, matrix, values.new(matrix, side), values.changed[side]),
             None if source == name else source,
         )

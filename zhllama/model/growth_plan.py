@@ -1,6 +1,7 @@
 """Checks that a tokenizer extends a model's own, and finds what must grow."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from zhllama.model.row_init import Side
 from zhllama.model.stored_model import StoredModel, read_stored_model
 from zhllama.model.tokenizer_class import check_tokenizer_class
 from zhllama.model.weight_files import Weights
+from zhllama.pretrained import build_causal
 from zhllama.run_folder import MANIFEST
 from zhllama.vocab.any_tokenizer import AnyTokenizer, load_any_tokenizer
 from zhllama.vocab.folder import base_ids_of
@@ -129,9 +131,32 @@ def plan_growth(model: str | Path, tokenizer: Path, pad_rows_to: int = 1, untie:
     # A model's padding rows beyond its ids stay, except under a pruned vocabulary.
     rows = new.size if pruned else max(new.size, old_rows)
     rows += -rows % pad_rows_to
+    _check_shapes(stored, matrices, rows)
     return GrowthPlan(
         folder, tokenizer, stored, matrices, old, new, old_ids, pruned, rows, old_rows, width, copied
     )
+
+
+def _check_shapes(stored: StoredModel, matrices: EmbeddingNames, rows: int) -> None:
+    """Raise InputError for a model that transformers builds otherwise with so many rows than `grow` writes it.
+
+    Some have further tables of the vocabulary, as DeepSeek-V4, or count rows by another setting, as Marian.
+    """
+    import torch
+
+    config = deepcopy(stored.model.config)
+    for part in (config, config.get_text_config()):
+        if hasattr(part, "vocab_size"):
+            part.vocab_size = rows
+    with torch.device("meta"):
+        shapes = {name: tuple(tensor.shape) for name, tensor in build_causal(config).state_dict().items()}
+    growing = {matrices.input, matrices.output, matrices.copy, *matrices.biases}
+    for name, key in stored.names.items():
+        old = stored.weights.tensors[key].shape
+        new = (rows, *old[1:]) if key in growing else old
+        if shapes.get(name, new) != new:
+            message = f"cannot grow: {name} would be {new}, and with {rows:,} rows transformers expects {shapes[name]}"
+            raise InputError(stored.folder, message, "Name another model")
 
 
 def _refuse_unnamed_rows(folder: Path, size: int, end: int) -> None:

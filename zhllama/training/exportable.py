@@ -6,6 +6,7 @@ from zhllama.errors import InputError, OptionError
 from zhllama.model.chain import Chain
 from zhllama.model.export import adapted_layer, plan_merge
 from zhllama.model.tokenizer_class import check_tokenizer_class
+from zhllama.pretrained import renamed_layers
 from zhllama.training.lora import adapted_modules
 from zhllama.training.options import TrainingOptions
 
@@ -27,7 +28,11 @@ def check_exportable(chain: Chain, options: TrainingOptions) -> None:
         raise OptionError("full", message, "Train adapters instead")
     if options.lora is None:
         return
-    for module in adapted_modules(base.model.config, replace(options.lora, dropout=0.0)):
+    modules = adapted_modules(base.model.config, replace(options.lora, dropout=0.0))
+    if lost := renamed_layers(base.model, modules):
+        message = f"adds adapters to {lost[0]}, which PEFT would not load again into this type of model"
+        raise OptionError("lora_module", message, "Leave it out")
+    for module in modules:
         try:
             adapted_layer(module, base, chain.base)
         except InputError as error:

@@ -8,7 +8,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from zhllama.errors import MissingPackage, OptionError
-from zhllama.pretrained import build_causal
+from zhllama.pretrained import build_causal, renamed_layers
 from zhllama.training.options import Lora
 
 
@@ -45,7 +45,9 @@ def linear_names(config: Any) -> tuple[str, ...]:
     """
     with torch.device("meta"):
         model = build_causal(config)
-    names = tuple(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(model)))
+    layers = linear_layers(model)
+    lost = {name.rpartition(".")[2] for name in renamed_layers(model, layers)}
+    names = tuple(dict.fromkeys(n for name in layers if (n := name.rpartition(".")[2]) not in lost))
     try:
         adapted = {name.rpartition(".")[2] for name in adapted_modules(config, Lora(rank=1, modules=names))}
     except (

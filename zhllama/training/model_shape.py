@@ -66,7 +66,7 @@ def shape_of(config: Any, lora: Lora | None = None, rows: int | None = None) -> 
         body=parameters - vocabulary * width * (1 if shared else 2),
         rows=rows or vocabulary,
         width=width,
-        tied=shared or bool(config.tie_word_embeddings),
+        tied=shared or bool(getattr(config, "tie_word_embeddings", False)),
         layers=layers,
         inner=_size(text, "intermediate_size") or 4 * width,
         keys=head_width * (_size(text, "num_key_value_heads") or heads),
