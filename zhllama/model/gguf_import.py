@@ -48,7 +48,7 @@ def _convert(path: Path, part: Path) -> None:
     metadata, tensors, begin = read_header(path)
     if (parts := metadata.get("split.count") or 1) != 1:
         message = f"is one of {parts} files of a model"
-        raise InputError(path, message, "Join them first: llama-gguf-split --merge FIRST OUT of llama.cpp")
+        raise InputError(path, message, "Join them first with llama-gguf-split of llama.cpp")
     _check_length(path, tensors, begin)
     kinds = {WHOLE_TYPES.get(t.type, "quantized") for t in tensors if len(t.shape) > 1}
     kind = next((name for name in WHOLE_TYPES.values() if kinds == {name}), None)
