@@ -19,11 +19,14 @@ from extending.curve import Trained, load_checkpoint  # noqa: E402
 from extending.texts import Texts, draw  # noqa: E402
 from extending.variants import Base, Variant, open_base, texts_of  # noqa: E402
 
+from zhllama.model.copy_files import copy_tokenizer  # noqa: E402
 from zhllama.model.load import load_base  # noqa: E402
 
 
 def write(base: Base, variant: Variant, texts: Texts, curve: Path, out: Path) -> None:
     """Write the model of a curve's checkpoint, with its tokenizer, into the folder `out`."""
+    if variant.learn == "lora":
+        raise SystemExit(f"{curve} has adapters, which this script does not merge")
     trained = base.start(variant, texts, rate=1e-9)
     if load_checkpoint(curve, trained) is None:
         raise SystemExit(f"{curve} has no checkpoint: train it with extend_or_not.py first")
@@ -31,9 +34,7 @@ def write(base: Base, variant: Variant, texts: Texts, curve: Path, out: Path) ->
     plain = load_base(grown, torch.float32)
     copy_weights(trained, plain)
     plain.save_pretrained(out)
-    for file in base.tokenizer(variant.added, texts).glob("*"):
-        if file.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "added_tokens")):
-            (out / file.name).write_bytes(file.read_bytes())
+    copy_tokenizer(base.tokenizer(variant.added, texts), out)
 
 
 @torch.no_grad()
