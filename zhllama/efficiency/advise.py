@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zhllama.efficiency.break_even import BreakEven, break_even
+from zhllama.efficiency.break_even import BreakEven, break_even, rounded
 from zhllama.vocab.token_counts import Counts, merge_uses
 
 STEP = 1000  # pieces between two points of the curve
@@ -225,27 +225,22 @@ def _quality_note(bits: float | None, read: float) -> str:
             "advise --model estimates after how much text (docs/extending.md)."
         )
     even = break_even(bits)
-    low, yours = _rounded(even.low), _rounded(read)
+    low, yours = rounded(even.low), rounded(read)
     if even.about is None:
         return (
             f"Fewer tokens now; in bits per character as good as before after more than {low} characters of training text, how many more "
             f"is not known. Yours has {yours}; the base has {bits:g} bits per character, fewer than all that were measured (docs/extending.md)."
         )
-    about = _rounded(even.about)
+    about = rounded(even.about)
     if even.high is None:
         return (
             f"Fewer tokens now; in bits per character as good as before after about {about} characters of training text ({low} or more). "
             f"Yours has {yours}; the base has {bits:g} bits per character (curves of small bases, docs/extending.md)."
         )
     return (
-        f"Fewer tokens now; in bits per character as good as before after about {about} characters of training text ({low} to {_rounded(even.high)}). "
+        f"Fewer tokens now; in bits per character as good as before after about {about} characters of training text ({low} to {rounded(even.high)}). "
         f"Yours has {yours}; the base has {bits:g} bits per character (curves of small bases, docs/extending.md)."
     )
-
-
-def _rounded(number: float) -> str:
-    """A number with two digits, more than the curves determine."""
-    return f"{float(f'{number:.2g}'):,.0f}"
 
 
 def _caution(verdict: Verdict, tokens: float) -> str:

@@ -46,3 +46,8 @@ def break_even(bits: float) -> BreakEven:
         between(more.low, less.low),
         None if open_end else between(more.high or 0, less.high or 0),
     )
+
+
+def rounded(characters: float) -> str:
+    """A number with two digits, more than the curves determine."""
+    return f"{float(f'{characters:.2g}'):,.0f}"

@@ -3,7 +3,7 @@
 from markupsafe import Markup
 
 from zhllama.efficiency.advise import FEW_TOKENS, SEEN, TOO_LITTLE_TEXT, WORTH, Advice
-from zhllama.efficiency.break_even import BreakEven
+from zhllama.efficiency.break_even import BreakEven, rounded
 from zhllama.pages.charts import Curve, line_chart
 from zhllama.pages.render import render, text
 
@@ -70,15 +70,11 @@ def _quality(advice: Advice, even: BreakEven) -> Markup:
     """After how much training text the extended base is as good as before, as in the caution of the command."""
     figures = {
         "bits": f"{advice.bits:g}",
-        "low": _rounded(even.low),
-        "read": _rounded(advice.train_tokens * advice.recommended.characters_per_token),
+        "low": rounded(even.low),
+        "read": rounded(advice.train_tokens * advice.recommended.characters_per_token),
     }
     if even.about is None:
         return text("advice.beyond", **figures)
     if even.high is None:
-        return text("advice.law_open", **figures, about=_rounded(even.about))
-    return text("advice.law", **figures, about=_rounded(even.about), high=_rounded(even.high))
-
-
-def _rounded(number: float) -> str:
-    return f"{float(f'{number:.2g}'):,.0f}"
+        return text("advice.law_open", **figures, about=rounded(even.about))
+    return text("advice.law", **figures, about=rounded(even.about), high=rounded(even.high))
