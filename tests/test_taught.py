@@ -285,6 +285,25 @@ def test_a_killed_command_goes_on_with_resume(
     assert not (tmp_path / "out" / PARTIAL).exists()
 
 
+@pytest.mark.parametrize(
+    ("init", "words"),
+    [
+        ("mean", ("--text", "zh.txt")), ("mean", ("--steps", 6)), ("shared", ("--steps", 6)),
+        ("weighted", ("--vectors", "zh.txt")), ("distill", ("--teach-layers", 1)),
+    ],
+)  # fmt: skip
+def test_options_that_an_initialization_does_not_take(
+    tmp_path: Path, init: str, words: tuple[object, ...]
+) -> None:
+    write_model(tmp_path / "base")
+    write_tokenizer(larger_vocabulary(), tmp_path / "tok")
+    (tmp_path / "zh.txt").write_text(CHINESE, encoding="utf-8")
+    paths = ("--model", "base", "--tokenizer", "tok", "--out", "grown")
+    done = line(tmp_path, "grow", *paths, "--init", init, *words)
+    assert done.code == 1 and f"{words[0]}: changes nothing with --init {init}" in done.err, done.err
+    assert not (tmp_path / "grown").exists()
+
+
 def test_the_whole_line(tmp_path: Path) -> None:
     """grow on the command line, its manifest, the audit of the weights, and an adapter's base."""
     write_model(tmp_path / "base", tied=True)
@@ -298,7 +317,7 @@ def test_the_whole_line(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "grown/manifest.json").read_text(encoding="utf-8"))["figures"]
     changed = figures["changed_weights"]
     assert changed and f"except {len(changed)} weights of the first 1 layers" in done.out
-    assert "the given text has no English" in done.out
+    assert "the given text has too little English" in done.out
     audit = ("audit", "tok", "--base", "base", "--fuzz", 0, "--model", "grown")
     shown = line(tmp_path, *audit)
     assert shown.code == 0 and f"{len(changed)} of 19 changed," in shown.out

@@ -21,6 +21,14 @@ from zhllama.model.options import GrowOptions
 from zhllama.options import check_bounds, recorded
 from zhllama.run import Run
 
+# The initializations that read an option; keep_old_rows and fit are checked by grow itself.
+TAKEN_BY = {
+    "vectors": ("focus",),
+    "steps": ("distill", "taught"),
+    "teach_layers": ("taught",),
+    "text": ("fitted", "shared", "distill", "taught"),
+}
+
 
 @command
 def grow(
@@ -100,7 +108,7 @@ def grow(
                 f"except {len(grown.changed_weights):,} weights of the first {grown.taught_layers} layers; manifest.json lists them"
             )
         if grown.guard_text == "shipped":
-            say("the given text has no English: the shipped sample kept English as it was")
+            say("the given text has too little English: the shipped sample kept English as it was")
     if grown.english_bits_per_byte is not None:
         before, after = grown.english_bits_per_byte
         say(
@@ -110,13 +118,13 @@ def grow(
 
 def _check_what_init_takes(options: GrowOptions, resume: bool) -> None:
     """Refuse options that this `init` would ignore."""
-    if options.init != "taught":
-        if options.teach_layers is not None:
-            raise OptionError(
-                "teach_layers", f"changes nothing with `init` {options.init}", "Give `init` taught"
-            )
-        if resume:
-            raise OptionError("resume", f"continues nothing with `init` {options.init}", "Leave it out")
+    if resume and options.init != "taught":
+        raise OptionError("resume", f"continues nothing with `init` {options.init}", "Leave it out")
+    for name, inits in TAKEN_BY.items():
+        given = getattr(options, name)
+        if given not in (None, ()) and options.init not in inits:
+            message = f"changes nothing with `init` {options.init}"
+            raise OptionError(name, message, f"Leave it out, or give `init` {' or '.join(inits)}")
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
