@@ -24,7 +24,7 @@ from extending.analysis import (
     value_at,
 )
 from extending.curve import Point
-from extending.stored import load, pairs, to_stored
+from extending.stored import load, longest, pairs, to_stored
 
 from zhllama.io.files import to_json
 
@@ -123,8 +123,18 @@ def test_what_serving_repays() -> None:
 def test_curves_are_stored_and_read_back(tmp_path: Path) -> None:
     made = {"old": OLD, "old-seed1": OLD, "20-mean": EXTENDED, "20-mean-seed1": OLD, "20-mean-seed2": OLD}
     path = tmp_path / "curves.json"
-    path.write_text(to_json(to_stored({"half": made}, {"about": "a test"})), encoding="utf-8")
+    path.write_text(to_json({"curves": {"half": to_stored(made)}}), encoding="utf-8")
     curves = load(path)["half"]
     assert list(curves["old"].points) == OLD and curves["20-mean"].added == 20 and curves["old"].added == 0
     assert pairs(curves, "20-mean") == [(OLD, EXTENDED), (OLD, OLD)]
     assert pairs(curves, "30-mean") == []
+
+
+def test_stored_curves_that_a_folder_lacks_are_kept() -> None:
+    stored = to_stored({"old": OLD, "20-mean": EXTENDED})
+    again = to_stored({"old": OLD[:2], "20-mean": [replace(p, loss=1.0) for p in EXTENDED], "30-mean": OLD})
+    assert longest(stored, again) == {
+        "20-mean": again["20-mean"],
+        "30-mean": again["30-mean"],
+        "old": stored["old"],
+    }

@@ -45,6 +45,7 @@ SWEPT = {"small": 8000, "half": 8000, "smollm2": 2000}  # the size whose best ra
 UNIT = "unit"  # seconds of the x axis in a second of this machine, which row initializations are measured in
 SWEEP = 60  # CPU seconds after which the rates are compared; the best run becomes the curve
 SMALL = [Variant(0), *(Variant(n, init) for init in ("mean", "fitted") for n in (8000, 1000, 18_000, 4000)),
+         *(Variant(n, "shared") for n in (8000, 1000, 18_000)), Variant(8000, "taught"),
          Variant(8000, "distill"), Variant(8000, learn="faster"), Variant(8000, "fitted", "faster"), Variant(8000, learn="rows")]  # fmt: skip
 FIRST = {
     "small": SMALL,

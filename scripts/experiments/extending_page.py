@@ -6,6 +6,7 @@ python scripts/experiments/extending_page.py --write                # write both
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from extending.analysis import (  # noqa: E402
 )
 from extending.breakeven import LawPoint, law  # noqa: E402
 from extending.plot import Panel, Series, colored, draw  # noqa: E402
-from extending.stored import CURVES, EARLIER, Curve, Curves, load, names, pairs, to_stored  # noqa: E402
+from extending.stored import CURVES, EARLIER, Curve, Curves, load, longest, names, pairs, to_stored  # noqa: E402
 
 from zhllama.io.files import to_json, write_whole  # noqa: E402
 
@@ -64,17 +65,16 @@ def short(name: str) -> str:
 
 
 def collect(work: Path) -> None:
-    """Put the finished curves of a folder into docs/data."""
-    found = {}
-    seconds = {}
+    """Put the finished curves of a folder into docs/data, beside those stored there that the folder has not or not as far."""
+    stored = json.loads(CURVES.read_text(encoding="utf-8"))
     for base in FIRST:
         folders = sorted((work / base / "curves").glob("*/curve.jsonl"))
         points = {file.parent.name: timed(work / base, file.parent) for file in folders}
-        found[base] = {name: one for name, one in points.items() if len(one) > 1}
-        seconds[base] = _calibrated(work / base)
-    kept = {base: curves for base, curves in found.items() if curves}
-    about = {"about": ABOUT, "seconds_per_step": {base: seconds[base] for base in kept}}
-    write_whole(CURVES, to_json(to_stored(kept, about)))
+        found = {name: one for name, one in points.items() if len(one) > 1}
+        if found:
+            stored["curves"][base] = longest(stored["curves"].get(base, {}), to_stored(found))
+            stored["seconds_per_step"][base] = {**stored["seconds_per_step"].get(base, {}), **_calibrated(work / base)}  # fmt: skip
+    write_whole(CURVES, to_json({**stored, "about": ABOUT}))
 
 
 def main_table(curves: Mapping[str, Curve], language: str) -> Iterator[str]:

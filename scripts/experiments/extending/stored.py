@@ -46,20 +46,21 @@ def _curve(one: dict[str, Any]) -> Curve:
     )
 
 
-def to_stored(
-    curves: Mapping[str, Mapping[str, Sequence[Point]]], about: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The content of a file of docs/data from the points of all curves by base and name."""
+def to_stored(curves: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+    """What docs/data holds of the points of a base's curves by name."""
     return {
-        **about,
-        "curves": {
-            base: {
-                name: {"added": added(name), "points": [asdict(p) for p in points]}
-                for name, points in named.items()
-            }
-            for base, named in curves.items()
-        },
+        name: {"added": added(name), "points": [asdict(p) for p in points]} for name, points in curves.items()
     }
+
+
+def longest(stored: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Both by name; a curve that both have is taken from where it has more steps, the newer one if equal."""
+    shorter = {n for n in found if n in stored and _steps(found[n]) < _steps(stored[n])}
+    return dict(sorted({**stored, **{n: one for n, one in found.items() if n not in shorter}}.items()))
+
+
+def _steps(curve: Mapping[str, Any]) -> int:
+    return int(curve["points"][-1]["step"])
 
 
 def added(name: str) -> int:
