@@ -288,6 +288,62 @@ def test_the_command(tmp_path: Path, larger: Path) -> None:
     assert wrong.code == 1 and wrong.err.count("\n") == 1 and not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("tied, untie", [(False, False), (True, False), (True, True)])
+def test_a_dry_run_tells_what_is_then_written(tmp_path: Path, larger: Path, tied: bool, untie: bool) -> None:
+    write_model(tmp_path / "base", tied=tied)
+    given = ["grow", "--model", "base", "--tokenizer", "larger", *["--untie"] * untie, "--pad-rows-to", "64"]
+    told = line(tmp_path, *given, "--dry-run", "--json")
+    assert told.code == 0, told.err
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "larger"}
+    cost = json.loads(told.out)
+    assert line(tmp_path, *given, "--out", "out").code == 0
+    stored = {n: t for file in (tmp_path / "out").glob("*.safetensors") for n, t in load_file(file).items()}
+    assert cost["parameters"] == sum(tensor.numel() for tensor in stored.values())
+    assert cost["disk"] == sum(tensor.nbytes for tensor in stored.values())
+    before = read_weights(tmp_path / "base").tensors.values()
+    assert cost["parameters_before"] == sum(math.prod(tensor.shape) for tensor in before)
+    figures = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["figures"]
+    assert {name: figures[name] for name in ("n_old", "n_new", "rows", "tied", "init")} == {
+        name: cost[name] for name in ("n_old", "n_new", "rows", "tied", "init")
+    }
+    assert (cost["steps"], cost["taught_layers"], cost["learning"]) == (0, 0, 0)
+
+
+def test_a_dry_run_of_taught_counts_what_learns(tmp_path: Path, larger: Path) -> None:
+    write_model(tmp_path / "base")
+    (tmp_path / "zh.txt").write_text(CHINESE, encoding="utf-8")
+    given = ["grow", "--model", "base", "--tokenizer", "larger", "--init", "taught", "--teach-layers", "1"]
+    told = line(tmp_path, *given, "--text", "zh.txt", "--steps", "7", "--dry-run", "--json")
+    assert told.code == 0, told.err
+    cost = json.loads(told.out)
+    stored = read_weights(tmp_path / "base").tensors
+    layer = sum(math.prod(t.shape) for name, t in stored.items() if ".layers.0." in name)
+    width = stored["lm_head.weight"].shape[1]
+    assert layer and cost["learning"] == layer + cost["n_new"] * width
+    assert (cost["steps"], cost["taught_layers"]) == (7, 1)
+    rows = line(tmp_path, *given[:-1], "0", "--text", "zh.txt", "--dry-run")
+    assert rows.code == 0 and "120 steps" in rows.out and "layers change" not in rows.out
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (["--init", "shared"], "needs text"),
+        (["--init", "focus"], "needs vectors"),
+        (["--init", "mean", "--fit"], "--fit"),
+        (["--init", "shared", "--text", "zh.txt"], "--untie"),
+    ],
+)
+def test_a_dry_run_refuses_what_grow_refuses(
+    tmp_path: Path, larger: Path, given: list[str], told: str
+) -> None:
+    write_model(tmp_path / "base", tied=True)
+    (tmp_path / "zh.txt").write_text(CHINESE, encoding="utf-8")
+    both = [line(tmp_path, "grow", "--model", "base", "--tokenizer", "larger", *given, *more) for more in (["--dry-run"], ["--out", "out"])]  # fmt: skip
+    assert [done.code for done in both] == [1, 1] or [done.code for done in both] == [2, 2]
+    assert both[0].err == both[1].err and told in both[0].err
+
+
 BIG = """
 import json, struct, sys
 from pathlib import Path

@@ -1,173 +1,170 @@
-"""Measures what each initialization of new rows costs before any training, in the LM head alone and in both matrices.
+"""Measures what each initialization of new rows costs before any training: in the LM head alone, in the input alone, and in both.
 
-    python scripts/experiments/first_values.py --work /tmp/extend --base smollm2 --added 2000 --added 8000
+    python scripts/experiments/first_values.py --work /tmp/extend --base half --added 8000 --seeds 3
+    python scripts/experiments/first_values.py --work /tmp/extend --base half --show     # the table of what was measured
 
-Head alone: the hidden states come from the old tokenization, so that the embedding loses nothing, and the new tokens are
-predicted from them. Both (`--both`): the whole text in the new tokenization. WORK is that of extend_or_not.py. Every row is added
-to WORK/BASE/first_values.json when it is measured, and the same command goes on where it stopped.
+Each initialization is that of `zhllama grow`, with an untied head, and is measured on passages of validation text:
 
-A seed chooses the text from which shares are counted; the validation text is the same for all.
+- Head alone: hidden states of the base with its old tokens predict the next new token with the grown head.
+- Input alone: hidden states of the grown model, where a new token ends, predict the next old token with the head of the base.
+- Both: the grown model predicts new tokens from new tokens.
+
+WORK is that of extend_or_not.py. Results go to WORK/BASE/first_values.json one by one, and the same command goes on where it
+stopped. A seed chooses the text that the initialization reads; the validation text is the same for all.
 """
 
 import argparse
 import json
 import math
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import torch  # noqa: E402 - after the path is set
-from extending.texts import draw  # noqa: E402
-from extending.variants import open_base, texts_of  # noqa: E402
+from extending.texts import Texts, draw  # noqa: E402
+from extending.variants import GUARD_PASSAGES, SHARED_PASSAGES, Base, open_base, texts_of, untied  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 
 from zhllama.io.files import to_json, write_whole  # noqa: E402
-from zhllama.io.text import read_documents  # noqa: E402
-from zhllama.model import row_init  # noqa: E402
+from zhllama.model.grow import grow  # noqa: E402
 from zhllama.model.growth_plan import GrowthPlan, plan_growth  # noqa: E402
-from zhllama.model.head_fit import fit_changes, options_of  # noqa: E402
 from zhllama.model.load import load_base  # noqa: E402
-from zhllama.model.row_init_fitted import hidden_states, log_shares, solve_direction  # noqa: E402
-from zhllama.model.row_init_shared import ENGLISH_IDS, STATES, English, share_head  # noqa: E402
-from zhllama.model.row_init_shared import log_shares as shared_shares  # noqa: E402
-from zhllama.resources import sample_files  # noqa: E402
-from zhllama.vocab.any_tokenizer import AnyTokenizer  # noqa: E402
+from zhllama.model.row_init_fitted import hidden_states  # noqa: E402
 
 VALIDATION = {"zh": 8000, "en": 4000}  # old ids
-SHARE_PASSAGES = 1500  # 0.9 million characters
-EXCERPT, PASSAGES = 300, 24  # characters of each validation passage, and their number, for both matrices
-WAYS = ("mean", "weighted", "fitted", "shared", "shared --fit", "shared --keep-old-rows")
-Head = tuple[Tensor, list[int], Tensor]  # new rows, ids of old rows that change, and their values
+UNITS = {"zh": "character", "en": "byte"}
+WAYS: dict[str, dict[str, Any]] = {
+    "mean": {"init": "mean"},
+    "weighted": {"init": "weighted"},
+    "fitted": {"init": "fitted"},
+    "shared": {"init": "shared"},
+    "shared --fit": {"init": "shared", "fit": True},
+    "shared --keep-old-rows": {"init": "shared", "keep_old_rows": True},
+    "taught": {"init": "taught"},
+    "taught --fit": {"init": "taught", "fit": True},
+}
+WITHOUT_TEXT = ("mean", "weighted")
+MEASURES = ("head", "input", "both")
+Passage = tuple[list[int], Tensor]  # old ids, and their hidden states in the base [ids, width]
 
 
 @dataclass(frozen=True)
-class Text:
-    """Ids in the old tokenization and their hidden states [ids, width], by passage."""
+class Tokens:
+    """A passage in the new tokenization, and the boundaries that both tokenizations share.
 
-    passages: list[tuple[list[int], Tensor]]
+    `ends`: positions (old, new) of the tokens that end at such a boundary.
+    """
 
-    def bits(self, plan: GrowthPlan, matrix: Tensor, head: Head | None) -> dict[str, float]:
-        """Bits per character and per byte of the new tokens, or of the old ones without a head."""
-        nats, size, characters = 0.0, 0, 0
-        for ids, states in self.passages:
-            known, following = [*range(len(ids) - 1)], ids[1:]
-            if head is not None:
-                known, following = _boundaries(plan, ids)
-            content = b"".join(plan.old.surface(id) for id in ids[1:])
-            size, characters = size + len(content), characters + len(content.decode(errors="ignore"))
-            nats += _nats(states[known], torch.tensor(following), matrix, head)
-        return {"per_character": nats / math.log(2) / characters, "per_byte": nats / math.log(2) / size}
+    old: list[int]
+    new: list[int]
+    ends: list[tuple[int, int]]
 
-
-def _boundaries(plan: GrowthPlan, ids: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The positions of old ids at which a new token ends, and the new token that follows each."""
-    ends, end = {}, 0
-    for place, id in enumerate(ids):
-        end += len(plan.old.surface(id))
-        ends[end] = place
-    content = b"".join(map(plan.old.surface, ids))
-    new_ids = plan.new.encode([content.decode(errors="ignore")])[0]
-    known, following, end = [], [], 0
-    for id, after in pairwise(new_ids):
-        end += len(plan.new.surface(id))
-        if end in ends:
-            known.append(ends[end])
-            following.append(after)
-    return known, following
+    @classmethod
+    def of(cls, plan: GrowthPlan, old: list[int]) -> "Tokens":
+        content = b"".join(map(plan.old.surface, old))
+        new = plan.new.encode([content.decode(errors="ignore")])[0]
+        at = {end: place for place, end in enumerate(_ends(plan.old, old))}
+        return cls(old, new, [(at[e], place) for place, e in enumerate(_ends(plan.new, new)) if e in at])
 
 
-def _nats(states: Tensor, targets: Tensor, matrix: Tensor, head: Head | None) -> float:
-    logits = states @ matrix.T
-    if head is not None:
-        rows, changed, values = head
-        if changed:
-            logits[:, changed] = states @ values.T
-        logits = torch.cat([logits, states @ rows.T], 1)
-    return float(cross_entropy(logits, targets, reduction="sum"))
+def _ends(tokenizer: Any, ids: Sequence[int]) -> Iterator[int]:
+    """The end of each token in bytes."""
+    end = 0
+    for id in ids:
+        end += len(tokenizer.surface(id))
+        yield end
 
 
-def cached_states(path: Path, model: Any, old: AnyTokenizer, texts: Any) -> dict[str, Any]:
-    """All hidden states of the old tokenization, computed once."""
-    if not path.is_file():
-        english = list(read_documents(sample_files("en")))
-        some = {
-            "zh": (texts.zh, STATES), "en": (english, ENGLISH_IDS),
-            "validation_zh": (texts.validation_zh, VALIDATION["zh"]), "validation_en": (texts.validation_en, VALIDATION["en"]),
-        }  # fmt: skip
-        torch.save({name: list(hidden_states(model, old, *one)) for name, one in some.items()}, path)
-    states: dict[str, Any] = torch.load(path, weights_only=True)
-    return states
+def _nats(states: Tensor, targets: Sequence[int], head: Tensor) -> float:
+    return float(cross_entropy(states @ head.T, torch.tensor(targets), reduction="sum"))
 
 
-def heads(
-    plan: GrowthPlan, matrix: Tensor, states: dict[str, Any], shares: list[str]
-) -> dict[str, Callable[[], Head]]:
-    """The head of each way of initialization."""
-    parts = [hidden[:-1] for _, hidden in states["en"]]
-    targets = torch.tensor([id for ids, _ in states["en"] for id in ids[1:]])
-    english = English(torch.cat(parts), targets, sum(len(plan.old.surface(int(id))) for id in targets))
-    chinese = torch.cat([hidden for _, hidden in states["zh"]])
-    firsts = [tokens[0] if tokens else -1 for tokens in plan.old_tokens]
-
-    def fitted() -> Head:
-        along = torch.from_numpy(log_shares(plan.new, firsts, shares)).float()[:, None] * solve_direction(
-            [chinese]
-        )
-        return matrix[torch.tensor(firsts).clamp(min=0)] + along, [], torch.zeros(0)
-
-    def shared(keep: bool, fit: bool = False) -> Head:
-        counted = shared_shares(plan.new, firsts, shares)
-        direction = solve_direction([chinese, english.states])
-        changes = None
-        if fit:
-            options = options_of(counted.leads.tolist(), plan.old_tokens)
-            changes = fit_changes(matrix, direction, options, counted.new, counted.own, states["zh"])
-        found = share_head(matrix, counted, direction, english, keep, changes)
-        return found.rows, found.changed, found.changed_rows
-
-    def combined(combination: row_init.RowCombination) -> Head:
-        return combination.rows(matrix), [], torch.zeros(0)
-
-    return {
-        "mean": lambda: combined(row_init.mean(plan.old_tokens)),
-        "weighted": lambda: combined(row_init.weighted_mean(plan.old_tokens, "output")),
-        "fitted": fitted,
-        "shared": lambda: shared(False),
-        "shared --fit": lambda: shared(False, True),
-        "shared --keep-old-rows": lambda: shared(True),
-    }
+def measure_old(passages: Sequence[Passage], plan: GrowthPlan, head: Tensor, unit: str) -> dict[str, float]:
+    """What the base itself costs, in all its tokens and, for the input, where new tokens end."""
+    whole = first = 0.0
+    for ids, states in passages:
+        whole += _nats(states[:-1], ids[1:], head)
+        ends = [place for place, _ in Tokens.of(plan, ids).ends if place + 1 < len(ids)]
+        first += _nats(states[ends], [ids[place + 1] for place in ends], head)
+    size = _size(passages, plan, unit)
+    return {"head": whole / size, "input": first / size, "both": whole / size}
 
 
-def head_alone(
-    chinese: Text, english: Text, plan: GrowthPlan, matrix: Tensor, head: Head | None
+def measure(
+    grown: Any, passages: Sequence[Passage], plan: GrowthPlan, head: Tensor, unit: str
 ) -> dict[str, float]:
-    """Chinese bits per character and English bits per byte of the old states."""
-    zh, en = (text.bits(plan, matrix, head) for text in (chinese, english))
-    return {"zh": zh["per_character"], "en": en["per_byte"]}
-
-
-def both(
-    model: Any, plan: GrowthPlan, matrices: tuple[Tensor, Tensor], head: Head, texts: Sequence[str]
-) -> dict[str, float]:
-    """Bits per character of the new tokenization with means in the embedding, without the first tokens."""
-    embedding = torch.cat([matrices[0], row_init.mean(plan.old_tokens).rows(matrices[0])])
-    nats = 0.0
-    for ids in map(torch.tensor, plan.new.encode(list(texts))):
+    """Bits per `unit` ("character" or "byte") of a grown model; `head` is that of the base."""
+    new_head = grown.get_output_embeddings().weight.detach()
+    alone = first = both = 0.0
+    for ids, states in passages:
+        tokens = Tokens.of(plan, ids)
         with torch.no_grad():
-            states = model.base_model(inputs_embeds=embedding[ids][None]).last_hidden_state[0].float()
-        nats += _nats(states[:-1], ids[1:], matrices[1], head)
-    return {"zh": nats / math.log(2) / sum(map(len, texts))}
+            own = grown.base_model(input_ids=torch.tensor([tokens.new])).last_hidden_state[0].float()
+        both += _nats(own[:-1], tokens.new[1:], new_head)
+        inside = [(old, new) for old, new in tokens.ends if old + 1 < len(ids) and new + 1 < len(tokens.new)]
+        alone += _nats(states[[o for o, _ in inside]], [tokens.new[n + 1] for _, n in inside], new_head)
+        first += _nats(own[[n for _, n in inside]], [ids[o + 1] for o, _ in inside], head)
+    size = _size(passages, plan, unit)
+    return {"head": alone / size, "input": first / size, "both": both / size}
+
+
+def _size(passages: Sequence[Passage], plan: GrowthPlan, unit: str) -> float:
+    """Characters or bytes after the first old tokens, times ln 2."""
+    contents = [b"".join(plan.old.surface(id) for id in ids[1:]) for ids, _ in passages]
+    return math.log(2) * sum(len(c) if unit == "byte" else len(c.decode(errors="ignore")) for c in contents)
+
+
+def measure_way(
+    base: Base,
+    model: Path,
+    tokenizer: Path,
+    way: str,
+    texts: Texts,
+    old: dict[str, list[Passage]],
+    head: Tensor,
+) -> dict[str, Any]:
+    """Grow by one initialization into a folder that is removed again, and measure the model."""
+    folder = base.folder / "first-values"
+    shutil.rmtree(folder, ignore_errors=True)
+    some = texts.zh[:SHARED_PASSAGES] + (texts.en[:GUARD_PASSAGES] if "taught" in way else [])
+    begun = time.process_time()
+    grow(model, tokenizer, folder, **WAYS[way], texts=some if way not in WITHOUT_TEXT else ())
+    seconds = time.process_time() - begun
+    plan = plan_growth(model, tokenizer)
+    grown = load_base(folder, torch.float32).eval()
+    found = {name: measure(grown, old[name], plan, head, unit) for name, unit in UNITS.items()}
+    shutil.rmtree(folder)
+    return {**found, "cpu_seconds": round(seconds, 1)}
+
+
+def table(measured: dict[str, Any]) -> Iterator[str]:
+    """Markdown: Chinese and English of each measure by size and way, the mean of all seeds with their range in Chinese."""
+    yield "| new tokens | initialization | head alone | input alone | both | seeds |"
+    yield "|---|---|---|---|---|---|"
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, one in measured.items():
+        groups.setdefault(name.partition(" seed ")[0], []).append(one)
+    for name, some in groups.items():
+        added, _, way = name.partition(" ")
+        cells = [_cell([one["zh"][m] for one in some], [one["en"][m] for one in some]) for m in MEASURES]
+        yield f"| {int(added):,} | {'old vocabulary' if way == 'old' else f'`{way}`'} | {' | '.join(cells)} | {len(some)} |"
+
+
+def _cell(zh: list[float], en: list[float]) -> str:
+    spread = f" ({min(zh):.3f} to {max(zh):.3f})" if len(zh) > 1 else ""
+    return f"{mean(zh):.3f}{spread} / {mean(en):.4f}"
 
 
 def main() -> None:
@@ -178,45 +175,40 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
     parser.add_argument("--base", choices=("small", "half", "smollm2"), default="smollm2")
     parser.add_argument("--added", type=int, action="append")
-    parser.add_argument("--way", action="append", choices=WAYS)
+    parser.add_argument("--way", action="append", choices=tuple(WAYS))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--both", action="store_true", help="also measure both matrices, which takes longer")
+    parser.add_argument("--show", action="store_true", help="print the table without measuring")
     args = parser.parse_args()
+    path = args.work / args.base / "first_values.json"
+    measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if args.show:
+        print("\n".join(table(measured)))
+        return
     texts = texts_of(args.base, draw(args.data, args.work / "texts.json"))
     base = open_base(args.base, args.work, args.data, texts)
-    path = base.folder / "first_values.json"
-    measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    model = load_base(base.folder / "base", torch.float32).eval()
-    embedding, matrix = (
-        m.weight.detach() for m in (model.get_input_embeddings(), model.get_output_embeddings())
-    )
-
-    def note(name: str, measure: Callable[[], dict[str, Any]]) -> None:
-        if name not in measured:
-            begun = time.process_time()
-            measured[name] = {**measure(), "cpu_seconds": round(time.process_time() - begun, 1)}
-            write_whole(path, to_json(measured))
-            print(name, measured[name], flush=True)
-
-    excerpts = [text[:EXCERPT] for text in texts.validation_zh[:PASSAGES]]
+    folder = base.folder / "base"
+    folder = untied(folder, base.folder / "base-untied") if args.base == "smollm2" else folder
+    model = load_base(folder, torch.float32).eval()
+    head = model.get_output_embeddings().weight.detach()
+    old: dict[str, list[Passage]] = {}
     for added in args.added or [2000, 8000]:
-        plan = plan_growth(base.folder / "base", base.tokenizer(added, texts))
-        states = cached_states(base.folder / "states.pt", model, plan.old, texts)
-        alone = partial(
-            head_alone, Text(states["validation_zh"]), Text(states["validation_en"]), plan, matrix
+        tokenizer = base.tokenizer(added, texts)
+        plan = plan_growth(folder, tokenizer)
+        old = old or {
+            "zh": list(hidden_states(model, plan.old, texts.validation_zh, VALIDATION["zh"])),
+            "en": list(hidden_states(model, plan.old, texts.validation_en, VALIDATION["en"])),
+        }
+        measured.setdefault(
+            f"{added} old", {name: measure_old(old[name], plan, head, unit) for name, unit in UNITS.items()}
         )
-        note("old", partial(alone, None))
-        for seed in range(args.seeds):
-            begin = seed * SHARE_PASSAGES
-            ways = heads(plan, matrix, states, texts.zh[begin : begin + SHARE_PASSAGES])
-            for way in args.way or WAYS:
+        for way in args.way or WAYS:
+            for seed in range(1 if way in WITHOUT_TEXT else args.seeds):
                 name = f"{added} {way} seed {seed}"
-                if (name in measured and not args.both) or (seed and way in ("mean", "weighted")):
+                if name in measured:
                     continue
-                found = ways[way]()
-                note(name, partial(alone, found))
-                if args.both:
-                    note(f"{name} both", partial(both, model, plan, (embedding, matrix), found, excerpts))
+                measured[name] = measure_way(base, folder, tokenizer, way, texts.reordered(seed), old, head)
+                write_whole(path, to_json(measured))
+                print(name, measured[name], flush=True)
 
 
 if __name__ == "__main__":

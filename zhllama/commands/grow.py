@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import (
     AsJson,
     Config,
     Force,
-    Out,
+    MaybeOut,
     Resume,
     TextOptions,
     check_torch,
@@ -16,10 +17,15 @@ from zhllama.commands.shared import (
     progress,
     say,
 )
+from zhllama.commands.training_screen import check_present, size_of
 from zhllama.errors import OptionError
 from zhllama.model.options import GrowOptions
 from zhllama.options import check_bounds, recorded
 from zhllama.run import Run
+
+if TYPE_CHECKING:
+    from zhllama.model.row_init_distilled import Distillation
+    from zhllama.model.row_init_taught import Teaching
 
 # The initializations that read an option; keep_old_rows and fit are checked by grow itself.
 TAKEN_BY = {
@@ -34,7 +40,7 @@ TAKEN_BY = {
 def grow(
     options: GrowOptions,
     reading: TextOptions,
-    out: Out,
+    out: MaybeOut = None,
     resume: Resume = False,
     force: Force = False,
     as_json: AsJson = False,
@@ -51,6 +57,13 @@ def grow(
     check_bounds(options)
     _check_what_init_takes(options, resume)
     files = find_files(options.text)
+    distillation = Distillation(steps=options.steps or Distillation.steps, seed=options.seed)
+    teaching = Teaching(options.teach_layers, options.steps or Teaching.steps, seed=options.seed)
+    if options.dry_run:
+        _show_cost(options, bool(files), distillation, teaching, as_json)
+        return
+    check_present({"out": "Give a folder for the model"}, {"out": out})
+    assert out is not None
     folder = local_folder(options.model)
     inputs = [
         *model_files(folder),
@@ -59,8 +72,6 @@ def grow(
         *files,
     ]
     resumes = resume if options.init == "taught" else None
-    distillation = Distillation(steps=options.steps or Distillation.steps, seed=options.seed)
-    teaching = Teaching(options.teach_layers, options.steps or Teaching.steps, seed=options.seed)
     with (
         Run(out, "grow", recorded(options, reading), inputs, force, resumes, options.seed) as run,
         progress("new rows", distillation.steps if options.init == "distill" else 1, "steps") as bar,
@@ -114,6 +125,33 @@ def grow(
         say(
             f"English: {before:.4f} bits per byte before, {after:.4f} with the new head ({100 * (after / before - 1):+.2f} %)"
         )
+
+
+def _show_cost(
+    options: GrowOptions, has_text: bool, distillation: "Distillation", teaching: "Teaching", as_json: bool
+) -> None:
+    from zhllama.model.grow import check_options
+    from zhllama.model.growth_cost import growth_cost
+    from zhllama.model.growth_plan import plan_growth
+
+    plan = plan_growth(options.model, options.tokenizer, options.pad_rows_to, options.untie)
+    check_options(
+        plan, options.init, options.keep_old_rows, options.fit, has_text, options.vectors is not None
+    )
+    cost = growth_cost(plan, options.init, distillation, teaching)
+    if as_json:
+        print_json(asdict(cost))
+        return
+    say(
+        f"{cost.n_old:,} old rows, {cost.n_new:,} new ones ({cost.init}), {cost.rows:,} in all; "
+        f"the LM head is {'tied' if cost.tied else 'untied'}"
+    )
+    say(f"parameters: {cost.parameters:,}, {cost.parameters - cost.parameters_before:,} of them added")
+    say(f"disk: {size_of(cost.disk)}, memory: about {size_of(cost.memory)}")
+    if cost.steps:
+        say(f"training of the initialization: {cost.steps:,} steps, {cost.learning:,} parameters")
+    if cost.taught_layers:
+        say(f"the first {cost.taught_layers} layers change")
 
 
 def _check_what_init_takes(options: GrowOptions, resume: bool) -> None:

@@ -117,8 +117,8 @@ def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> No
     table.add_row(*headings("trained", share))
     table.add_row(translated("machine"), f"{plan.hardware.label}, {plan.precision}")
     console = notes if to_notes else screen
-    parts = [f"{translated(name)} {_size(size)}" for name, size in plan.memory.items() if size]
-    memory = [translated(f"{_size(plan.peak)} a device:"), *lines_of(parts, console.width - LABELS)]
+    parts = [f"{translated(name)} {size_of(size)}" for name, size in plan.memory.items() if size]
+    memory = [translated(f"{size_of(plan.peak)} a device:"), *lines_of(parts, console.width - LABELS)]
     table.add_row(translated("memory"), "\n".join(memory))
     table.add_row(*headings("checkpointing", "on" if plan.checkpointing else "off"))
     if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
@@ -143,7 +143,8 @@ def lines_of(parts: Sequence[str], width: int) -> list[str]:
     return [line for line in lines if line]
 
 
-def _size(count: float) -> str:
+def size_of(count: float) -> str:
+    """A number of bytes in MiB or GiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 

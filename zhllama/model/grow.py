@@ -16,7 +16,7 @@ from zhllama.model.load import load_transformers_tokenizer
 from zhllama.model.row_init import RowCombination, RowInit, Side
 from zhllama.model.row_init_distilled import Distillation
 from zhllama.model.row_init_taught import NoProgress, Progress, Teaching
-from zhllama.model.row_values import UNCHANGED, ChangedRows, row_values
+from zhllama.model.row_values import UNCHANGED, ChangedRows, check_init, row_values
 from zhllama.model.weight_files import Change, rewrite
 from zhllama.vocab.folder import ID_MAP
 
@@ -81,14 +81,11 @@ def grow(
     The config is written last: a folder without one is unfinished. Errors: InputError, OptionError, OutputError.
     """
     plan = plan_growth(model, tokenizer, pad_rows_to, untie)
+    check_options(plan, init, keep_old_rows, fit, bool(texts), vectors is not None)
     for name in sorted({plan.stored_as(name) for name in plan.names}):
         if not plan.weights.tensor(name).isfinite().all():
             message = f"contains values in {name} that are infinite or no numbers"
             raise InputError(plan.model, message, "Download the model again")
-    if keep_old_rows and init not in ("shared", "taught"):
-        raise OptionError("keep_old_rows", f"changes nothing with `init` {init}", "Give `init` shared")
-    if fit and init not in ("shared", "taught"):
-        raise OptionError("fit", f"changes nothing with `init` {init}", "Give `init` shared")
     partial = out / PARTIAL
     values = row_values(
         plan, init, seed, vectors, texts, keep_old_rows, fit, distillation, teaching, partial, advance, progress or NoProgress()
@@ -132,6 +129,17 @@ def grow(
         None if taught is None else (taught.inputs.before, taught.inputs.after),
         None if taught is None else taught.guard,
     )
+
+
+def check_options(
+    plan: GrowthPlan, init: RowInit, keep_old_rows: bool, fit: bool, has_text: bool, has_vectors: bool
+) -> None:
+    """Refuse options that `init` would ignore, and an `init` that this model does not allow; OptionError."""
+    if keep_old_rows and init not in ("shared", "taught"):
+        raise OptionError("keep_old_rows", f"changes nothing with `init` {init}", "Give `init` shared")
+    if fit and init not in ("shared", "taught"):
+        raise OptionError("fit", f"changes nothing with `init` {init}", "Give `init` shared")
+    check_init(plan, init, has_text, has_vectors)
 
 
 def _replaced(values: "torch.Tensor") -> Change:

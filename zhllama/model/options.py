@@ -56,6 +56,9 @@ class GrowOptions:
         None, "For distill and taught: number of steps; 200 and 120 by default.", minimum=1
     )
     seed: int = option(0, "Seed of everything random.")
+    dry_run: bool = option(
+        False, "Print what would be written and trained, and the memory, and stop.", recorded=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RowInitializer = Callable[["torch.Tensor", Side], "torch.Tensor"]
 ChangedRows = tuple[Sequence[int], "torch.Tensor | None"]  # ids of old rows, and their new values
 UNCHANGED: ChangedRows = ((), None)
+UNTIED = ("fitted", "shared", "taught")  # initializations of an LM head of its own
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ def _row_initializer(
     if init == "weighted":
         return lambda matrix, side: row_init.weighted_mean(plan.old_tokens, side).rows(matrix)
     if init == "focus":
-        if vectors is None:
-            raise OptionError("init focus", "needs vectors of pieces", "Give `vectors` FILE.vec")
+        assert vectors is not None  # check_init
         surfaces = [plan.old.surface(id) for id in range(plan.old.size)] + plan.surfaces
         by_piece = row_init.read_vectors(vectors, map(row_init.vector_key, surfaces))
         combination = row_init.focus(plan.old_tokens, plan.old, plan.surfaces, by_piece)
@@ -92,32 +92,31 @@ def _row_initializer(
     return lambda matrix, side: row_init.mean(plan.old_tokens).rows(matrix)
 
 
-def _check_texts(init: RowInit, plan: GrowthPlan, texts: Sequence[str]) -> None:
-    if plan.pruned:
-        raise OptionError(f"init {init}", "does not work with a pruned vocabulary", "Use `init` mean")
-    if not texts:
-        raise OptionError(f"init {init}", "needs text in the new language", "Give `text` FILE")
+def check_init(plan: GrowthPlan, init: RowInit, has_text: bool, has_vectors: bool) -> None:
+    """Refuse an initialization that this model or vocabulary does not allow, or that lacks text or vectors; OptionError."""
+    if init == "focus" and not has_vectors:
+        raise OptionError("init focus", "needs vectors of pieces", "Give `vectors` FILE.vec")
+    if init in (*UNTIED, "distill"):
+        if plan.pruned:
+            raise OptionError(f"init {init}", "does not work with a pruned vocabulary", "Use `init` mean")
+        if not has_text:
+            raise OptionError(f"init {init}", "needs text in the new language", "Give `text` FILE")
+    if init in UNTIED and plan.matrices.output is None:
+        raise OptionError(
+            f"init {init}",
+            f"needs an untied LM head, and {plan.model} ties it to its embedding",
+            f"Give `untie` ({plan.rows * plan.width:,} more parameters), or `init` mean",
+        )
 
 
 def _fitted(
     plan: GrowthPlan, texts: Sequence[str], advance: Callable[[float], None] | None
 ) -> RowInitializer:
     """Fitted output rows with weighted means as input rows, the best pair measured (docs/model.md)."""
-    _check_texts("fitted", plan, texts)
-    _check_untied("fitted", plan)
     outputs = fit_output_rows(load_base(plan.model), plan.old, plan.new, plan.old_tokens, texts, advance)
     return lambda matrix, side: (
         outputs if side == "output" else row_init.weighted_mean(plan.old_tokens, side).rows(matrix)
     )
-
-
-def _check_untied(init: RowInit, plan: GrowthPlan) -> None:
-    if plan.matrices.output is None:
-        raise OptionError(
-            f"init {init}",
-            f"needs an untied LM head, and {plan.model} ties it to its embedding",
-            f"Give `untie` ({plan.rows * plan.width:,} more parameters), or `init` mean",
-        )
 
 
 def _shared(
@@ -128,8 +127,6 @@ def _shared(
     advance: Callable[[float], None] | None,
 ) -> RowValues:
     """A shared head with means as input rows, the best pair measured (docs/model.md)."""
-    _check_texts("shared", plan, texts)
-    _check_untied("shared", plan)
     english = list(read_documents(sample_files("en")))
     head = fit_shared_head(
         load_base(plan.model),
@@ -161,8 +158,6 @@ def _taught(
     progress: Progress,
 ) -> RowValues:
     """A shared head, and input rows and first layers that learned from the original ones (docs/model.md)."""
-    _check_texts("taught", plan, texts)
-    _check_untied("taught", plan)
     english = list(read_documents(sample_files("en")))
     taught = teach_model(plan, texts, english, keep_old_rows, fit, settings, partial, progress)
     return RowValues(
@@ -178,7 +173,6 @@ def _taught(
 def _distilled(
     plan: GrowthPlan, texts: Sequence[str], settings: Distillation, advance: Callable[[float], None] | None
 ) -> RowInitializer:
-    _check_texts("distill", plan, texts)
     snippets = find_snippets(plan.old, plan.new, texts, plan.n_old, settings.length)
     if not snippets:
         raise InputError("`text`", "contains none of the new pieces", "Give text in the new language")

@@ -50,6 +50,11 @@ class Weights:
         """The names of the weight files, in order."""
         return tuple(sorted({stored.file for stored in self.tensors.values()}))
 
+    def size(self, name: str) -> int:
+        """The bytes of one tensor."""
+        stored = self.tensors[name]
+        return math.prod(stored.shape) * _dtype(stored.dtype).itemsize
+
     def tensor(self, name: str) -> "torch.Tensor":
         """One tensor, memory-mapped from its file; do not write to it."""
         import numpy as np
