@@ -18,7 +18,7 @@ from zhllama.errors import InputError
 from zhllama.inference.chat import Sampling
 from zhllama.inference.generation_queue import EmitText, GenerationResult, Prompt
 from zhllama.inference.token_stream import TokenStream, stream_from_thread
-from zhllama.io.processor import has_amx
+from zhllama.io.processor import multiplies_bf16
 from zhllama.model.load import open_model
 from zhllama.pretrained import refuse_generation_code
 
@@ -164,7 +164,7 @@ def _try_generation(chat_model: TransformersChatModel, where: object) -> None:
 
 def dtype_here() -> torch.dtype | None:
     """The dtype for inference on this machine: the stored one, or float32 on a CPU without fast bfloat16."""
-    return None if torch.cuda.is_available() or has_amx() else torch.float32
+    return None if torch.cuda.is_available() or multiplies_bf16() else torch.float32
 
 
 def context_of(config: Any) -> int:

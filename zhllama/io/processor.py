@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 
-def has_amx() -> bool:
+def multiplies_bf16() -> bool:
     """Return whether the CPU multiplies bf16 in hardware; without, bf16 is 6-10 times slower than fp32 [measured]."""
     try:
         cpu_info = Path("/proc/cpuinfo").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import InputError
-from zhllama.io.processor import has_amx
+from zhllama.io.processor import multiplies_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -111,4 +111,4 @@ def bf16_products() -> Any:
     """A context in which matrices are multiplied in bf16 where the processor does that in hardware, else as they are."""
     import torch
 
-    return torch.autocast("cpu", torch.bfloat16) if has_amx() else nullcontext()
+    return torch.autocast("cpu", torch.bfloat16) if multiplies_bf16() else nullcontext()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zhllama.errors import OptionError
 from zhllama.io.memory import available_memory
-from zhllama.io.processor import has_amx
+from zhllama.io.processor import multiplies_bf16
 from zhllama.training.options import Precision
 
 if TYPE_CHECKING:
@@ -87,5 +87,5 @@ def peak_memory(device: "torch.device") -> int:
 
 
 def _cpu(processes: int) -> Hardware:
-    precision: Precision = "bf16" if has_amx() else "fp32"
+    precision: Precision = "bf16" if multiplies_bf16() else "fp32"
     return Hardware("CPU", processes, available_memory() // processes, None, precision)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from extending.texts import Texts, mixture
 from zhllama.io.files import write_whole
-from zhllama.io.processor import has_amx
+from zhllama.io.processor import multiplies_bf16
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.lora import add_adapters, linear_names
 from zhllama.training.options import Lora
@@ -107,7 +107,9 @@ class Trained:
             weight_decay=0.0,
             fused=True,
         )
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" or has_amx())
+        self.autocast = torch.autocast(
+            device.type, torch.bfloat16, enabled=device.type != "cpu" or multiplies_bf16()
+        )
 
     def step(self, number: int, batch: list[Example]) -> float:
         """Take one step, counted from 0; returns its mean loss per token."""
