@@ -21,6 +21,7 @@ PRINTED = {
     "note",
     "warn",
     "progress",
+    "stage",  # of a progress bar, where a core function gets it alone
     "translated",
     "headings",
     "error_line",

@@ -114,7 +114,6 @@ def test_one_part_of_a_split_file_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("kind", "changed", "told"),
     [
-        ("phi3", {}, "has the type phi3, and `gguf` supports only llama, mistral, qwen2, qwen3, smollm3"),
         ("llama", {"hidden_act": "gelu"}, "activation gelu, which llama.cpp replaces by silu"),
         ("smollm3", {"no_rope_layers": [1, 1]}, None),
         ("smollm3", {"no_rope_layers": [0, 1]}, "no_rope_layers other than every fourth"),

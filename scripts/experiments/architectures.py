@@ -4,7 +4,8 @@
     python scripts/experiments/architectures.py LINES.jsonl --docs          # writes docs/reference/architectures.md and .zh.md
 
 Types are those of transformers' mapping for causal language models. Each runs in a process of its own, through the command line.
-A cell is `ok`, `plain` (whole matrices and transformers' own loss), or the line that refuses it. For a type that trains,
+A cell is `ok`, `plain` (whole matrices and transformers' own loss), `converter` (GGUF by llama.cpp's own converter, if
+ZHLLAMA_GGUF_CONVERTER names it), `untried` (so, and this llama.cpp lacks the type), or the line that refuses it. For a type that trains,
 `difference` is the largest relative difference of loss and row gradients between zhllama and transformers, on other ids than
 those of the check that training makes.
 """
@@ -69,6 +70,17 @@ def cell(*words: object) -> str:
     return "plain" if "trained with whole matrices" in told else "ok"
 
 
+def gguf_cell(model: str) -> str:
+    """As `cell`, with who wrote the GGUF file, and whether llama.cpp could try what its converter wrote."""
+    from zhllama.model.gguf_converted import converter_of
+
+    told = cell("export", model, "--gguf", "f16", "--out", "file", "--force")
+    if told != "ok" or converter_of(Path(model)) is None:
+        return told
+    figures = json.loads(Path("file", "manifest.json").read_text(encoding="utf-8"))["figures"]
+    return "converter" if "gguf_gap" in figures else "untried"
+
+
 def make_vocabularies(folder: Path) -> None:
     """A byte-level vocabulary with the pattern of Qwen2, `base`, and one with more tokens, `larger`."""
     texts = [
@@ -129,7 +141,7 @@ def try_type(model_type: str, folder: Path) -> dict[str, Any]:
     runs = [run for run, step in trained if row[step] in ("ok", "plain")]
     cells = [cell("export", run, "--out", f"plain-{run}", "--force") for run in runs]
     row["export"] = next((one for one in cells if one != "ok"), "ok" if cells else "nothing was trained")
-    row["GGUF"] = cell("export", start, "--gguf", "f16", "--out", "file", "--force")
+    row["GGUF"] = gguf_cell(start)
     if row["stage 1"] == "ok" and start == "grown":
         row["difference"] = difference(start)
     return row

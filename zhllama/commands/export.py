@@ -52,17 +52,13 @@ def export(
             print_json({"out": str(out), **pushed})
         return
     check_torch("export", *([] if options.gguf is None else ["gguf"]))
-    if options.gguf is not None:
-        from zhllama.model.gguf_export import quantizer_for
-
-        quantizer_for(options.gguf)  # before the work
     from zhllama.inference.modelfile import modelfile
     from zhllama.lineage import model_steps
     from zhllama.model.chain import chain_files, resolve_chain
     from zhllama.model.export import merge_chain, prove_export, write_generation_config
     from zhllama.model.folded_models import proof_texts
-    from zhllama.model.gguf_export import write_gguf
-    from zhllama.model.gguf_proof import prove_gguf
+    from zhllama.model.gguf_converted import check_writable
+    from zhllama.model.gguf_proof import Untried, write_and_prove
     from zhllama.model.load import load_transformers_tokenizer
     from zhllama.model.model_card import card_facts, model_card
 
@@ -78,6 +74,8 @@ def export(
     if options.adapter_only:
         _export_as_adapter(options, chain, name, out, force, as_json, texts)
         return
+    if options.gguf is not None:
+        check_writable(chain.base, chain.tokenizer, options.gguf)  # before the work
     with (
         Run(out, "export", recorded(options), chain_files(chain), force) as run,
         progress("folding", None, "share") as bar,
@@ -88,14 +86,11 @@ def export(
         proof = prove_export(chain, run.out, texts, changed)
         figures = asdict(proof) | ({} if start is None else asdict(start))
         if options.gguf is not None:
-            bar.stage("writing the GGUF file")
             path = run.out / f"model-{options.gguf}.gguf"
             bar.at(0, 1)
-            write_gguf(run.out, path, options.gguf, bar)
-            bar.stage("comparing llama.cpp with transformers")
-            gguf_proof = prove_gguf(run.out, path, texts, options.gguf)
-            if gguf_proof is None:
-                warn("the GGUF file was not tried in llama.cpp: the package xllamacpp is not installed")
+            gguf_proof = write_and_prove(run.out, path, texts, options.gguf, bar, bar.stage)
+            if isinstance(gguf_proof, Untried):
+                warn(f"the GGUF file was not tried in llama.cpp: {gguf_proof.reason}")
             else:
                 figures |= asdict(gguf_proof)
         tokenizer = load_transformers_tokenizer(run.out)

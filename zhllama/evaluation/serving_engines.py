@@ -10,7 +10,7 @@ from typing import Any
 from zhllama.evaluation.serving import Passage, ReplyTime
 from zhllama.model.chain import Chain
 from zhllama.model.export import merge_chain
-from zhllama.model.gguf_export import write_gguf
+from zhllama.model.gguf_converted import write_any_gguf
 from zhllama.model.gguf_types import Quantization
 from zhllama.model.llamacpp import LlamaCpp
 
@@ -84,12 +84,12 @@ class LlamaCppEngine:
 def llamacpp_engine(chain: Chain, kind: Quantization, context: int, threads: int) -> Iterator[LlamaCppEngine]:
     """The model of a chain in llama.cpp, from a temporary GGUF file.
 
-    Errors: those of `write_gguf` and of merging the chain; MissingPackage.
+    Errors: those of `write_any_gguf` and of merging the chain; MissingPackage.
     """
     with TemporaryDirectory(prefix="zhllama-serving-") as name:
         folder, path, slots = Path(name, "merged"), Path(name, "model.gguf"), Path(name, "slots")
         slots.mkdir()
         if chain.runs:
             merge_chain(chain, folder)
-        write_gguf(folder if chain.runs else chain.base, path, kind)
+        write_any_gguf(folder if chain.runs else chain.base, path, kind)
         yield LlamaCppEngine(path, context, threads, slots)

@@ -68,11 +68,8 @@ ARCHITECTURES = {
 
 
 def architecture_of(folder: Path, config: Any) -> Architecture:
-    """What llama.cpp runs a model as; InputError for a type that is not written, and for a config that it would run differently."""
-    found = ARCHITECTURES.get(config.model_type)
-    if found is None:
-        message = f"has the type {config.model_type}, and `gguf` supports only {', '.join(ARCHITECTURES)}"
-        raise InputError(folder, message, OMIT)
+    """What llama.cpp runs a model of one of these types as; InputError for a config that it would run differently."""
+    found = ARCHITECTURES[config.model_type]
     scaling = rope_of(config).get("rope_type", "default")
     if scaling not in SCALINGS or (scaling == "llama3" and not found.factors):
         raise InputError(

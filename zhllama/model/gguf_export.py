@@ -82,7 +82,7 @@ def write_gguf(
     writer = gguf.GGUFWriter(part, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[architecture.name]])
     try:
         _add_config(writer, config, architecture, folder, kind)
-        _add_vocabulary(writer, folder, weights.tensors[matrices.input].shape[0])
+        add_vocabulary(writer, folder, weights.tensors[matrices.input].shape[0])
         tensors = list(_tensors(stored, matrices, names, kind, config))
         _refuse_biases(tensors, architecture, folder)
         factors = rope_factors(config) if rope_of(config).get("rope_type") == "llama3" else None
@@ -105,7 +105,9 @@ def write_gguf(
         total = sum(math.prod(weights.tensors[tensor.stored].shape) for tensor in tensors)
         for tensor in tensors:
             values = _values(weights, tensor.stored, config, architecture)
-            writer.write_tensor_data(_quantized(values, tensor, quantizer, folder).view("uint8"))
+            writer.write_tensor_data(
+                quantized(values, tensor.stored, tensor.type, quantizer, folder).view("uint8")
+            )
             advance(values.size / total)
         writer.close()
         part.replace(out)
@@ -120,22 +122,21 @@ def quantizer_for(kind: Quantization) -> Quantizer | None:
     return open_quantizer(f"`gguf` {kind}", os.cpu_count() or 1) if is_mixture(kind) else None
 
 
-def _quantized(
-    values: np.ndarray[Any, Any], tensor: "PlannedTensor", quantizer: Quantizer | None, folder: Path
+def quantized(
+    values: np.ndarray[Any, Any], name: str, type: str, quantizer: Quantizer | None, folder: Path
 ) -> np.ndarray[Any, Any]:
-    """Values in the tensor's type. Errors: InputError for values that the type cannot represent."""
+    """Values of the tensor `name` in a type. Errors: InputError for values that the type cannot represent."""
     import gguf
 
-    if quantizer is not None and tensor.type not in ("F32", "F16"):
+    if quantizer is not None and type not in ("F32", "F16"):
         if not np.isfinite(values).all():
-            message = f"contains values in {tensor.stored} that are no numbers"
-            raise InputError(folder, message, OMIT)
-        return quantizer.quantize(values, tensor.type)
-    quantized: np.ndarray[Any, Any] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[tensor.type])
-    if tensor.type == "F16" and not np.isfinite(quantized).all():
-        message = f"contains values in {tensor.stored} that are too large for float16"
+            raise InputError(folder, f"contains values in {name} that are no numbers", OMIT)
+        return quantizer.quantize(values.reshape(-1, values.shape[-1]), type)  # experts are stacked
+    result: np.ndarray[Any, Any] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[type])
+    if type == "F16" and not np.isfinite(result).all():
+        message = f"contains values in {name} that are too large for float16"
         raise InputError(folder, message, "Give `gguf` q8_0")
-    return quantized
+    return result
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,8 @@ def _add_config(
             getattr(writer, f"add_{name}")(getattr(config, setting))
 
 
-def _add_vocabulary(writer: Any, folder: Path, rows: int) -> None:
+def add_vocabulary(writer: Any, folder: Path, rows: int) -> None:
+    """Write the folder's vocabulary, special tokens and chat template. Errors: those of `read_gguf_vocabulary`."""
     tokenizer = load_transformers_tokenizer(folder)
     vocabulary = read_gguf_vocabulary(folder, tokenizer, rows)
     writer.add_tokenizer_model(vocabulary.kind)

@@ -1,13 +1,21 @@
 """Compares a GGUF file in llama.cpp with the folder it was written from in transformers: tokens of text, and greedy answers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhllama.errors import BrokenPromise
-from zhllama.model.gguf_export import file_weights
+from zhllama.errors import BrokenPromise, InputError
+from zhllama.io.gguf import read_metadata
+from zhllama.model.gguf_converted import (
+    ANOTHER_VERSION,
+    converted,
+    converter_of,
+    quantize_file,
+    quantized_rounding,
+)
+from zhllama.model.gguf_export import file_weights, write_gguf
 from zhllama.model.gguf_types import Quantization, is_mixture
 from zhllama.model.llamacpp import LlamaCpp
 from zhllama.model.llamacpp_quantizer import relative_difference
@@ -49,6 +57,17 @@ class GgufProof:
 
 
 @dataclass(frozen=True)
+class Untried:
+    """A file that was written, and why llama.cpp did not try it."""
+
+    reason: str
+
+
+NOT_INSTALLED = Untried(reason="the package xllamacpp is not installed")
+UNKNOWN = "unknown model architecture"  # in llama.cpp's own words
+
+
+@dataclass(frozen=True)
 class Answer:
     """A prompt's ids and llama.cpp's greedy continuation; `forbidden` ids were not to be chosen."""
 
@@ -57,14 +76,64 @@ class Answer:
     forbidden: list[int]
 
 
-def prove_gguf(folder: Path, path: Path, texts: Sequence[str], kind: Quantization) -> GgufProof | None:
-    """Compare a file of the type `kind` with the folder it was written from; None where xllamacpp is not installed.
+def write_and_prove(
+    folder: Path,
+    path: Path,
+    texts: Sequence[str],
+    kind: Quantization,
+    advance: Callable[[float], None],
+    stage: Callable[[str], None],
+) -> GgufProof | Untried:
+    """Write the model in `folder` to the file `path`, and compare it with the folder.
+
+    What llama.cpp's converter writes is compared in float16, before it is quantized: its tensors have an order that is known
+    to the converter alone. Errors: those of `write_any_gguf`, BrokenPromise.
+    """
+    stage("writing the GGUF file")
+    converter = converter_of(folder)
+    if converter is None:
+        write_gguf(folder, path, kind, advance)
+        stage("comparing llama.cpp with transformers")
+        return prove_gguf(folder, path, texts, kind)
+    with converted(converter, folder, path) as half:
+        stage("comparing llama.cpp with transformers")
+        proof = _prove_half(folder, half, texts)
+        if kind == "f16":
+            half.replace(path)
+            return proof
+        stage("writing the GGUF file")
+        quantize_file(half, path, folder, kind, advance)
+        rounding = quantized_rounding(half, path, WEIGHTS[kind])
+    if isinstance(proof, Untried):
+        return proof
+    stage("comparing llama.cpp with transformers")
+    model, tokenizer = _open(folder)
+    agree = float((_gaps(model, greedy_answers(path, texts, model, tokenizer)) == 0).float().mean())
+    return replace(proof, gguf_agree=agree, gguf_weights=rounding)
+
+
+def _prove_half(folder: Path, half: Path, texts: Sequence[str]) -> GgufProof | Untried:
+    """The proof of a converted file; BrokenPromise where llama.cpp does not load it although it knows its architecture."""
+    if find_spec("xllamacpp") is None:
+        return NOT_INSTALLED
+    try:
+        return compare_gguf(folder, half, texts, HALF)
+    except InputError as error:
+        if error.where != str(half):  # of the model in transformers
+            raise
+        if UNKNOWN in error.what:
+            return Untried(reason=error.what)
+        raise BrokenPromise(half, error.what, ANOTHER_VERSION) from error
+
+
+def prove_gguf(folder: Path, path: Path, texts: Sequence[str], kind: Quantization) -> GgufProof | Untried:
+    """Compare a file of the type `kind`, which zhllama wrote itself, with the folder it was written from.
 
     A quantized file is read back by gguf-py: its weights must be the folder's after one rounding to the file's types, and
     llama.cpp must write what transformers writes with these weights. Raises BrokenPromise.
     """
     if find_spec("xllamacpp") is None:
-        return None
+        return NOT_INSTALLED
     if kind == "f16":
         return compare_gguf(folder, path, texts, HALF)
     model, tokenizer = _open(folder)
@@ -102,6 +171,9 @@ def greedy_answers(path: Path, texts: Sequence[str], model: Any, tokenizer: Any)
     import torch
 
     llama = LlamaCpp(path, context=4 * PROMPT, threads=torch.get_num_threads(), exact=True)
+    metadata = read_metadata(path, "")
+    context = metadata[f"{metadata['general.architecture']}.context_length"]
+    longest = min(PROMPT, context - ANSWER)
     rows = model.config.get_text_config().vocab_size
     forbidden = [id for id in sorted(_special_ids(model, tokenizer)) if id < rows]
     answers = []
@@ -109,7 +181,7 @@ def greedy_answers(path: Path, texts: Sequence[str], model: Any, tokenizer: Any)
         ids = tokenizer(text).input_ids
         if llama.call("/tokenize", {"content": text, "add_special": True})["tokens"] != ids:
             raise BrokenPromise(path, "tokenizes text differently in llama.cpp", REPORT)
-        prompt = ids[:PROMPT]
+        prompt = ids[:longest]
         request = {"prompt": prompt, "n_predict": ANSWER, "temperature": 0, "return_tokens": True,
                    "logit_bias": [[id, False] for id in forbidden], "cache_prompt": False}  # fmt: skip
         answers.append(Answer(prompt, llama.call("/completion", request, SECONDS)["tokens"], forbidden))

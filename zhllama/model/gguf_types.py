@@ -16,15 +16,18 @@ BLOCK, LARGE_BLOCK = 32, 256  # values in a block of the plain types and of the 
 # What llama.cpp stores a matrix in whose rows are no multiple of LARGE_BLOCK.
 FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
+VALUES = ("attn_v", "attn_qkv", "attn_kv_b")  # matrices of values, alone and in one with others
+EIGHT_EXPERTS = (*VALUES, "attn_k")
 
 
 @dataclass(frozen=True)
 class MixtureShape:
-    """What llama.cpp's mixtures depend on: number of layers, query heads to a key head, and whether the head is tied."""
+    """What llama.cpp's mixtures depend on: number of layers, query heads to a key head, whether the head is tied, and experts."""
 
     layers: int
     query_groups: int
     tied: bool
+    experts: int = 1
 
 
 def is_mixture(kind: Quantization) -> bool:
@@ -59,13 +62,17 @@ def _mixture_type(kind: Quantization, name: str, model: MixtureShape) -> str:
     if match is None:
         return plain
     layer, part = int(match[1]), match[2]
-    if part == "attn_v":
+    if model.experts == 8 and part in EIGHT_EXPERTS:  # small beside the experts of Mixtral
+        return "Q8_0"
+    if part in VALUES:
         type = _value_type(kind, layer, model) or plain
         # Of the models with 80 layers, those whose query heads share key heads have a small matrix of values.
         return "Q5_K" if model.layers == 80 and model.query_groups > 1 and type in ("Q3_K", "Q4_K") else type
-    if part == "ffn_down":
+    if part.startswith("ffn_down"):  # of experts too
         return _down_type(kind, layer, model.layers) or plain
     if part == "attn_output":
+        if model.experts == 8:
+            return plain if kind in ("q3_k_l", "q5_k_s", "q5_k_m", "q6_k") else "Q5_K"
         return {"q2_k": "Q3_K", "q3_k_m": "Q4_K", "q3_k_l": "Q5_K"}.get(kind, plain)
     return plain
 

@@ -1,7 +1,10 @@
 """llama.cpp in this process, by the package xllamacpp: a GGUF file is loaded, and its HTTP server answers this process alone."""
 
 import json
+import re
 import secrets
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,13 @@ from zhllama.errors import InputError, MissingPackage
 from zhllama.io.json import parse_json
 
 QUIET = -1  # llama.cpp's verbosity
+# What xllamacpp raises says nothing, and llama.cpp writes why to the process's own stderr, so another process loads the file.
+LOADING = """
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.verbosity, params.warmup, params.n_ctx, params.fit_params = sys.argv[1], 1, False, 64, False
+xllamacpp.Server(params)
+"""
 
 
 class LlamaCpp:
@@ -56,7 +66,7 @@ class LlamaCpp:
         try:
             self.server = xllamacpp.Server(params)
         except Exception as error:  # xllamacpp raises plain RuntimeErrors
-            reason = " ".join(str(error).split())[:200]
+            reason = loading_fault(path) or " ".join(str(error).split())[:200]
             raise InputError(
                 path, f"cannot be loaded by llama.cpp ({reason})", "Export it again by zhllama export --gguf"
             ) from error
@@ -76,3 +86,13 @@ class LlamaCpp:
         except OSError as error:
             reason = error.read().decode()[:200] if hasattr(error, "read") else str(error)
             raise InputError("llama.cpp", f"refuses this conversation ({reason})", "Try /reset") from error
+
+
+def loading_fault(path: Path) -> str | None:
+    """Why llama.cpp does not load a file, in its own words; None where it says nothing."""
+    command = [sys.executable, "-c", LOADING, str(path)]
+    told = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL).stderr.decode(
+        errors="replace"
+    )
+    found = re.search(r"error loading model: (.+)", told)
+    return None if found is None else " ".join(found[1].split())[:200]
