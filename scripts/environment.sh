@@ -7,12 +7,18 @@ venv="$root/.venv"
 python="$venv/bin/python"
 cpu_wheels="${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}"
 
-say() { printf '%s\n' "$*"; }
+# Prints its first argument, or in a Chinese environment its second; the language is chosen as zhllama chooses it.
+say() {
+    case "${ZHLLAMA_LANG:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}}" in
+    [zZ][hH]*) printf '%s\n' "$2" ;;
+    *) printf '%s\n' "$1" ;;
+    esac
+}
 
 make_venv() {
-    [ -x "$python" ] || { say "creating $venv"; "${PYTHON:-python3}" -m venv "$venv"; }
+    [ -x "$python" ] || { say "creating $venv" "正在创建${venv}"; "${PYTHON:-python3}" -m venv "$venv"; }
     "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip -q
-    [ -x "$venv/bin/uv" ] || { say "installing uv, which installs the rest"; pip_install -q uv; }
+    [ -x "$venv/bin/uv" ] || { say "installing uv, which installs the rest" "正在安装uv，其余的由它安装"; pip_install -q uv; }
 }
 
 # pip with its progress, without its advice about PATH; pip also finds a wheel that is already on the machine.
@@ -25,13 +31,15 @@ install_torch() {
     wanted="$(grep '^torch==' "$root/scripts/constraints.txt")"
     "$python" -c "import importlib.metadata as m, sys; sys.exit(m.version('torch').split('+')[0] != sys.argv[1])" "${wanted#torch==}" 2>/dev/null && return
     if [ "$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null; then
-        say "installing $wanted (with CUDA where there is a GPU: some 6 GB)"
+        say "installing $wanted (with CUDA where there is a GPU: some 6 GB)" "正在安装${wanted}（有GPU时连同CUDA，约6 GB）"
         pip_install "$wanted"
     elif answers "$cpu_wheels"; then
-        say "installing $wanted for the CPU, since no nvidia-smi is here (some 0.2 GB to download)"
+        say "installing $wanted for the CPU, since no nvidia-smi is here (some 0.2 GB to download)" \
+            "正在安装CPU版的${wanted}，因为这里没有nvidia-smi（下载约0.2 GB）"
         pip_install "$wanted" --extra-index-url "$cpu_wheels"
     else
-        say "installing $wanted; $cpu_wheels does not answer, so that CUDA may come with it (TORCH_CPU_INDEX names another address)"
+        say "installing $wanted; $cpu_wheels does not answer, so that CUDA may come with it (TORCH_CPU_INDEX names another address)" \
+            "正在安装${wanted}；${cpu_wheels}没有响应，所以可能连同CUDA一起安装（可用TORCH_CPU_INDEX指定别的地址）"
         pip_install "$wanted"
     fi
 }
@@ -45,7 +53,7 @@ install_into_venv() { # "EXTRAS" [PACKAGE...]
     wanted="$extras $* $(cat "$root/pyproject.toml" "$root/scripts/constraints.txt" | cksum)"
     [ "$(cat "$venv/.installed" 2>/dev/null)" = "$wanted" ] && return
     if [[ "$extras" == *all* || "$extras" == *train* ]]; then install_torch; fi
-    say "installing zhllama[$extras] and what it needs"
+    say "installing zhllama[$extras] and what it needs" "正在安装zhllama[$extras]及其依赖"
     "$venv/bin/uv" pip install --python "$python" -c "$root/scripts/constraints.txt" -e "$root[$extras]"
     if [ $# -gt 0 ]; then
         "$venv/bin/uv" pip install --python "$python" -c "$root/scripts/constraints.txt" --no-deps "$@"

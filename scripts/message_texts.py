@@ -68,6 +68,7 @@ class Texts:
         }
         self._root = package.parent
         self._errors = self._error_classes()
+        self._members, self._called = self._found_members(), self._found_methods()
         self.found: dict[tuple[str, bool], set[str]] = {}
         self.unknown: list[str] = []
         self._parts_seen: set[int] = set()
@@ -169,6 +170,9 @@ class Texts:
                 return self._texts(value, module, deeper)
             case ast.Subscript(value=value):
                 return self._texts(value, module, deeper)
+            case ast.Call(func=ast.Attribute(value=value, attr="strip"), args=[]):
+                texts, known = self._texts(value, module, deeper)
+                return list(dict.fromkeys(text.strip() for text in texts)), known
             case ast.Call(
                 func=ast.Attribute(value=value, attr="rstrip" | "strip" | "replace" | "get" | "format")
             ):
@@ -185,7 +189,35 @@ class Texts:
                 return self._all(returned, deeper)
             case ast.Name(id=name):
                 return self._named(expr, name, module, deeper)
+            case ast.Call(func=ast.Attribute(attr=name)) if name in self._called:
+                return self._all([self._called[name]], deeper)
+            case ast.Attribute(attr=name) if name in self._members:
+                texts, known = self._all([self._members[name]], deeper)
+                return [text for text in texts if " " in text], known  # a single word names something
         return [], False
+
+    def _found_members(self) -> dict[str, tuple[ast.expr, Module]]:
+        """What a member of an object may be, where one place says it: the value of a property, or an argument of a class."""
+        found: dict[str, list[tuple[ast.expr, Module]]] = {}
+        for module in self._modules.values():
+            if module.path.parent.name == "commands":
+                continue
+            for node in ast.walk(module.tree):
+                if isinstance(node, ast.FunctionDef) and "property" in map(_name, node.decorator_list):
+                    found.setdefault(node.name, []).append((_returned(node), module))
+                elif isinstance(node, ast.Call) and _name(node.func)[:1].isupper():
+                    for keyword in node.keywords:
+                        found.setdefault(keyword.arg or "", []).append((keyword.value, module))
+        return _only(found)
+
+    def _found_methods(self) -> dict[str, tuple[ast.expr, Module]]:
+        """What a method of some object returns, where one function of a module has its name."""
+        found: dict[str, list[tuple[ast.expr, Module]]] = {}
+        for module in self._modules.values():
+            for node in module.tree.body:
+                if isinstance(node, ast.FunctionDef):
+                    found.setdefault(node.name, []).append((_returned(node), module))
+        return _only(found)
 
     def _union(self, expressions: list[ast.expr], module: Module, depth: int) -> tuple[list[str], bool]:
         return self._all([(e, module) for e in expressions], depth)
@@ -328,6 +360,16 @@ def _name(node: ast.expr) -> str:
 
 def _returns(function: ast.FunctionDef) -> list[ast.Return]:
     return [node for node in ast.walk(function) if isinstance(node, ast.Return)]
+
+
+def _returned(function: ast.FunctionDef) -> ast.expr:
+    """All that a function may return, as one list."""
+    return ast.List([r.value for r in _returns(function) if r.value is not None], ast.Load())
+
+
+def _only(found: dict[str, list[tuple[ast.expr, Module]]]) -> dict[str, tuple[ast.expr, Module]]:
+    """Those of which there is one."""
+    return {name: places[0] for name, places in found.items() if len(places) == 1}
 
 
 def _assigned(function: ast.FunctionDef, name: str) -> Iterator[ast.expr]:

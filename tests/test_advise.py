@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from tests.model_toys import line, write_model
 from zhllama.cli import main
+from zhllama.commands.advise import draw
 from zhllama.efficiency.advise import (
+    Advice,
     AdviceStep,
     AdvisedModel,
     MeasuredText,
@@ -282,10 +285,27 @@ def test_a_model_gives_its_vocabulary_its_shape_and_its_bits(tmp_path: Path) -> 
     assert wrong.code == 1 and "--base: is the model's own vocabulary where --model is given" in wrong.err
 
 
+@pytest.mark.parametrize(("language", "last"), [("en", "seen 100×"), ("zh", "出现100次")])
+def test_no_heading_is_cut_in_80_columns(
+    language: str, last: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The widest figures: at 80 columns the Chinese headings lost their ends."""
+    monkeypatch.setenv("ZHLLAMA_LANG", language)
+    step = AdviceStep(
+        added=128_000, characters_per_token=1.234, domains={}, saved=0.688, next_saves=0.4613, parameters=998_000_000,
+        memory_mb=1.0, head_share=0.123, compute=0.32, seen=1.0,
+    )  # fmt: skip
+    model = AdvisedModel(4096, 32, False)
+    draw(Advice(32000, model, 2e9, (step, step), step, "yes", "", "", None), "a/long/path/" * 9)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "a/long/path/" * 9 and told[1].rstrip().endswith(last)
+    assert "…" not in "".join(told) and max(map(cell_len, told[1:])) <= 80 and len(told) == 5
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("advise", "--text: is missing, and advice needs text. Give --text FILE."),
+        ("advise", "--text: is missing, and advice needs text. Give --text FILE"),
         ("advise --text nope.txt", "nope.txt: no such file. Check the path."),
         (
             "advise --text en.txt",

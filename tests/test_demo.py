@@ -11,7 +11,7 @@ from tests.test_docs import parse
 from zhllama import extras
 from zhllama.commands.demo import NEXT, PAGES, show_next
 
-PROVED = ("0 dead pieces, exact tokenizer.json: True", "zh bits per character", "answers bits per character",
+PROVED = ("0 dead pieces, an exact tokenizer.json;", "zh bits per character", "answers bits per character",
           "the same next token after 100.0%")  # fmt: skip
 
 

@@ -141,7 +141,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"zh\.txt +\d+\.\d{4} +\d+\.\d{4} +\d+\.\d{3}\s", drawn.out)
     nothing = line(tmp_path, "eval", "base")
     assert (nothing.code, nothing.err) == (
-        1, "zhllama: eval: has nothing to measure. Give --text FILE or --tasks NAME.\n")  # fmt: skip
+        1, "zhllama: eval: has nothing to measure. Give --text FILE or --tasks NAME\n")  # fmt: skip
     offline = line(tmp_path, "eval", "nobody/nothing", "--text", "zh.txt")
     assert offline.code == 1 and offline.err.count("\n") == 1 and "nobody/nothing" in offline.err
 

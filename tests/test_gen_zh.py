@@ -208,11 +208,11 @@ def test_user_errors_are_one_line_and_leave_no_folder(served: Served, tmp_path: 
     )
     for address, more, line in [
         (url, ("--n", 0), "--n 0: is not above 0. Give the number of tasks to generate."),
-        (url, ("--batch-api", "--base-url", url), "--batch-api: goes to one server and 2 are named. Give one --base-url."),
-        ("https://api.example.com/v1", (), "--base-url https://api.example.com/v1: needs a key, and none is set. Set OPENAI_API_KEY in the environment or in .env, or name another with --key-env."),
+        (url, ("--batch-api", "--base-url", url), "--batch-api: goes to one server and 2 are named. Give one --base-url"),
+        ("https://api.example.com/v1", (), "--base-url https://api.example.com/v1: needs a key, and none is set. Set OPENAI_API_KEY in the environment or in .env, or name another with --key-env"),
         (served(key="k"), (), r"URL: asks for a key (Incorrect API key provided). Set OPENAI_API_KEY."),
         ("http://127.0.0.1:9/v1", (), "URL: gives no reply ("),
-        (unknown, (), "URL: knows no model 'fake', or is not the right URL (The model `fake` does not exist). Check --model, and that --base-url ends as the server's does, mostly in /v1."),
+        (unknown, (), "URL: knows no model 'fake', or is not the right URL (The model `fake` does not exist). Check --model, and that --base-url ends as the server's does, mostly in /v1"),
         (broke, (), "URL: has no quota left for this key (You exceeded your current quota). Top it up."),
         (url, ("--seeds", bad_seeds), f"{bad_seeds}:2: instances.0.output: field required. Correct this row."),
         (url, ("--prompts", prompts), f"{prompts}/tasks.jinja:2: unknown variable 'shot'. Known are: api, count, shots, structured."),

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from tests.serving import Served, served
 from tests.test_gen_zh import TROUBLE, Started, rows, stats
+from zhllama.commands.judge import _show_duels
+from zhllama.commands.llm_requests import say_spent
+from zhllama.evaluation.win_rates import Duel, Outcome
 
 __all__ = ["served"]
 CATEGORIES = ("数学", "写作", "问答")
@@ -73,7 +77,9 @@ def test_a_fair_judge_and_all_products(served: Served, tmp_path: Path) -> None:
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert [Path(i["path"]).name for i in manifest["inputs"]] == ["长.jsonl", "短.jsonl"]
     code, told, _ = judge(url, tmp_path / "table", *answers(a, b))
-    assert code == 0 and re.search(r"长 +短 +75\.0% \[\d\d\.\d%, \d\d\.\d%\] +20 +5 +5 +0 +0 +0", told), told
+    assert code == 0 and re.search(
+        r"长 against 短\n.*\n75\.0% \[\d\d\.\d%, \d\d\.\d%\] +20 +5 +5 +0 +0 +0", told
+    ), told
 
 
 @pytest.mark.parametrize("mode", ["pair", "score"])
@@ -188,3 +194,26 @@ def test_the_page_escapes_answers(served: Served, tmp_path: Path) -> None:
     assert code == 0, said
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert html.count("<script") == 1 and "&lt;script&gt;" in html and not re.search(r"https?://", html)
+
+
+@pytest.mark.parametrize(("language", "title", "spent"), [
+    ("en", "win rate [95 %]", "12,345 replies, 12,345,678 + 1,234,567 tokens (estimated from characters for 3 replies), cost 1.2300"),
+    ("zh", "胜率[95%]", "12,345个回复，12,345,678 + 1,234,567个词元（其中3个回复的词元数按字符估算），费用1.2300"),
+])  # fmt: skip
+def test_long_names_and_large_figures_fit_80_columns(
+    language: str, title: str, spent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With both names as columns, headings broke inside words: `unreada ble`."""
+    monkeypatch.setenv("ZHLLAMA_LANG", language)
+    names = ("chinese-alpaca-plus-7b-and-more", "gpt-4o-mini-2024-07-18-by-another")
+    outcomes: list[Outcome] = [*["win"] * 1234, *["tie"] * 567, *["loss"] * 1890]
+    by_question = {str(number): outcome for number, outcome in enumerate(outcomes)}
+    duel = Duel(*names, by_question, dict.fromkeys(by_question, ""), 112, {"a": 13}, disagreements=1456)
+    _show_duels("win rate", [duel])
+    figures = {"replies": 12345, "prompt_tokens": 12345678, "completion_tokens": 1234567}
+    say_spent({**figures, "estimated_replies": 3, "cost": 1.23})
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].split() == [names[0], {"en": "against", "zh": "对"}[language], names[1]]
+    assert told[1].startswith(title) and len(told) == 4 and told[3] == spent
+    assert told[2].split()[-6:] == ["1,234", "567", "1,890", "1,456", "112", "13"]
+    assert max(map(cell_len, told[:3])) <= 80

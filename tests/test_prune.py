@@ -162,7 +162,7 @@ def test_command_line(zhllama: Zhllama, tmp_path: Path) -> None:
         "o",
     )
     refused = zhllama(*line)
-    assert refused.stderr == "zhllama: --prune: needs text to count rare pieces. Give --text FILE.\n"
+    assert refused.stderr == "zhllama: --prune: needs text to count rare pieces. Give --text FILE\n"
     made = zhllama(*line, "--text", SAMPLE, "--size", 31_000, "--json")
     assert made.returncode == 0, made.stderr
     kept = json.loads((tmp_path / "o" / "id_map.json").read_text(encoding="utf-8"))["kept"]

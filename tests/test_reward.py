@@ -190,7 +190,7 @@ def test_a_judge_by_rewards(ground: Path) -> None:
     manifest = json.loads((ground / "judged" / "manifest.json").read_text(encoding="utf-8"))
     assert str(ground / "learnt") in manifest["parents"]
     told = line(ground, *arguments[:-3], "zh.jsonl", "--out", "x")
-    assert told.code == 1 and told.err.startswith("zhllama: zh.jsonl: is no run of zhllama reward."), told.err
+    assert told.code == 1 and told.err.startswith("zhllama: zh.jsonl: is no run of zhllama reward"), told.err
 
 
 def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> None:
@@ -218,7 +218,7 @@ def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> 
         (("--pairs", "nope.jsonl"), "nope.jsonl: no such file"),
         (("--max-length", 600), "--max-length: is 600 and the model was made for 512 tokens. Give fewer."),
         (("--max-length", 20), "pairs.jsonl: leaves no pair to train on: "),
-        (("--batch", 6), "--batch: 6 is no multiple of 4. Change --micro-batch or --batch."),
+        (("--batch", 6), "--batch: 6 is no multiple of 4. Change --micro-batch or --batch"),
         (("--template", "chatml"), "--template chatml: needs the special token <|im_start|>"),
         (("--template", "own"), "BASE: template own: is not there: the tokenizer has no chat_template."),
         (("--lora-module", "nope"), "--lora-module"),

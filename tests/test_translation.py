@@ -18,8 +18,20 @@ from tests.conftest import ROOT, Zhllama
 from tests.seed_checks import spaced
 from tests.test_docs_zh import FORMER
 from zhllama.commands.chinese_help import WORD
-from zhllama.commands.translation import FIELD, Catalogue, chinese, number_of, reason_shown, translated
+from zhllama.commands.progress import duration
+from zhllama.commands.translation import (
+    COPIED,
+    FIELD,
+    Catalogue,
+    chinese,
+    error_line,
+    number_of,
+    reason_shown,
+    stopped,
+    translated,
+)
 from zhllama.demo import proofs
+from zhllama.efficiency.advise import _caution, _quality_note
 
 CHINESE = {"ZHLLAMA_LANG": "zh", "LC_ALL": ""}
 
@@ -149,7 +161,7 @@ def test_templates(text: str, expected: str) -> None:
         ("win rate [95 %]", "胜率[95%]"),
         ("step 20: zh 11.9", "第20步：zh 11.9"),  # of training
         ("in step 'list': no", "步骤'list'：no"),  # of a pipeline
-        ("20 steps, 5 tokens, 3e+11 FLOPs, about 2.5 days", "20步，5个词元，3e+11 FLOPs，约2.5天"),
+        ("20 steps, 5 tokens, 3e+11 FLOPs, about 2.5天", "20步，5个词元，3e+11 FLOPs，约2.5天"),
         ("\nStage 1: only the new rows are trained.", "\n第一阶段：只训练新行。"),
         (
             "Install by: /a/bin/python -m pip install -e '/a[align,chat]'",
@@ -164,9 +176,68 @@ def test_texts_made_of_parts(text: str, expected: str, monkeypatch: pytest.Monke
 
 
 def test_numbers_are_counted_as_chinese_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert number_of("18", "list") == "18 list"
+    assert number_of("18", "pieces of the list") == "18 pieces of the list"
+    assert duration(90 * 60) == "1.5 h" and duration(300) == "5 min"
     monkeypatch.setenv("ZHLLAMA_LANG", "zh")
-    assert number_of("18", "list") == "18个列表项"
+    assert number_of("18", "pieces of the list") == "18个列表项"
+    assert duration(90 * 60) == "1.5小时" and duration(300) == "5分钟" and duration(4 * 86400) == "4.0天"
+
+
+@pytest.mark.parametrize("place", ["list", "text", "merges", "new", "steps", "runs/list", "list.txt"])
+def test_the_name_of_a_file_is_no_word_of_ours(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--out list` was said to be 列表项."""
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    assert error_line(place, "is missing", "").startswith(f"{place}：")
+    assert error_line("internal error", "is closed", "").startswith("内部错误：")
+
+
+@pytest.mark.parametrize(
+    ("text", "copied"),
+    [
+        ("See zhllama --help", True), ("Use --resume", True), ("Give --stage STAGE", True), ("Give a tokenizer.json", True),
+        ("/a/bin/python -m pip install -e '/a[train]'", True), ("安装命令：uv pip install 'zhllama[train]'", True),
+        ("pipx install --force 'zhllama[a] @ git+https://x'", True), ("Give zhllama corpus list", True), ("原因见runs/x", True),
+        ("Train it with zhllama pretrain --stage 1", True), ("Name one of them: a/b.json#x", True), ("see https://a.b/c", True),
+        ("用--force重新开始", False), ("Check the path", False), ("Take 3/4", False), ("at most 1.5", False),
+        ("the base is byte-level", False), ("in python it is slow", False), ("as told there (docs/x.md)", False),
+        ("Run zhllama corpus list and choose one of them", False),
+    ],
+)  # fmt: skip
+def test_no_full_stop_is_copied_with_a_command(
+    text: str, copied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert error_line("a", "b", text) == f"a: b. {text}" + "." * (not copied)
+    assert error_line("a", text, "") == f"a: {text}" + "." * (not copied)
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    assert stopped(text) == text + "。" * (not copied)
+
+
+def test_no_text_ends_in_a_command_and_a_full_stop() -> None:
+    """Of what is said, noted and warned, in both languages; help is read and not copied."""
+    for message in read():
+        for text in (str(message.id), str(message.string)):
+            filled = re.sub(r"\{(out|path|folder|file|run|target|place)\d?\}", "runs/a", text)
+            said = all(file != "--help" for file, _ in message.locations)
+            assert not (said and filled.endswith((".", "。")) and COPIED.search(filled[:-1])), text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("none can be exact: 11,597 pieces share their score with another, and SentencePiece then merges from left to right",
+         "不可能完全一致：有11,597个词表项与别的词表项分数相同，此时SentencePiece从左到右合并"),
+        ("Training on 2 billion tokens is repaid, in operations, once the model has read or written 4.8 billion characters.",
+         "用2B词元（1B即10亿）训练所花的运算量，在模型读写约4.8B个字符之后可以省回来。"),
+    ],
+)  # fmt: skip
+def test_texts_of_properties_and_methods_are_found(
+    text: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    assert translated(text) == expected
+    caution = _quality_note(None, 1.0)
+    assert translated(f"{caution} {_caution('yes', 1e8)}".strip()).isascii() is False
+    assert translated(f"{caution} ".strip()).startswith("质量要训练之后才能提高")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +283,7 @@ def test_proofs_of_the_demo_are_chinese(monkeypatch: pytest.MonkeyPatch) -> None
         *proofs("vocab", {**vocab, "exact_fast_tokenizer": False}),
         *proofs("stage1", stage),
     ]
-    assert said[0].count("exact tokenizer.json: True") == said[1].count("exact tokenizer.json: False") == 1
+    assert said[0].count(", an exact tokenizer.json;") == said[1].count(", no exact tokenizer.json;") == 1
     monkeypatch.setenv("ZHLLAMA_LANG", "zh")
     shown = [translated(f"  proved: {one}") for one in said]
     assert "，有完全一致的tokenizer.json；" in shown[0] and "，没有完全一致的tokenizer.json；" in shown[1]

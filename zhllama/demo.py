@@ -59,7 +59,7 @@ def proofs(step: str, figures: Mapping[str, Any]) -> list[str]:
         case "vocab":
             return [
                 f"{figures['pieces']:,} pieces: {figures['drift'][0]} of {figures['drift'][1]} lines without Chinese are tokenized "
-                f"differently, {figures['dead']} dead pieces, exact tokenizer.json: {'True' if figures['exact_fast_tokenizer'] else 'False'}; "
+                f"differently, {figures['dead']} dead pieces, {'an' if figures['exact_fast_tokenizer'] else 'no'} exact tokenizer.json; "
                 f"the paper's sentence {figures['sentence_tokens'][0]} -> {figures['sentence_tokens'][1]} tokens"
             ]
         case "stage1" | "stage2" | "tuned":

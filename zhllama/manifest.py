@@ -32,6 +32,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished run; InputError where there is none or it is broken."""
+    if not folder.exists():
+        raise InputError(folder, "does not exist", "Check the path")
     if not (folder / MANIFEST).exists():
         raise InputError(folder, "is not a finished zhllama run", "Finish it with `resume`")
     manifest = read_json(folder / MANIFEST, "Start the run over with `force`", any_number=True)

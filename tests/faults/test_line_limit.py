@@ -105,5 +105,5 @@ def test_a_longer_line_is_refused(world: Path, tmp_path: Path, words: str, file:
     told = line(world, *words.split(), *out, "--max-line-bytes", 8)
     last = told.err.splitlines()[-1]
     assert told.code == 1 and f"{file}:" in last and "is a line of more than 8 bytes" in last, told.err
-    assert last.endswith("Split it into lines, or raise --max-line-bytes."), last
+    assert last.endswith("Split it into lines, or raise --max-line-bytes"), last
     assert not (tmp_path / "out").exists()

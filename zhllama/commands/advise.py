@@ -142,14 +142,8 @@ def draw(advice: "Advice", base: str) -> None:
 
     from zhllama.efficiency.advise import SEEN, shown_steps
 
-    table = Table(
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="dim",
-        title=base,
-        title_style="bold",
-        title_justify="left",
-    )
+    screen.print(base, style="bold", soft_wrap=True)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     names = headings(
         "added",
         "chars/token",

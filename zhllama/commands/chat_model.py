@@ -49,7 +49,7 @@ def open_model(options: ChatModelOptions, command: str) -> "TransformersChatMode
     if model.assumed:
         warn(
             f"{options.model} has no chat template, so it may not be a chat model; it is prompted in the format of "
-            f"{model.template.name}. Choose another format with --template."
+            f"{model.template.name}. With --template another format is chosen."
         )
     return model
 

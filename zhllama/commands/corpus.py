@@ -149,7 +149,9 @@ def clean(
         source.text, reading.reading(options.max_chars), options.cleaning(), machines, run, progress
     )
     if figures is None:
-        say("The phases are queued. When squeue shows none, give the same command with --resume.")
+        say(
+            "The phases are queued. When squeue shows none, add --resume to the same command and give it again."
+        )
     elif as_json:
         print_json({"out": str(out), **figures})
     else:

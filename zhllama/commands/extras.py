@@ -15,7 +15,7 @@ PURPOSES = {
     "gguf": "export --gguf",
     "llamacpp": "chat and serve with GGUF files, the proof of export --gguf",
     "demo": "demo, and merge-vocab without --base",
-    "align": "reward, dpo (with train)",
+    "align": "reward, dpo, kto (with train)",
     "chat": "sharegpt clean: HTML to Markdown",
     "web": "serve --web (with train)",
     "serve": "serve (with train)",

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from zhllama.commands.declare import command
-from zhllama.commands.llm_requests import ask_all, estimated_note, warn_of_end
+from zhllama.commands.llm_requests import ask_all, say_spent, warn_of_end
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, Resume, print_json, say, warn
 from zhllama.commands.translation import reason_shown
 from zhllama.generation.options import GenerationFilters, GenerationOptions
@@ -80,12 +80,9 @@ def show_result(out: Path, result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json({"out": str(out), **result})
         return
-    cost = "" if result["cost"] is None else f", cost {result['cost']:.4f}"
-    tokens = f"{result['prompt_tokens']:,} + {result['completion_tokens']:,} tokens"
-    tokens += estimated_note(result["estimated_replies"])
     say(
         f"{out}: accepted {result['kept']:,} of {result['wanted']:,} requested tasks, rejected {result['rejected']:,}"
     )
-    say(f"  {result['replies']:,} replies, {tokens}{cost}")
+    say_spent(result, "  ")
     for reason, count in result["reasons"].items():
         say(f"  {count:>7,}  {reason_shown(reason)}")

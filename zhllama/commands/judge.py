@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Column, Table
 
 from zhllama.commands.declare import command
-from zhllama.commands.llm_requests import ask_all, estimated_note, warn_of_end
+from zhllama.commands.llm_requests import ask_all, say_spent, warn_of_end
 from zhllama.commands.shared import (
     AsJson,
     Config,
@@ -197,7 +197,9 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
     _show_duels("by rewards", results.reward_duels)
     for title, contestants in (("score", results.scores), ("reward", results.rewards)):
         if contestants:
-            table = Table(*headings("", f"{title} [95 %]", "judged", "unreadable", "missing"), box=None)
+            table = Table(
+                *headings("", f"{title} [95 %]", "judged", "unreadable", "missing"), box=None, pad_edge=False
+            )
             for scores in contestants:
                 missing = sum(scores.missing.values())
                 table.add_row(
@@ -217,29 +219,17 @@ def _show(out: Path, results: "Results", spent: Mapping[str, Any]) -> None:
             table.add_row(f"{agreement.name}\n{count}", *shown)
         screen.print(table)
     if spent:
-        cost = "" if spent["cost"] is None else f", cost {spent['cost']:.4f}"
-        tokens = f"{spent['prompt_tokens']:,} + {spent['completion_tokens']:,} tokens"
-        tokens += estimated_note(spent["estimated_replies"])
-        say(f"{spent['replies']:,} replies, {tokens}{cost}")
+        say_spent(spent)
     say(str(out / "report.html"))
 
 
 def _show_duels(title: str, duels: Sequence["Duel"]) -> None:
-    if not duels:
-        return
-    rates = Column(
-        translated(f"{title} [95 %]"), no_wrap=True
-    )  # an interval stays on one line, even in 80 columns
-    table = Table(
-        *headings("", "against"),
-        rates,
-        *headings("wins", "ties", "losses", "orders disagree", "unreadable", "missing"),
-        box=None,
-        padding=(0, 1, 0, 0),
-    )
+    """Print each duel under a line with both names, which may be long: so its figures fit 80 columns."""
+    names = headings(f"{title} [95 %]", "wins", "ties", "losses", "orders disagree", "unreadable", "missing")
     for duel in duels:
+        screen.print(f"{duel.left} {translated('against')} {duel.right}", style="bold", soft_wrap=True)
+        table = Table(*(Column(name, no_wrap=True) for name in names), box=None, padding=(0, 1, 0, 0))
         tally = duel.tally
         counts = (tally.wins, tally.ties, tally.losses, duel.disagreements, duel.unreadable, sum(duel.missing.values()))  # fmt: skip
-        rate = tally.rate.text(percent=True)
-        table.add_row(duel.left, duel.right, rate, *(f"{count:,}" for count in counts))
-    screen.print(table)
+        table.add_row(tally.rate.text(percent=True), *(f"{count:,}" for count in counts))
+        screen.print(table)

@@ -11,7 +11,7 @@ from rich.tree import Tree
 
 from zhllama.commands.progress import duration
 from zhllama.commands.shared import AsJson, print_json, screen
-from zhllama.commands.translation import translated
+from zhllama.commands.translation import comma, translated
 from zhllama.lineage import Ancestor
 from zhllama.lineage import lineage as trace
 
@@ -65,7 +65,9 @@ def _label(ancestor: Ancestor) -> Text:
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     measured = (
-        translated("(as above)") if ancestor.again else ", ".join([*figures[:4], duration(ancestor.seconds)])
+        translated("(as above)")
+        if ancestor.again
+        else comma().join([*figures[:4], duration(ancestor.seconds)])
     )
     return Text("  ").join(
         (_styled(ancestor.command, "bold"), _styled(_short(ancestor.folder), ""), _styled(measured, "dim"))

@@ -1,11 +1,12 @@
 """Sends the requests of a command to its servers until all are answered or the budget is spent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from zhllama.commands.shared import note, warn
+from zhllama.commands.shared import note, say, warn
+from zhllama.commands.translation import translated
 
 if TYPE_CHECKING:
     from zhllama.llm.client import Client
@@ -103,6 +104,12 @@ def warn_of_end(server: "ServerOptions") -> None:
         warn("stopped by its budget. Continue with --resume and a larger budget.")
 
 
-def estimated_note(replies: int) -> str:
-    """What follows a count of tokens if those of some replies are estimated."""
-    return f" (estimated from characters for {replies:,} replies)" if replies else ""
+def say_spent(spent: Mapping[str, Any], indent: str = "") -> None:
+    """Print replies, tokens and cost of a run, and for how many replies the tokens are estimated."""
+    estimated, cost = spent["estimated_replies"], spent["cost"]
+    told = translated(
+        f"{spent['replies']:,} replies, {spent['prompt_tokens']:,} + {spent['completion_tokens']:,} tokens"
+        f"{f' (estimated from characters for {estimated:,} replies)' if estimated else ''}"
+        f"{'' if cost is None else f', cost {cost:.4f}'}"
+    )
+    say(f"{indent}{told}")

@@ -1,5 +1,6 @@
 """The command `merge-vocab`, which adds Chinese pieces to a model's vocabulary."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from zhllama.commands.declare import command
@@ -20,6 +21,15 @@ from zhllama.commands.translation import comma, number_of
 from zhllama.options import recorded
 from zhllama.run import Run
 from zhllama.vocab.options import MergeVocabularyOptions, TextSampleOptions
+
+# What was added, in words, by the reason of a piece.
+ADDED_AS: Mapping[str, str] = {
+    "list": "pieces of the list",
+    "intermediate": "intermediate pieces",
+    "character": "characters",
+    "merge": "merges",
+    "pad": "padding token",
+}
 
 
 @command
@@ -102,9 +112,9 @@ def merge_vocab(
     from zhllama.commands.audit_screen import draw
 
     draw(screen, proven.audit, f"{out}", str(source))
-    counts = [number_of(f"{n:,}", reason) for reason, n in merge.counts().items()]
-    added = comma().join(counts) or "0"
-    pruned = f", {proven.audit.pruned:,} of the base pruned (id_map.json)" if merge.removed else ""
-    say(f"{added} added{pruned}, {len(merge.left_out):,} of the list left out. Written to {out}", "bold")
+    added = comma().join(number_of(f"{n:,}", ADDED_AS[reason]) for reason, n in merge.counts().items()) or "0"
+    pruned = f"; {proven.audit.pruned:,} of the base pruned (id_map.json)" if merge.removed else ""
+    left_out = f"; {len(merge.left_out):,} of the list left out" if merge.left_out else ""
+    say(f"Added {added}{pruned}{left_out}. Written to {out}", "bold")
     if recipe == "chinese-llama" and merge.added:
         say("--recipe safe adds the same Chinese pieces without the drift, the dead pieces and the ties.")

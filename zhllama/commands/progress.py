@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from zhllama.commands.translation import translated
+from zhllama.commands.translation import chinese, comma, in_unit, labelled, translated
 
 EVERY = 60.0  # seconds between the lines in a file or pipe
 BAR = 20  # columns, so that the whole line fits into 80
@@ -61,8 +61,8 @@ class Bar:
             parts.append(translated(f"{duration(task.time_remaining)} left"))
         if not any(parts):
             parts.append(duration(task.elapsed or 0))
-        told = ", ".join(part for part in (*parts, task.fields["note"]) if part)
-        return f"{task.description}: {told}"
+        told = comma().join(part for part in (*parts, task.fields["note"]) if part)
+        return labelled(task.description, told)
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def _done(task: Any) -> str:
     if task.fields["unit"] == "bytes":
         return f"{task.completed / 1e6:.1f} MB"
     done = f"{task.completed:,.0f}" + (f"/{task.total:,.0f}" if task.total else "")
-    return f"{done} {translated(task.fields['unit'])}"
+    return f"{done}{'' if chinese() else ' '}{translated(task.fields['unit'])}"
 
 
 def _rate(task: Any) -> str:
@@ -135,5 +135,5 @@ def duration(seconds: float) -> str:
     """Seconds as a person says them: 42 s, 5 min, 1.5 h, 3.2 days."""
     for unit, length in (("days", 86400), ("h", 3600)):
         if seconds >= length * 1.5:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
+            return in_unit(f"{seconds / length:.1f}", unit)
+    return in_unit(f"{seconds / 60:.0f}", "min") if seconds >= 100 else in_unit(f"{seconds:.0f}", "s")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from typer.core import TyperGroup
 
 from zhllama.commands.shared import AsJson, note, print_json, say
 from zhllama.commands.table import app
+from zhllama.commands.translation import translated
 from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.pipeline import Pipeline, PipelineRecord, PipelineStep, plan_pipeline, read_pipeline
 
@@ -136,9 +138,11 @@ def _show_plan(pipeline: Pipeline, record: PipelineRecord, as_json: bool) -> Non
         print_json({"out": str(pipeline.out), "steps": [_as_json(step, state) for step, state in planned]})
         return
     width = max(len(step.name) for step, _ in planned)
+    states = max(cell_len(translated(state)) for _, state in planned)
     for step, state in planned:
         words = " ".join(("zhllama", *step.command_line()))
-        say(f"{step.name:<{width}}  {state:<10}  {words}")
+        said = translated(state)
+        say(f"{step.name:<{width}}  {said}{' ' * (states - cell_len(said))}  {words}")
 
 
 def _as_json(step: PipelineStep, state: str) -> dict[str, Any]:

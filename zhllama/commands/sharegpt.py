@@ -124,7 +124,9 @@ def split(
         f"{counts.cut:,} pairs truncated"
     )
     if options.template is None:
-        warn("counted without a chat template, so parts may be too long for sft: give its --template.")
+        warn(
+            "counted without a chat template, so parts may be too long for sft: give --template, as for sft."
+        )
 
 
 @app.command("export")

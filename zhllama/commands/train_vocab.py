@@ -54,8 +54,9 @@ def train_vocab(
             counted = CountedText.sampled(sample.lines, sample.documents, lines, options.script)
         if sample is not None:
             seconds, memory = (rate * sample.size for rate in COST[options.model_type])
+            share = f"{sample.size / MB:.1f} of {sample.seen / MB:.1f} MB"
             note(
-                f"Training on {sample.size / MB:.1f} of {sample.seen / MB:.1f} MB: about {seconds:.0f} CPU seconds "
+                f"Training on {share if sample.size < sample.seen else f'all {sample.seen / MB:.1f} MB'}: about {seconds:.0f} CPU seconds "
                 f"and {memory / MB + 100:.0f} MB of memory."
             )
         with progress(f"{options.size:,} pieces", total=1.0) as bar:
@@ -95,4 +96,6 @@ def train_vocab(
 
 def _summary(sample: "LineSample") -> str:
     cut = f", {sample.cut:,} long lines split at sentence ends" if sample.cut else ""
+    if sample.size == sample.seen:
+        return f"{sample.seen / MB:.1f} MB of text{cut}"
     return f"{sample.size / MB:.1f} of {sample.seen / MB:.1f} MB of text{cut}"

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from zhllama.commands.progress import Bar
 from zhllama.commands.shared import check_torch, headings, note, notes, print_json, say, screen, warn
-from zhllama.commands.translation import chinese, comma, translated
+from zhllama.commands.translation import chinese, comma, in_unit, translated
 from zhllama.errors import OptionError
 from zhllama.options import recorded
 from zhllama.training.data_options import ChatTuningData, LabelledData, PairData, PretrainingData
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zhllama.training.train import Hooks
 
 LABELS = 17  # columns of the names in a plan
+ANSWERS = "answers"  # the label of fine-tuning's figures; others are the user's
 Options = TypeVar("Options", bound=TrainingOptions)
 Data = TypeVar("Data", PretrainingData, ChatTuningData, PairData, LabelledData)
 
@@ -117,7 +118,8 @@ def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> No
     table.add_row(*headings("trained", share))
     table.add_row(translated("machine"), f"{plan.hardware.label}, {plan.precision}")
     console = notes if to_notes else screen
-    parts = [f"{translated(name)} {size_of(size)}" for name, size in plan.memory.items() if size]
+    gap = "" if chinese() else " "
+    parts = [f"{translated(name)}{gap}{size_of(size)}" for name, size in plan.memory.items() if size]
     memory = [translated(f"{size_of(plan.peak)} a device:"), *lines_of(parts, console.width - LABELS)]
     table.add_row(translated("memory"), "\n".join(memory))
     table.add_row(*headings("checkpointing", "on" if plan.checkpointing else "off"))
@@ -135,7 +137,7 @@ def lines_of(parts: Sequence[str], width: int) -> list[str]:
     lines = [""]
     for number, part in enumerate(parts):
         told = part + comma().rstrip() * (number < len(parts) - 1)
-        joined = f"{lines[-1]} {told}".lstrip()
+        joined = f"{lines[-1]}{'' if chinese() else ' '}{told}".lstrip()
         if cell_len(joined) <= width or not lines[-1]:
             lines[-1] = joined
         else:
@@ -149,11 +151,10 @@ def size_of(count: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds >= 2 * 86400:
-        return f"{seconds / 86400:.1f} days"
-    if seconds >= 2 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.1f} min" if seconds >= 2 * 60 else f"{seconds:.0f} s"
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return in_unit(f"{seconds / length:.1f}", unit)
+    return in_unit(f"{seconds:.0f}", "s")
 
 
 def show_step(bar: Bar, line: Mapping[str, Any]) -> None:
@@ -171,6 +172,7 @@ def measured_name(key: str) -> str | None:
     label, separator, unit = key.partition("_bits_per_")
     if separator:
         if chinese():
+            label = "回答" if label == ANSWERS else label
             return label + translated("bits/character" if unit == "character" else "bits/byte")
         return f"{label} bits/{'char' if unit == 'character' else unit}"
     return key.removesuffix("_validation") if key.endswith("_validation") else None

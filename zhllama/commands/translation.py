@@ -19,6 +19,15 @@ LOCALE = Path(__file__).parent.parent / "locale"
 DOMAIN = "zhllama"
 PART = "part"  # context of texts that occur inside others
 FIELD = re.compile(r"\{(\w+)\}")
+TIMES = {"days": "天", "h": "小时", "min": "分钟", "s": "秒"}
+# A command line, an option with or without its value, a path or a file name at the end of a text.
+COPIED = re.compile(
+    r"(?:^|[^\w/.-])(?:(?:(?:pip|uv|pipx|hf) [a-z]|\S*python[\d.]* -m )[^.]*\S.*"
+    r"|zhllama [a-z-]+(?: (?:list|show|fetch|clean|split|export|[^a-z ]\S*|\S*[/.=]\S*))*"
+    r"|--?[a-z][\w-]*(?: [A-Z_]+)?|[\w~.*-]*/[\w~./*#\[\]:@-]*[A-Za-z][\w~./*#\[\]:@-]*"
+    r"|[\w-]+\.(?:md|html|jsonl?|ya?ml|txt|model|tsv|gguf|py|sh))$",
+    re.ASCII,
+)
 RUN_OPTION = re.compile("`(out|force|resume)`")
 
 
@@ -49,6 +58,16 @@ def reason_shown(name: str, named: bool = True) -> str:
     return f"{shown}（{name}）" if named and shown != name else shown
 
 
+def in_unit(number: str, unit: str) -> str:
+    """A time by its unit: `1.5 h`, 1.5小时."""
+    return f"{number}{TIMES[unit]}" if chinese() else f"{number} {unit}"
+
+
+def labelled(label: str, text: str) -> str:
+    """A text behind its label and a colon."""
+    return f"{label}：{text}" if chinese() else f"{label}: {text}"
+
+
 def comma() -> str:
     """What separates the members of a list."""
     return "，" if chinese() else ", "
@@ -63,8 +82,15 @@ def error_line(where: str, what: str, remedy: str) -> str:
     """An error on one line: where, what, and what to do."""
     where, what, remedy = map(with_run_flags, (where, what, remedy))
     if not chinese():
-        return f"{where}: {what}." + (f" {remedy}." if remedy else "")
-    return f"{translated(where)}：{translated(what)}。" + (f"{translated(remedy)}。" if remedy else "")
+        return f"{where}: {what}. {stopped(remedy)}" if remedy else f"{where}: {stopped(what)}"
+    place = translated(where) if " " in where else where  # a single word names something: a file, an option
+    what, remedy = translated(what), translated(remedy)
+    return f"{place}：{what}。{stopped(remedy)}" if remedy else f"{place}：{stopped(what)}"
+
+
+def stopped(text: str) -> str:
+    """The text with a full stop, but none behind a command, an option or a path, which would be copied along with it."""
+    return text if COPIED.search(text) else text + ("。" if chinese() else ".")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from zhllama.commands.progress import duration
 from zhllama.commands.shared import AsJson, print_json, screen
+from zhllama.commands.training_screen import measured_name
 from zhllama.commands.translation import comma, translated
 from zhllama.errors import InputError, OutputError
 from zhllama.io.files import read_utf8
@@ -132,8 +133,10 @@ def view(state: Mapping[str, Any]) -> Table:
         table.add_row(translated("learning rate"), f"{state['learning_rate']:.2e}")
     for name, values in state["curves"].items():
         if values:
-            shown = name.replace("_bits_per_character", " bits/char")
-            table.add_row(translated(shown), f"{values[0]:.4f} → {values[-1]:.4f}  {curve(values)}")
+            table.add_row(
+                measured_name(name) or translated(name),
+                f"{values[0]:.4f} → {values[-1]:.4f}  {curve(values)}",
+            )
     return table
 
 

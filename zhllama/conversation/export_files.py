@@ -85,6 +85,7 @@ def export_files(
                 rows = [row_for(record, target) for record in records]
             except InputError as error:
                 reason = "not for training" if isinstance(error, MarkedRow) else "bad row"
+                reason = "not JSON" if isinstance(row, NotJson) else reason
                 counts.reasons[reason] += 1
                 plain = None if isinstance(row, NotJson) else row
                 reject({"reason": reason, "detail": error.what, "where": where, "row": plain})

@@ -14,7 +14,7 @@ from zhllama.io.saved_datasets import INFO
 from zhllama.io.text import FORMATS, TEXT_OUTPUTS, find_files
 from zhllama.run_folder import CONFIG
 
-ROW_FORMATS = (*FORMATS, ".csv")
+ROW_FORMATS = (*(kind for kind in FORMATS if kind != ".md"), ".csv")  # a .md in a folder of data describes it
 PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 REMEDY = "Give it a file_name, or name the data file itself"
 

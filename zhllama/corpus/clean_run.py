@@ -36,7 +36,7 @@ def clean_corpus(
     with run:
         phases = pipeline.phases(shards, reading, options, run.out)
         pipeline.keep_plan(run, shards)
-        with progress("Cleaning", sum(phase.tasks for phase in phases), "tasks") as bar:
+        with progress("Cleaning", sum(phase.tasks for phase in phases), "parts") as bar:
             if not run_phases(phases, machines, bar.at):
                 return None
         statistics = collect_stats(phases, run.out)

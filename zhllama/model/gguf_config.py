@@ -74,7 +74,7 @@ def _set_scaled_positions(path: Path, config: Any, keys: Mapping[str, Any]) -> N
         return
     unknown = next((key for key in scaling if key not in names), None)
     if kind not in ("linear", "yarn") or unknown is not None:
-        what = kind if unknown is None else f"{kind} with {unknown}"
+        what = kind if unknown is None else f"{kind} with its setting {unknown}"
         raise InputError(path, f"scales its positions by {what}, which is not read", ORIGINAL)
     settings = {names[key]: value for key, value in scaling.items()}
     if kind == "linear":

@@ -84,7 +84,7 @@ def _same_in_transformers(audit: "Audit") -> Promise:
         detail = f"{differ:,} of {texts:,} texts differ between SentencePiece and AutoTokenizer; no tokenizer.json: {reason}"
         return Promise("same in transformers", kept, detail)
     if reason is not None:
-        return Promise(name, False, reason)
+        return Promise(name, False, f"none can be exact: {reason}")
     if not audit.compared:
         return Promise(name, False, "there is no tokenizer.json")
     detail = (
