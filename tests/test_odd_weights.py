@@ -31,7 +31,9 @@ from zhllama.training.model_shape import shape_of
 from zhllama.training.prepare_model import open_for_training
 
 Tensors = dict[str, torch.Tensor]
+ADAPTER_FILE = "adapter/adapter_model.safetensors"
 EMBEDDING, NORM = "model.embed_tokens.weight", "model.layers.1.input_layernorm.weight"
+DOWN = "model.layers.0.mlp.down_proj.weight"
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,8 @@ def with_nan(name: str) -> Callable[[Tensors], Tensors]:
         (lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()}, r"Remove module\. from"),
         (with_nan(EMBEDDING), f"contains values in {EMBEDDING} that are infinite or no numbers"),
         (with_nan("lm_head.weight"), "contains values in lm_head.weight that are infinite or no numbers"),
+        (with_nan(NORM), f"model.safetensors: contains values in {NORM} that are infinite or no numbers"),
+        (with_nan(DOWN), f"contains values in {DOWN} that are infinite or no numbers"),
     ],
 )  # fmt: skip
 def test_grow_names_what_is_wrong(
@@ -128,6 +132,60 @@ def test_an_export_of_a_run_on_such_weights_is_compared(tmp_path: Path) -> None:
     assert first_difference(model, base) is None
     model.model.embed_tokens.weight.data[5, 5] += 1
     assert first_difference(model, base) == EMBEDDING
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_grow_names_the_shard(tmp_path: Path, larger: Path, dtype: torch.dtype, value: float) -> None:
+    """Also of a shard that it would only link."""
+    base = write_model(tmp_path / "base", dtype=dtype, shard="60KB")
+    index = json.loads((base / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    file = index["weight_map"][DOWN]
+    assert file not in {index["weight_map"][name] for name in (EMBEDDING, "lm_head.weight")}
+    tensors = load_file(base / file)
+    tensors[DOWN][-1, -1] = value
+    save_file(tensors, base / file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"base/{file}: contains values in {DOWN} that are infinite"):
+        grow(base, larger, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_grow_reads_bin_files_too(tmp_path: Path, larger: Path) -> None:
+    base = write_model(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    tensors[DOWN][0, 0] = float("inf")
+    torch.save(tensors, base / "pytorch_model.bin")
+    with pytest.raises(InputError, match=f"pytorch_model.bin: contains values in {DOWN} that are infinite"):
+        grow(base, larger, tmp_path / "out")
+
+
+def test_tensors_that_transformers_ignores_may_be_infinite(tmp_path: Path, larger: Path) -> None:
+    """GPT-J's file in float16 has masks of -1e9, which float16 stores as infinite."""
+    mask = "model.layers.0.self_attn.masked_bias"
+    base = rewritten(write_model(tmp_path / "base"), lambda t: t | {mask: torch.tensor(-float("inf"))})
+    assert grow(base, larger, tmp_path / "out").n_new
+
+
+def test_export_names_what_is_wrong(tmp_path: Path) -> None:
+    """In the base, the rows and the adapter; without a folder left behind."""
+    for name in ("base", "fine"):
+        write_model(tmp_path / name)
+    rewritten(tmp_path / "base", with_nan(DOWN))
+    rows = write_run(tmp_path / "rows", tmp_path / "fine", range(590, 600))
+    lora = write_run(tmp_path / "lora", tmp_path / "fine", lora=True)
+    for path, name in ((rows / "rows.safetensors", "input_rows"), (lora / ADAPTER_FILE, None)):
+        tensors = load_file(path)
+        tensors[name or next(iter(tensors))][0, 0] = float("nan")
+        save_file(tensors, path)
+    for model, told in (
+        ("base", f"base/model.safetensors: contains values in {DOWN} that are infinite or no numbers"),
+        (rows, "rows/rows.safetensors: contains values in input_rows that are infinite or no numbers"),
+        (lora, "adapter_model.safetensors: contains values in base_model.model.model.layers.0."),
+    ):
+        done = line(tmp_path, "export", model, "--out", "out", "--force")
+        assert done.code == 1 and told in done.err, done.err
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_padding_token_without_a_row(tmp_path: Path, larger: Path) -> None:

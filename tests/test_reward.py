@@ -272,10 +272,3 @@ def test_two_processes_learn_as_one_does(ground: Path, tmp_path: Path, command: 
         wanted = [row[key] for row in one if key in row]
         assert [row[key] for row in two if key in row] == pytest.approx(wanted, abs=1e-5)
     assert done.stdout.count("validation pairs") == 1, "the first process alone speaks"
-
-
-def test_what_several_processes_cannot_do(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    told = line(ground, *train("reward", "--out", "bad"))
-    assert told.err.endswith("ZeRO: does not go with this command. Use FSDP, or start it with torchrun.\n")
-    assert not (ground / "bad").exists()

@@ -129,9 +129,10 @@ PAIRS = [
 ]
 
 
+@pytest.mark.parametrize("method", ["fsdp", *ZERO])
 @pytest.mark.parametrize(("command", "more"), PAIRS)
 def test_two_processes_prefer_what_one_does(
-    ground: Path, tmp_path: Path, command: str, more: tuple[str, ...]
+    ground: Path, tmp_path: Path, method: str, command: str, more: tuple[str, ...]
 ) -> None:
     data = ("--data" if command == "kto" else "--pairs", "pairs.jsonl")
     sizes = ("--max-length", 256, "--batch", 8, "--log-every", 1, "--precision", "fp32")
@@ -140,7 +141,7 @@ def test_two_processes_prefer_what_one_does(
     # KTO estimates how far the model has moved on the answers that all processes have at a time.
     told = line(ground, *words, "--micro-batch", 4, "--out", tmp_path / "one")
     assert told.code == 0, told.err
-    running = start(ground, "fsdp", *words, "--micro-batch", 2, "--out", tmp_path / "two")
+    running = start(ground, method, *words, "--micro-batch", 2, "--out", tmp_path / "two")
     _, errors = running.communicate(timeout=400)
     assert running.returncode == 0, errors[-3000:]
     one, two = (read_log(tmp_path / out / "log.jsonl") for out in ("one", "two"))
@@ -159,3 +160,36 @@ def test_two_processes_prefer_what_one_does(
     left, right = (load_file(tmp_path / out / folder / file) for out in ("one", "two"))
     assert left.keys() == right.keys()
     assert all(torch.allclose(left[name], right[name], atol=1e-4) for name in left)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fsdp", *ZERO])
+@pytest.mark.parametrize(("command", "more"), [("dpo", ()), ("dpo", ("--full",)), ("reward", ())])
+def test_killed_preferences_resume(
+    ground: Path, tmp_path: Path, method: str, command: str, more: tuple[str, ...]
+) -> None:
+    sizes = ("--max-length", 256, "--batch", 8, "--micro-batch", 2, "--log-every", 1, "--precision", "fp32")
+    steps = ("--steps", 8, "--save-every", 2, "--lr", 1e-3, "--resume")
+    words = (command, "--model", "base", "--pairs", "pairs.jsonl", *sizes, *steps, *more, "--out")
+    whole = start(ground, method, *words, tmp_path / "whole")
+    _, errors = whole.communicate(timeout=400)
+    assert whole.returncode == 0, errors[-3000:]
+    running = start(ground, method, *words, tmp_path / "killed")
+    while not any((tmp_path / "killed" / "checkpoints").glob("checkpoint-*")):
+        time.sleep(0.02)
+        assert running.poll() is None
+    for process in (*psutil.Process(running.pid).children(recursive=True), running):
+        process.kill()
+    running.wait()
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    again = start(ground, method, *words, tmp_path / "killed")
+    _, errors = again.communicate(timeout=400)
+    assert again.returncode == 0, errors[-3000:]
+    found = []
+    for out in ("whole", "killed"):
+        log = read_log(tmp_path / out / "log.jsonl")
+        (folder,) = [name for name in ("tuned", "adapter", "reward") if (tmp_path / out / name).is_dir()]
+        (file,) = (tmp_path / out / folder).glob("*model.safetensors")
+        found.append(([(row["step"], row.get("loss")) for row in log], load_file(file)))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(tensor, found[1][1][name]) for name, tensor in found[0][1].items())

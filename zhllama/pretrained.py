@@ -207,6 +207,12 @@ def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     return {key: name for key, name, whole in _renamed(model, stored) if whole}
 
 
+def loaded_tensors(model: Any, stored: Iterable[str]) -> set[str]:
+    """The stored tensors that transformers loads into a parameter, whole or as one part of it."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {key for key, name, _ in _renamed(model, stored) if name in parameters}
+
+
 def unstored_parameters(model: Any, stored: Iterable[str]) -> list[str]:
     """The parameters for which no tensor is stored, neither whole nor in parts, nor for one that they are tied to."""
     reached = {name for _, name, _ in _renamed(model, stored)}

@@ -104,6 +104,10 @@ def grow(
     )
     if grown.untied:
         say(f"untied: the LM head has {grown.untied:,} more parameters")
+    if grown.per_layer is not None:
+        say(
+            f"{grown.per_layer} has grown too: its new rows are means, and training leaves them so, unless `--full`"
+        )
     if grown.changed_head_rows:
         say(
             f"except {len(grown.changed_head_rows):,} old rows of the LM head, which now share their probability with new ones; "

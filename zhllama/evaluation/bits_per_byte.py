@@ -106,8 +106,11 @@ def _bos_id(model: Any) -> int:
     """The id before the first token of a text: BOS, else EOS. Errors: InputError for none, and for one without a row."""
     config, rows = model.config, model.get_input_embeddings().weight.shape[0]
     place = config.name_or_path or config.model_type
+    # A model with vision or audio names them in the config of its language model, or in both.
+    parts = (config, config.get_text_config())
     for key in ("bos_token_id", "eos_token_id"):
-        ids = getattr(config, key, None)
+        given = (getattr(part, key, None) for part in parts)
+        ids = next((ids for ids in given if ids is not None), None)
         id = ids[0] if isinstance(ids, list) and ids else ids
         if type(id) is int and 0 <= id < rows:
             return id

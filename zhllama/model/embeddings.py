@@ -7,19 +7,23 @@ from zhllama.errors import InputError
 from zhllama.model.stored_model import StoredModel
 from zhllama.pretrained import build_causal, stored_names
 
+PER_LAYER = ".embed_tokens_per_layer.weight"
+
 
 @dataclass(frozen=True)
 class EmbeddingNames:
     """The stored names of the embedding and the head; `output` is None for a tied head.
 
     `copy` names a second, equal copy of a tied embedding, which some checkpoints contain, and `biases` the bias of a head
-    that has one, stored once or, as BERT's, also beside the head.
+    that has one, stored once or, as BERT's, also beside the head. `per_layer`: a further table of the vocabulary, of which
+    Gemma 3n and Gemma 4 add a token's row to the input of each layer.
     """
 
     input: str
     output: str | None
     copy: str | None = None
     biases: tuple[str, ...] = ()
+    per_layer: str | None = None
 
 
 def find_matrices(stored: StoredModel) -> EmbeddingNames:
@@ -42,19 +46,20 @@ def find_matrices(stored: StoredModel) -> EmbeddingNames:
         embedding = next((stored.names[name] for name in others if name in stored.names), None)
     shared = [name for name, parameter in parameters if bias is not None and parameter is bias]
     biases = tuple(stored.names[name] for name in shared if name in stored.names)
+    table = next((stored.names[name] for name in stored.names if name.endswith(PER_LAYER)), None)
     if head.weight is module.weight:  # tied by the config
         if embedding is None or output is None:
             embedding, output = embedding or output, None
         # transformers ties two stored matrices only if they are equal
         elif torch.equal(weights.tensor(embedding), weights.tensor(output)):
-            return EmbeddingNames(embedding, None, output, biases)
+            return EmbeddingNames(embedding, None, output, biases, table)
     elif output is None:
         embedding = None
     if embedding is None:
         raise InputError(
             weights.folder, "lacks its embedding or its head among the weights", "Download the model again"
         )
-    return EmbeddingNames(embedding, output, None, biases)
+    return EmbeddingNames(embedding, output, None, biases, table)
 
 
 def untied_names(stored: StoredModel, tied: EmbeddingNames) -> EmbeddingNames:
@@ -83,4 +88,4 @@ def untied_names(stored: StoredModel, tied: EmbeddingNames) -> EmbeddingNames:
     if names[1] is None or separate.get_output_embeddings().weight is separate.get_input_embeddings().weight:
         message = "cannot have an LM head of its own in transformers"
         raise InputError(stored.folder, message, "Leave `untie` out")
-    return EmbeddingNames(names[0], names[1], None, tied.biases)
+    return EmbeddingNames(names[0], names[1], None, tied.biases, tied.per_layer)

@@ -10,9 +10,10 @@ from zhllama.errors import BrokenPromise, InputError
 from zhllama.io.files import to_json
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import load_tensors
-from zhllama.model.chain import ADAPTER, Chain
+from zhllama.model.chain import ADAPTER, ROWS, Chain
 from zhllama.model.copy_files import OTHER_FILES, copy_missing, copy_tokenizer
 from zhllama.model.embeddings import find_matrices
+from zhllama.model.finite_weights import check_finite, refuse_not_finite
 from zhllama.model.load import OpenedModel, end_token_ids, load_transformers_tokenizer, open_model
 from zhllama.model.stored_model import StoredLayer, StoredModel, read_stored_model
 from zhllama.model.trained_rows import check_rows, read_trained_rows
@@ -95,6 +96,7 @@ def plan_merge(chain: Chain) -> MergePlan:
     updates: dict[str, list[LowRankUpdate]] = {}
     for run in chain.runs:
         for side, ids, values in read_trained_rows(run):
+            check_finite(run / ROWS, {f"{side}_rows": values}, "Start the run over")
             for name in names[side]:
                 if name is not None:
                     check_rows(run, weights.tensors[name].shape, ids, values)
@@ -119,6 +121,7 @@ def merge_chain(chain: Chain, out: Path) -> set[str]:
     """
     plan = plan_merge(chain)
     weights, rows, updates = plan.base.weights, plan.rows, plan.updates
+    refuse_not_finite(plan.base)
 
     def change(name: str) -> Change:
         return Change(
@@ -161,7 +164,9 @@ def read_adapter(folder: Path, base: StoredModel) -> dict[str, LowRankUpdate]:
     Errors: InputError for another type of adapter, and for modules that the base lacks.
     """
     config = read_object(folder / "adapter_config.json", "Start the run over")
-    tensors = load_tensors(folder / "adapter_model.safetensors", "Start the run over")
+    path = folder / "adapter_model.safetensors"
+    tensors = load_tensors(path, "Start the run over")
+    check_finite(path, tensors, "Start the run over")
     return updates_of(folder, config, tensors, base)
 
 

@@ -31,6 +31,7 @@ from zhllama.model.export import (
     scale_of,
     updates_of,
 )
+from zhllama.model.finite_weights import check_finite, refuse_not_finite
 from zhllama.model.load import load_base, load_transformers_tokenizer
 from zhllama.model.stored_model import StoredModel, read_stored_model
 from zhllama.model.weight_files import Change, rewrite
@@ -120,6 +121,9 @@ def plan_fold(base: Path, adapters: Sequence[Path], tokenizer: Path | None) -> F
             if missing and rows != old:
                 message = f"has {rows:,} rows for {old:,} of its base, and none for {missing[0]}"
                 raise InputError(adapter.folder, message, OTHER_BASE)
+    if rows != old and matrices.per_layer is not None:
+        message = f"has {rows:,} rows for {old:,} of its base, and none for {matrices.per_layer}"
+        raise InputError(adapters[-1], message, "Merge it with the program that wrote it")
     if size != rows and (size > rows or rows != old):
         message = f"has {size:,} ids, and the model with its adapters {rows:,} rows"
         remedy = "Put the tokenizer that was published with the last adapter into its folder, or name it with zhllama export --tokenizer"
@@ -176,6 +180,7 @@ def _read(folder: Path, base: StoredModel, matrices: EmbeddingNames) -> ForeignA
     tensors = load_tensors(path, AGAIN) if path.suffix == ".safetensors" else load_torch(path, AGAIN)
     if not isinstance(tensors, dict) or not all(hasattr(value, "shape") for value in tensors.values()):
         raise InputError(path, "contains something other than named tensors", AGAIN)
+    check_finite(path, tensors, AGAIN)
     # PEFT saves what a matrix was before training, too.
     tensors = {k: v for k, v in tensors.items() if ".original_module." not in k}
     low_rank = {k: v for k, v in tensors.items() if ".lora_A." in k or ".lora_B." in k}
@@ -292,6 +297,7 @@ def _parameter(key: str) -> str:
 def fold(plan: FoldPlan, out: Path) -> set[str]:
     """Write the base with everything folded in to `out`; return the dtypes of changed weights. Errors: OutputError."""
     weights = plan.base.weights
+    refuse_not_finite(plan.base)
 
     def change(name: str) -> Change:
         shape = weights.tensors[name].shape

@@ -11,7 +11,8 @@ from zhllama.io.files import to_json
 from zhllama.io.json import read_object
 from zhllama.model import row_init
 from zhllama.model.copy_files import copy_missing, copy_tokenizer
-from zhllama.model.growth_plan import TOKEN_IDS, GrowthPlan, plan_growth
+from zhllama.model.finite_weights import refuse_not_finite
+from zhllama.model.growth_plan import PER_LAYER_ROWS, TOKEN_IDS, GrowthPlan, plan_growth
 from zhllama.model.load import load_transformers_tokenizer
 from zhllama.model.row_init import RowCombination, RowInit, Side
 from zhllama.model.row_init_distilled import Distillation
@@ -35,7 +36,8 @@ class Grown:
     to the byte. `english_bits_per_byte`: those of the old head and of the new one, where `shared` measured them. `taught_layers`:
     the first layers that `taught` changed, `changed_weights` their stored weights; all other weights are equal to the byte.
     `boundary_error`: that of the hidden states where new tokens end, before and after, as a share of their variance.
-    `guard_text`: where the text comes from that kept English as it was.
+    `guard_text`: where the text comes from that kept English as it was. `per_layer`: the table of each layer's inputs that
+    grew too, with means of old rows whatever `init` (Gemma 3n, Gemma 4).
     """
 
     n_old: int
@@ -53,6 +55,7 @@ class Grown:
     changed_weights: list[str] = field(default_factory=list)
     boundary_error: tuple[float, float] | None = None
     guard_text: str | None = None
+    per_layer: str | None = None
 
 
 def grow(
@@ -82,10 +85,7 @@ def grow(
     """
     plan = plan_growth(model, tokenizer, pad_rows_to, untie)
     check_options(plan, init, keep_old_rows, fit, bool(texts), vectors is not None)
-    for name in sorted({plan.stored_as(name) for name in plan.names}):
-        if not plan.weights.tensor(name).isfinite().all():
-            message = f"contains values in {name} that are infinite or no numbers"
-            raise InputError(plan.model, message, "Download the model again")
+    refuse_not_finite(plan.stored)
     partial = out / PARTIAL
     values = row_values(
         plan, init, seed, vectors, texts, keep_old_rows, fit, distillation, teaching, partial, advance, progress or NoProgress()
@@ -95,6 +95,8 @@ def grow(
     def change(name: str, side: Side) -> Change:
         source = plan.stored_as(name)
         width = plan.weights.tensors[source].shape[1]  # RemBERT's head is wider than its embedding
+        if name == plan.matrices.per_layer:
+            return Change((plan.rows, width), lambda table: _enlarged_per_layer(plan, table))
         return Change(
             (plan.rows, width),
             lambda matrix: _enlarged(plan, matrix, values.new(matrix, side), values.changed[side]),
@@ -128,6 +130,7 @@ def grow(
         sorted(values.weights),
         None if taught is None else (taught.inputs.before, taught.inputs.after),
         None if taught is None else taught.guard,
+        plan.matrices.per_layer,
     )
 
 
@@ -167,6 +170,18 @@ def _enlarged(
     return enlarged
 
 
+def _enlarged_per_layer(plan: GrowthPlan, table: "torch.Tensor") -> "torch.Tensor":
+    """The table of each layer's inputs: that of a new row is the mean of its old pieces, whatever `init`.
+
+    Old rows that the table lacks become copies of its first one, where Gemma 3n looks them up.
+    """
+    import torch
+
+    missing = plan.old_rows - len(table)
+    complete = torch.cat([table, table[:1].expand(missing, -1)]) if missing > 0 else table
+    return _enlarged(plan, complete, row_init.mean(plan.old_tokens).rows(complete))
+
+
 def _enlarged_bias(plan: GrowthPlan, bias: "torch.Tensor", combination: RowCombination) -> "torch.Tensor":
     """The head's bias [rows]: that of a new row combines its old pieces' biases."""
     column = bias[:, None]
@@ -197,6 +212,8 @@ def _write_configs(plan: GrowthPlan, out: Path) -> None:
                 part["tie_word_embeddings"] = False
             if name == "config.json" and (part is text or "vocab_size" in part):
                 part["vocab_size"] = plan.rows
+                if plan.matrices.per_layer is not None:
+                    part[PER_LAYER_ROWS] = plan.rows
         if config.get("pad_token_id") is None and tokenizer.pad_token_id is not None:
             config["pad_token_id"] = tokenizer.pad_token_id
         (out / name).write_text(to_json(config), encoding="utf-8")

@@ -60,7 +60,7 @@ def growth_cost(
     learning = 0
     if init in ("distill", "taught"):
         # `taught` trains input rows alone, `distill` those of both matrices.
-        learning = plan.n_new * plan.width * (1 if init == "taught" else len(plan.names))
+        learning = plan.n_new * plan.width * (1 if init == "taught" or plan.matrices.output is None else 2)
         learning += sum(
             n for name, n in before.items() if (found := LAYER.search(name)) and int(found[1]) < layers
         )

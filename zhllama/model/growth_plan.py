@@ -26,6 +26,7 @@ from zhllama.vocab.folder import base_ids_of
 if TYPE_CHECKING:
     import torch
 
+PER_LAYER_ROWS = "vocab_size_per_layer_input"
 TOKEN_IDS = ("_token_id", "_token_index")  # the ends of the names under which configs give token ids
 
 
@@ -67,8 +68,9 @@ class GrowthPlan:
         sides: dict[str, Side] = {self.matrices.input: "input"}
         if self.matrices.output is not None:
             sides[self.matrices.output] = "output"
-        if self.matrices.copy is not None:
-            sides[self.matrices.copy] = "input"
+        for name in (self.matrices.copy, self.matrices.per_layer):
+            if name is not None:
+                sides[name] = "input"
         return sides
 
     def old_matrix(self, side: Side) -> "torch.Tensor":
@@ -146,11 +148,12 @@ def _check_shapes(stored: StoredModel, matrices: EmbeddingNames, rows: int) -> N
 
     config = deepcopy(stored.model.config)
     for part in (config, config.get_text_config()):
-        if hasattr(part, "vocab_size"):
-            part.vocab_size = rows
+        for setting in ("vocab_size", PER_LAYER_ROWS):
+            if hasattr(part, setting):
+                setattr(part, setting, rows)
     with torch.device("meta"):
         shapes = {name: tuple(tensor.shape) for name, tensor in build_causal(config).state_dict().items()}
-    growing = {matrices.input, matrices.output, matrices.copy, *matrices.biases}
+    growing = {matrices.input, matrices.output, matrices.copy, matrices.per_layer, *matrices.biases}
     for name, key in stored.names.items():
         old = stored.weights.tensors[key].shape
         new = (rows, *old[1:]) if key in growing else old

@@ -65,7 +65,7 @@ def compare_old_rows(grown: Path) -> OldRows | None:
     (before_in, before_out), (after_in, after_out) = _matrices(before), _matrices(after)
     embedding = _different(before_in[:rows], after_in[:rows])
     head = embedding if after_out is after_in else _different(before_out[:rows], after_out[:rows])
-    others, changed = _other_weights(before, after)
+    others, changed = _other_weights(before, after, rows)
     return OldRows(
         str(base), rows, tuple(listed), embedding, head, others, tuple(map(str, listed_weights)), changed
     )
@@ -78,26 +78,36 @@ def _matrices(stored: StoredModel) -> "tuple[Tensor, Tensor]":
     return embedding, embedding if names.output is None else stored.weights.tensor(names.output)
 
 
-def _other_weights(before: StoredModel, after: StoredModel) -> tuple[int, tuple[str, ...]]:
-    """The number of stored weights that do not grow, and the names of those that differ by a byte."""
+def _other_weights(before: StoredModel, after: StoredModel, rows: int) -> tuple[int, tuple[str, ...]]:
+    """The number of stored weights beside both matrices, and the names of those that differ by a byte.
+
+    Of a table of each layer's inputs, which grows, the first `rows` are compared.
+    """
     growing = set[str]()
     for stored in (before, after):
         names = find_matrices(stored)
         growing |= {names.input, names.output or "", names.copy or "", *names.biases}
     tensors = (before.weights.tensors, after.weights.tensors)
     others = (tensors[0].keys() | tensors[1].keys()) - growing
+    table = find_matrices(after).per_layer
     return len(others), tuple(
-        sorted(name for name in others if _differs(name, before.weights, after.weights))
+        sorted(
+            name
+            for name in others
+            if _differs(name, before.weights, after.weights, rows if name == table else None)
+        )
     )
 
 
-def _differs(name: str, before: Weights, after: Weights) -> bool:
+def _differs(name: str, before: Weights, after: Weights, rows: int | None) -> bool:
     if name not in before.tensors or name not in after.tensors:
         return True
     files = [weights.folder / weights.tensors[name].file for weights in (before, after)]
     if files[0].samefile(files[1]):  # a hard link
         return False
-    one, other = before.tensor(name), after.tensor(name)
+    one, other = before.tensor(name)[:rows], after.tensor(name)[:rows]
+    if rows is not None:  # ids beyond the table of the model before have a copy of its first row
+        other = other[: len(one)]
     return (
         one.dtype != other.dtype
         or one.shape != other.shape

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -68,6 +68,15 @@ class Weights:
         raw = np.memmap(self.folder / stored.file, np.uint8, "c", offset=stored.start, shape=shape)
         flat = torch.from_numpy(raw) if shape[0] else torch.empty(0, dtype=torch.uint8)
         return flat.view(_dtype(stored.dtype)).reshape(stored.shape)
+
+    def in_file(self, file: str) -> "Iterator[tuple[str, torch.Tensor]]":
+        """Each tensor of one file with its name; a .bin file is read once."""
+        if not file.endswith(".safetensors"):
+            yield from _read_bin(self.folder / file).items()
+            return
+        for name, stored in self.tensors.items():
+            if stored.file == file:
+                yield name, self.tensor(name)
 
 
 def read_weights(folder: Path) -> Weights:

@@ -16,7 +16,6 @@ from zhllama.conversation.encode_conversation import ConversationEncoder
 from zhllama.conversation.row_fields import unused_field
 from zhllama.conversation.row_forms import RowForm
 from zhllama.conversation.template import refuse_lacking, template_for
-from zhllama.errors import OptionError
 from zhllama.extras import require
 from zhllama.io.files import json_lines, to_json, write_whole
 from zhllama.io.json import read_object
@@ -38,7 +37,7 @@ from zhllama.training.outputs import CHECKPOINTS, FIGURES, PAGE
 from zhllama.training.plan import ModelShape, TrainingPlan, plan_training, shape_of
 from zhllama.training.preference_pairs import to_rows
 from zhllama.training.prepare_model import DTYPES, norms_to_fp32, refuse_not_finite
-from zhllama.training.sharding import gather_parameters, is_sharded, is_zero
+from zhllama.training.sharding import gather_parameters, is_sharded
 from zhllama.training.train import Arguments, Hooks, arguments_of
 from zhllama.training.trainer import LOG, CheckpointingTrainer, TrainingLog, read_log
 from zhllama.vocab.tokenizer_config import TEMPLATE
@@ -253,8 +252,6 @@ def train_on_pairs(
     calls this alike. Errors: ZhllamaError of all kinds.
     """
     require("learning from pairs", "align")
-    if is_zero():  # nothing has shown that its results are right, as the tests show it for FSDP
-        raise OptionError("ZeRO", "does not go with this command", "Use FSDP, or start it with torchrun")
     processes, first = _processes(), os.environ.get("RANK", "0") == "0"
     if first:
         run.check()

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from torch import Tensor
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 
 def is_sharded() -> bool:
@@ -12,14 +13,18 @@ def is_sharded() -> bool:
     return any(os.environ.get(name, "").lower() == "true" for name in names)
 
 
-def is_zero() -> bool:
-    """Return whether `accelerate launch` shards by DeepSpeed's ZeRO."""
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+def open_whole_models() -> None:
+    """Open and build models whole from now on, until a Trainer is made.
+
+    Under ZeRO-3, transformers otherwise cuts up every model that it makes, which takes all processes at once.
+    """
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
 
 
 def gather_parameters(trainer: Any) -> dict[str, Tensor] | None:
     """Return all parameters whole, None if they are not sharded; every process must call this."""
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         state: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        open_whole_models()
         return state
     return None

@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PrinterCallback, TrainingArguments, set_seed
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging
 
 from zhllama.errors import OptionError
@@ -40,7 +39,7 @@ from zhllama.training.prepare_model import (
     prepare_model,
 )
 from zhllama.training.probe import takes_position_ids
-from zhllama.training.sharding import gather_parameters, is_sharded
+from zhllama.training.sharding import gather_parameters, is_sharded, open_whole_models
 from zhllama.training.trackers import chosen_tracker
 from zhllama.training.trainable_rows import RowLayout, arrange_rows
 from zhllama.training.trainer import LOG, BlockTrainer, TrainingLog
@@ -245,9 +244,7 @@ def arguments_of(kind: type[Arguments], options: TrainingOptions, out: Path, **m
         **more,
     )
     arguments.gradient_accumulation_steps = options.accumulation(arguments.world_size)
-    # Otherwise, under ZeRO-3, transformers shards every model that it creates, in all processes at once. We open the
-    # model whole, add rows and adapters, and let the Trainer shard it.
-    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+    open_whole_models()  # to add rows and adapters; the Trainer shards them
     return arguments
 
 
