@@ -65,6 +65,34 @@ def base(tmp_path: Path) -> Path:
     return write_model(tmp_path / "base")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [(ROWS - 1, ROWS), (ROWS - 3, ROWS), (len(base_vocabulary().pieces), ROWS)]
+)
+def test_a_second_adapter_may_have_more_rows(tmp_path: Path, base: Path, first: int, second: int) -> None:
+    """Chinese-LLaMA-Plus has 49,953 rows, Chinese-Alpaca-Plus 49,954: PEFT could not open the first on the rows of both."""
+    write_adapter(tmp_path / "one", base, rows=first)
+    two = write_adapter(tmp_path / "two", base, rows=second, seed=2)
+    write_tokenizer(larger_vocabulary(), two)
+    done = line(
+        tmp_path,
+        "export",
+        "--model",
+        "base",
+        "--adapter",
+        "one",
+        "--adapter",
+        "two",
+        "--out",
+        "plain",
+        "--json",
+    )
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["rows"] == second and json.loads(done.out)["difference"] < 1e-5
+    kept = load_file(tmp_path / "plain" / "model.safetensors")["lm_head.weight"]
+    (head,) = {k: v for k, v in load_file(two / "adapter_model.safetensors").items() if "lm_head.modules_to_save" in k}.values()  # fmt: skip
+    assert len(kept) == second and torch.equal(kept, head)
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_two_adapters_are_folded_in_their_order(tmp_path: Path, base: Path, binary: bool) -> None:
     """Chinese-LLaMA-Plus is one adapter, Chinese-Alpaca-Plus a second one on it with one row more."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.report_toys import base, merged
 from zhllama.efficiency.measure import MeasuredVocabulary
 from zhllama.efficiency.report import LabelledText, Report, report
-from zhllama.pages.report import page_data, report_page
+from zhllama.pages.report import page_data, page_of, report_page
 from zhllama.resources import shipped
 from zhllama.vocab.any_tokenizer import JsonTokenizer, SentencePieceTokenizer
 from zhllama.vocab.fuzz import fuzzed
@@ -257,3 +258,11 @@ CONTRASTS = """() => {
   }
   return found;
 }"""
+
+
+def test_the_example_is_of_the_template_of_today() -> None:
+    """All of docs/examples/report.html but its data."""
+    page = (ROOT / "docs" / "examples" / "report.html").read_text(encoding="utf-8")
+    opened = '<script type="application/json" id="data">'
+    data = json.loads(page.split(opened)[1].split("</script>")[0])
+    assert page_of(data) == page, "write docs/examples/report.html anew by page_of, with its own data"

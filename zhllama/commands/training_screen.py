@@ -159,7 +159,7 @@ def _duration(seconds: float) -> str:
 
 def show_step(bar: Bar, line: Mapping[str, Any]) -> None:
     """Show one event of a run: a finished step, a loss, or figures on the validation split."""
-    bar.stage("training", line["steps"], "steps", line["step"] - 1)
+    bar.stage("training", line["steps"], "steps", max(0, line["step"] - 1))
     bar.at(line["step"], line["steps"])
     if "loss" in line:
         bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")

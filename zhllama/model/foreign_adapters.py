@@ -364,12 +364,21 @@ def prove_fold(
 
 
 def peft_merge(plan: FoldPlan) -> Any:
-    """The model that PEFT makes of the base and the adapters, each merged before the next is opened, in float32."""
+    """The model that PEFT makes of the base and the adapters, each merged before the next is opened, in float32.
+
+    PEFT opens an adapter with whole matrices on a model of as many rows alone: Chinese-LLaMA-Plus has 49,953,
+    Chinese-Alpaca-Plus, which follows it, one more.
+    """
     import torch
 
     model = load_base(plan.base.folder, torch.float32)
-    if plan.rows != model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(plan.rows, mean_resizing=False)
+    rows = model.get_input_embeddings().weight.shape[0]
     for adapter in plan.adapters:
+        whole = next(
+            (adapter.whole[name] for name in _row_names(plan.matrices) if name in adapter.whole), None
+        )
+        if whole is not None and len(whole) != rows:
+            rows = len(whole)
+            model.resize_token_embeddings(rows, mean_resizing=False)
         model = open_adapter(model, adapter.folder).merge_and_unload()
     return model.eval()

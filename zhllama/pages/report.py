@@ -25,7 +25,11 @@ Shown = str | list[str]  # the text of a token, or where it is no whole characte
 
 def report_page(report: Report) -> str:
     """The whole page; the user's texts are only in its JSON, and the page's script never parses them as HTML."""
-    data = page_data(report)
+    return page_of(page_data(report))
+
+
+def page_of(data: dict[str, Any]) -> str:
+    """The page of such data."""
     return render(
         "report",
         SCRIPTS,
