@@ -288,9 +288,14 @@ def test_the_command(tmp_path: Path, larger: Path) -> None:
     assert wrong.code == 1 and wrong.err.count("\n") == 1 and not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("tied, untie", [(False, False), (True, False), (True, True)])
-def test_a_dry_run_tells_what_is_then_written(tmp_path: Path, larger: Path, tied: bool, untie: bool) -> None:
-    write_model(tmp_path / "base", tied=tied)
+@pytest.mark.parametrize(
+    "kind, tied, untie",
+    [("llama", False, False), ("llama", True, False), ("llama", True, True), ("bert", True, False)],
+)
+def test_a_dry_run_tells_what_is_then_written(
+    tmp_path: Path, larger: Path, kind: str, tied: bool, untie: bool
+) -> None:
+    write_model(tmp_path / "base", kind, tied, **{"is_decoder": True} if kind == "bert" else {})
     given = ["grow", "--model", "base", "--tokenizer", "larger", *["--untie"] * untie, "--pad-rows-to", "64"]
     told = line(tmp_path, *given, "--dry-run", "--json")
     assert told.code == 0, told.err

@@ -47,15 +47,14 @@ def growth_cost(
     bytes_before = {name: weights.size(name) for name in before}
     new, matrices = 0, 0
     disk = sum(bytes_before.values())
-    for name in plan.names:
+    for name in (*plan.names, *plan.matrices.biases):
         source = plan.stored_as(name)
-        width = weights.tensors[source].shape[1]
-        parameters = plan.rows * width
-        width_bytes = bytes_before[source] // weights.tensors[source].shape[0]
-        stored = name in before
-        new += parameters - (before[name] if stored else 0)
-        disk += plan.rows * width_bytes - (bytes_before[name] if stored else 0)
-        matrices = max(matrices, plan.rows * width_bytes + bytes_before[source])
+        old_rows = weights.tensors[source].shape[0]
+        whole = plan.rows * (before[source] // old_rows)
+        bytes_whole = plan.rows * (bytes_before[source] // old_rows)
+        new += whole - before.get(name, 0)
+        disk += bytes_whole - bytes_before.get(name, 0)
+        matrices = max(matrices, bytes_whole + bytes_before[source])
     layers = teaching.learning(plan.stored.model.config.get_text_config().num_hidden_layers) if init == "taught" else 0  # fmt: skip
     learning = 0
     if init in ("distill", "taught"):
