@@ -15,7 +15,7 @@ from tests.test_stored_model import KINDS
 from tests.training_toys import write_text
 from zhllama.errors import InputError
 from zhllama.model.load import load_base, open_model
-from zhllama.pretrained import build_causal
+from zhllama.pretrained import build_causal, zeroed_row
 from zhllama.training.lora import add_adapters, linear_names
 from zhllama.training.model_info import read_shape
 from zhllama.training.model_shape import shape_of
@@ -173,6 +173,44 @@ def test_spare_rows_without_an_id_stay_unchanged(files: Path) -> None:
     assert ids == list(range(600, len(larger_vocabulary().pieces))) and ids[-1] < 703
     figures = json.loads((files / "run" / "manifest.json").read_text(encoding="utf-8"))["figures"]
     assert figures["trained"] == 2 * len(ids) * 64  # the plan of the run counts what is trained
+
+
+@pytest.mark.parametrize("row", [0, 7])
+def test_a_row_that_opening_sets_to_zero_is_not_trained(files: Path, row: int) -> None:
+    """transformers initializes Youtu's padding row again although it was loaded, so the export would not be the run."""
+    sizes: dict[str, Any] = {
+        "kv_lora_rank": 16,
+        "q_lora_rank": 24,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 16,
+        "qk_nope_head_dim": 16,
+    }
+    write_model(
+        files / "base",
+        "youtu",
+        tied=True,
+        pad_token_id=row,
+        num_key_value_heads=4,
+        **sizes,
+    )
+    held = load_file(files / "base" / "model.safetensors")
+    held["model.embed_tokens.weight"][row] = 0
+    save_file(held, files / "base" / "model.safetensors", metadata={"format": "pt"})
+    for rows in ("all", "used"):
+        done = line(files, "pretrain", "--stage", 1, "--model", "base", "--rows", rows, "--old-rows", 590, "--text",
+                    "en=text.txt", "--block-size", 64, "--out", rows, "--steps", 3, *SHORT[2:])  # fmt: skip
+        assert done.code == 0, done.err
+        ids = load_file(files / rows / "rows.safetensors")["input_ids"].tolist()
+        assert row not in ids and (len(ids) == 599 or rows == "used")
+        done = line(files, "export", rows, "--out", f"plain-{rows}")
+        assert done.code == 0, done.err
+        plain = load_file(files / f"plain-{rows}" / "model.safetensors")["model.embed_tokens.weight"]
+        assert not plain[row].any() and not torch.equal(plain[599], held["model.embed_tokens.weight"][599])
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "bloom", "gpt2", "opt", "mixtral"])
+def test_most_types_open_a_padding_row_as_it_is_stored(kind: str) -> None:
+    assert zeroed_row(toy_config(kind)) is None
 
 
 def test_a_file_of_old_torch_is_read(tmp_path: Path) -> None:

@@ -165,6 +165,25 @@ def build_causal(config: Any) -> Any:
     return _build(AutoModelForCausalLM, config)
 
 
+def zeroed_row(config: Any) -> int | None:
+    """The row of the embedding that transformers sets to zero whenever it opens a model of this config, as Youtu's padding row.
+
+    The initialization of most types leaves weights alone that were loaded; it is tried on some.
+    """
+    import torch
+
+    with torch.device("meta"):
+        model = build_causal(config)
+    row = getattr(model.get_input_embeddings(), "padding_idx", None)
+    if row is None:
+        return None
+    loaded: Any = torch.nn.Embedding(row + 1, 1, padding_idx=row)
+    torch.nn.init.ones_(loaded.weight)
+    loaded.weight._is_hf_initialized = True
+    model._init_weights(loaded)
+    return None if loaded.weight[row].any() else int(row)
+
+
 def refuse_other_kinds(config: Any, where: object) -> None:
     """Raise InputError for a model that is no causal language model; one with an encoder would be opened without it."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

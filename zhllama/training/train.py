@@ -18,6 +18,7 @@ from zhllama.errors import OptionError
 from zhllama.model.chain import GROWN, Chain
 from zhllama.model.grow import Grown
 from zhllama.model.load import read_model_config
+from zhllama.pretrained import zeroed_row
 from zhllama.run import Run
 from zhllama.training import checkpoint, outputs
 from zhllama.training.choose_attention import check_attention
@@ -280,16 +281,20 @@ def _layout(options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks
     rows = info.rows
     if options.rows == "none":
         return RowLayout(rows, 0)
-    if options.rows == "all":
-        return arrange_rows(range(rows), rows, is_sharded())
-    n_old = info.old_rows()
-    ids: list[int] | range = range(n_old, min(rows, info.tokenizer.size))  # spare rows have no id
+    ids: list[int] | range = range(rows)
+    if options.rows != "all":
+        n_old = info.old_rows()
+        ids = range(n_old, min(rows, info.tokenizer.size))  # spare rows have no id
     if options.rows == "used":
         if not blocks:
             raise OptionError(
                 "rows used", "counts the text, which `stream` does not", "Give `rows` new or all"
             )
         ids = [*frequent_ids(blocks, n_old), *ids]
+    if (
+        lost := zeroed_row(info.config)
+    ) is not None:  # what it learned would be gone once the model is opened
+        ids = [id for id in ids if id != lost]
     return arrange_rows(ids, rows, is_sharded())
 
 
