@@ -188,6 +188,27 @@ def test_export_names_what_is_wrong(tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
 
 
+def test_layers_that_the_config_does_not_count_are_named(tmp_path: Path, larger: Path) -> None:
+    """transformers leaves them out without a word: another model would be trained."""
+    base = with_config(write_model(tmp_path / "base"), num_hidden_layers=1)
+    told = r"base: stores model\.layers\.1\.\S+, a layer beyond those that its config counts. Correct config.json"
+    with pytest.raises(InputError, match=told):
+        grow(base, larger, tmp_path / "out")
+    with pytest.raises(InputError, match=told):
+        load_base(base)
+    with_config(base, num_hidden_layers=2)
+    assert read_stored_model(base).names
+    with_config(base, num_hidden_layers=1, num_nextn_predict_layers=1)  # as DeepSeek-V3 stores them
+    assert load_base(base).config.num_hidden_layers == 1
+
+
+def test_layers_without_the_prefix_of_the_model_are_named_too(tmp_path: Path) -> None:
+    base = with_config(write_model(tmp_path / "base", "gpt2"), n_layer=1)
+    rewritten(base, lambda t: {name.removeprefix("transformer."): tensor for name, tensor in t.items()})
+    with pytest.raises(InputError, match=r"stores h\.1\.\S+, a layer beyond"):
+        read_stored_model(base)
+
+
 def test_a_padding_token_without_a_row(tmp_path: Path, larger: Path) -> None:
     """LLaMA's config of some releases names a pad token that was never given a row."""
     base = with_config(write_model(tmp_path / "base"), pad_token_id=600)

@@ -18,6 +18,9 @@ from zhllama.io.files import is_present, require_regular_files
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import read_header
 
+LAYER = re.compile(
+    r"(.*?\.)\d+\."
+)  # the first number of a parameter's name, behind the name of its list of layers
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 GENERATION_CONFIG = "generation_config.json"
 # transformers' own values of these settings; any other value names a repository of compiled code on a hub.
@@ -245,6 +248,25 @@ def unstored_parameters(model: Any, stored: Iterable[str]) -> list[str]:
         for name, parameter in parameters.items()
         if id(parameter) not in found and not any(pattern.search(name) for pattern in ignored)
     ]
+
+
+def uncounted_layer(model: Any, stored: Iterable[str]) -> str | None:
+    """The first stored tensor of a layer beyond those that the config counts, which transformers would leave out in silence.
+
+    Layers that predict further tokens, as DeepSeek's, are stored behind the others and left out rightly.
+    """
+    if getattr(model.config.get_text_config(), "num_nextn_predict_layers", None):
+        return None
+    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    found = [match for name in model.state_dict() if (match := LAYER.match(name)) is not None]
+    lists, layers = {match[1] for match in found}, {match[0] for match in found}
+    for key in stored:
+        for name in (key, f"{model.base_model_prefix}.{key}"):
+            match = LAYER.match(name)
+            beyond = match is not None and match[1] in lists and match[0] not in layers
+            if beyond and not any(re.search(pattern, key) for pattern in ignored):
+                return key
+    return None
 
 
 def renamed_layers(model: Any, layers: Iterable[str]) -> list[str]:

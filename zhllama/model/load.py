@@ -1,6 +1,6 @@
 """Opens a model and its tokenizer from a transformers folder, a hub name, or a run folder with its chain."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from zhllama.pretrained import (
     open_config,
     open_tokenizer,
     refuse_other_kinds,
+    uncounted_layer,
 )
 
 if TYPE_CHECKING:
@@ -85,11 +86,19 @@ def load_base(
         name, stored, expected = mismatched[0]
         message = f"stores {name} as {tuple(stored)}, and by its config it is {tuple(expected)}"
         raise InputError(folder, message, "Correct config.json, or download the model again")
+    refuse_uncounted(folder, model, info.get("unexpected_keys") or ())
     if missing := info.get("missing_keys"):
         raise InputError(
             folder, f"lacks the weights {', '.join(sorted(missing)[:3])}", "Download the model again"
         )
     return model
+
+
+def refuse_uncounted(folder: Path, model: Any, stored: Iterable[str]) -> None:
+    """Raise InputError for weights of layers that the config does not count."""
+    if (name := uncounted_layer(model, stored)) is not None:
+        message = f"stores {name}, a layer beyond those that its config counts"
+        raise InputError(folder, message, "Correct config.json, or remove these weights")
 
 
 def read_model_config(folder: Path) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zhllama.errors import InputError, ZhllamaError
-from zhllama.model.load import read_model_config
+from zhllama.model.load import read_model_config, refuse_uncounted
 from zhllama.model.quantized import refuse_quantized, refuse_quantized_tensors
 from zhllama.model.weight_files import Weights, read_weights
 from zhllama.pretrained import build_causal, split_parameter, stored_names, unstored_parameters
@@ -105,6 +105,7 @@ def read_stored_model(folder: Path) -> StoredModel:
             )
         names[name] = stored
     _refuse_lacking(folder, model, weights)
+    refuse_uncounted(folder, model, weights.tensors)
     state = model.state_dict()
     refuse_quantized_tensors(weights, [n for name, n in names.items() if state[name].is_floating_point()])
     for name, stored in names.items():
