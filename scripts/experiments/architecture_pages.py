@@ -14,9 +14,31 @@ NAME = "architectures"
 
 
 def write_pages(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Write both pages."""
+    """Write both pages; types that `rows` lack keep their rows of the page."""
+    path = folder / f"{NAME}.md"
+    kept = {row["type"]: row for row in read_page(path.read_text(encoding="utf-8"))} if path.exists() else {}
+    rows = list((kept | {row["type"]: row for row in rows}).values())
     (folder / f"{NAME}.md").write_text(page(rows, ENGLISH), encoding="utf-8")
     (folder / f"{NAME}.zh.md").write_text(page(rows, CHINESE), encoding="utf-8")
+
+
+def read_page(text: str) -> list[dict[str, Any]]:
+    """The rows of the English page, with their refusals as the page has them."""
+    reasons = dict(re.findall(r"^\| (\d+) \| `(.*)` \|$", text, re.M))
+    rows: list[dict[str, Any]] = []
+    table = text.partition("## The table")[2].partition("\n## ")[0]
+    for line in table.strip().splitlines()[2:]:
+        kind, *cells = line.strip("| ").split(" | ")
+        row: dict[str, Any] = {"type": kind, "class": ""}
+        for step, cell in zip(STEPS, cells, strict=False):
+            row[step] = NOTHING if cell == "-" else reasons.get(cell.strip("[]"), cell)
+        difference, *commit = cells[len(STEPS) :]
+        row |= {} if difference == "-" else {"difference": float(difference)}
+        rows.append(row | {"commit": commit[0] if commit else "-"})
+    return rows + [
+        {"type": kind, "cannot be built": why}
+        for kind, why in re.findall(r"^- ([\w-]+): `(.*)`$", text, re.M)
+    ]
 
 
 def page(rows: list[dict[str, Any]], texts: dict[str, str]) -> str:
@@ -28,7 +50,7 @@ def page(rows: list[dict[str, Any]], texts: dict[str, str]) -> str:
     lines = [
         f"| {row['type']} | "
         + " | ".join(_cell(row, step, reasons) for step in STEPS)
-        + f" | {_difference(row)} |"
+        + f" | {_difference(row)} | {row.get('commit', '-')} |"
         for row in built
     ]
     trained = [row for row in built if row["stage 1"] in ("ok", "plain")]
@@ -97,7 +119,7 @@ were tried: {built} could be built at toy size, and {trained} of these were trai
 - A number in brackets: refused in one line, which is listed below. A dash: nothing was trained that could be exported.
 
 `export` stands for all runs that were trained: the merged model is compared with the run. `difference` is the largest relative difference of loss and gradients of the trained rows between zhllama and transformers,
-on other ids than those of training's own check; the largest of all is {worst}, and 1e-4 is allowed.
+on other ids than those of training's own check; the largest of all is {worst}, and 1e-4 is allowed. `commit` is that of the code that walked the row, where it is known.
 
 | step | ok | plain | refused |
 |---|---|---|---|
@@ -105,8 +127,8 @@ on other ids than those of training's own check; the largest of all is {worst}, 
 
 ## The table
 
-| type | grow | stage 1 | stage 2 | sft | full | export | GGUF | difference |
-|---|---|---|---|---|---|---|---|---|
+| type | grow | stage 1 | stage 2 | sft | full | export | GGUF | difference | commit |
+|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
 ## Why a step is refused
@@ -138,7 +160,7 @@ python scripts/experiments/architectures.py lines.jsonl --docs
 - `converter`：GGUF文件由llama.cpp自己的转换脚本写出，词表由zhllama写，并在llama.cpp中验证。`untried`：同上，但已安装的llama.cpp还不认识该类型。
 - 方括号中的数字：以一行文字拒绝，内容列在下面。短横线：没有训练出可以导出的结果。
 
-`export`代表所有训练过的运行：合并后的模型会与运行比较。`difference`是zhllama与transformers在损失和所训练行的梯度上的最大相对差异，所用的ID与训练自带的核对不同；其中最大的为{worst}，允许的上限为1e-4。
+`export`代表所有训练过的运行：合并后的模型会与运行比较。`difference`是zhllama与transformers在损失和所训练行的梯度上的最大相对差异，所用的ID与训练自带的核对不同；其中最大的为{worst}，允许的上限为1e-4。`commit`是测得该行的代码所在的提交（已知时才有）。
 
 | 步骤 | ok | plain | 拒绝 |
 |---|---|---|---|
@@ -148,8 +170,8 @@ python scripts/experiments/architectures.py lines.jsonl --docs
 
 ## 表格
 
-| 类型 | grow | 第一阶段 | 第二阶段 | sft | full | export | GGUF | 差异 |
-|---|---|---|---|---|---|---|---|---|
+| 类型 | grow | 第一阶段 | 第二阶段 | sft | full | export | GGUF | 差异 | 提交 |
+|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
 <a id="why-a-step-is-refused"></a>

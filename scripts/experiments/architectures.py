@@ -1,7 +1,7 @@
 """Tries every causal language model of transformers, at toy size: grow, both stages, sft, full training, export and GGUF.
 
     python scripts/experiments/architectures.py LINES.jsonl [TYPE ...]      # one line of JSON a type; those there are left out
-    python scripts/experiments/architectures.py LINES.jsonl --docs          # writes docs/reference/architectures.md and .zh.md
+    python scripts/experiments/architectures.py LINES.jsonl --docs          # puts the lines into docs/reference/architectures.md and .zh.md
 
 Types are those of transformers' mapping for causal language models. Each runs in a process of its own, through the command line.
 A cell is `ok`, `plain` (whole matrices and transformers' own loss), `converter` (GGUF by llama.cpp's own converter, if
@@ -16,6 +16,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
@@ -200,6 +201,14 @@ def run_type(model_type: str, world: Path) -> dict[str, Any]:
     return json.loads(content) if content else {"type": model_type, "failed": "its process ended"}
 
 
+def this_commit() -> str:
+    """The commit of this checkout, `-` without git."""
+    words = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    with suppress(OSError):
+        return subprocess.run(words, capture_output=True, text=True).stdout.strip() or "-"
+    return "-"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -223,6 +232,7 @@ def main() -> None:
     torch.set_num_threads(1)
     toy_model("llama"), toy_model("mixtral")
     world = Path(tempfile.mkdtemp())
+    commit = this_commit()
     make_vocabularies(world)
     for number, model_type in enumerate(options.types or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         if model_type in known:
@@ -234,7 +244,7 @@ def main() -> None:
                 with suppress(Exception):
                     importlib.import_module(name)
         with options.lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row | {"commit": commit}, ensure_ascii=False) + "\n")
         print(json.dumps(row, ensure_ascii=False)[:1500], file=sys.stderr, flush=True)
 
 
