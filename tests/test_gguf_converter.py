@@ -359,7 +359,7 @@ def test_mixtures_of_experts_and_joined_queries_have_more_bits() -> None:
 SMALL: dict[str, dict[str, Any]] = {
     "phi3": {},
     "glm4": {"head_dim": 16, "pad_token_id": 0},
-    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "mixtral": {"num_local_experts": 4},
     "starcoder2": {},
 }
 
