@@ -24,6 +24,7 @@ from zhllama.commands.extras import PURPOSES
 from zhllama.commands.merge_vocab import ADDED_AS
 from zhllama.commands.table import ENTRIES, app
 from zhllama.commands.translation import DOMAIN, LOCALE, PART
+from zhllama.io.text import NO_TEXT
 
 STABLE = datetime(2026, 1, 1, tzinfo=UTC)  # the compiled file depends on the texts alone
 PO = LOCALE / "zh" / "LC_MESSAGES" / f"{DOMAIN}.po"
@@ -106,7 +107,7 @@ def template() -> Catalog:
         catalog.add(text, locations=[("--help", None)])
     for text in LIBRARIES + KEYS + REASONS:
         catalog.add(text, locations=[("typer" if text in LIBRARIES else "keys of results", None)])
-    for text in LIBRARY_PARTS + READINGS:
+    for text in (*LIBRARY_PARTS, *READINGS, *NO_TEXT.values()):
         catalog.add(text, context=PART, locations=[("typer", None)])
     for (text, part), files in printed_texts().items():
         catalog.add(text, context=PART if part else None, locations=[(file, None) for file in files])

@@ -157,3 +157,20 @@ def test_the_rows_of_parquet_are_told_as_they_are_read(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist([{"text": "好"}] * 1000), path)
     assert len(list(read_lines([path], advance=told.append))) == 1000
     assert sum(told) == pytest.approx(path.stat().st_size, abs=len(told))
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "kind"),
+    [
+        ("a.zip", b"PK\x03\x04\x14\0", "a ZIP archive"), ("a.docx", b"PK\x03\x04\x14\0", "a ZIP archive"),
+        ("a.pdf", b"%PDF-1.7\n", "a PDF"), ("a.doc", b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office document"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c", "a 7z archive"), ("a.rar", b"Rar!\x1a\x07", "a RAR archive"),
+        ("a.txt", b"PK\x03\x04\x14\0", "a ZIP archive"),
+    ],
+)  # fmt: skip
+def test_archives_and_documents_are_told_by_name(tmp_path: Path, name: str, begin: bytes, kind: str) -> None:
+    """Their remedy is not iconv."""
+    (tmp_path / name).write_bytes(begin + b"\n\xe2\xff\x00" * 40)
+    with pytest.raises(InputError, match=f"is no text but {kind}.*Take the text out of it first") as error:
+        list(read_lines([tmp_path / name]))
+    assert "iconv" not in str(error.value) and error.value.where == str(tmp_path / name)

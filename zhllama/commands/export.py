@@ -22,6 +22,7 @@ from zhllama.commands.shared import (
     screen,
     warn,
 )
+from zhllama.commands.translation import translated
 from zhllama.errors import OptionError
 from zhllama.extras import program
 from zhllama.hub_name import HubName, default_hub
@@ -141,7 +142,7 @@ def _tell_rows(matrices: "Sequence[RowChanges]") -> None:
     for one in matrices:
         old = f"{one.old_changed:,} of {one.old:,} {'old ' if one.new else ''}rows"
         new = f"{one.new_changed:,} of {one.new:,} new rows and " if one.new else ""
-        say(f"{one.matrix}: training changed {new}{old}")
+        say(f"{translated(one.matrix)}: training changed {new}{old}")
         if one.new and not one.new_changed:
             warn(
                 f"no new row of the {one.matrix} was trained: see docs/how-to/other-trainers.md for the settings that train it"

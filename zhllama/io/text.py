@@ -35,6 +35,14 @@ READERS = {
     ".arrow": "pyarrow",
     ".zst": "zstandard",
 }  # packages of an extra that read a format
+# What people take for text, by how the file begins.
+NO_TEXT = {
+    b"PK\x03\x04": "a ZIP archive, such as .zip, .docx, .xlsx and .epub",
+    b"%PDF-": "a PDF",
+    b"\xd0\xcf\x11\xe0": "an old Office document, such as .doc and .xls",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+}
 CHUNK = 1 << 20
 # Plain text without blank lines is split at the first line end after this many bytes, so that a document fits in memory.
 # The longest document of the project's own data, a novel, has 3.2 MB.
@@ -270,10 +278,19 @@ def _refuse_longer(path: Path, number: int, size: int) -> None:
         raise InputError(f"{path}:{number}", message, "Split it into lines, or raise `max_line_bytes`")
 
 
+def _no_text(path: Path) -> str | None:
+    """The kind of a file that contains text but is none, by how it begins."""
+    with path.open("rb") as file:
+        begin = file.read(8)
+    return next((kind for mark, kind in NO_TEXT.items() if begin.startswith(mark)), None)
+
+
 def _decode(path: Path, number: int, block: bytes) -> str:
     try:
         text = block.decode("utf-8")
     except UnicodeDecodeError as error:
+        if kind := _no_text(path):
+            raise InputError(path, f"is no text but {kind}", "Take the text out of it first") from None
         line = number + block.count(b"\n", 0, error.start)
         is_utf16 = number == 1 and block[:2] in (b"\xff\xfe", b"\xfe\xff")
         message = "is not UTF-8 but UTF-16" if is_utf16 else "is not UTF-8"
