@@ -9,10 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scripts.experiments.toy_architectures import toy_model
-from tests.model_toys import base_vocabulary, larger_vocabulary, line, logits, write_tokenizer
+from tests.model_toys import base_vocabulary, larger_vocabulary, line, logits, write_run, write_tokenizer
+from zhllama.errors import OptionError
 from zhllama.model.grow import grow
 from zhllama.model.growth_plan import plan_growth
 from zhllama.model.old_rows import compare_old_rows
+from zhllama.model.row_init import RowInit
 
 TYPES = ("gemma3n_text", "gemma4_text")
 TABLE, EMBEDDING = "model.embed_tokens_per_layer.weight", "model.embed_tokens.weight"
@@ -66,6 +68,39 @@ def test_ids_beyond_the_table_keep_what_the_model_looked_up_for_them(tmp_path: P
     ids = list(range(575, 600))
     assert torch.equal(logits(tmp_path / "out", ids)[:, :600], logits(base, ids))
     assert logits(tmp_path / "out", [5, grown.rows - 1, 7]).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("init", ["distill", "taught"])
+def test_initializations_without_ids_are_refused(
+    tmp_path: Path, larger: Path, kind: str, init: RowInit
+) -> None:
+    """transformers cannot find the rows of the table for embeddings that are no rows of its matrix."""
+    base = write(kind, tmp_path / "base")
+    with pytest.raises(
+        OptionError, match=f"init {init}: runs the model without ids, and this one looks them up in {TABLE}"
+    ):
+        grow(
+            base,
+            larger,
+            tmp_path / "out",
+            init=init,
+            untie=init == "taught",
+            texts=["我们今天没有时间研究历史。"],
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_is_one_of_the_grown_model(tmp_path: Path, larger: Path) -> None:
+    """The new rows of the table are in no adapter, so that the model before it grew is no base of it."""
+    base = write("gemma4_text", tmp_path / "base")
+    grown = grow(base, larger, tmp_path / "grown")
+    run = write_run(
+        tmp_path / "run", tmp_path / "grown", range(grown.n_old, grown.rows), tied=True, lora=True
+    )
+    told = line(tmp_path, "export", run, "--adapter-only", "--out", "adapter", "--json")
+    assert told.code == 0, told.err
+    assert json.loads(told.out)["base"] == str(tmp_path / "grown")
 
 
 @pytest.mark.parametrize("kind", [pytest.param("gemma3n_text", marks=pytest.mark.slow), "gemma4_text"])

@@ -15,7 +15,7 @@ from zhllama.io.files import to_json
 from zhllama.manifest import read_config, read_manifest
 from zhllama.model.chain import ADAPTER, TUNED, Chain, base_of, check_inputs
 from zhllama.model.copy_files import copy_tokenizer
-from zhllama.model.embeddings import find_matrices
+from zhllama.model.embeddings import PER_LAYER, find_matrices
 from zhllama.model.export import (
     LORA,
     REPORT,
@@ -32,6 +32,7 @@ from zhllama.model.export import (
 from zhllama.model.foreign_adapters import BASE, FILES, weight_hashes
 from zhllama.model.load import load_base, load_transformers_tokenizer, open_model
 from zhllama.model.stored_model import StoredModel, read_stored_model
+from zhllama.model.weight_files import read_weights
 from zhllama.pretrained import open_adapter, stored_names
 from zhllama.run_folder import MANIFEST
 
@@ -90,8 +91,8 @@ def _origin(chain: Chain) -> tuple[Path, str, tuple[Path, ...]]:
     if folder == runs[0] / TUNED:
         raise InputError(runs[0], "was trained with all of its weights, which no adapter says", ANOTHER)
     grown_by = runs[0] if folder.parent == runs[0] else folder if _command(folder) == "grow" else None
-    # The weights of layers that `grow` taught are in no adapter of the base.
-    while grown_by is not None and not _taught(grown_by):
+    # The weights of layers that `grow` taught are in no adapter of the base, nor are rows of a table of each layer's inputs.
+    while grown_by is not None and not _taught(grown_by) and not _has_per_layer_table(folder):
         try:
             earlier = base_of(grown_by)
             check_inputs(grown_by, earlier)
@@ -120,6 +121,10 @@ def _taught(folder: Path) -> bool:
     if _command(folder) != "grow":
         return False
     return bool(read_manifest(folder).get("figures", {}).get("changed_weights"))
+
+
+def _has_per_layer_table(folder: Path) -> bool:
+    return any(name.endswith(PER_LAYER) for name in read_weights(folder).tensors)
 
 
 def write_adapter_folder(plan: AdapterPlan, out: Path) -> None:

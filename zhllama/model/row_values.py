@@ -101,6 +101,9 @@ def check_init(plan: GrowthPlan, init: RowInit, has_text: bool, has_vectors: boo
             raise OptionError(f"init {init}", "does not work with a pruned vocabulary", "Use `init` mean")
         if not has_text:
             raise OptionError(f"init {init}", "needs text in the new language", "Give `text` FILE")
+    if init in ("distill", "taught") and plan.matrices.per_layer is not None:
+        message = f"runs the model without ids, and this one looks them up in {plan.matrices.per_layer} too"
+        raise OptionError(f"init {init}", message, "Give `init` mean or shared")
     if init in UNTIED and plan.matrices.output is None:
         raise OptionError(
             f"init {init}",
