@@ -24,7 +24,7 @@ from tests.model_toys import (
 from tests.test_export_gguf import SENTENCES, _byte_level, _greedy
 from zhllama.errors import BrokenPromise
 from zhllama.io.gguf import read_header, read_metadata
-from zhllama.model import gguf_converted
+from zhllama.model import gguf_converted, llamacpp
 from zhllama.model.gguf_converted import check_file, converted, converter_of
 from zhllama.model.gguf_converter import SCRIPT, VARIABLE, Converter, find_converter, run_converter
 from zhllama.model.gguf_types import MixtureShape, tensor_type
@@ -341,6 +341,25 @@ def test_an_architecture_that_this_llamacpp_lacks_is_not_tried(
     assert "not tried in llama.cpp" in done.err and "unknown model architecture: 'phi9'" in done.err
     assert "gguf_gap" not in json.loads(done.out)
     assert read_metadata(tmp_path / "out" / "model-q8_0.gguf", "general.")["architecture"] == "phi9"
+
+
+def test_a_file_that_ends_llamacpp_is_told(
+    tmp_path: Path, phi3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LFM2 of two layers fails an assertion of llama.cpp, which would end the export without a word."""
+    pytest.importorskip("xllamacpp")
+    monkeypatch.setenv(VARIABLE, str(converter(tmp_path)))
+    for last, told in (
+        ("x.cpp:345: GGML_ASSERT(buffer) failed", "GGML_ASSERT(buffer) failed"),
+        ("", "it ends by signal 6"),
+    ):
+        ends = f"import os, sys; print({last!r}, file=sys.stderr, flush=True); os.abort()"
+        monkeypatch.setattr(llamacpp, "LOADING", ends)
+        done = line(tmp_path, "export", "base", "--gguf", "f16", "--out", "out")
+        assert done.code == 1 and f"model-f16.gguf: cannot be loaded by llama.cpp ({told})" in done.err, (
+            done.err
+        )
+        assert not (tmp_path / "out").exists()
 
 
 def test_mixtures_of_experts_and_joined_queries_have_more_bits() -> None:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhllama.errors import BrokenPromise, InputError
+from zhllama.errors import BrokenPromise
 from zhllama.io.gguf import read_metadata
 from zhllama.model.gguf_converted import (
     ANOTHER_VERSION,
@@ -17,7 +17,7 @@ from zhllama.model.gguf_converted import (
 )
 from zhllama.model.gguf_export import file_weights, write_gguf
 from zhllama.model.gguf_types import Quantization, is_mixture
-from zhllama.model.llamacpp import LlamaCpp
+from zhllama.model.llamacpp import LlamaCpp, loading_fault
 from zhllama.model.llamacpp_quantizer import relative_difference
 from zhllama.model.load import open_model
 
@@ -116,14 +116,13 @@ def _prove_half(folder: Path, half: Path, texts: Sequence[str]) -> GgufProof | U
     """The proof of a converted file; BrokenPromise where llama.cpp does not load it although it knows its architecture."""
     if find_spec("xllamacpp") is None:
         return NOT_INSTALLED
-    try:
+    fault = loading_fault(half)  # in another process, which llama.cpp may end
+    if fault is None:
         return compare_gguf(folder, half, texts, HALF)
-    except InputError as error:
-        if error.where != str(half):  # of the model in transformers
-            raise
-        if UNKNOWN in error.what:
-            return Untried(reason=error.what)
-        raise BrokenPromise(half, error.what, ANOTHER_VERSION) from error
+    message = f"cannot be loaded by llama.cpp ({fault})"
+    if UNKNOWN in fault:
+        return Untried(reason=message)
+    raise BrokenPromise(half, message, ANOTHER_VERSION)
 
 
 def prove_gguf(folder: Path, path: Path, texts: Sequence[str], kind: Quantization) -> GgufProof | Untried:

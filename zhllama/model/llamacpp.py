@@ -1,6 +1,7 @@
 """llama.cpp in this process, by the package xllamacpp: a GGUF file is loaded, and its HTTP server answers this process alone."""
 
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -89,10 +90,15 @@ class LlamaCpp:
 
 
 def loading_fault(path: Path) -> str | None:
-    """Why llama.cpp does not load a file, in its own words; None where it says nothing."""
+    """Why llama.cpp does not load a file, in its own words; None where it says nothing, and where it loads it.
+
+    An assertion of llama.cpp ends the process that loads the file.
+    """
     command = [sys.executable, "-c", LOADING, str(path)]
-    told = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL).stderr.decode(
-        errors="replace"
-    )
-    found = re.search(r"error loading model: (.+)", told)
-    return None if found is None else " ".join(found[1].split())[:200]
+    quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else it starts a debugger
+    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=quiet)
+    told = done.stderr.decode(errors="replace")
+    found = re.search(r"error loading model: (.+)" if done.returncode >= 0 else r"(GGML_ASSERT.+)", told)
+    if found is None:
+        return None if done.returncode >= 0 else f"it ends by signal {-done.returncode}"
+    return " ".join(found[1].split())[:200]
