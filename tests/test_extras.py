@@ -209,7 +209,7 @@ WALK: dict[str, str] = {
     "run cpu-trial --dry-run": "",
     "extras": "",
     "watch r": "r: is not a run of zhllama",
-    "lineage r": "r: is not a finished zhllama run",
+    "lineage r": "r: does not exist",
 }
 
 

@@ -143,7 +143,7 @@ def test_what_is_refused_before_any_work(
             ("export", "run", "--push-now", "--out", "o"),
             "--push-now: needs the repository. Give --push OWNER/NAME",
         ),
-        (("export", "--push", "me/zh", "--out", "o"), "o: is not a finished zhllama run"),
+        (("export", "--push", "me/zh", "--out", "o"), "o: does not exist"),
     ):
         ended = line(work, *arguments)
         assert ended.code == 1 and told in ended.err, ended.err
