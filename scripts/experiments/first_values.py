@@ -21,7 +21,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -41,9 +40,9 @@ from zhllama.io.files import to_json, write_whole  # noqa: E402
 from zhllama.model.grow import grow  # noqa: E402
 from zhllama.model.growth_plan import GrowthPlan, plan_growth  # noqa: E402
 from zhllama.model.load import load_base  # noqa: E402
-from zhllama.model.row_init_fitted import hidden_states  # noqa: E402
+from zhllama.model.row_init_distilled import align_tokenizations  # noqa: E402
 
-VALIDATION = {"zh": 8000, "en": 4000}  # old ids
+VALIDATION = {"zh": 300, "en": 500}  # characters of each passage
 UNITS = {"zh": "character", "en": "byte"}
 WAYS: dict[str, dict[str, Any]] = {
     "mean": {"init": "mean"},
@@ -57,73 +56,51 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 WITHOUT_TEXT = ("mean", "weighted")
 MEASURES = ("head", "input", "both")
-Passage = tuple[list[int], Tensor]  # old ids, and their hidden states in the base [ids, width]
+Passages = list[tuple[str, Tensor]]  # texts, and their hidden states in the base with old tokens [ids, width]
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """A passage in the new tokenization, and the boundaries that both tokenizations share.
-
-    `ends`: positions (old, new) of the tokens that end at such a boundary.
-    """
-
-    old: list[int]
-    new: list[int]
-    ends: list[tuple[int, int]]
-
-    @classmethod
-    def of(cls, plan: GrowthPlan, old: list[int]) -> "Tokens":
-        content = b"".join(map(plan.old.surface, old))
-        new = plan.new.encode([content.decode(errors="ignore")])[0]
-        at = {end: place for place, end in enumerate(_ends(plan.old, old))}
-        return cls(old, new, [(at[e], place) for place, e in enumerate(_ends(plan.new, new)) if e in at])
-
-
-def _ends(tokenizer: Any, ids: Sequence[int]) -> Iterator[int]:
-    """The end of each token in bytes."""
-    end = 0
-    for id in ids:
-        end += len(tokenizer.surface(id))
-        yield end
+def _states(model: Any, ids: Sequence[int]) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model.base_model(input_ids=torch.tensor([list(ids)])).last_hidden_state[0].float()
+    return found
 
 
 def _nats(states: Tensor, targets: Sequence[int], head: Tensor) -> float:
     return float(cross_entropy(states @ head.T, torch.tensor(targets), reduction="sum"))
 
 
-def measure_old(passages: Sequence[Passage], plan: GrowthPlan, head: Tensor, unit: str) -> dict[str, float]:
+def measure_old(passages: Passages, plan: GrowthPlan, head: Tensor, unit: str) -> dict[str, float]:
     """What the base itself costs, in all its tokens and, for the input, where new tokens end."""
     whole = first = 0.0
-    for ids, states in passages:
-        whole += _nats(states[:-1], ids[1:], head)
-        ends = [place for place, _ in Tokens.of(plan, ids).ends if place + 1 < len(ids)]
-        first += _nats(states[ends], [ids[place + 1] for place in ends], head)
-    size = _size(passages, plan, unit)
+    for text, states in passages:
+        both = align_tokenizations(plan.old, plan.new, text)
+        whole += _nats(states[:-1], both.old[1:], head)
+        ends = [old for old, new in both.positions if old + 1 < len(both.old) and new + 1 < len(both.new)]
+        first += _nats(states[ends], [both.old[old + 1] for old in ends], head)
+    size = _size(passages, unit)
     return {"head": whole / size, "input": first / size, "both": whole / size}
 
 
-def measure(
-    grown: Any, passages: Sequence[Passage], plan: GrowthPlan, head: Tensor, unit: str
-) -> dict[str, float]:
+def measure(grown: Any, passages: Passages, plan: GrowthPlan, head: Tensor, unit: str) -> dict[str, float]:
     """Bits per `unit` ("character" or "byte") of a grown model; `head` is that of the base."""
     new_head = grown.get_output_embeddings().weight.detach()
-    alone = first = both = 0.0
-    for ids, states in passages:
-        tokens = Tokens.of(plan, ids)
-        with torch.no_grad():
-            own = grown.base_model(input_ids=torch.tensor([tokens.new])).last_hidden_state[0].float()
-        both += _nats(own[:-1], tokens.new[1:], new_head)
-        inside = [(old, new) for old, new in tokens.ends if old + 1 < len(ids) and new + 1 < len(tokens.new)]
-        alone += _nats(states[[o for o, _ in inside]], [tokens.new[n + 1] for _, n in inside], new_head)
-        first += _nats(own[[n for _, n in inside]], [ids[o + 1] for o, _ in inside], head)
-    size = _size(passages, plan, unit)
-    return {"head": alone / size, "input": first / size, "both": both / size}
+    alone = first = whole = 0.0
+    for text, states in passages:
+        both = align_tokenizations(plan.old, plan.new, text)
+        own = _states(grown, both.new)
+        whole += _nats(own[:-1], both.new[1:], new_head)
+        ends = [
+            (old, new) for old, new in both.positions if old + 1 < len(both.old) and new + 1 < len(both.new)
+        ]
+        alone += _nats(states[[old for old, _ in ends]], [both.new[new + 1] for _, new in ends], new_head)
+        first += _nats(own[[new for _, new in ends]], [both.old[old + 1] for old, _ in ends], head)
+    size = _size(passages, unit)
+    return {"head": alone / size, "input": first / size, "both": whole / size}
 
 
-def _size(passages: Sequence[Passage], plan: GrowthPlan, unit: str) -> float:
-    """Characters or bytes after the first old tokens, times ln 2."""
-    contents = [b"".join(plan.old.surface(id) for id in ids[1:]) for ids, _ in passages]
-    return math.log(2) * sum(len(c) if unit == "byte" else len(c.decode(errors="ignore")) for c in contents)
+def _size(passages: Passages, unit: str) -> float:
+    """Characters or bytes, times ln 2."""
+    return math.log(2) * sum(len(text) if unit == "character" else len(text.encode()) for text, _ in passages)
 
 
 def measure_way(
@@ -132,7 +109,7 @@ def measure_way(
     tokenizer: Path,
     way: str,
     texts: Texts,
-    old: dict[str, list[Passage]],
+    old: dict[str, Passages],
     head: Tensor,
 ) -> dict[str, Any]:
     """Grow by one initialization into a folder that is removed again, and measure the model."""
@@ -190,14 +167,14 @@ def main() -> None:
     folder = untied(folder, base.folder / "base-untied") if args.base == "smollm2" else folder
     model = load_base(folder, torch.float32).eval()
     head = model.get_output_embeddings().weight.detach()
-    old: dict[str, list[Passage]] = {}
+    old: dict[str, Passages] = {}
     for added in args.added or [2000, 8000]:
         tokenizer = base.tokenizer(added, texts)
         plan = plan_growth(folder, tokenizer)
-        old = old or {
-            "zh": list(hidden_states(model, plan.old, texts.validation_zh, VALIDATION["zh"])),
-            "en": list(hidden_states(model, plan.old, texts.validation_en, VALIDATION["en"])),
-        }
+        for name, some in (("zh", texts.validation_zh), ("en", texts.validation_en)):
+            if name not in old:
+                parts = [text[: VALIDATION[name]] for text in some]
+                old[name] = [(p, _states(model, plan.old.encode([p])[0])) for p in parts]
         measured.setdefault(
             f"{added} old", {name: measure_old(old[name], plan, head, unit) for name, unit in UNITS.items()}
         )
