@@ -108,6 +108,14 @@ def test_texts_come_in_every_language(files: dict[str, Path], name: str) -> None
     assert len(languages) > 10 and languages == [*LANGUAGES] * (len(languages) // len(LANGUAGES))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_two_columns_have_one_head(files: dict[str, Path], name: str) -> None:
+    """On a telephone a head stands above each cell, without the column beside it that would tell what it is of."""
+    for table in re.findall(r"<thead>.*?</thead>", files[name].read_text(encoding="utf-8"), re.S):
+        heads = re.findall(r"<th\b[^>]*>(.*?)</th>", table, re.S)
+        assert len(set(heads)) == len(heads), heads
+
+
 def test_the_catalogue_is_complete() -> None:
     used = "".join(
         path.read_text(encoding="utf-8")
@@ -210,7 +218,7 @@ def opened(browser: Any, file: Path, width: int, scheme: str, locale: str) -> tu
 
 SCREENS = (
     (390, "light", "zh-CN", "zh-Hans"), (390, "light", "zh-TW", "zh-Hant"), (390, "dark", "en-US", "en"),
-    (1280, "dark", "en-US", "en"),
+    (1280, "dark", "en-US", "en"), (1280, "light", "zh-CN", "zh-Hans"),
 )  # fmt: skip
 
 
@@ -227,6 +235,9 @@ def test_pages_fit_the_screen(browser: Any, files: dict[str, Path], name: str) -
         assert view.evaluate(wide) == 0
         small = "Math.min(...[...document.querySelectorAll('main *')].filter(e => e.getClientRects().length && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => parseFloat(getComputedStyle(e).fontSize) * (e.closest('svg') ? e.closest('svg').getBoundingClientRect().width / e.closest('svg').viewBox.baseVal.width : 1)))"
         assert view.evaluate(small) >= 11.9  # as it is shown, the labels of drawings too
+        # No figure of a legend, and at 1280 no short head of a table, is cut in two.
+        cut = "[...document.querySelectorAll(`.legend strong${innerWidth > 1000 ? ', .wide thead th' : ''}`)].filter(e => /^[^/]{1,6}$/.test(e.innerText) && (r => { r.selectNodeContents(e); return new Set([...r.getClientRects()].filter(b => b.width).map(b => Math.round(b.top))).size > 1; })(document.createRange())).map(e => e.innerText)"
+        assert view.evaluate(cut) == []
         contrasts = {
             k: v for k, v in view.evaluate(CONTRASTS).items() if not k.startswith(("text.", "title."))
         }

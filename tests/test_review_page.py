@@ -287,6 +287,12 @@ def test_the_screen_fits_in_both_themes_and_languages(browser: Any, mixed: tuple
             for button in shown.page.locator("#row .actions button:visible").all():
                 box = button.bounding_box()
                 assert box["height"] >= 40 and box["y"] + box["height"] <= 844, "within reach of a thumb"
+        shown.press("?")
+        shown.page.locator("#keys").wait_for()
+        keys = shown.page.locator("#keys dt")
+        assert keys.count() > 10 and all(key.inner_text().strip() for key in keys.all()), "what to press"
+        assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+        shown.press("Escape")
         backgrounds.add(shown.page.evaluate("getComputedStyle(document.body).backgroundColor"))
         shown.page.click("#language")
         shown.shows("#filters summary", "更多篩選" if locale == "zh-CN" else "更多筛选")
