@@ -21,6 +21,7 @@ from zhllama.training.checkpoint import save_whole, whole_folder
 from zhllama.training.document_tokenizer import DocumentTokenizer
 from zhllama.training.plan import TrainingPlan
 from zhllama.training.prepare_model import PreparedModel
+from zhllama.training.trainable_rows import RowEmbedding, RowHead
 from zhllama.training.trainer import LOG, read_log
 
 CHECKPOINTS, FIGURES, PAGE = "checkpoints", "figures.json", "report.html"
@@ -87,6 +88,14 @@ def _write_model(model: Any, base: Path, out: Path, state: Mapping[str, Tensor] 
     """Write the base's files with every trained weight, each in the type it was stored in; the config comes last."""
     parameters = dict(model.named_parameters(remove_duplicate=False)) if state is None else state
     trained = {name.replace(".rows", ".weight"): tensor.detach() for name, tensor in parameters.items()}
+    for name, module in model.named_modules():
+        if isinstance(
+            module, (RowEmbedding, RowHead)
+        ):  # the parameter may lack a row, or have them in another order
+            layout, rows = module.layout, parameters[f"{name}.rows"]
+            whole = (rows if layout.start == 0 else module.weight).detach()
+            order = layout.row_of_id
+            trained[f"{name}.weight"] = whole if order is None else whole[order.to(whole.device)]
     stored = read_stored_model(base)
     weights = stored.weights
 
