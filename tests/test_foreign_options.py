@@ -39,6 +39,21 @@ def test_an_option_that_the_command_does_not_have_is_not_suggested(tmp_path: Pat
     assert our_options("--nonsense", ["--lr"]) == []
 
 
+@pytest.mark.parametrize(
+    ("command", "ours"),
+    [
+        ("chat --model m", "zhllama chat MODEL"),
+        ("export --run=r --out o", "zhllama export RUN"),
+        ("audit --tokenizer t", "zhllama audit TOKENIZER"),
+    ],
+)
+def test_an_option_for_what_has_no_name_is_answered_with_its_place(
+    tmp_path: Path, command: str, ours: str
+) -> None:
+    ended = line(tmp_path, *command.split())
+    assert ended.code == 2 and f"Give the value alone: {ours}" in ended.err, ended.err
+
+
 @pytest.mark.parametrize("page", ["options-of-other-trainers.md", "options-of-other-trainers.zh.md"])
 def test_the_documented_table_is_the_one_in_use(page: str) -> None:
     text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")

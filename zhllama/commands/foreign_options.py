@@ -86,7 +86,7 @@ def our_options(name: str, flags: Collection[str]) -> list[str]:
 
 
 def suggest(error: Any) -> None:
-    """Make an error about an unknown option name ours, if the command has one of that meaning."""
+    """Make an error about an unknown option name ours, if the command has one of that meaning, or takes it without a name."""
     command = getattr(getattr(error, "ctx", None), "command", None)
     name = str(getattr(error, "option_name", "")).partition("=")[0]
     if command is None or not hasattr(error, "possibilities"):
@@ -95,5 +95,15 @@ def suggest(error: Any) -> None:
     if ours := our_options(name, flags):
         error.message, error.possibilities = (
             f"No such option: {name}. Did you mean {' or '.join(ours)}?",
+            None,
+        )
+        return
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    shown = {p.name: p.metavar or p.name.upper() for p in arguments}
+    key = name.lstrip("-").replace("-", "_").lower()
+    if place := next((place for own, place in shown.items() if key in (own, place.lower())), None):
+        given = f"{error.ctx.command_path} {place}"
+        error.message, error.possibilities = (
+            f"No such option: {name}. Give the value alone: {given}",
             None,
         )

@@ -22,6 +22,7 @@ class BreakEven:
 LAW = (
     (6.14, BreakEven(8.4e6, 3.3e6, 3.5e10)),
     (7.90, BreakEven(1.6e4, 1.0e3, 3.4e4)),
+    (8.73, BreakEven(1.1e3, 1.0e3, 4.7e3)),
     (10.21, BreakEven(1.0e3, 1.0e3, 1.0e3)),
 )
 
