@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("gradio")
 
 from tests.serve_toys import Toy, port_of, raw, request
+from tests.test_report_page import CONTRASTS
 from tests.test_serve import browser  # noqa: F401  # a fixture
 from zhllama.inference.chat import Sampling
 from zhllama.inference.generation_queue import Engine, EngineChatModel
@@ -122,8 +123,8 @@ def test_nothing_is_kept_of_a_large_body(page: str) -> None:
     assert list(home.rglob("*")) == []
 
 
-def opened(browser: Any, page: str) -> Any:  # noqa: F811
-    shown = browser.new_page(locale="en-US")
+def opened(browser: Any, page: str, **options: Any) -> Any:  # noqa: F811
+    shown = browser.new_page(locale="en-US", **options)
     shown.set_default_timeout(60_000)
     shown.goto(page)
     shown.get_by_placeholder("Say something").wait_for()
@@ -200,6 +201,26 @@ def free(toy: Toy, before: int) -> None:
     while len(toy.ended) == before:
         assert time.monotonic() < deadline, "it is generated on"
         time.sleep(0.1)
+
+
+def test_a_telephone_shows_the_conversation_without_an_empty_area(page: str, browser: Any) -> None:  # noqa: F811
+    for scheme, width in (("light", 390), ("dark", 390), ("light", 1280), ("dark", 1280)):
+        shown = opened(browser, page, viewport={"width": width, "height": 844}, color_scheme=scheme)
+        new = shown.get_by_role("button", name="New chat")
+        box, column = new.bounding_box(), shown.locator("#conversations").bounding_box()
+        talk = shown.locator(".bubble-wrap").bounding_box()
+        if width == 390:
+            # Two of the gaps of 16 px between its parts: there are no earlier conversations yet.
+            assert 0 < talk["y"] - (box["y"] + box["height"]) < 36 and talk["width"] > 300
+        else:
+            assert abs(talk["y"] - column["y"]) < 5 and talk["x"] > column["x"] + column["width"]
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        assert shown.evaluate("document.documentElement.scrollHeight") <= 844
+        shown.get_by_text("Settings").click()
+        shown.get_by_label("System prompt").wait_for()
+        contrasts = shown.evaluate(CONTRASTS)
+        assert min(contrasts.values()) >= 4.5, contrasts
+        shown.close()
 
 
 def test_stop_retry_and_leaving(page: str, toy: Toy, browser: Any) -> None:  # noqa: F811

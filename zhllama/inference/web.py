@@ -19,6 +19,24 @@ _READ = r"/|/theme\.css|/favicon\.ico|/(?:assets|static)/.+|/gradio_api/(?:queue
 NEEDED = {"GET": _READ, "HEAD": _READ, "POST": r"/gradio_api/(?:queue/join|run/predict|cancel)"}
 # System fonts only, including Chinese ones.
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
+# gradio's row shares its free height between the lines that it wraps into, which on a telephone leaves an area empty
+# above the conversation, and a long list of earlier conversations pushes the present one off the screen.
+STYLE = """
+@media (max-width: 40rem) {
+  #page-row { flex-flow: column nowrap; }
+  #conversations { flex: none !important; width: 100%; max-height: 30vh; overflow-y: auto; } /* gradio's own is inline */
+}
+"""
+# gradio's own shades of these have a contrast below 4.5 to 1.
+LEGIBLE = {
+    "button_primary_background_fill": "*primary_700",
+    "button_primary_background_fill_dark": "*primary_700",
+    "button_primary_background_fill_hover": "*primary_800",
+    "button_primary_background_fill_hover_dark": "*primary_800",
+    "body_text_color_subdued": "*neutral_500",
+    "input_placeholder_color": "*neutral_500",
+    "input_placeholder_color_dark": "*neutral_400",
+}
 
 
 def chat_page(chat_model: ChatModel, title: str, sampling: Sampling) -> Any:
@@ -80,6 +98,8 @@ def chat_page(chat_model: ChatModel, title: str, sampling: Sampling) -> Any:
     )
     page.new_chat_button.value = words("new_chat")
     page.new_chat_button.icon = None  # gradio's icon is a file, and no route to files is open
+    column = page.new_chat_button.parent
+    column.elem_id, column.parent.elem_id = "conversations", "page-row"  # for STYLE
     page.zhllama_words = words
     page.queue(max_size=WAITING)
     return page
@@ -113,7 +133,8 @@ def page_app(page: Any) -> Any:
         footer_links=[],
         ssr_mode=False,
         i18n=page.zhllama_words,
-        theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(**LEGIBLE),
+        css=STYLE,
     )
     return _with_content_policy(_choosing_chinese(app))
 
