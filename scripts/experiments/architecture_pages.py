@@ -115,7 +115,7 @@ were tried: {built} could be built at toy size, and {trained} of these were trai
 
 - `ok`: done by zhllama's own embedding, head and loss. Training and export check themselves: see [pretrain](../pretrain.md) and [model](../model.md).
 - `plain`: trained with whole matrices and transformers' own loss, because the model does more with its embedding or its head. Old rows stay frozen all the same.
-- `converter`: the GGUF file was written by llama.cpp's own converter, with zhllama's vocabulary, and proved in llama.cpp. `untried`: the same, where the installed llama.cpp does not know the type.
+- `converter`: the GGUF file was written by llama.cpp's own converter, with zhllama's vocabulary, and proved in llama.cpp. `untried`: the same, where the installed llama.cpp does not know the type. Other rows were walked without the converter; [model](../model.md#types-that-llamacpps-converter-writes) names more types that it writes.
 - A number in brackets: refused in one line, which is listed below. A dash: nothing was trained that could be exported.
 
 `export` stands for all runs that were trained: the merged model is compared with the run. `difference` is the largest relative difference of loss and gradients of the trained rows between zhllama and transformers,
@@ -157,7 +157,7 @@ python scripts/experiments/architectures.py lines.jsonl --docs
 
 - `ok`：由zhllama自己的嵌入、输出层和损失完成。训练和导出都会自行核对，见[预训练](../pretrain.zh.md)和[模型](../model.zh.md)。
 - `plain`：用完整的矩阵和transformers自己的损失训练，因为模型对嵌入或输出层另有处理。旧行同样保持冻结。
-- `converter`：GGUF文件由llama.cpp自己的转换脚本写出，词表由zhllama写，并在llama.cpp中验证。`untried`：同上，但已安装的llama.cpp还不认识该类型。
+- `converter`：GGUF文件由llama.cpp自己的转换脚本写出，词表由zhllama写，并在llama.cpp中验证。`untried`：同上，但已安装的llama.cpp还不认识该类型。其余各行在没有转换脚本的环境中测得；它能写的更多类型见[model](../model.zh.md#types-that-llamacpps-converter-writes)。
 - 方括号中的数字：以一行文字拒绝，内容列在下面。短横线：没有训练出可以导出的结果。
 
 `export`代表所有训练过的运行：合并后的模型会与运行比较。`difference`是zhllama与transformers在损失和所训练行的梯度上的最大相对差异，所用的ID与训练自带的核对不同；其中最大的为{worst}，允许的上限为1e-4。`commit`是测得该行的代码所在的提交（已知时才有）。
