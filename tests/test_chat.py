@@ -382,7 +382,7 @@ def test_without_xllamacpp_a_gguf_is_one_line(zhllama: Zhllama, tmp_path: Path) 
     path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
     told = zhllama("chat", "m.gguf", "-p", "好", env={"PYTHONPATH": path})
     assert told.returncode == 1
-    assert told.stderr == f"zhllama: m.gguf: needs the package xllamacpp. {install_command('llamacpp')}.\n"
+    assert told.stderr == f"zhllama: m.gguf: needs the package xllamacpp. {install_command('llamacpp')}\n"
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def test_former_spellings_name_the_new_one(
     with pytest.raises(SystemExit) as left:
         main([command, *words, "--out", "o", former, *([value] if value else [])])
     assert left.value.code == 1
-    assert capsys.readouterr().err == f"zhllama: {former}: is now {flag}. Give {flag}.\n"
+    assert capsys.readouterr().err == f"zhllama: {former}: is now {flag}. Give {flag}\n"
     (inputs / "old.yaml").write_text(f"{former[2:].replace('-', '_')}: {value or 'true'}\n", encoding="utf-8")
     with pytest.raises(SystemExit) as left:
         main([command, *words, "--out", "o", "--config", "old.yaml"])
@@ -373,5 +373,5 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
     with pytest.raises(SystemExit) as left:
         main(["corpus", "clean"])
     sentence, _, extra = told.removesuffix("]").partition("INSTALL[")
-    expected = f"zhllama: {sentence}{install_command(extra)}.\n"
+    expected = f"zhllama: {sentence}{install_command(extra)}\n"
     assert left.value.code == 1 and capsys.readouterr().err == expected

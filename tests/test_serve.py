@@ -196,7 +196,7 @@ def test_one_line_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("zhllama.extras.version", found)
     told = line(tmp_path, "serve", ".", "--port", 0, "--web", "--web-port", 0).err
-    assert told == f"zhllama: serve: needs the package gradio. {install_command('web')}.\n"
+    assert told == f"zhllama: serve: needs the package gradio. {install_command('web')}\n"
 
 
 def test_names_for_clients(tmp_path: Path) -> None:
