@@ -22,7 +22,7 @@ import zstandard
 import zhllama
 from zhllama.corpus.documents import FilePiece, Reading, find_inputs, read_piece
 from zhllama.errors import DamagedFile, InputError
-from zhllama.io.files import open_regular, sha256
+from zhllama.io.files import open_regular, read_whole, sha256
 from zhllama.io.gguf import read_metadata
 from zhllama.io.json import parse_json, read_json
 from zhllama.io.rows import read_rows
@@ -350,3 +350,17 @@ def test_foreign_data_passes_through_io_alone() -> None:
             if isinstance(node, ast.Call) and (called := ast.unparse(node.func)) in DOORS:
                 found.append(f"{name}:{node.lineno}: {called}")
     assert found == []
+
+
+def test_ctrl_c_while_a_file_is_opened_stays_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file object that the interrupt drops closes the descriptor, which was then closed again: an OSError."""
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    opened = os.fdopen
+
+    def interrupted(*given: Any) -> Any:
+        opened(*given).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fdopen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_whole(tmp_path / "config.json")

@@ -75,14 +75,14 @@ def open_regular(path: Path) -> IO[bytes]:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
-    file = None
     try:
         _refuse_irregular(path, os.fstat(handle))
-        file = os.fdopen(handle, "rb")
-        return file
-    finally:
-        if file is None:
-            os.close(handle)
+    except BaseException:
+        os.close(handle)
+        raise
+    return os.fdopen(
+        handle, "rb"
+    )  # from here on the file closes it; closed twice, Ctrl-C would become an OSError
 
 
 def read_whole(path: Path, limit: int = WHOLE) -> bytes:

@@ -89,10 +89,10 @@ def _write_model(model: Any, base: Path, out: Path, state: Mapping[str, Tensor] 
     parameters = dict(model.named_parameters(remove_duplicate=False)) if state is None else state
     trained = {name.replace(".rows", ".weight"): tensor.detach() for name, tensor in parameters.items()}
     for name, module in model.named_modules():
-        if isinstance(
-            module, (RowEmbedding, RowHead)
-        ):  # the parameter may lack a row, or have them in another order
-            layout, rows = module.layout, parameters[f"{name}.rows"]
+        # Their parameter may lack a row that is not trained, or have its rows in another order.
+        rows = parameters.get(f"{name}.rows") if isinstance(module, (RowEmbedding, RowHead)) else None
+        if rows is not None:
+            layout = module.layout
             whole = (rows if layout.start == 0 else module.weight).detach()
             order = layout.row_of_id
             trained[f"{name}.weight"] = whole if order is None else whole[order.to(whole.device)]

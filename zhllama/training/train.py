@@ -291,9 +291,8 @@ def _layout(options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks
                 "rows used", "counts the text, which `stream` does not", "Give `rows` new or all"
             )
         ids = [*frequent_ids(blocks, n_old), *ids]
-    if (
-        lost := zeroed_row(info.config)
-    ) is not None:  # what it learned would be gone once the model is opened
+    # What this row learned would be gone once the model is opened.
+    if (lost := zeroed_row(info.config)) is not None:
         ids = [id for id in ids if id != lost]
     return arrange_rows(ids, rows, is_sharded())
 
