@@ -184,7 +184,9 @@ def test_ties_that_the_list_brings_break_the_promise(tmp_path: Path) -> None:
     base = trained()
     added = [Piece("中国人", -9000.0), Piece("国人", -9000.0)]
     file = written(base, base.extended(added), tmp_path / "out")
-    with pytest.raises(Exception, match="exact fast tokenizer: none can be exact: 2 pieces share their score"):
+    with pytest.raises(
+        Exception, match="exact fast tokenizer: none can be exact: 2 pieces share their score"
+    ):
         prove(file, base, {"text": LINES[:5]}, "safe", fuzz=10)
 
 

@@ -18,9 +18,8 @@ from zhllama.io.files import is_present, require_regular_files
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import read_header
 
-LAYER = re.compile(
-    r"(.*?\.)\d+\."
-)  # the first number of a parameter's name, behind the name of its list of layers
+# The first number of a parameter's name, behind the name of its list of layers.
+LAYER = re.compile(r"(.*?\.)(\d+)\.")
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 GENERATION_CONFIG = "generation_config.json"
 # transformers' own values of these settings; any other value names a repository of compiled code on a hub.

@@ -1,20 +1,19 @@
 """What growing a model would write, train and need in memory, from its plan alone."""
 
 import math
-import re
 from dataclasses import dataclass
 
 from zhllama.model.growth_plan import GrowthPlan
 from zhllama.model.row_init import RowInit
 from zhllama.model.row_init_distilled import Distillation
 from zhllama.model.row_init_taught import Teaching
+from zhllama.pretrained import LAYER
 
 # Initializations that open the whole model; all others read its embedding and LM head alone.
 OPENING = ("fitted", "shared", "distill", "taught")
 LEARNING = (
     16  # bytes of a parameter that learns, besides its own: float32 value, gradient and Adam's two moments
 )
-LAYER = re.compile(r"\.(\d+)\.")  # the number of its layer in the stored name of a weight
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def growth_cost(
         # `taught` trains input rows alone, `distill` those of both matrices.
         learning = plan.n_new * plan.width * (1 if init == "taught" or plan.matrices.output is None else 2)
         learning += sum(
-            n for name, n in before.items() if (found := LAYER.search(name)) and int(found[1]) < layers
+            n for name, n in before.items() if (found := LAYER.match(name)) and int(found[2]) < layers
         )
     return GrowthCost(
         n_old=plan.n_old,
