@@ -106,7 +106,7 @@ def grow(
         say(f"untied: the LM head has {grown.untied:,} more parameters")
     if grown.per_layer is not None:
         say(
-            f"{grown.per_layer} has grown too: its new rows are means, and training leaves them so, unless `--full`"
+            f"{grown.per_layer} has grown too: its new rows are means, and training leaves them so, unless with --full"
         )
     if grown.changed_head_rows:
         say(
