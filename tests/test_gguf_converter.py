@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ from tests.test_export_gguf import SENTENCES, _byte_level, _greedy
 from zhllama.errors import BrokenPromise
 from zhllama.io.gguf import read_header, read_metadata
 from zhllama.model import gguf_converted, llamacpp
-from zhllama.model.gguf_converted import check_file, converted, converter_of
+from zhllama.model.copy_files import copy_tokenizer
+from zhllama.model.gguf_converted import check_file, converted, converter_of, write_any_gguf
 from zhllama.model.gguf_converter import SCRIPT, VARIABLE, Converter, find_converter, run_converter
 from zhllama.model.gguf_types import MixtureShape, tensor_type
 from zhllama.model.load import load_transformers_tokenizer
@@ -360,6 +362,20 @@ def test_a_file_that_ends_llamacpp_is_told(
             done.err
         )
         assert not (tmp_path / "out").exists()
+
+
+def test_a_process_that_loads_a_file_ends(tmp_path: Path) -> None:
+    """A server of xllamacpp that ended before its loop had begun waited for it forever: 7 times of 15 on a busy machine."""
+    pytest.importorskip("xllamacpp")
+    base, file = write_model(tmp_path / "base", "llama"), tmp_path / "model.gguf"
+    copy_tokenizer(write_tokenizer(base_vocabulary(), tmp_path / "vocabulary"), base)
+    write_any_gguf(base, file, "f16")
+    loading = [subprocess.Popen([sys.executable, "-c", llamacpp.LOADING, str(file)]) for _ in range(12)]
+    try:
+        assert [process.wait(60) for process in loading] == [0] * len(loading)
+    finally:
+        for process in loading:
+            process.kill()
 
 
 def test_mixtures_of_experts_and_joined_queries_have_more_bits() -> None:

@@ -15,11 +15,13 @@ from zhllama.io.json import parse_json
 
 QUIET = -1  # llama.cpp's verbosity
 # What xllamacpp raises says nothing, and llama.cpp writes why to the process's own stderr, so another process loads the file.
+# A server that ends before its loop has begun waits for it forever, so the process that has loaded the file ends at once.
 LOADING = """
-import sys, xllamacpp
+import os, sys, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.verbosity, params.warmup, params.n_ctx, params.fit_params = sys.argv[1], 1, False, 64, False
-xllamacpp.Server(params)
+server = xllamacpp.Server(params)
+os._exit(0)
 """
 
 
