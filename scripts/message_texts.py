@@ -24,6 +24,7 @@ PRINTED = {
     "stage",  # of a progress bar, where a core function gets it alone
     "translated",
     "headings",
+    "waiting",
     "error_line",
     "Promise",
     "Rejected",  # of a conversation
@@ -329,7 +330,7 @@ def printed_texts() -> dict[tuple[str, bool], list[str]]:
     """
     result: dict[tuple[str, bool], set[str]] = {}
     for (text, part), files in Texts().found.items():
-        flat = _distinct(re.sub(r"`(\w+)`", r"{\1}", with_run_flags(text)))
+        flat = _distinct(re.sub(r"`\{?(\w+)\}?`", r"{\1}", with_run_flags(text)))
         result.setdefault((flat, part), set()).update(files)
     return {key: sorted(files) for key, files in sorted(result.items())}
 

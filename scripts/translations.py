@@ -51,6 +51,7 @@ KEYS = (
     "frozen", "dequantized", "matrices", "adapters", "gradients", "optimizer", "loss", "activations", "masks", "reference",
     "simplified", "traditional", "english", "code", *ADDED_AS.values(), "steps", "lines", "rows", "answers",
     "verdicts", "replies", "documents", "parts", "new", "done", "unfinished", "changed", "running", "stopped", "finished",
+    "accuracy", "margin", "likelier", "page", "reviewer", "decisions", "model", "api",
     "not fetched here", "written for this project and read here", *PURPOSES.values(),
 )  # fmt: skip
 
@@ -72,10 +73,20 @@ READINGS = (
     "column {number} of {width}, separated by semicolons, with the header {header}",
 )  # fmt: skip
 
+NOT_JSON = (
+    "Expecting value", "Expecting property name enclosed in double quotes", "Expecting ',' delimiter", "Expecting ':' delimiter",
+    "Unterminated string starting at", "Invalid control character at", "Invalid \\escape", "Invalid \\uXXXX escape", "Extra data",
+)  # fmt: skip
+
 LIBRARY_PARTS = (
     "{value} is not one of {choices}.", "{value} is not in the range {range}.", "Value {value} is not a valid {type}.",
     "{value} is not a valid {type}.", "Input should be a valid integer, unable to parse string as an integer",
     "Input should be a valid number, unable to parse string as a number", "Input should be {choices}",
+    *(f"{reason}{place}" for reason in NOT_JSON for place in ("", ": line {line} column {column} (char {char})")),
+    "Permission denied", "Read-only file system", "No space left on device", "Is a directory", "Not a directory",
+    "No such file or directory", "File name too long", "Too many open files", "Disk quota exceeded", "Input/output error",
+    "Connection refused", "Connection reset by peer", "Connection timed out", "Network is unreachable", "No route to host",
+    "Name or service not known", "Temporary failure in name resolution", "Server disconnected",
     "Input should be greater than or equal to {bound}", "Input should be less than or equal to {bound}",
 )  # fmt: skip
 

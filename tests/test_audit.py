@@ -110,5 +110,7 @@ def test_without_colors_spaces_show_the_cuts_and_nothing_exceeds_80_columns(
     head, *lines = told[None].splitlines()
     assert head.startswith("made  ") and base in head, "names are not cut"
     assert max(map(cell_len, lines)) <= 80
+    for charset in ("GB 2312 level 1", "GB 2312 level 2", "Big5 level 1", "Big5 level 2"):
+        assert any(re.search(rf"{charset} [\d,]+/[\d,]+ ", row) for row in lines), f"{charset} is torn"
     before = " ".join(found.sentence[0])
     assert before[:20] in told[None] and before[:20] not in re.sub(r"\x1b\[[^m]*m", "", told["truecolor"])

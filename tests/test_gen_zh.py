@@ -210,8 +210,10 @@ def test_user_errors_are_one_line_and_leave_no_folder(served: Served, tmp_path: 
         (url, ("--n", 0), "--n 0: is not above 0. Give the number of tasks to generate."),
         (url, ("--batch-api", "--base-url", url), "--batch-api: goes to one server and 2 are named. Give one --base-url"),
         ("https://api.example.com/v1", (), "--base-url https://api.example.com/v1: needs a key, and none is set. Set OPENAI_API_KEY in the environment or in .env, or name another with --key-env"),
-        (served(key="k"), (), r"URL: asks for a key (Incorrect API key provided). Set OPENAI_API_KEY."),
-        ("http://127.0.0.1:9/v1", (), "URL: gives no reply ("),
+        (served(key="k"), (), r"URL: asks for a key (Incorrect API key provided). Set OPENAI_API_KEY in the environment."),
+        (served(key="k"), ("--key-env", "OTHER_KEY"), "URL: asks for a key (Incorrect API key provided). Set OTHER_KEY in the environment."),
+        ("https://api.example.com/v1", ("--key-env", "OTHER_KEY"), "--base-url https://api.example.com/v1: needs a key, and none is set. Set OTHER_KEY in the environment or in .env, or name another with --key-env"),
+        ("http://127.0.0.1:9/v1", (), "URL: gives no reply (Connection refused). Check the URL and the server."),
         (unknown, (), "URL: knows no model 'fake', or is not the right URL (The model `fake` does not exist). Check --model, and that --base-url ends as the server's does, mostly in /v1"),
         (broke, (), "URL: has no quota left for this key (You exceeded your current quota). Top it up."),
         (url, ("--seeds", bad_seeds), f"{bad_seeds}:2: instances.0.output: field required. Correct this row."),
@@ -247,7 +249,7 @@ def test_resume_and_repeated_runs(served: Served, tmp_path: Path) -> None:
         and "contains an unfinished run. Give --resume to continue, or --force to start over." in said
     )
     code, _, said = gen_zh(url, out, "--n", 201, "--resume")
-    assert code == 1 and "was started with other options: n was 200 and is 201" in said
+    assert code == 1 and "was started with other options: n 200 → 201" in said
     code, told, _ = gen_zh(url, out, "--n", 200, "--resume", "--concurrency", 2, "--json")
     assert code == 0 and json.loads(told)["kept"] == 200 and json.loads(told)["finished"]
     assert stats(url)["twice"] == 0 and stats(url)["answered"] == len(rows(out / "journal.jsonl"))

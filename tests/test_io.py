@@ -2,6 +2,7 @@
 
 import ast
 import bz2
+import errno
 import gzip
 import json
 import lzma
@@ -21,8 +22,8 @@ import zstandard
 
 import zhllama
 from zhllama.corpus.documents import FilePiece, Reading, find_inputs, read_piece
-from zhllama.errors import DamagedFile, InputError
-from zhllama.io.files import open_regular, read_whole, sha256
+from zhllama.errors import DamagedFile, InputError, OutputError
+from zhllama.io.files import open_regular, read_whole, remedy_of_writing, sha256, write_whole
 from zhllama.io.gguf import read_metadata
 from zhllama.io.json import parse_json, read_json
 from zhllama.io.rows import read_rows
@@ -31,6 +32,7 @@ from zhllama.io.text import find_files, limit_lines, read_lines
 from zhllama.io.torch import check_states, load_torch
 from zhllama.io.yaml import read_yaml
 from zhllama.model.weight_files import read_weights
+from zhllama.run import Run
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 from zhllama.vocab.gguf import read_gguf
 
@@ -318,6 +320,35 @@ def test_only_regular_files_are_opened(tmp_path: Path, reader: str) -> None:
     if reader not in ("files", "corpus", "tokenizer"):
         with pytest.raises(InputError, match="is a folder"):
             READERS[reader](tmp_path)
+
+
+def test_places_without_permission_are_named_as_the_user_named_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the files inside that were looked for, nor by a temporary file. root may do everything: the system refuses here."""
+
+    def refuse(path: Any, *arguments: Any, **more: Any) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_file", refuse)
+        with pytest.raises(InputError) as read:
+            find_files([tmp_path / "a*.txt"])
+    assert str(read.value).startswith(f"{tmp_path / 'a*.txt'}: cannot be read")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", lambda path: True)
+        patched.setattr(Path, "is_dir", lambda path: True)
+        patched.setattr("zhllama.run.refuse_if_running", lambda out: refuse(out / ".lock"))
+        with pytest.raises(OutputError) as written:
+            Run(tmp_path / "out", "grow", {}).check()
+    assert str(written.value).startswith(f"{tmp_path / 'out'}: cannot be written (Permission denied)")
+    remedies = [
+        remedy_of_writing(OSError(number, "")) for number in (errno.EACCES, errno.EROFS, errno.ENOSPC)
+    ]
+    assert remedies == ["Choose a writable folder", "Choose a writable folder", "Free some room"]
+    with pytest.raises(OSError, match="proc") as whole:
+        write_whole(Path("/proc/audit.json"), "{}")
+    assert whole.value.filename == "/proc/audit.json"
 
 
 def test_a_file_that_is_missing_or_cannot_be_named(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from zhllama.commands import progress
+from zhllama.commands import progress, shared, training_screen
 from zhllama.commands.console import SafeConsole
 from zhllama.commands.progress import duration, progress_on
-from zhllama.commands.training_screen import hooks_for
+from zhllama.commands.training_screen import hooks_for, show_step
 
 
 def console(terminal: bool) -> tuple[SafeConsole, io.StringIO]:
@@ -56,6 +56,36 @@ def test_a_terminal_moves_while_nothing_is_counted(monkeypatch: pytest.MonkeyPat
     shown = written.getvalue()
     assert "proving" in shown and len(set(re.findall("[⠀-⣿]", shown))) > 2
     assert max(len(re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", row)) for row in re.split(r"[\r\n]", shown)) <= 80
+
+
+def test_no_figure_is_torn_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the figures of a real training, its note left them 8 columns: `12,427/20,…`."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    screen, written = console(True)
+    with progress_on(screen, "training", 20_000, "steps") as bar:
+        bar.note("loss 6.8054, 12,408 tokens/s")
+        for step in range(12_400, 12_430):
+            bar.at(step)
+            time.sleep(0.01)
+        time.sleep(0.2)
+    rows = re.split(r"[\r\n]+", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", written.getvalue()))
+    assert any(" 12,429/20,000 steps " in row for row in rows) and "…" not in "".join(rows), rows
+    assert any(row.strip() == "loss 6.8054, 12,408 tokens/s" for row in rows)
+    assert max(map(len, rows)) <= 80
+
+
+def test_figures_of_a_step_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {f"{label}_bits_per_{unit}": 5.1602 for label in ("zh", "en") for unit in ("character", "byte")}
+    for terminal, expected in (
+        (True, ["step 1,200: zh bits/char 5.1602, zh bits/byte 5.1602, en bits/char 5.1602,", "            en bits/byte 5.1602"]),
+        (False, ["step 1,200: zh bits/char 5.1602, zh bits/byte 5.1602, en bits/char 5.1602, en bits/byte 5.1602"]),
+    ):  # fmt: skip
+        screen, written = console(terminal)
+        monkeypatch.setattr(training_screen, "notes", screen)
+        monkeypatch.setattr(shared, "notes", screen)
+        with progress_on(console(False)[0], "training", None, "steps") as bar:
+            show_step(bar, {"step": 1200, "steps": 2000, **figures})
+        assert written.getvalue().splitlines() == expected
 
 
 def test_stages_of_training_have_their_own_names_counts_and_rates() -> None:

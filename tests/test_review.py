@@ -492,6 +492,9 @@ def test_one_line_errors(tmp_path: Path) -> None:
         found = line(tmp_path, "review", *words, "--port", 0)
         assert found.code == 1 and told in found.err and found.err.count("\n") == 1, found.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "empty"]
+    assert "Required with --export." in " ".join(
+        line(tmp_path, "review", "--help").out.replace("│", " ").split()
+    )
 
 
 def test_a_file_that_changes_while_it_is_open(tmp_path: Path) -> None:

@@ -128,9 +128,12 @@ def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_pat
     assert len(given.training) == len(given.validation) == 60
 
 
-def test_a_reward_model_learns_and_scores(ground: Path) -> None:
+def test_a_reward_model_learns_and_scores(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = line(ground, *train("reward", "--out", "learnt", "--steps", 12, "--lr", 1e-2, "--eval-every", 5))
     assert told.code == 0 and "on 6 validation pairs" in told.out, told.err
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    again = line(ground, *train("reward", "--out", "short", "--steps", 1))
+    assert "6个验证偏好对" in again.out and "准确率（accuracy）" in again.out and "margin " not in again.out
     made = json.loads((ground / "learnt" / "manifest.json").read_text(encoding="utf-8"))["figures"]
     assert made["accuracy_validation"]["after"] == 1.0 and made["margin_validation"]["after"] > 1
     assert (made["pairs_read"], made["pairs"], made["validation_pairs"], made["template"]) == (
@@ -216,7 +219,10 @@ def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> 
     ("arguments", "wanted"),
     [
         (("--pairs", "nope.jsonl"), "nope.jsonl: no such file"),
-        (("--max-length", 600), "--max-length: is 600 and the model was made for 512 tokens. Give fewer."),
+        (
+            ("--max-length", 600),
+            "--max-length: is 600 and the model was made for 512 tokens. Give a smaller number.",
+        ),
         (("--max-length", 20), "pairs.jsonl: leaves no pair to train on: "),
         (("--batch", 6), "--batch: 6 is no multiple of 4. Change --micro-batch or --batch"),
         (("--template", "chatml"), "--template chatml: needs the special token <|im_start|>"),

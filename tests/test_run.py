@@ -82,7 +82,7 @@ def test_unfinished_goes_on_only_with_equal_options(tmp_path: Path) -> None:
     assert (tmp_path / "part").exists()
     with pytest.raises(OutputError, match="`resume` to continue"):
         Run(tmp_path, "demo", OPTIONS, resume=False).check()
-    with pytest.raises(OutputError, match="size was 3 and is 4"):
+    with pytest.raises(OutputError, match="size 3 → 4"):
         Run(tmp_path, "demo", OPTIONS | {"size": 4}, resume=True).check()
     with Run(tmp_path, "demo", OPTIONS, resume=True) as run:
         assert (tmp_path / "part").exists()
@@ -223,7 +223,7 @@ def test_killed_at_any_step_of_a_start_with_force_the_old_run_comes_back(
             except Killed:
                 pass
         # Whoever comes next finds the old run, and is refused for what it is.
-        with pytest.raises(OutputError, match="size was 3 and is 5"):
+        with pytest.raises(OutputError, match="size 3 → 5"):
             Run(out, "demo", OPTIONS | {"size": 5}, resume=True).__enter__()
         assert tree(out) == old, made
         if "entered" in made and step > len(made) + 20:
@@ -247,7 +247,7 @@ def test_killed_at_any_step_of_putting_back_nothing_is_lost(
             made = killed_at(step, patch)
             with pytest.raises((Killed, OutputError)), Run(out, "demo", OPTIONS, force=True, resume=False):
                 raise OutputError(out, "failed")
-        with pytest.raises(OutputError, match="size was 3 and is 5"):
+        with pytest.raises(OutputError, match="size 3 → 5"):
             Run(out, "demo", OPTIONS | {"size": 5}, resume=True).__enter__()
         assert tree(out) == old, made
     assert len(made) < step, "every step was tried"

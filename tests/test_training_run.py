@@ -350,7 +350,7 @@ def test_a_checkpoint_from_other_options_is_refused(workspace: Path) -> None:
     arguments = stage(1, "base", "run", "--tokenizer", "tok", "--steps", 9)
     assert killed_at(workspace, arguments, workspace / "run", 5)
     result = line(workspace, *arguments, "--lr", 0.5, "--resume")
-    assert result.code == 1 and "was started with other options: lr was 0.01 and is 0.5" in result.err
+    assert result.code == 1 and "was started with other options: lr 0.01 → 0.5" in result.err
     result = line(workspace, *arguments)
     assert result.code == 1 and "contains an unfinished run. Give --resume" in result.err
 

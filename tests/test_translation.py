@@ -19,6 +19,7 @@ from tests.seed_checks import spaced
 from tests.test_docs_zh import FORMER
 from zhllama.commands.chinese_help import WORD
 from zhllama.commands.progress import duration
+from zhllama.commands.shared import say_addresses
 from zhllama.commands.translation import (
     COPIED,
     FIELD,
@@ -168,6 +169,37 @@ def test_templates(text: str, expected: str) -> None:
             "安装命令：/a/bin/python -m pip install -e '/a[align,chat]'",
         ),
         ("/a/bin/python -m pip install torch", "/a/bin/python -m pip install torch"),
+        (
+            "Added 18个列表项; 3 of the base pruned (id_map.json); 1,278 of the list left out. Written to a/b",
+            "新增18个列表项；原词表裁剪3项（id_map.json）；列表中有1,278项未采用。已写入a/b",
+        ),
+        (
+            "Added 18个列表项; 1,278 of the list left out. Written to a/b",
+            "新增18个列表项；列表中有1,278项未采用。已写入a/b",
+        ),
+        (
+            "12 tokens, cost 1.2345, in flight 3 / 32, 429s 0",
+            "12个词元，费用1.2345，进行中3 / 32，429响应0次",
+        ),
+        (
+            "trial of 3 calls: the run needs about 9 calls, 12 tokens, cost 1.2000; --max-cost 1 stops it before",
+            "试运行3次请求：整个运行需要约9次请求、12个词元，费用1.2000；--max-cost 1会在此之前停止运行",
+        ),
+        (
+            "a: an adapter for b; logits differ by 1e-4 relative to their size (at most 1e-3), the same next token after 100.0 % of 10 tokens",
+            "a：b的适配器；logits的相对差异为1e-4（上限1e-3），10个位置中有100.0%预测的下一个词元相同",
+        ),
+        (
+            "input: training changed 5 of 6 new rows and 3 of 7 old rows",
+            "input：训练改动了6个新行中的5个和7个旧行中的3个",
+        ),
+        ("is not JSON (Expecting value: line 1 column 2 (char 1))", "不是JSON（第1行第2列应有一个值）"),
+        ("is not JSON (Invalid \\escape: line 1 column 8 (char 7))", "不是JSON（第1行第8列反斜杠转义无效）"),
+        ("gives no reply (Connection refused)", "没有回复（连接被拒绝）"),
+        ("cannot be written (Permission denied)", "无法写入（没有权限）"),
+        ("Write e.g. --text zh=corpus.txt", "例如--text zh=corpus.txt"),
+        ("Give another with --port, or 0 for any", "用--port换一个，或用0表示任意端口"),
+        ("Give --resume to continue, or --force to start over", "用--resume恢复，或用--force重新开始"),
     ],
 )
 def test_texts_made_of_parts(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +324,23 @@ def test_proofs_of_the_demo_are_chinese(monkeypatch: pytest.MonkeyPatch) -> None
     ]  # fmt: skip
 
 
+def test_what_waits_is_named_in_the_users_language() -> None:
+    """rich's own status, given English, bypassed the catalogue."""
+    for path in (ROOT / "zhllama" / "commands").glob("*.py"):
+        assert path.name == "shared.py" or ".status(" not in path.read_text(encoding="utf-8"), path
+
+
+def test_addresses_stand_behind_chinese_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    addresses = {"page": "http://x/", "reviewer": "me", "decisions": "a/b"}
+    say_addresses(addresses)
+    assert capsys.readouterr().out == "page       http://x/\nreviewer   me\ndecisions  a/b\n"
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    say_addresses(addresses)
+    assert capsys.readouterr().out == "页面      http://x/\n审阅人    me\n审阅记录  a/b\n"
+
+
 def test_extras_say_in_chinese_what_they_are_for(zhllama: Zhllama) -> None:
     done = zhllama("extras", env=CHINESE)
     assert "用途" in done.stdout and "经过编译的编码器" in done.stdout and "is for" not in done.stdout
@@ -312,6 +361,7 @@ def test_usage_errors(zhllama: Zhllama, tmp_path: Path) -> None:
         (("advise", "--text"), "选项'--text'需要一个值。"),
         (("advse",), "没有命令'advse'。是否想输入'advise'？"),
         (("advise", "--hidden", "x"), "'--hidden'的值无效：应为整数"),
+        (("gen-zh", "--method", "x"), "'--method'的值无效：'x'不是以下之一："),
     ):
         done = zhllama(*arguments, env=CHINESE)
         assert done.returncode == 2 and expected in done.stderr, done.stderr

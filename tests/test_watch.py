@@ -52,7 +52,7 @@ def test_steps_of_a_log_without_them_are_those_of_the_options(run: Path) -> None
     assert total_steps({}, {}) is None
 
 
-def test_the_view_of_a_stopped_run(run: Path) -> None:
+def test_the_view_of_a_stopped_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = line(run.parent, "watch", "run")
     assert told.code == 0, told.err
     rows = told.out.splitlines()
@@ -62,6 +62,8 @@ def test_the_view_of_a_stopped_run(run: Path) -> None:
     assert any("zh bits/char" in row and "8.0000 → 6.5000  █▁" in row for row in rows)
     assert max(map(len, rows)) <= 80
     assert json.loads(line(run.parent, "watch", "run", "--json").out)["step"] == 50
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    assert "run（pretrain 2，已停止）" in line(run.parent, "watch", "run").out
 
 
 def test_a_finished_run_and_no_run(run: Path, tmp_path: Path) -> None:

@@ -84,10 +84,13 @@ class Run:
         check_outputs(self.inputs)
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(self.out, "is a file", "Choose a folder for `out`")
-        refuse_if_running(self.out)
-        # A replaced run is first restored under the lock, and checked there.
-        if not has_replaced_run(self.out):
-            self._check_folder()
+        try:
+            refuse_if_running(self.out)
+            # A replaced run is first restored under the lock, and checked there.
+            if not has_replaced_run(self.out):
+                self._check_folder()
+        except PermissionError as error:
+            raise _not_writable(self.out, error) from error
 
     def _check_folder(self) -> None:
         # A run that is killed before its config is complete leaves only a part of the config.
@@ -109,14 +112,14 @@ class Run:
         elif self.finished():
             raise OutputError(self.out, "contains a finished run", "Give `force` to start over")
         elif not self.resume:
-            flags = (
-                "`resume` to continue, or `force` to start over"
-                if self.resume is not None
-                else "`force` to start over"
+            remedy = (
+                "Give `force` to start over"
+                if self.resume is None
+                else "Give `resume` to continue, or `force` to start over"
             )
-            raise OutputError(self.out, "contains an unfinished run", f"Give {flags}")
+            raise OutputError(self.out, "contains an unfinished run", remedy)
         elif changed := self._changed_options():
-            changes = ", ".join(f"{k} was {old!r} and is {new!r}" for k, (old, new) in changed.items())
+            changes = ", ".join(f"{k} {old!r} → {new!r}" for k, (old, new) in changed.items())
             raise OutputError(
                 self.out, f"was started with other options: {changes}", "Give the same options, or `force`"
             )

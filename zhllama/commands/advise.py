@@ -38,7 +38,11 @@ def advise(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Folder for advice.json and advice.html, with a manifest.", show_default=False
+            "--out",
+            "-o",
+            help="Folder for advice.json and advice.html, with a manifest.",
+            show_default=False,
+            readable=False,
         ),
     ] = None,
     force: Force = False,

@@ -20,7 +20,8 @@ def audit(
     options: AuditOptions,
     reading: TextOptions,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File for the audit as JSON.", show_default=False)
+        Path | None,
+        typer.Option("--out", "-o", help="File for the audit as JSON.", show_default=False, readable=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

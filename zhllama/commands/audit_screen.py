@@ -67,10 +67,11 @@ def _findings(audit: Audit) -> Table:
             else f"{differ:,} of {texts:,} texts differ"
         )
         table.add_row("tokenizer.json", translated(summary))
-    covered = "   ".join(
-        f"{translated(_CHARSETS[name])} {n:,}/{of:,}" for name, (n, of) in audit.charsets.items()
-    )
-    table.add_row(translated("single pieces"), covered)
+    sets = [f"{translated(_CHARSETS[name])} {n:,}/{of:,}" for name, (n, of) in audit.charsets.items()]
+    rows = [
+        "   ".join(two) for two in zip(sets[::2], sets[1::2], strict=True)
+    ]  # four do not fit into 80 columns
+    table.add_row(translated("single pieces"), "\n".join(rows))
     table.add_row(translated("duplicates"), " ".join(audit.duplicates[:SPECIALS]) or translated("none"))
     more = f" and {len(audit.specials) - SPECIALS:,} more" if len(audit.specials) > SPECIALS else ""
     table.add_row(translated("specials"), " ".join(audit.specials[:SPECIALS]) + translated(more))

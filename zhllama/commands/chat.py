@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.chat_model import open_model
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, note, notes, print_json, warn
+from zhllama.commands.shared import AsJson, Config, note, print_json, waiting, warn
 from zhllama.commands.terminal import say_part
-from zhllama.commands.translation import error_line, translated
+from zhllama.commands.translation import error_line
 from zhllama.errors import InputError, OptionError, ZhllamaError
 from zhllama.inference.options import ChatModelOptions, SamplingOptions
 
@@ -47,7 +47,7 @@ def chat(
     if options.prompt is not None and not options.prompt.strip():
         raise OptionError("prompt", "is empty", "Give some text")
     sampling = Sampling(options.temperature, options.top_p, options.max_tokens, options.seed, options.greedy)
-    with notes.status(translated("loading")):
+    with waiting("loading"):
         chat_model = open_model(model, "chat")
     conversation = Chat(chat_model, sampling, options.system)
     if options.prompt is None:

@@ -79,6 +79,7 @@ def _parameters(group: type) -> Iterator[inspect.Parameter]:
             else declaration.show_default and default not in (None, (), "", ...),
             "min": declaration.minimum,
             "max": declaration.maximum,
+            "readable": False,  # the command says on one line which file cannot be read, and what to do
         }
         annotation = _for_typer(hints[declared.name])
         if isinstance(default, tuple):

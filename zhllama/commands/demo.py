@@ -27,7 +27,9 @@ NEXT = {
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all of it.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all of it.", readable=False)] = Path(
+        "runs/demo"
+    ),
 ) -> None:
     """Run the whole pipeline at toy size on this machine: no model file, no network, no GPU; a few minutes.
 

@@ -46,6 +46,7 @@ def evaluate(
             "-o",
             help="Folder for results.json, with a manifest, and for the page of --serving.",
             show_default=False,
+            readable=False,
         ),
     ] = None,
     force: Force = False,

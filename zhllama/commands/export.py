@@ -140,9 +140,12 @@ def _added(names: tuple[str, ...]) -> str:
 def _tell_rows(matrices: "Sequence[RowChanges]") -> None:
     """Tell how many rows training changed, and warn where new rows stayed as they were made."""
     for one in matrices:
-        old = f"{one.old_changed:,} of {one.old:,} {'old ' if one.new else ''}rows"
-        new = f"{one.new_changed:,} of {one.new:,} new rows and " if one.new else ""
-        say(f"{translated(one.matrix)}: training changed {new}{old}")
+        rows = (
+            f"{one.new_changed:,} of {one.new:,} new rows and {one.old_changed:,} of {one.old:,} old rows"
+            if one.new
+            else f"{one.old_changed:,} of {one.old:,} rows"
+        )
+        say(f"{translated(one.matrix)}: training changed {rows}")
         if one.new and not one.new_changed:
             warn(
                 f"no new row of the {one.matrix} was trained: see docs/how-to/other-trainers.md for the settings that train it"

@@ -19,7 +19,9 @@ WIDE = 10_000  # columns of a tree: more than any path has
 
 
 def lineage(
-    folder: Annotated[Path, typer.Argument(help="A finished run.", metavar="RUN", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="A finished run.", metavar="RUN", show_default=False, readable=False)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Draw the runs that a run was made from, with their figures, and the files that no run wrote."""

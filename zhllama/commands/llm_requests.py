@@ -76,13 +76,17 @@ def ask_all(
 
 def _estimate(calls: int | None, spending: "Spending") -> dict[str, Any]:
     """The expected calls, tokens and cost of a whole run, reported on stderr; None where the trial does not show them."""
-    about = "about " if spending.estimated == 0 else "very roughly (tokens are estimated) "
     if calls is None:
         note(
             f"trial of {spending.replies} calls: none of their tasks was accepted, so that the cost of the run is unknown"
         )
         return {"calls": None, "tokens": None, "cost": None}
     tokens, cost = spending.estimate(calls)
+    needs = (
+        f"about {calls:,} calls, {tokens:,} tokens"
+        if spending.estimated == 0
+        else f"very roughly (tokens are estimated) {calls:,} calls, {tokens:,} tokens"
+    )
     money = "" if cost is None else f", cost {cost:.4f}"
     limit = spending.max_cost
     stop = (
@@ -90,9 +94,7 @@ def _estimate(calls: int | None, spending: "Spending") -> dict[str, Any]:
         if limit is not None and cost is not None and cost > limit
         else ""
     )
-    note(
-        f"trial of {spending.replies} calls: the run needs {about}{calls:,} calls, {tokens:,} tokens{money}{stop}"
-    )
+    note(f"trial of {spending.replies} calls: the run needs {needs}{money}{stop}")
     return {"calls": calls, "tokens": tokens, "cost": cost}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zhllama.commands.shared import note, print_json, progress
 from zhllama.commands.training_screen import check_present, hardware_of, hooks_for, show_plan, show_result
+from zhllama.commands.translation import translated
 from zhllama.options import recorded
 from zhllama.run import Run
 from zhllama.training.data_options import LabelledData, PairData
@@ -123,7 +124,7 @@ def _show(out: Path, figures: Mapping[str, Any], noun: Literal["pairs", "answers
     left_out, validation = figures[f"{noun}_left_out"], figures[f"validation_{noun}"]
     if noun == "pairs":
         summary = f"{steps:,} steps on {used:,} pairs of {read:,}, {left_out:,} left out: {out}"
-        show_result(summary, figures, f"on {validation:,} validation pairs")
+        show_result(summary, figures, translated(f"on {validation:,} validation pairs"))
     else:
         summary = f"{steps:,} steps on {used:,} answers of {read:,}, {left_out:,} left out: {out}"
-        show_result(summary, figures, f"on {validation:,} validation answers")
+        show_result(summary, figures, translated(f"on {validation:,} validation answers"))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -24,10 +24,20 @@ EVERY = 60.0  # seconds between the lines in a file or pipe
 BAR = 20  # columns, so that the whole line fits into 80
 
 
+class _Bars(Progress):
+    """Bars, each with its note on a line of its own: beside it, the figures of both are torn at 80 columns."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            if task.fields["note"]:
+                yield Text(f"  {task.fields['note']}")
+
+
 class Bar:
     """The progress of a command: `bar(n)` advances by n, `bar.at(n)` moves to n; `stage` names what is being done.
 
-    `bar.note(text)` shows a text next to it. All may be called from any thread, as often as work is done.
+    `bar.note(text)` shows a text below it. All may be called from any thread, as often as work is done.
     """
 
     def __init__(self, bars: Progress, stage: str, total: float | None, unit: str) -> None:
@@ -76,9 +86,8 @@ def progress_on(console: Console, stage: str, total: float | None, unit: str) ->
         _Column(_rate),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
     ]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with _Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = Bar(bars, stage, total, unit)
         if console.is_terminal:
             yield bar

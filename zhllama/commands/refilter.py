@@ -20,7 +20,7 @@ from zhllama.run import Run
 @command
 def refilter(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="Folder of a gen-zh run, finished or not.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a gen-zh run, finished or not.", readable=False)],
     options: RefilterOptions,
     reading: LineOptions,
     out: Out,

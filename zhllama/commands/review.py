@@ -4,8 +4,11 @@ import getpass
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from zhllama.commands.declare import command
 from zhllama.commands.shared import (
@@ -13,11 +16,11 @@ from zhllama.commands.shared import (
     Config,
     Force,
     LineOptions,
-    MaybeOut,
-    notes,
     print_json,
     progress,
     say,
+    say_addresses,
+    waiting,
     warn,
 )
 from zhllama.commands.translation import reason_shown
@@ -31,6 +34,17 @@ from zhllama.run import Run
 if TYPE_CHECKING:
     from zhllama.review.row_index import RowIndex
 
+ExportOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Folder of the reviewed data. Required with --export.",
+        show_default=False,
+        readable=False,
+    ),
+]
+
 
 @command
 def review(
@@ -38,7 +52,7 @@ def review(
     page: PageOptions,
     export: ReviewExportOptions,
     reading: LineOptions,
-    out: MaybeOut = None,
+    out: ExportOut = None,
     force: Force = False,
     as_json: AsJson = False,
     config: Config = None,
@@ -71,7 +85,7 @@ def _serve(options: ReviewOptions, listen: PageOptions, as_json: bool) -> None:
     with ExitStack() as opened:
         index = opened.enter_context(_index(options))
         socket = opened.enter_context(bind_socket("port", listen.host, listen.port))
-        with notes.status("reading"):
+        with waiting("reading"):
             index.require_rows()
         journal = opened.enter_context(OwnJournal(options.folder, reviewer))
         session = opened.enter_context(closing(ReviewSession(index, options.folder, reviewer, journal)))
@@ -83,7 +97,7 @@ def _serve(options: ReviewOptions, listen: PageOptions, as_json: bool) -> None:
         if as_json:
             print_json(addresses)
         else:
-            say("\n".join(f"{what:10} {where}" for what, where in addresses.items()))
+            say_addresses(addresses)
         sys.stdout.flush()
         Event().wait()
 
@@ -109,7 +123,7 @@ def _export(
     options: ReviewOptions,
     export: ReviewExportOptions,
     reading: LineOptions,
-    out: MaybeOut,
+    out: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -129,7 +143,7 @@ def _export(
             options.folder, "contains no decisions", "Review the data first, or give `decisions`"
         )
     with _index(options) as index:
-        with notes.status("reading"):
+        with waiting("reading"):
             index.done.wait()
         index.require_rows()
         index.refuse_faults()

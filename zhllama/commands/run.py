@@ -30,7 +30,10 @@ def run(
         typer.Option("--set", help="NAME=VALUE for one of the pipeline's values.", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of all steps; by default the pipeline's own.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder of all steps; by default the pipeline's own.", readable=False
+        ),
     ] = None,
     dry_run: Annotated[
         bool,

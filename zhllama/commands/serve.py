@@ -6,7 +6,7 @@ from threading import Event
 
 from zhllama.commands.chat_model import extra_for, open_model
 from zhllama.commands.declare import command
-from zhllama.commands.shared import AsJson, Config, notes, print_json, say
+from zhllama.commands.shared import AsJson, Config, print_json, say_addresses, waiting
 from zhllama.extras import require
 from zhllama.inference.options import ChatModelOptions, ServeOptions
 
@@ -36,7 +36,7 @@ def serve(
             if options.web
             else None
         )
-        with notes.status("loading"):
+        with waiting("loading"):
             engine = opened.enter_context(closing(Engine(open_model(model, "serve"))))
         name, allowed = (
             served_name(model.model),
@@ -56,6 +56,6 @@ def serve(
         if as_json:
             print_json(addresses)
         else:
-            say("\n".join(f"{what:6} {where}" for what, where in addresses.items()))
+            say_addresses(addresses)
         sys.stdout.flush()
         Event().wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 
 from zhllama.commands.console import SafeConsole
 from zhllama.commands.progress import Bar, progress_on
@@ -29,6 +30,14 @@ def say(text: str, style: str | None = None) -> None:
     screen.print(translated(text), style=style, soft_wrap=True)
 
 
+def say_addresses(addresses: Mapping[str, str]) -> None:
+    """Print where a server is found, each address behind its name in the user's language."""
+    width = 2 + max(cell_len(translated(name)) for name in addresses)
+    for name, address in addresses.items():
+        label = translated(name)
+        screen.print(f"{label}{' ' * (width - cell_len(label))}{address}", soft_wrap=True)
+
+
 def headings(*names: str) -> list[str]:
     """The names of a table's columns in the user's language."""
     return [translated(name) for name in names]
@@ -37,6 +46,11 @@ def headings(*names: str) -> list[str]:
 def note(text: str, style: str | None = None) -> None:
     """Print progress on stderr in the user's language."""
     notes.print(translated(text), style=style, soft_wrap=True)
+
+
+def waiting(text: str) -> AbstractContextManager[Any]:
+    """A spinner on stderr with a text in the user's language while the body runs."""
+    return notes.status(translated(text))
 
 
 def warn(text: str) -> None:
@@ -57,13 +71,22 @@ def check_torch(command: str, *extras: str) -> None:
 
 
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder for the results, with their manifest.", show_default=False)
+    Path,
+    typer.Option(
+        "--out", "-o", help="Folder for the results, with their manifest.", show_default=False, readable=False
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a folder that contains an earlier run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")]
 MaybeOut = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Folder of the run. Required, except for a plan.", show_default=False),
+    typer.Option(
+        "--out",
+        "-o",
+        help="Folder of the run. Required, except for a plan.",
+        show_default=False,
+        readable=False,
+    ),
 ]
 
 

@@ -142,7 +142,8 @@ def _escaped_messages() -> Iterator[None]:
 
             suggest(error)
         if isinstance(getattr(error, "message", None), str) and hasattr(error, "exit_code"):
-            error.message = shown(error.message)  # type: ignore[attr-defined]
+            # pydantic, which reads the values, names the exception's class before its text.
+            error.message = shown(error.message.removeprefix("Value error, "))  # type: ignore[attr-defined]
             localize_error(error)
         raise
 

@@ -163,8 +163,11 @@ def show_step(bar: Bar, line: Mapping[str, Any]) -> None:
     bar.at(line["step"], line["steps"])
     if "loss" in line:
         bar.note(f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
-    elif figures := comma().join(f"{name} {v:.4f}" for k, v in line.items() if (name := measured_name(k))):
-        note(f"step {line['step']:,}: {figures}")
+    elif each := [f"{name} {v:.4f}" for k, v in line.items() if (name := measured_name(k))]:
+        figures = comma().join(each)
+        head = translated(f"step {line['step']:,}: {figures}").removesuffix(figures)
+        rows = lines_of(each, notes.width - cell_len(head)) if notes.is_terminal else [figures]
+        note(head + f"\n{' ' * cell_len(head)}".join(rows))
 
 
 def measured_name(key: str) -> str | None:
@@ -175,7 +178,7 @@ def measured_name(key: str) -> str | None:
             label = "回答" if label == ANSWERS else label
             return label + translated("bits/character" if unit == "character" else "bits/byte")
         return f"{label} bits/{'char' if unit == 'character' else unit}"
-    return key.removesuffix("_validation") if key.endswith("_validation") else None
+    return translated(key.removesuffix("_validation")) if key.endswith("_validation") else None
 
 
 def show_result(summary: str, figures: Mapping[str, Any], head: str = "") -> None:

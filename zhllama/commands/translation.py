@@ -9,9 +9,10 @@ scripts/translations.py extracts the texts. In English, nothing is loaded.
 import gettext
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ LOCALE = Path(__file__).parent.parent / "locale"
 DOMAIN = "zhllama"
 PART = "part"  # context of texts that occur inside others
 FIELD = re.compile(r"\{(\w+)\}")
+ADJACENT = re.compile(r"(?:\{\w+\}){2,}")
+CLAUSE = re.compile(r"[;,] | \(")  # what an optional clause begins with
 TIMES = {"days": "天", "h": "小时", "min": "分钟", "s": "秒"}
 # A command line, an option with or without its value, a path or a file name at the end of a text.
 COPIED = re.compile(
@@ -106,6 +109,11 @@ class Template:
         return FIELD.split(self.source)[::2]
 
     @cached_property
+    def adjacent(self) -> list[list[str]]:
+        """The names of fields with nothing between them, which a pattern alone cannot tell apart."""
+        return [FIELD.findall(run) for run in ADJACENT.findall(self.source)]
+
+    @cached_property
     def weight(self) -> int:
         """Characters outside the fields: of several templates that match, the one with most of them is the closest."""
         return sum(map(len, self.literals))
@@ -162,7 +170,23 @@ class Catalogue:
         begun = [match for match in worded if not match[0].source.startswith("{")]
         unchanged = len(worded) < len(matches)
         template, fields = max((unchanged and begun) or matches, key=lambda match: match[0].weight)
-        return FIELD.sub(lambda field: self._part_of(fields[field[1]]), template.translation)
+        told = {name: self._part_of(value) for name, value in fields.items()}
+        for names in template.adjacent:
+            told |= self._parts_of("".join(fields[name] for name in names), names)
+        return FIELD.sub(lambda field: told[field[1]], template.translation)
+
+    def _parts_of(self, text: str, names: Sequence[str]) -> dict[str, str]:
+        """The values of fields with nothing between them, `{count}{cost}{limit}`: clauses of the catalogue are cut off the end."""
+        clauses: list[str] = []
+        while len(clauses) < len(names) - 1:
+            starts = [match.start() for match in CLAUSE.finditer(text)][::-1]
+            found = ((place, self._found(text[place:], self._part, self._part_templates)) for place in starts)
+            place, clause = next((one for one in found if one[1] is not None), (0, None))
+            if clause is None:
+                break
+            text = text[:place]
+            clauses.insert(0, clause)
+        return dict(zip_longest(names, [self._part_of(text), *clauses], fillvalue=""))
 
     def _part_of(self, text: str) -> str:
         return self._found(text, self._part, self._part_templates) or text

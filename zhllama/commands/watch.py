@@ -13,7 +13,7 @@ from rich.table import Table
 from zhllama.commands.progress import duration
 from zhllama.commands.shared import AsJson, print_json, screen
 from zhllama.commands.training_screen import measured_name
-from zhllama.commands.translation import comma, translated
+from zhllama.commands.translation import chinese, comma, translated
 from zhllama.errors import InputError, OutputError
 from zhllama.io.files import read_utf8
 from zhllama.io.json import parse_row
@@ -26,7 +26,9 @@ WIDTH = 40  # columns of a curve
 
 
 def watch(
-    folder: Annotated[Path, typer.Argument(help="A training run.", metavar="RUN", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="A training run.", metavar="RUN", show_default=False, readable=False)
+    ],
     every: Annotated[float, typer.Option("--every", help="Seconds between two looks.", min=0.2)] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once, also while the run goes on.")] = False,
     as_json: AsJson = False,
@@ -110,8 +112,9 @@ def view(state: Mapping[str, Any]) -> Table:
     """The state as rows of a name, a value and a curve, within 80 columns."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     stage = f" {state['stage']}" if state["stage"] else ""
+    about = comma().join([f"{state['command']}{stage}", translated(state["state"])])
     table.add_row(
-        translated("run"), f"{state['run']} ({state['command']}{stage}, {translated(state['state'])})"
+        translated("run"), f"{state['run']}（{about}）" if chinese() else f"{state['run']} ({about})"
     )
     steps = f"/{state['steps']:,}" if isinstance(state["steps"], int) else ""
     parts = [f"{state['step']:,}{steps}"]

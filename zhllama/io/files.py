@@ -120,10 +120,20 @@ def unreadable(path: Path, error: OSError | ValueError) -> InputError:
     )
 
 
+def remedy_of_writing(error: OSError) -> str:
+    """What helps where a file could not be written: a place that may be written to, or room."""
+    refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return "Choose a writable folder" if refused else "Free some room"
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file atomically: even after SIGKILL, `path` contains either the old bytes or all of `content`."""
     data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)  # the name of the temporary file says nothing to its reader
+        raise
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

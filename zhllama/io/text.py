@@ -81,7 +81,11 @@ def find_files(
     files: dict[Path, None] = {}
     for name in names:
         path = Path(name).expanduser()
-        if (path / CONFIG).is_file():
+        try:
+            is_run = (path / CONFIG).is_file()
+        except PermissionError as error:
+            raise InputError(path, "cannot be read", "Check its permissions") from error
+        if is_run:
             path = _run_output(path, outputs, every_file)
         else:
             check_outputs([path])

@@ -22,6 +22,7 @@ from zhllama.llm.retry import (
     FailedAttempt,
     backoff_delay,
     classify_error,
+    connection_failure,
     server_pause,
 )
 from zhllama.llm.server_errors import ErrorMessage, kind_of, read_error
@@ -163,7 +164,7 @@ class Client:
         except TimeoutError:
             return FailedAttempt(f"nothing after {timeout:g} s")
         except APIConnectionError as error:
-            return FailedAttempt(f"{error.__cause__ or error}"[:200])
+            return FailedAttempt(connection_failure(error))
         except OSError as error:
             return FailedAttempt(f"{error.strerror or error}")
         except (OpenAIError, ValueError) as error:

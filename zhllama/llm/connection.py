@@ -43,6 +43,7 @@ class Connection:
     timeout: float = 120.0  # seconds for one whole call, including blank keep-alive lines
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     omit: tuple[str, ...] = ()  # sampling parameters that are not sent
+    key_env: str = "OPENAI_API_KEY"  # where the key was looked for
 
     def __post_init__(self) -> None:
         if not self.base_urls:
@@ -63,7 +64,7 @@ class Connection:
                 raise OptionError(
                     f"base_url {url}",
                     "needs a key, and none is set",
-                    "Set OPENAI_API_KEY in the environment or in .env, or name another with `key_env`",
+                    f"Set {self.key_env} in the environment or in .env, or name another with `key_env`",
                 )
 
 

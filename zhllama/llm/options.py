@@ -107,6 +107,7 @@ class ServerOptions:
             self.timeout,
             self._extra_fields(),
             self.omit,
+            self.key_env,
         )
 
     def spending(self, model: str) -> "Spending":

@@ -1,6 +1,8 @@
 """Retry policy: which HTTP errors are retried, after what delay, and which end the run."""
 
 import email.utils
+import os
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +40,18 @@ def backoff_delay(attempt: int, random: Random) -> float:
     return random.uniform(0.5, 1) * min(30.0, 0.25 * 2.0 ** min(attempt, 8))
 
 
+def connection_failure(error: BaseException) -> str:
+    """Why no connection came about, in the system's words: those of aiohttp and httpx name their own sockets."""
+    inner: BaseException | None = error
+    while inner is not None:
+        system = getattr(inner, "os_error", inner)
+        if isinstance(system, OSError) and not isinstance(system, ssl.SSLError) and system.errno:
+            # A failed look-up of a name has a negative number and a text of its own.
+            return os.strerror(system.errno) if system.errno > 0 else f"{system.strerror}"
+        error, inner = inner, inner.__cause__
+    return f"{error}"[:200]
+
+
 def server_pause(failures: int) -> float:
     """Seconds without new calls to a server after so many consecutive failures: exponential, at most 5."""
     return min(5.0, 0.5 * 2.0 ** min(8, failures - FAILURES))
@@ -68,7 +82,7 @@ def classify_error(
     if status == 401:
         if connection.key:
             raise ServerError(url, f"refuses the key ({message})", "Check the key")
-        raise ServerError(url, f"asks for a key ({message})", "Set OPENAI_API_KEY")
+        raise ServerError(url, f"asks for a key ({message})", f"Set {connection.key_env} in the environment")
     if kind == "rate" or status == 503:
         if (wait or 0) > PATIENCE or idle > PATIENCE:
             raise ServerError(url, f"asks to wait {wait or PATIENCE:.0f} s ({message})", "Wait for that long")

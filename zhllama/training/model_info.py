@@ -74,7 +74,7 @@ def check_old_rows(options: TrainingOptions, rows: int) -> None:
     """Raise OptionError for more old rows than the model has."""
     if options.old_rows is not None and not 0 <= options.old_rows <= rows:
         message = f"{options.old_rows:,} is not among the model's {rows:,} rows"
-        raise OptionError("old_rows", message, "Give fewer")
+        raise OptionError("old_rows", message, "Give a smaller number")
 
 
 def check_length(config: Any, length: int) -> None:
@@ -82,7 +82,7 @@ def check_length(config: Any, length: int) -> None:
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and 0 < longest < length:
         message = f"is {length:,} and the model was made for {longest:,} tokens"
-        raise OptionError("block_size", message, "Give fewer")
+        raise OptionError("block_size", message, "Give a smaller number")
 
 
 def old_rows_from_manifests(chain: Chain) -> int | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from zhllama.errors import InputError, OutputError
-from zhllama.io.files import json_lines, read_utf8, seal, to_json, unsealed, write_whole
+from zhllama.io.files import json_lines, read_utf8, remedy_of_writing, seal, to_json, unsealed, write_whole
 from zhllama.io.json import parse_json, read_object
 from zhllama.training.options import Fit
 from zhllama.training.packing import Packed
@@ -219,7 +219,7 @@ def write_blocks(
             _rename(part, folder)
     except OSError as error:
         raise OutputError(
-            folder, f"cannot be written ({error.strerror or error})", "Free some room"
+            folder, f"cannot be written ({error.strerror or error})", remedy_of_writing(error)
         ) from error
     finally:
         if part is not None:
