@@ -85,7 +85,7 @@ LIBRARY_PARTS = (
     *(f"{reason}{place}" for reason in NOT_JSON for place in ("", ": line {line} column {column} (char {char})")),
     "Permission denied", "Read-only file system", "No space left on device", "Is a directory", "Not a directory",
     "No such file or directory", "File name too long", "Too many open files", "Disk quota exceeded", "Input/output error",
-    "Connection refused", "Connection reset by peer", "Connection timed out", "Network is unreachable", "No route to host",
+    "kto_tag or label", "Connection refused", "Connection reset by peer", "Connection timed out", "Network is unreachable", "No route to host",
     "Name or service not known", "Temporary failure in name resolution", "Server disconnected",
     "Input should be greater than or equal to {bound}", "Input should be less than or equal to {bound}",
 )  # fmt: skip

@@ -135,7 +135,7 @@ def test_bad_rows_are_refused_or_kept_apart(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"a": 1}, {"instruction": "问？", "output": "答。"}, {"b": 1})
     bad: list[BadRow] = []
     assert len(list(accepted_rows(read_conversations(path, training_fault), bad))) == 1 and len(bad) == 2
-    with pytest.raises(InputError, match=r"a.jsonl:1: has none.*, and 1 more rows are bad.*`skip_bad`"):
+    with pytest.raises(InputError, match=r"a.jsonl:1: has none.*\. 1 more rows are bad.*`skip_bad`"):
         refuse_bad_rows(bad)
     refuse_bad_rows([])
 

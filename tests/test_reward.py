@@ -114,7 +114,7 @@ def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_pat
     path.write_text(
         f'{good}\n{{"instruction": "问", "ranked_outputs": ["一"]}}\nnot json\n', encoding="utf-8"
     )
-    with pytest.raises(InputError, match=r"pairs.jsonl:2: .*, and 1 more rows are bad"):
+    with pytest.raises(InputError, match=r"pairs.jsonl:2: .*\. 1 more rows are bad"):
         read_examples(PAIRS, [path], encoder, 256, validation_share=0)
     found = read_examples(PAIRS, [path], encoder, 256, validation_share=0, skip_bad=True)
     assert (len(found.training), [bad.where for bad in found.rejected]) == (1, [f"{path}:2", f"{path}:3"])
@@ -131,8 +131,9 @@ def test_pairs_that_are_none(encoder: ConversationEncoder, ground: Path, tmp_pat
 def test_a_reward_model_learns_and_scores(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = line(ground, *train("reward", "--out", "learnt", "--steps", 12, "--lr", 1e-2, "--eval-every", 5))
     assert told.code == 0 and "on 6 validation pairs" in told.out, told.err
-    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
-    again = line(ground, *train("reward", "--out", "short", "--steps", 1))
+    with monkeypatch.context() as patched:
+        patched.setenv("ZHLLAMA_LANG", "zh")
+        again = line(ground, *train("reward", "--out", "short", "--steps", 1))
     assert "6个验证偏好对" in again.out and "准确率（accuracy）" in again.out and "margin " not in again.out
     made = json.loads((ground / "learnt" / "manifest.json").read_text(encoding="utf-8"))["figures"]
     assert made["accuracy_validation"]["after"] == 1.0 and made["margin_validation"]["after"] > 1

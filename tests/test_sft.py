@@ -275,7 +275,7 @@ def test_rows_that_are_left_out_are_counted_and_written(ground: Path) -> None:
     told = line(ground, *sft("base", "run", "--data", "mixed.jsonl", "--steps", 1))
     assert told.code == 1, told.err
     assert (
-        "mixed.jsonl:31: has no answer at its end, and 1 more rows are bad. Correct them, or give --skip-bad"
+        "mixed.jsonl:31: has no answer at its end. 1 more rows are bad. Correct them, or give --skip-bad"
         in told.err
     )
     assert "zhllama: mixed.jsonl:34: input: input should be a valid string" in told.err

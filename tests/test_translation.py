@@ -31,8 +31,10 @@ from zhllama.commands.translation import (
     stopped,
     translated,
 )
+from zhllama.conversation.read_conversations import BadRow, refuse_bad_rows
 from zhllama.demo import proofs
 from zhllama.efficiency.advise import _caution, _quality_note
+from zhllama.errors import InputError
 
 CHINESE = {"ZHLLAMA_LANG": "zh", "LC_ALL": ""}
 
@@ -322,6 +324,18 @@ def test_proofs_of_the_demo_are_chinese(monkeypatch: pytest.MonkeyPatch) -> None
     assert shown[2:] == [
         "  已验证：zh的每字符比特数11.900 -> 10.800", "  已验证：回答的每字符比特数11.900 -> 10.800",
     ]  # fmt: skip
+
+
+def test_a_bad_row_is_told_in_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reason inside another text stayed English, and was cut at its own comma."""
+    monkeypatch.setenv("ZHLLAMA_LANG", "zh")
+    row = BadRow("a.json:1", "has no kto_tag or label as true or false, and no ranked answers")
+    with pytest.raises(InputError) as refused:
+        refuse_bad_rows([row, row])
+    error = refused.value
+    assert error_line(error.where, error.what, error.remedy.replace("`skip_bad`", "--skip-bad")) == (
+        "a.json:1：没有取值为true或false的kto_tag或label，也没有排序的回答。另有1行有问题。请改正，或使用--skip-bad"
+    )
 
 
 def test_what_waits_is_named_in_the_users_language() -> None:

@@ -87,8 +87,12 @@ def accepted_rows(rows: Iterable[Read | BadRow], bad: list[BadRow]) -> Iterator[
 def refuse_bad_rows(bad: Sequence[BadRow]) -> None:
     """Raise InputError with the first bad row and the number of bad rows, if there are any."""
     if bad:
-        others = f", and {len(bad) - 1:,} more rows are bad" if len(bad) > 1 else ""
-        raise InputError(bad[0].where, bad[0].reason + others, "Correct them, or give `skip_bad`")
+        remedy = (
+            f"{len(bad) - 1:,} more rows are bad. Correct them, or give `skip_bad`"
+            if len(bad) > 1
+            else "Correct them, or give `skip_bad`"
+        )
+        raise InputError(bad[0].where, bad[0].reason, remedy)
 
 
 def training_fault(conversation: Conversation) -> str | None:
