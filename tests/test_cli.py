@@ -232,6 +232,16 @@ def inputs(tmp_path: Path) -> Path:
         ("train-vocab --config wrong.yaml --out o", "wrong.yaml", "unknown option 'szie'"),
         ("train-vocab --config nothing --out o", "nothing", "is neither a .yaml file nor a shipped recipe"),
         ("merge-vocab --base nope.model --out o", "nope.model", "no such file"),
+        (
+            "merge-vocab --base gpt-4 --out o",
+            "gpt-4",
+            "no such file. Check the path, or give a hub name with its owner",
+        ),
+        (
+            "pretrain --stage 1 --model nope --text nope --batch 12 --out o",
+            "--batch",
+            "12 is no multiple of 8",
+        ),
         ("merge-vocab --base empty.model --out o", "empty.model", "is empty"),
         (
             "merge-vocab --base random.model --out o",

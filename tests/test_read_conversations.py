@@ -119,6 +119,17 @@ def test_broken_json(tmp_path: Path, text: str, told: str) -> None:
         list(read_rows(path))
 
 
+def test_prose_is_refused_as_a_whole_and_rows_after_few_broken_lines_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("第一章\n\n" + "有人问，有人答。\n" * 30, encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.jsonl: contains no rows: none of its first 20 lines is JSON"):
+        list(read_conversations(path))
+    row = json.dumps({"instruction": "问？", "output": "答。"})
+    path.write_text("no\n" * 19 + f"{row}\n" + "no\n" * 40, encoding="utf-8")
+    rows = list(read_conversations(path))
+    assert len(rows) == 60 and [r.where for r in rows if not isinstance(r, BadRow)] == [f"{path}:20"]
+
+
 def test_packed_files_and_broken_lines(tmp_path: Path) -> None:
     line = json.dumps({"instruction": "问？", "output": "答。"}) + "\n"
     (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress((line + "\nno\n" + line).encode()))

@@ -283,7 +283,7 @@ def test_the_tables_of_a_readme(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nothing.model"], "nothing.model: no such file. Check the path."),
+        (["nothing.model"], "nothing.model: no such file. Check the path, or give a hub name with its owner."),
         (["a.bin"], "a.bin: is not a tokenizer of a known format. Name "),
         (["x=b.model", "x=b.model"], "TOKENIZER x=b.model: has the label 'x', which b.model has already. Give them labels"),
         (["b.model", "b.model"], "TOKENIZER b.model: has the label 'b', which b.model has already."),

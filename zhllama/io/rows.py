@@ -20,6 +20,7 @@ from zhllama.io.text import Advance, decoded_lines, text_format
 Row = TypeVar("Row", bound=BaseModel)
 MEND = "Correct this row"
 INDENTED = 10_000  # lines of one indented object
+FIRST = 20  # lines, of which at least one must look like JSON
 LARGEST = 2 << 30  # characters of a JSON list, which is read into memory; lines are streamed
 
 
@@ -46,7 +47,7 @@ def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[
     """Every row with its line number as in `read_rows`, but NotJson for a line that is not JSON.
 
     Rows of Parquet and Arrow are numbered from 1; those of CSV are objects of text by the first line's names, without empty cells.
-    Errors: InputError for a file that cannot be read, and for a broken list, which cannot be parsed any further.
+    Errors: InputError for a file that cannot be read, a file of prose, and a broken list, which cannot be parsed any further.
     """
     size = require_regular(path).st_size
     kind = text_format(path)
@@ -62,7 +63,23 @@ def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[
         text = "\n".join(_limited(path, chain([first], (line for _, line in lines))))
         yield from _members(path, text, begin)
         return
-    yield from _objects(chain([(begin, first)], lines))
+    yield from _objects(_not_prose(path, chain([(begin, first)], lines)))
+
+
+def _not_prose(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """The same lines. Errors: InputError where none of the FIRST that are not empty looks like JSON."""
+    before: list[tuple[int, str]] = []
+    prose = 0
+    for number, line in lines:
+        before.append((number, line))
+        if isinstance(_row_or_fault(line), NotJson) and not line.lstrip().startswith(("{", "}")):
+            prose += bool(line.strip())
+        else:
+            break
+        if prose == FIRST:
+            message = f"contains no rows: none of its first {FIRST} lines is JSON"
+            raise InputError(path, message, "Give JSON lines, a JSON list, .csv or .parquet")
+    yield from chain(before, lines)
 
 
 def _column_rows(path: Path, size: int, advance: Advance | None) -> Iterator[tuple[int, Any]]:

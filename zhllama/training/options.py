@@ -75,6 +75,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        self.accumulation(1)  # what one process cannot divide, more cannot either
         if self.full and (self.rows != "all" or self.matrices != "both"):
             raise OptionError(
                 "full",

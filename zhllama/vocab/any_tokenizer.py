@@ -253,7 +253,7 @@ def tokenizer_file(name: str | Path) -> Path:
             "Name a tokenizer's folder",
         )
     if not path.exists():
-        raise InputError(path, "no such file", "Check the path")
+        raise InputError(path, "no such file", "Check the path, or give a hub name with its owner")
     check_outputs([path])
     return path
 
