@@ -8,14 +8,15 @@ from html import escape
 from extending.curve import Point
 from extending.report import logarithm
 
-WIDTH, LEFT, RIGHT, TOP, GAP = 910, 64, 220, 34, 46
+WIDTH, LEFT, RIGHT, TOP, GAP = 640, 54, 24, 40, 50  # narrow, so that text stays readable on a telephone
+COLUMNS, ROW = 3, 21  # of the legend below the panels
 VALUES = ("zh_bits_per_character", "en_bits_per_byte")
 TITLES = ("validation Chinese, bits per character", "validation English, bits per byte")
 HEIGHTS = (330, 150)
 SETTLED = 30  # seconds
 TICKS = (0, 15, 30, 60, 120, 240, 480, 1000, 2000, 4000, 8000)
 STYLE = """
-svg{font:12px system-ui,sans-serif;--ink:#1c1b19;--soft:#6b6862;--line:#e3e0da;--card:#fffefb;--l:42%}
+svg{font:14px system-ui,sans-serif;--ink:#1c1b19;--soft:#6b6862;--line:#e3e0da;--card:#fffefb;--l:42%}
 @media(prefers-color-scheme:dark){svg{--ink:#f1eee8;--soft:#a5a199;--line:#3a3833;--card:#1b1a18;--l:66%}}
 rect{fill:var(--card)}text{fill:var(--soft)}.title{fill:var(--ink);font-weight:600}.grid{stroke:var(--line)}.zero{stroke:var(--ink)}
 polyline{fill:none;stroke-width:2;stroke-linejoin:round}.old{stroke:var(--ink);stroke-width:3}.dashed{stroke-dasharray:6 4}.dotted{stroke-dasharray:2 3}
@@ -55,7 +56,11 @@ class Panel:
 def draw(panels: Sequence[Panel], title: str) -> str:
     """The SVG file."""
     last = max(s for panel in panels for one in panel.series for s, _ in one.places)
-    height = TOP + sum(panel.height for panel in panels) + GAP * len(panels)
+    legend: dict[str, str] = {}
+    for one in (one for panel in panels for one in panel.series):
+        legend.setdefault(one.label, one.look)
+    base = TOP + sum(panel.height + GAP for panel in panels) - GAP + 20  # of the numbers below the last panel
+    height = base + 16 + ROW * math.ceil(len(legend) / COLUMNS)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style><rect width='{WIDTH}' height='{height}'/>"
@@ -75,27 +80,22 @@ def draw(panels: Sequence[Panel], title: str) -> str:
             kind = "zero" if panel.zero and tick == 0 else "grid"
             parts.append(
                 f'<line class="{kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
+                f'<text x="{LEFT - 8}" y="{y + 5:.1f}" text-anchor="end">{tick:g}</text>'
             )
         for one in panel.series:
             place = " ".join(f"{across(s):.1f},{down(v):.1f}" for s, v in one.places)
             parts.append(f'<polyline clip-path="url(#panel{number})" points="{place}" {one.look}/>')
         top += panel.height + GAP
-    base = top - GAP + 18
     parts += [
         f'<text x="{across(t):.1f}" y="{base}" text-anchor="middle">{t:,}</text>' for t in TICKS if t <= last
     ]
-    parts.append(f'<text x="{WIDTH - RIGHT + 18}" y="{base}">CPU s</text>')
-    legend: dict[str, str] = {}
-    for panel in panels:
-        for one in panel.series:
-            legend.setdefault(one.label, one.look)
-    for row, (label, look) in enumerate(legend.items()):
-        y = TOP + 16 + 19 * row
-        x = WIDTH - RIGHT + 14
+    parts.append(f'<text x="{LEFT - 12}" y="{base}" text-anchor="end">CPU s</text>')
+    for number, (label, look) in enumerate(legend.items()):
+        x = LEFT + (WIDTH - LEFT) // COLUMNS * (number % COLUMNS)
+        y = base + 24 + ROW * (number // COLUMNS)
         parts.append(
             f'<polyline points="{x},{y} {x + 26},{y}" {look}/>'
-            f'<text x="{x + 32}" y="{y + 4}">{escape(label)}</text>'
+            f'<text x="{x + 32}" y="{y + 5}">{escape(label)}</text>'
         )
     return "".join(parts) + "</svg>\n"
 
