@@ -1,6 +1,5 @@
 """The command `kto`, which trains a model on answers labelled good or bad."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zhllama.commands.declare import command
@@ -34,8 +33,7 @@ def kto(
 
     check_model(data.model, plan)
     data, origin = fold_adapters(data)
-    rate = options.lr if options.lr is not None else 1e-6 if options.full else 5e-5
-    complete = with_all_layers(replace(options, lr=rate), data.model, plan)
+    complete = with_all_layers(options.with_rate(), data.model, plan)
 
     def train(
         job: "PairTrainingJob", complete: TrainingOptions, info: "PairModelInfo", run: Run, hooks: "Hooks"

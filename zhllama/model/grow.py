@@ -17,7 +17,7 @@ from zhllama.model.load import load_transformers_tokenizer
 from zhllama.model.row_init import RowCombination, RowInit, Side
 from zhllama.model.row_init_distilled import Distillation
 from zhllama.model.row_init_taught import NoProgress, Progress, Teaching
-from zhllama.model.row_values import UNCHANGED, ChangedRows, check_init, row_values
+from zhllama.model.row_values import UNCHANGED, ChangedRows, Initialization, check_init, row_values
 from zhllama.model.weight_files import Change, rewrite
 from zhllama.vocab.folder import ID_MAP
 
@@ -87,9 +87,8 @@ def grow(
     check_options(plan, init, keep_old_rows, fit, bool(texts), vectors is not None)
     refuse_not_finite(plan.stored)
     partial = out / PARTIAL
-    values = row_values(
-        plan, init, seed, vectors, texts, keep_old_rows, fit, distillation, teaching, partial, advance, progress or NoProgress()
-    )  # fmt: skip
+    asked = Initialization(init, seed, vectors, texts, keep_old_rows, fit, distillation, teaching)
+    values = row_values(plan, asked, partial, advance, progress or NoProgress())
     out.mkdir(parents=True, exist_ok=True)
 
     def change(name: str, side: Side) -> Change:

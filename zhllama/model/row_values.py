@@ -29,6 +29,20 @@ UNTIED = ("fitted", "shared", "taught")  # initializations of an LM head of its 
 
 
 @dataclass(frozen=True)
+class Initialization:
+    """The method `init` that fills new rows, and what single methods take (docs/model.md)."""
+
+    init: RowInit
+    seed: int
+    vectors: Path | None
+    texts: Sequence[str]
+    keep_old_rows: bool
+    fit: bool
+    distillation: Distillation | None
+    teaching: Teaching | None
+
+
+@dataclass(frozen=True)
 class RowValues:
     """How new rows and the head's new biases come about, and the old rows of each side and other weights that change."""
 
@@ -42,37 +56,25 @@ class RowValues:
 
 def row_values(
     plan: GrowthPlan,
-    init: RowInit,
-    seed: int,
-    vectors: Path | None,
-    texts: Sequence[str],
-    keep_old_rows: bool,
-    fit: bool,
-    distillation: Distillation | None,
-    teaching: Teaching | None,
+    asked: Initialization,
     partial: Path,
     advance: Callable[[float], None] | None,
     progress: Progress,
 ) -> RowValues:
-    """The values by `init`; those of `taught` have their checkpoint in the folder `partial`."""
-    if init == "shared":
-        return _shared(plan, texts, keep_old_rows, fit, advance)
-    if init == "taught":
-        return _taught(plan, texts, keep_old_rows, fit, teaching or Teaching(seed=seed), partial, progress)
-    bias = row_init.first_token(plan.old_tokens) if init == "fitted" else row_init.mean(plan.old_tokens)
-    initializer = _row_initializer(plan, init, seed, vectors, texts, distillation, advance)
-    return RowValues(initializer, bias, {"input": UNCHANGED, "output": UNCHANGED})
+    """The values as `asked`; those of `taught` have their checkpoint in the folder `partial`."""
+    if asked.init == "shared":
+        return _shared(plan, asked, advance)
+    if asked.init == "taught":
+        return _taught(plan, asked, partial, progress)
+    first = asked.init == "fitted"
+    bias = row_init.first_token(plan.old_tokens) if first else row_init.mean(plan.old_tokens)
+    return RowValues(_row_initializer(plan, asked, advance), bias, {"input": UNCHANGED, "output": UNCHANGED})
 
 
 def _row_initializer(
-    plan: GrowthPlan,
-    init: RowInit,
-    seed: int,
-    vectors: Path | None,
-    texts: Sequence[str],
-    distillation: Distillation | None,
-    advance: Callable[[float], None] | None,
+    plan: GrowthPlan, asked: Initialization, advance: Callable[[float], None] | None
 ) -> RowInitializer:
+    init, seed = asked.init, asked.seed
     if init == "random":
         return lambda matrix, side: row_init.random(matrix, plan.n_new, seed + (side == "output"))
     if init == "hf-mean":
@@ -80,15 +82,15 @@ def _row_initializer(
     if init == "weighted":
         return lambda matrix, side: row_init.weighted_mean(plan.old_tokens, side).rows(matrix)
     if init == "focus":
-        assert vectors is not None  # check_init
+        assert asked.vectors is not None  # check_init
         surfaces = [plan.old.surface(id) for id in range(plan.old.size)] + plan.surfaces
-        by_piece = row_init.read_vectors(vectors, map(row_init.vector_key, surfaces))
+        by_piece = row_init.read_vectors(asked.vectors, map(row_init.vector_key, surfaces))
         combination = row_init.focus(plan.old_tokens, plan.old, plan.surfaces, by_piece)
         return lambda matrix, side: combination.rows(matrix)
     if init == "fitted":
-        return _fitted(plan, texts, advance)
+        return _fitted(plan, asked.texts, advance)
     if init == "distill":
-        return _distilled(plan, texts, distillation or Distillation(seed=seed), advance)
+        return _distilled(plan, asked, advance)
     return lambda matrix, side: row_init.mean(plan.old_tokens).rows(matrix)
 
 
@@ -122,13 +124,7 @@ def _fitted(
     )
 
 
-def _shared(
-    plan: GrowthPlan,
-    texts: Sequence[str],
-    keep_old_rows: bool,
-    fit: bool,
-    advance: Callable[[float], None] | None,
-) -> RowValues:
+def _shared(plan: GrowthPlan, asked: Initialization, advance: Callable[[float], None] | None) -> RowValues:
     """A shared head with means as input rows, the best pair measured (docs/model.md)."""
     english = list(read_documents(sample_files("en")))
     head = fit_shared_head(
@@ -136,11 +132,11 @@ def _shared(
         plan.old,
         plan.new,
         plan.old_tokens,
-        texts,
+        asked.texts,
         english,
-        keep_old_rows,
+        asked.keep_old_rows,
         advance,
-        fit,
+        asked.fit,
     )
     inputs = row_init.mean(plan.old_tokens)
     return RowValues(
@@ -151,18 +147,13 @@ def _shared(
     )
 
 
-def _taught(
-    plan: GrowthPlan,
-    texts: Sequence[str],
-    keep_old_rows: bool,
-    fit: bool,
-    settings: Teaching,
-    partial: Path,
-    progress: Progress,
-) -> RowValues:
+def _taught(plan: GrowthPlan, asked: Initialization, partial: Path, progress: Progress) -> RowValues:
     """A shared head, and input rows and first layers that learned from the original ones (docs/model.md)."""
     english = list(read_documents(sample_files("en")))
-    taught = teach_model(plan, texts, english, keep_old_rows, fit, settings, partial, progress)
+    settings = asked.teaching or Teaching(seed=asked.seed)
+    taught = teach_model(
+        plan, asked.texts, english, asked.keep_old_rows, asked.fit, settings, partial, progress
+    )
     return RowValues(
         lambda matrix, side: taught.head.rows if side == "output" else taught.inputs.rows,
         row_init.first_token(plan.old_tokens),
@@ -174,9 +165,10 @@ def _taught(
 
 
 def _distilled(
-    plan: GrowthPlan, texts: Sequence[str], settings: Distillation, advance: Callable[[float], None] | None
+    plan: GrowthPlan, asked: Initialization, advance: Callable[[float], None] | None
 ) -> RowInitializer:
-    snippets = find_snippets(plan.old, plan.new, texts, plan.n_old, settings.length)
+    settings = asked.distillation or Distillation(seed=asked.seed)
+    snippets = find_snippets(plan.old, plan.new, asked.texts, plan.n_old, settings.length)
     if not snippets:
         raise InputError("`text`", "contains none of the new pieces", "Give text in the new language")
     start = row_init.mean(plan.old_tokens)

@@ -1,7 +1,7 @@
 """The options of the training commands: each declared once with its default, bounds and help."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from zhllama.errors import OptionError
 from zhllama.options import check_bounds, option, required, variant
@@ -271,35 +271,40 @@ class RewardOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpoOptions(RewardOptions):
-    """Direct preference optimization on ranked pairs. `lr` None: 5e-5, or 1e-6 where every weight is trained."""
+class PreferenceOptions(RewardOptions):
+    """Training towards preferred answers. `lr` None: 5e-5, or 1e-6 where every weight is trained."""
 
     beta: float = option(0.1, "Penalty on leaving the initial model.", panel=LEARNING)
-    label_smoothing: float = option(0.0, "Share of the pairs assumed to be ranked wrongly.", panel=LEARNING)
     full: bool = option(False, "Train every weight, without adapters; for small models.", panel=LEARNING)
     warmup: float = variant(TrainingOptions, "warmup", 0.1)
     lr: float | None = variant(TrainingOptions, "lr", None, show_default="5e-5; 1e-6 with --full")  # type: ignore[assignment]
+
+    def with_rate(self) -> Self:
+        """The same options with a number as `lr`."""
+        return self if self.lr is not None else replace(self, lr=1e-6 if self.full else 5e-5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class KtoOptions(RewardOptions):
-    """Kahneman-Tversky optimization on labelled answers. `lr` None: 5e-5, or 1e-6 where every weight is trained."""
+class DpoOptions(PreferenceOptions):
+    """Direct preference optimization on ranked pairs."""
+
+    label_smoothing: float = option(0.0, "Share of the pairs assumed to be ranked wrongly.", panel=LEARNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KtoOptions(PreferenceOptions):
+    """Kahneman-Tversky optimization on labelled answers; `batch` and `micro_batch` count answers."""
 
     epochs: float = variant(TrainingOptions, "epochs", help="Passes over the answers.")
-    batch: int = variant(TrainingOptions, "batch", 32, help="Answers of a step.")
+    batch: int = variant(RewardOptions, "batch", help="Answers of a step.")
     micro_batch: int = variant(
-        TrainingOptions, "micro_batch", 4, help="Answers that a device processes at a time, at least 2."
+        RewardOptions, "micro_batch", help="Answers that a device processes at a time, at least 2."
     )
     block_size: int = variant(
-        TrainingOptions, "block_size", 1024, key="max_length",
-        help="Tokens of a prompt with its answer; longer ones are left out.",
-    )  # fmt: skip
-    beta: float = option(0.1, "Penalty on leaving the initial model.", panel=LEARNING)
+        RewardOptions, "block_size", help="Tokens of a prompt with its answer; longer ones are left out."
+    )
     good_weight: float = option(1.0, "Weight of the loss of good answers.", minimum=0, panel=LEARNING)
     bad_weight: float = option(1.0, "Weight of the loss of bad answers.", minimum=0, panel=LEARNING)
-    full: bool = option(False, "Train every weight, without adapters; for small models.", panel=LEARNING)
-    warmup: float = variant(TrainingOptions, "warmup", 0.1)
-    lr: float | None = variant(TrainingOptions, "lr", None, show_default="5e-5; 1e-6 with --full")  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
