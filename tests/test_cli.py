@@ -242,6 +242,18 @@ def inputs(tmp_path: Path) -> Path:
             "--batch",
             "12 is no multiple of 8",
         ),
+        ("dpo --model m --pairs p --out o --beta -1", "--beta", "-1 is not above 0. Give e.g. 0.1"),
+        (
+            "dpo --model m --pairs p --out o --label-smoothing 0.5",
+            "--label-smoothing",
+            "0.5 is not below 0.5",
+        ),
+        ("kto --model m --data d --out o --beta nan", "--beta", "nan is not a number"),
+        ("pretrain --stage 2 --model m --text t --out o --lora-alpha 0", "--lora-alpha", "0 is not above 0"),
+        ("refilter r --out o --max-output 0", "--max-output", "0 is not above 0"),
+        ("merge-vocab --recipe continued --text small.txt --size -5 --out o", "--size", "-5 is not above 0"),
+        ("eval m --text small.txt --limit -3", "--limit", "-3 is not above 0"),
+        ("judge -a small.txt --out o --temperature nan", "--temperature", "nan is not a number"),
         ("merge-vocab --base empty.model --out o", "empty.model", "is empty"),
         (
             "merge-vocab --base random.model --out o",

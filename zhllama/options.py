@@ -87,6 +87,8 @@ def check_bounds(options: Any) -> None:
         value, bounds = getattr(options, declared.name), declaration_of(declared)
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
+        if value != value:
+            _refuse(declared, value, "is not a number")
         if bounds.minimum is not None and value < bounds.minimum:
             _refuse(declared, value, f"is below {bounds.minimum:g}")
         if bounds.maximum is not None and value > bounds.maximum:

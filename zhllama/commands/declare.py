@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import typer
 
 from zhllama.errors import OptionError, ZhllamaError
-from zhllama.options import FORMER, declaration_of, flags_of, key_of
+from zhllama.options import FORMER, check_bounds, declaration_of, flags_of, key_of
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -28,6 +28,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         try:
             built = {name: group(**_values_of(group, values)) for name, group in groups.items()}
+            for options in built.values():
+                check_bounds(options)
             others = {name: values[name] for name in signature.parameters if name not in groups}
             function(**built, **others)
         except ZhllamaError as error:

@@ -20,7 +20,7 @@ from zhllama.commands.shared import (
 from zhllama.commands.training_screen import check_present, size_of
 from zhllama.errors import OptionError
 from zhllama.model.options import GrowOptions
-from zhllama.options import check_bounds, recorded
+from zhllama.options import recorded
 from zhllama.run import Run
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def grow(
     from zhllama.model.row_init_distilled import Distillation
     from zhllama.model.row_init_taught import Teaching
 
-    check_bounds(options)
     _check_what_init_takes(options, resume)
     files = find_files(options.text)
     distillation = Distillation(steps=options.steps or Distillation.steps, seed=options.seed)

@@ -78,7 +78,9 @@ class JudgeOptions:
     prompts: Path | None = option(
         None, "Folder of prompts.", panel=JUDGING, show_default="the shipped prompts_zh"
     )
-    temperature: float = option(0.0, "Temperature of the judge's replies.", panel=JUDGING)
+    temperature: float = option(
+        0.0, "Temperature of the judge's replies.", minimum=0, maximum=5, panel=JUDGING
+    )
     reply_tokens: int = option(
         1024, "Tokens of one reply at most; a judge that thinks needs more.", panel=JUDGING
     )
@@ -98,10 +100,10 @@ class EvalOptions(AdapterOptions):
     text: tuple[Path, ...] = option((), "Text file; each has a row of its own.")
     window: int = option(1024, "Tokens of a window, the model's context.")
     stride: int = option(512, "Tokens scored in each window.")
-    limit: int | None = option(None, "Characters of each text.")
+    limit: int | None = option(None, "Characters of each text.", above=0)
     tasks: str | None = option(None, "Tasks of lm-eval, separated by commas.")
     task_path: Path | None = option(None, "Folder of your own tasks for lm-eval.")
-    samples: int | None = option(None, "Questions of each task.")
+    samples: int | None = option(None, "Questions of each task.", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,16 @@ class GenerationOptions:
     seeds: Path | None = option(None, "Seed tasks, one JSON object a line.", show_default="the 175 shipped")
     prompts: Path | None = option(None, "Folder of prompts.", show_default="the shipped prompts_zh")
     structured: bool = option(False, "Have the server enforce a JSON schema (alpaca only).")
-    answers: int = option(4, "Answers to each instruction (rank only).")
-    temperature: float | None = option(None, "Instead of each step's own.", show_default="the papers'")
-    top_p: float | None = option(None, "Instead of each step's own.", show_default="the papers'")
-    reply_tokens: int | None = option(None, "Tokens of one reply at most, instead of each step's own.")
+    answers: int = option(4, "Answers to each instruction (rank only).", above=0)
+    temperature: float | None = option(
+        None, "Instead of each step's own.", minimum=0, maximum=5, show_default="the papers'"
+    )
+    top_p: float | None = option(
+        None, "Instead of each step's own.", above=0, maximum=1, show_default="the papers'"
+    )
+    reply_tokens: int | None = option(
+        None, "Tokens of one reply at most, instead of each step's own.", above=0
+    )
     max_unreadable: float = option(
         0.8,
         "Share of candidates that cannot be read, from 32 replies on, above which the run stops; 1 never stops it.",
@@ -41,11 +47,11 @@ class GenerationOptions:
 class GenerationFilters:
     """Which tasks are accepted; lengths in characters, shares from 0 to 1."""
 
-    min_instruction: int = option(4, "Characters of an instruction at least.", panel=FILTERS)
-    max_instruction: int = option(500, "Characters of an instruction at most.", panel=FILTERS)
-    max_input: int = option(2000, "Characters of an input at most.", panel=FILTERS)
-    min_output: int = option(1, "Characters of an output at least.", panel=FILTERS)
-    max_output: int = option(4000, "Characters of an output at most.", panel=FILTERS)
+    min_instruction: int = option(4, "Characters of an instruction at least.", minimum=0, panel=FILTERS)
+    max_instruction: int = option(500, "Characters of an instruction at most.", above=0, panel=FILTERS)
+    max_input: int = option(2000, "Characters of an input at most.", minimum=0, panel=FILTERS)
+    min_output: int = option(1, "Characters of an output at least.", minimum=0, panel=FILTERS)
+    max_output: int = option(4000, "Characters of an output at most.", above=0, panel=FILTERS)
     min_han: float = option(
         0.3,
         "Share of Han in the letters at least; code and tasks for other languages are exempt.",
@@ -67,4 +73,4 @@ class GenerationFilters:
 class RefilterOptions(GenerationFilters):
     """The filters and the number of tasks; those that are not given are the run's own."""
 
-    n: int | None = option(None, "Tasks to accept.", show_default="the run's")
+    n: int | None = option(None, "Tasks to accept.", above=0, show_default="the run's")

@@ -56,11 +56,14 @@ class ServerOptions:
     token_budget: int | None = option(
         None,
         "Stop before the run has used more tokens.",
+        above=0,
         former=("--max-tokens",),
         panel=SERVER,
         recorded=False,
     )
-    max_cost: float | None = option(None, "Stop before the run has cost more.", panel=SERVER, recorded=False)
+    max_cost: float | None = option(
+        None, "Stop before the run has cost more.", above=0, panel=SERVER, recorded=False
+    )
     prices: Path | None = option(
         None,
         "YAML table, per million tokens: `model: {input: 0.27, output: 1.10}`.",

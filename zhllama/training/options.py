@@ -48,7 +48,7 @@ class TrainingOptions:
     warmup: float = option(0.05, "Warmup, as a share of the steps.", minimum=0, below=1, panel=LEARNING)
     weight_decay: float = option(0.01, "Weight decay of AdamW.", minimum=0, panel=LEARNING)
     lora_rank: int = option(8, "Rank of the adapters.", above=0, panel=LEARNING)
-    lora_alpha: int = option(32, "Adapters are scaled by alpha / rank.", panel=LEARNING)
+    lora_alpha: int = option(32, "Adapters are scaled by alpha / rank.", above=0, panel=LEARNING)
     lora_module: tuple[str, ...] = option(
         (), "Linear layers with adapters, by name; all by default.", panel=LEARNING
     )
@@ -274,7 +274,7 @@ class RewardOptions(TrainingOptions):
 class PreferenceOptions(RewardOptions):
     """Training towards preferred answers. `lr` None: 5e-5, or 1e-6 where every weight is trained."""
 
-    beta: float = option(0.1, "Penalty on leaving the initial model.", panel=LEARNING)
+    beta: float = option(0.1, "Penalty on leaving the initial model.", above=0, panel=LEARNING)
     full: bool = option(False, "Train every weight, without adapters; for small models.", panel=LEARNING)
     warmup: float = variant(TrainingOptions, "warmup", 0.1)
     lr: float | None = variant(TrainingOptions, "lr", None, show_default="5e-5; 1e-6 with --full")  # type: ignore[assignment]
@@ -288,7 +288,9 @@ class PreferenceOptions(RewardOptions):
 class DpoOptions(PreferenceOptions):
     """Direct preference optimization on ranked pairs."""
 
-    label_smoothing: float = option(0.0, "Share of the pairs assumed to be ranked wrongly.", panel=LEARNING)
+    label_smoothing: float = option(
+        0.0, "Share of the pairs assumed to be ranked wrongly.", minimum=0, below=0.5, panel=LEARNING
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +330,7 @@ class VocabularyPlanOptions(PlanOptions):
     """The same for training that may grow the vocabulary."""
 
     ids: int | None = option(
-        None, "Plan without a tokenizer: the size of its vocabulary.", panel=HARDWARE, recorded=False
+        None, "Plan without a tokenizer: the size of its vocabulary.", above=0, panel=HARDWARE, recorded=False
     )
 
 

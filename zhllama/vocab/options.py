@@ -88,6 +88,7 @@ class MergeVocabularyOptions:
     size: int | None = option(
         None,
         "For continued: pieces in all, without [PAD]. For --prune: pieces that remain, by default the base's number.",
+        above=0,
     )
     prune: Literal["leaf"] | None = option(
         None, "leaf: then remove the rarest pieces on --text that no other piece is built from."
