@@ -253,7 +253,6 @@ def inputs(tmp_path: Path) -> Path:
         ("refilter r --out o --max-output 0", "--max-output", "0 is not above 0"),
         ("merge-vocab --recipe continued --text small.txt --size -5 --out o", "--size", "-5 is not above 0"),
         ("eval m --text small.txt --limit -3", "--limit", "-3 is not above 0"),
-        ("judge -a small.txt --out o --temperature nan", "--temperature", "nan is not a number"),
         ("merge-vocab --base empty.model --out o", "empty.model", "is empty"),
         (
             "merge-vocab --base random.model --out o",
