@@ -152,11 +152,11 @@ def test_kinds_out_of_balance_are_told_with_the_weight_that_mends_it() -> None:
     assert balance_note(10, 10, Judgment()) is None and balance_note(10, 18, Judgment()) is None
     assert (
         balance_note(10, 50, Judgment())
-        == "10 good and 50 bad answers: `good_weight` 5 would weigh both kinds equally"
+        == "10 good and 50 bad answers: a weight of 5 for good ones would make both count equally"
     )
     assert (
         balance_note(50, 10, Judgment())
-        == "50 good and 10 bad answers: `bad_weight` 5 would weigh both kinds equally"
+        == "50 good and 10 bad answers: a weight of 5 for bad ones would make both count equally"
     )
     assert balance_note(50, 10, Judgment(bad_weight=5)) is None
     assert balance_note(0, 2, Judgment()) is None and balance_note(2, 0, Judgment()) is None

@@ -72,8 +72,9 @@ def balance_note(good: int, bad: int, judgment: Judgment) -> str | None:
     weights = judgment.good_weight * good, judgment.bad_weight * bad
     if not min(good, bad) or (min(weights) and BALANCED[0] <= weights[0] / weights[1] <= BALANCED[1]):
         return None  # a run of a few steps may draw answers of one kind alone
-    option, value = ("good_weight", bad / good) if good < bad else ("bad_weight", good / bad)
-    return f"{good:,} good and {bad:,} bad answers: `{option}` {value:.3g} would weigh both kinds equally"
+    if good < bad:
+        return f"{good:,} good and {bad:,} bad answers: a weight of {bad / good:.3g} for good ones would make both count equally"
+    return f"{good:,} good and {bad:,} bad answers: a weight of {good / bad:.3g} for bad ones would make both count equally"
 
 
 def _trainer(
