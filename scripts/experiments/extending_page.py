@@ -42,8 +42,8 @@ ABOUT = (
     "trained on (other). Seconds are steps times the calibrated seconds of a step, plus those of the row initialization, in "
     "seconds of the machine of extending-earlier.json."
 )
-SECONDS = (150, 300, 600, 1200)
-TEXT = (75_000, 150_000)  # characters read, for the comparison at equal text
+SECONDS = (300, 600, 1200, 3600, 9000)
+TEXT = (150_000, 1_000_000)  # characters read, for the comparison at equal text
 # What a character costs in serving, relative to the old vocabulary: for 8,000 tokens written after 200 characters by llama.cpp
 # (docs/serving.md), for 2,000 the tokens of the training text.
 COST = {2000: 0.59, 8000: 1 / 2.43}
@@ -226,12 +226,12 @@ def show(new: Curves, earlier: Curves) -> None:
         print("\n".join(main_table(curves, "en") if base == "smollm2" else crossing_table(curves, "en")))
         for name in names(curves):
             both = pairs(curves, name)
-            for begin in (75, 150, 300, 600, 1200):
+            for begin in (75, 150, 300, 600, 1200, 2400, 4500):
                 if found := shrink_interval(both, begin):
                     print(
                         f"{name}: from {begin} to {2 * begin} s it shrinks by {_interval(found)}, {found.runs} runs"
                     )
-            for begin in (37_500, 75_000, 150_000):
+            for begin in (37_500, 75_000, 150_000, 300_000, 500_000):
                 if found := shrink_interval(both, begin, "characters"):
                     print(
                         f"{name}: from {begin} to {2 * begin} characters by {_interval(found)}, {found.runs} runs"
