@@ -56,7 +56,7 @@ def test_two_characters_find_their_page(site: str) -> None:
             page.goto(f"{site}/{place}")
             # A focus and what is typed before the page's script listens are lost, and only a focus loads the index; results come
             # in parts. So the field is left and entered again, as a reader would.
-            found, deadline = list[str](), time.monotonic() + 60
+            found, deadline = list[str](), time.monotonic() + 180
             while not any(link.startswith(target) for link in found[:5]):
                 assert time.monotonic() < deadline, (word, found)
                 page.locator(".md-search__input").blur()
@@ -64,7 +64,7 @@ def test_two_characters_find_their_page(site: str) -> None:
                 page.locator(".md-search__input").fill("")
                 page.locator(".md-search__input").fill(word)
                 with suppress(TimeoutError):
-                    page.wait_for_selector(".md-search-result__link", timeout=5_000)
+                    page.wait_for_selector(".md-search-result__link", timeout=20_000)
                 page.wait_for_timeout(500)
                 links = page.eval_on_selector_all(
                     ".md-search-result__link", "all => all.map(one => one.href)"

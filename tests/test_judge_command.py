@@ -198,7 +198,7 @@ def test_the_page_escapes_answers(served: Served, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("language", "title", "spent"), [
     ("en", "win rate [95 %]", "12,345 replies, 12,345,678 + 1,234,567 tokens (estimated from characters for 3 replies), cost 1.2300"),
-    ("zh", "胜率[95%]", "12,345个回复，12,345,678 + 1,234,567个词元（其中3个回复的词元数按字符估算），费用1.2300"),
+    ("zh", "胜率[95%]", "12,345个回复，提示词12,345,678个词元，回复1,234,567个词元（其中3个回复按字符估算），费用1.2300"),
 ])  # fmt: skip
 def test_long_names_and_large_figures_fit_80_columns(
     language: str, title: str, spent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
