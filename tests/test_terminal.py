@@ -159,7 +159,9 @@ def test_an_error_is_one_line_of_a_bounded_length(
 def test_a_name_that_is_not_utf8_and_a_wrong_option_of_a_recipe(tmp_path: Path) -> None:
     told = start("audit", os.fsdecode(b"x\x1b[31m\xff"))
     assert (
-        told.returncode == 1 and told.stderr == b"zhllama: x\\x1b[31m\\udcff: no such file. Check the path, or give a hub name with its owner.\n"
+        told.returncode == 1
+        and told.stderr
+        == b"zhllama: x\\x1b[31m\\udcff: no such file. Check the path, or give a hub name with its owner.\n"
     )
     (tmp_path / "r.yaml").write_text('recipe: "1\\e[31m[red]"\n', encoding="utf-8")
     told = start("merge-vocab", "--config", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "o"))
