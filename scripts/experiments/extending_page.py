@@ -27,6 +27,7 @@ from extending.analysis import (  # noqa: E402
     repaid,
     same_sources,
     shrink_interval,
+    source,
     value_at,
 )
 from extending.breakeven import LawPoint, law  # noqa: E402
@@ -242,6 +243,10 @@ def show(new: Curves, earlier: Curves) -> None:
                 print(
                     f"{name}: at {end:.0f} s same sources {same}, other {other}, characters {pair[1][-1].characters:,}"
                 )
+                for second in (s for s in (1200, end) if s <= end):
+                    each = {one: gap(pair, second, source(one)) for one in pair[0][0].other}
+                    bits = [value_at(points, second, english) for points in pair]
+                    print(f"   at {second:.0f} s by source {each}, English old and extended {bits}")
                 if base == "smollm2" and curves[name].added in COST:
                     _show_repaid(pair, other_sources, COST[curves[name].added])
     print("\nat equal bits, earlier protocol")
@@ -258,7 +263,8 @@ def _show_repaid(pair: Pair, value: Value, cost: float) -> None:
     for second in (0, 120, 300, 600, 1200, 2400):
         if found := repaid(pair, second, value, cost):
             print(
-                f"   the old one after {second} s: {found}, {found.seconds / max(second, 1):.1f} times the compute"
+                f"   the old one after {second} s: {found}, {found.seconds / max(second, 1):.1f} times the compute, "
+                f"repaid by {(found.seconds - second) / (1 - cost):,.0f} s of serving with the old one"
             )
 
 

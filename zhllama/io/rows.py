@@ -67,16 +67,15 @@ def read_rows_or_faults(path: Path, advance: Advance | None = None) -> Iterator[
 
 
 def _not_prose(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """The same lines. Errors: InputError where none of the FIRST that are not empty looks like JSON."""
+    """The same lines, without empty ones at first. Errors: InputError where none of the FIRST looks like JSON."""
     before: list[tuple[int, str]] = []
-    prose = 0
     for number, line in lines:
+        if not line.strip():
+            continue
         before.append((number, line))
-        if isinstance(_row_or_fault(line), NotJson) and not line.lstrip().startswith(("{", "}")):
-            prose += bool(line.strip())
-        else:
+        if line.lstrip().startswith(("{", "}")) or not isinstance(_row_or_fault(line), NotJson):
             break
-        if prose == FIRST:
+        if len(before) == FIRST:
             message = f"contains no rows: none of its first {FIRST} lines is JSON"
             raise InputError(path, message, "Give JSON lines, a JSON list, .csv or .parquet")
     yield from chain(before, lines)
