@@ -23,7 +23,7 @@ import zstandard
 import zhllama
 from zhllama.corpus.documents import FilePiece, Reading, find_inputs, read_piece
 from zhllama.errors import DamagedFile, InputError, OutputError
-from zhllama.io.files import open_regular, read_whole, remedy_of_writing, sha256, write_whole
+from zhllama.io.files import not_written, open_regular, read_whole, sha256, write_whole
 from zhllama.io.gguf import read_metadata
 from zhllama.io.json import parse_json, read_json
 from zhllama.io.rows import read_rows
@@ -31,8 +31,10 @@ from zhllama.io.safetensors import load_tensors, read_header
 from zhllama.io.text import find_files, limit_lines, read_lines
 from zhllama.io.torch import check_states, load_torch
 from zhllama.io.yaml import read_yaml
+from zhllama.model.model_cache import made_once
 from zhllama.model.weight_files import read_weights
 from zhllama.run import Run
+from zhllama.training.checkpoint import disk_errors
 from zhllama.vocab.any_tokenizer import load_any_tokenizer
 from zhllama.vocab.gguf import read_gguf
 
@@ -342,13 +344,49 @@ def test_places_without_permission_are_named_as_the_user_named_them(
         with pytest.raises(OutputError) as written:
             Run(tmp_path / "out", "grow", {}).check()
     assert str(written.value).startswith(f"{tmp_path / 'out'}: cannot be written (Permission denied)")
-    remedies = [
-        remedy_of_writing(OSError(number, "")) for number in (errno.EACCES, errno.EROFS, errno.ENOSPC)
-    ]
-    assert remedies == ["Choose a writable folder", "Choose a writable folder", "Free some room"]
     with pytest.raises(OSError, match="proc") as whole:
         write_whole(Path("/proc/audit.json"), "{}")
     assert whole.value.filename == "/proc/audit.json"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EACCES, "Choose a writable folder"), (errno.EPERM, "Choose a writable folder"), (errno.EROFS, "Choose a writable folder"),
+     (errno.ENOSPC, "Free some room"), (errno.EDQUOT, "Free some room"), (errno.EFBIG, "Free some room"),
+     (errno.EIO, "Check the folder and its disk")],
+)  # fmt: skip
+def test_room_is_asked_for_where_room_is_missing(number: int, remedy: str, tmp_path: Path) -> None:
+    error = OSError(number, os.strerror(number))
+    assert (
+        str(not_written(tmp_path, error))
+        == f"{tmp_path}: cannot be written ({os.strerror(number)}). {remedy}."
+    )
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_cache_asks_for_what_is_missing(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(part: Path) -> None:
+        raise OSError(number, os.strerror(number), str(part))
+
+    monkeypatch.setenv("ZHLLAMA_CACHE", str(tmp_path))
+    (tmp_path / "model").write_text("x", encoding="utf-8")
+    with pytest.raises(OutputError) as refused:
+        made_once("models", "one", [tmp_path / "model"], make)
+    wanted = {errno.EROFS: "Set ZHLLAMA_CACHE to a writable folder",
+              errno.ENOSPC: "Free some room, or set ZHLLAMA_CACHE to a folder on another disk"}[number]  # fmt: skip
+    assert refused.value.remedy == wanted
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_journal_and_a_checkpoint_go_on_where_writing_was_refused(number: int, tmp_path: Path) -> None:
+    error = OSError(number, os.strerror(number))
+    with pytest.raises(OutputError) as refused, disk_errors(tmp_path / "checkpoint"):
+        raise error
+    wanted = {errno.EROFS: "Make the folder writable, then give `resume`",
+              errno.ENOSPC: "Free some room, then give `resume`"}[number]  # fmt: skip
+    assert refused.value.remedy == wanted
 
 
 def test_a_file_that_is_missing_or_cannot_be_named(tmp_path: Path) -> None:

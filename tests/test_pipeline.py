@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from tests.conftest import Zhllama
+from tests.conftest import ROOT, Zhllama
 from zhllama.cli import app
-from zhllama.commands.lineage import draw
+from zhllama.commands.lineage import SHOWN, WORDS, draw
 from zhllama.errors import InputError, OptionError
 from zhllama.lineage import Ancestor, lineage
 from zhllama.pipeline import Pipeline, PipelineRecord, read_pipeline
@@ -175,6 +176,25 @@ def test_no_path_of_a_tree_is_folded(tmp_path: Path, capsys: pytest.CaptureFixtu
     draw(Ancestor(far / "two", "pretrain", {}, 2.0, (base,), (), ()))
     shown = [row.strip("│├└─ ") for row in capsys.readouterr().out.splitlines()]
     assert shown == [
-        f"pretrain  {far / 'two'}  2 s", f"grow  {far}  rows 7, 1 s", f"{far / 'text.txt'}",
+        f"pretrain  {far / 'two'}", "2 s", f"grow  {far}", "7 rows in all, 1 s", f"{far / 'text.txt'}",
         f"{far / 'text.txt'} has changed since, or is gone",
     ]  # fmt: skip
+
+
+def test_a_tree_tells_figures_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"n_old": 600, "n_new": 67, "rows": 1667, "boundary_error": None, "tied": False}
+    base = Ancestor(Path("/grown"), "grow", figures, 1.0, (), (), ())
+    trained = {"rows": 1667, "parameters": 6, "steps": 20, "tokens": 20_480, "loss": 10.6795}
+    draw(Ancestor(Path("/one"), "pretrain", trained, 275.0, (base,), (), ()))
+    assert capsys.readouterr().out.splitlines() == [
+        "pretrain  /one  20 steps, 20,480 tokens, loss 10.680, 5 min",
+        "└── grow  /grown  67 new rows, 1,667 rows in all, 1 s",
+    ]
+
+
+def test_every_command_that_finishes_a_run_tells_its_figures() -> None:
+    started = re.compile(r'\bRun\(\s*[\w.]+,\s*"([a-z -]+)"')
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "zhllama").rglob("*.py"))
+    commands = {command for source in sources for command in started.findall(source)}
+    assert {"grow", "pretrain", "sft", "corpus clean", "sharegpt export"} <= commands <= set(SHOWN)
+    assert {name for names in SHOWN.values() for name in names} == set(WORDS)

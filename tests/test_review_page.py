@@ -403,7 +403,7 @@ def test_a_full_disk_is_told_and_the_row_stays(
     from zhllama.review.decisions import OwnJournal
 
     def full(self: OwnJournal, _: Any) -> None:
-        raise OutputError(self.path, "cannot be written (No space left on device)", "Free some disk space")
+        raise OutputError(self.path, "cannot be written (No space left on device)", "Free some room")
 
     with (
         opened_session(write_rows(tmp_path / "a.jsonl", [task(0), task(1)])) as session,

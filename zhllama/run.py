@@ -15,7 +15,7 @@ from typing import Any, Self
 import yaml
 
 from zhllama.errors import InputError, OutputError
-from zhllama.io.files import leftovers, to_json, write_whole
+from zhllama.io.files import leftovers, not_written, to_json, write_whole
 from zhllama.manifest import HASHED_OUTPUT, check_outputs, digest, read_config
 from zhllama.run_folder import (
     CONFIG,
@@ -90,7 +90,7 @@ class Run:
             if not has_replaced_run(self.out):
                 self._check_folder()
         except PermissionError as error:
-            raise _not_writable(self.out, error) from error
+            raise not_written(self.out, error) from error
 
     def _check_folder(self) -> None:
         # A run that is killed before its config is complete leaves only a part of the config.
@@ -164,7 +164,7 @@ class Run:
         except BaseException as error:
             self._leave(undo=self._owned)
             if isinstance(error, OSError):
-                raise _not_writable(self.out, error) from error
+                raise not_written(self.out, error) from error
             raise
         return self
 
@@ -207,7 +207,7 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
         except OSError as error:
-            raise _not_writable(path, error) from error
+            raise not_written(path, error) from error
         self._written.add(path)
         return path
 
@@ -262,7 +262,7 @@ class Run:
             raise self._removed() from error
         # What is written through an open file raises errors without a name.
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and not error.filename:
-            raise _not_writable(self.out, error) from error
+            raise not_written(self.out, error) from error
 
     def _leave(self, undo: bool) -> None:
         """Release the lock; with `undo` first restore the folder to its state before this run."""
@@ -316,9 +316,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def _not_writable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        path, f"cannot be written ({error.strerror or error})", "Choose a writable folder with free space"
-    )

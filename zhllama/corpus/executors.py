@@ -15,6 +15,7 @@ from typing import Any, Literal
 from zhllama.corpus import workers
 from zhllama.errors import OptionError, OutputError, ZhllamaError
 from zhllama.extras import require
+from zhllama.io.files import RESUME_ROOM, RESUME_WRITABLE, remedy_of_writing
 
 Where = Literal["local", "ray", "slurm"]
 Advance = Callable[[int], None]  # called with the number of finished tasks
@@ -85,10 +86,11 @@ def _run_each(phases: Sequence[Phase], machines: Machines) -> None:
         except ZhllamaError:
             raise
         except OSError as error:
-            message = f"{error.strerror or error}"
-            raise OutputError(
-                error.filename or phase.logs, message, "Free some room, then give `resume`"
-            ) from error
+            message, remedy = (
+                f"{error.strerror or error}",
+                remedy_of_writing(error, RESUME_WRITABLE, RESUME_ROOM),
+            )
+            raise OutputError(error.filename or phase.logs, message, remedy) from error
         if phase.done() < phase.tasks:
             message = f"{phase.tasks - phase.done()} of {phase.tasks} tasks of {phase.name} failed"
             raise OutputError(phase.logs / "logs", message, "See the reason there, then give `resume`")

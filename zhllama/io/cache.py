@@ -6,6 +6,11 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from zhllama.errors import OutputError
+from zhllama.io.files import not_written
+
+CACHE_ROOM = "Free some room, or set ZHLLAMA_CACHE to a folder on another disk"
+
 
 def cache_folder(kind: str) -> Path:
     """Return the folder `kind` in ZHLLAMA_CACHE, or in `zhllama` of the user's cache folder.
@@ -18,6 +23,11 @@ def cache_folder(kind: str) -> Path:
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     return folder if os.access(folder, os.W_OK) else Path(_temporary_cache(kind).name)
+
+
+def cache_not_written(cache: Path, error: OSError) -> OutputError:
+    """The OutputError for a cache that could not be written."""
+    return not_written(cache, error, "Set ZHLLAMA_CACHE to a writable folder", CACHE_ROOM)
 
 
 @lru_cache

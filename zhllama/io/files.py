@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from zhllama.errors import InputError
+from zhllama.errors import InputError, OutputError
 
 LONGEST_LINE = 1 << 28  # bytes of one line; --max-line-bytes changes it
 WHOLE = 1 << 30  # bytes of a file that is read at once; the largest known tokenizer.json has 35 MB
@@ -120,10 +120,27 @@ def unreadable(path: Path, error: OSError | ValueError) -> InputError:
     )
 
 
-def remedy_of_writing(error: OSError) -> str:
-    """What helps where a file could not be written: a place that may be written to, or room."""
-    refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-    return "Choose a writable folder" if refused else "Free some room"
+WRITABLE, ROOM = "Choose a writable folder", "Free some room"
+# What is told of a run that goes on where it stopped:
+RESUME_WRITABLE, RESUME_ROOM = (
+    "Make the folder writable, then give `resume`",
+    "Free some room, then give `resume`",
+)
+
+
+def not_written(path: Path, error: OSError, writable: str = WRITABLE, room: str = ROOM) -> OutputError:
+    """The OutputError for a file that could not be written; see `remedy_of_writing`."""
+    remedy = remedy_of_writing(error, writable, room)
+    return OutputError(path, f"cannot be written ({error.strerror or error})", remedy)
+
+
+def remedy_of_writing(error: OSError, writable: str = WRITABLE, room: str = ROOM) -> str:
+    """What helps where a file could not be written: `writable` where the right is missing, `room` where that is."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return writable
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return room
+    return "Check the folder and its disk"
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from zhllama.errors import OutputError
-from zhllama.io.files import require_regular
+from zhllama.io.files import RESUME_ROOM, RESUME_WRITABLE, not_written, require_regular
 
 
 class AppendFile:
@@ -32,9 +32,7 @@ class AppendFile:
                 remaining = remaining[os.write(self.descriptor, remaining) :]
         except OSError as error:
             os.ftruncate(self.descriptor, self.end)
-            raise OutputError(
-                self.path, f"cannot be written ({error.strerror})", "Free some disk space, then give `resume`"
-            ) from error
+            raise not_written(self.path, error, RESUME_WRITABLE, RESUME_ROOM) from error
         offset, self.end = self.end, self.end + len(line)
         return offset
 

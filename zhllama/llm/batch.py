@@ -9,8 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from zhllama.errors import OutputError
-from zhllama.io.files import read_utf8, write_whole
+from zhllama.io.files import RESUME_ROOM, RESUME_WRITABLE, not_written, read_utf8, write_whole
 from zhllama.io.json import as_object, parse_json
 from zhllama.llm.completions_api import request_body
 from zhllama.llm.connection import Connection, ServerError, redact_key
@@ -202,9 +201,7 @@ class BatchClient:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OutputError(
-                self._log, f"cannot be written ({error.strerror})", "Free some disk space, then give `resume`"
-            ) from error
+            raise not_written(self._log, error, RESUME_WRITABLE, RESUME_ROOM) from error
         self._entries.append(entry)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from zhllama.errors import BrokenPromise, InputError, OutputError
+from zhllama.errors import BrokenPromise, InputError
+from zhllama.io.files import not_written
 from zhllama.io.gguf import read_metadata
 from zhllama.model.embeddings import find_matrices
 from zhllama.model.gguf_architectures import ARCHITECTURES, OMIT, architecture_of
@@ -157,7 +158,7 @@ def _copy(source: Path, out: Path, folder: Path, kind: Quantization, advance: Ad
             advance(int(tensor.n_elements) / total)
         writer.close()
     except OSError as error:
-        raise OutputError(out, f"cannot be written ({error.strerror or error})", "Free some room") from error
+        raise not_written(out, error) from error
 
 
 def _opened(path: Path) -> Any:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zhllama.errors import InputError, MissingPackage, OutputError
+from zhllama.errors import InputError, MissingPackage
+from zhllama.io.files import not_written
 from zhllama.io.json import as_object, parse_json
 from zhllama.model.embeddings import EmbeddingNames, find_matrices
 from zhllama.model.gguf_architectures import (
@@ -112,7 +113,7 @@ def write_gguf(
         writer.close()
         part.replace(out)
     except OSError as error:
-        raise OutputError(out, f"cannot be written ({error.strerror or error})", "Free some room") from error
+        raise not_written(out, error) from error
     finally:
         part.unlink(missing_ok=True)
 

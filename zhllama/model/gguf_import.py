@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from zhllama.errors import InputError, OutputError, ZhllamaError
 from zhllama.extras import require
+from zhllama.io.cache import CACHE_ROOM
 from zhllama.io.gguf import GgufTensor, read_header
 from zhllama.io.memory import available_memory
 from zhllama.model.gguf_config import FACTORS, ORIGINAL, complete_config
-from zhllama.model.model_cache import ROOM, made_once
+from zhllama.model.model_cache import made_once
 from zhllama.model.tokenizer_class import check_tokenizer_class
 from zhllama.notices import note
 from zhllama.pretrained import build_causal, open_gguf, open_gguf_config
@@ -57,7 +58,7 @@ def _convert(path: Path, part: Path) -> None:
     needed, free = values * dtype.itemsize, shutil.disk_usage(part.parent).free
     if needed > free:
         message = f"has {free / 1e9:,.1f} GB free, and {path.name} needs {needed / 1e9:,.1f} GB as a transformers model"
-        raise OutputError(part.parent, message, ROOM)
+        raise OutputError(part.parent, message, CACHE_ROOM)
     note(f"converting {path.name} into {part.parent}, {needed / 1e9:,.1f} GB, once")
     part.mkdir()
     files = tokenizer_files(path)

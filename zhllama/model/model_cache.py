@@ -8,12 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from zhllama.errors import OutputError
-from zhllama.io.cache import cache_folder
+from zhllama.io.cache import cache_folder, cache_not_written
 from zhllama.io.files import require_regular, sha256, write_whole
 from zhllama.vocab.gguf_folder import move_folder
-
-ROOM = "Free some space, or set ZHLLAMA_CACHE to a folder on another disk"
 
 
 def made_once(kind: str, stem: str, files: Sequence[Path], make: Callable[[Path], None]) -> Path:
@@ -37,7 +34,7 @@ def made_once(kind: str, stem: str, files: Sequence[Path], make: Callable[[Path]
                 finally:
                     shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
-        raise OutputError(cache, f"cannot be written ({error.strerror or error})", ROOM) from error
+        raise cache_not_written(cache, error) from error
     return folder
 
 

@@ -14,8 +14,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhllama.errors import InputError, OutputError
-from zhllama.io.files import is_present
+from zhllama.errors import InputError
+from zhllama.io.files import is_present, not_written
 from zhllama.io.json import read_object
 from zhllama.io.safetensors import AGAIN, Stored, read_header
 from zhllama.io.torch import load_torch
@@ -155,9 +155,7 @@ def rewrite(weights: Weights, out: Path, changes: Mapping[str, Change]) -> list[
             part.replace(out / file)
             rewritten.append(file)
         except OSError as error:
-            raise OutputError(
-                out / file, f"cannot be written ({error.strerror or error})", "Free some space"
-            ) from error
+            raise not_written(out / file, error) from error
         finally:
             part.unlink(missing_ok=True)
     added = {name: weights.tensors[change.source].file for name, change in changes.items() if change.source}

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zhllama.errors import InputError, OutputError, ZhllamaError
+from zhllama.io.files import remedy_of_writing
 from zhllama.io.json import parse_row
 from zhllama.io.rows import NotJson, read_rows_or_faults
 from zhllama.review.row_facts import RowFacts, row_facts
@@ -98,8 +99,11 @@ class RowIndex:
                     self.faults.append(error)
         except OSError as error:
             folder = Path(tempfile.gettempdir())
-            message = f"has no room for the snapshot of the rows ({error.strerror or error})"
-            self.faults.append(OutputError(folder, message, "Set TMPDIR to a folder with room"))
+            message = f"cannot take the snapshot of the rows ({error.strerror or error})"
+            remedy = remedy_of_writing(
+                error, "Set TMPDIR to a writable folder", "Set TMPDIR to a folder with room"
+            )
+            self.faults.append(OutputError(folder, message, remedy))
         finally:
             self.done.set()
             self.has_rows.set()

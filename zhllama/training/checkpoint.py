@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zhllama.errors import InputError, OutputError
-from zhllama.io.files import seal, unsealed
+from zhllama.io.files import RESUME_ROOM, RESUME_WRITABLE, remedy_of_writing, seal, unsealed
 from zhllama.io.safetensors import load_tensors
 from zhllama.io.torch import check_states
 
@@ -88,7 +88,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         if not _is_write_error(error, path):
             raise
         message = " ".join(str(error).split())[:120]
-        remedy = "Free some room, then continue with `resume`"
+        writable = isinstance(error, OSError) and remedy_of_writing(error, RESUME_WRITABLE, RESUME_ROOM)
+        remedy = writable or RESUME_ROOM
         raise OutputError(path, f"cannot be written ({message})", remedy) from error
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from zhllama.errors import InputError, OutputError
-from zhllama.io.files import json_lines, read_utf8, remedy_of_writing, seal, to_json, unsealed, write_whole
+from zhllama.errors import InputError
+from zhllama.io.files import json_lines, not_written, read_utf8, seal, to_json, unsealed, write_whole
 from zhllama.io.json import parse_json, read_object
 from zhllama.training.options import Fit
 from zhllama.training.packing import Packed
@@ -218,9 +218,7 @@ def write_blocks(
         if blocks:
             _rename(part, folder)
     except OSError as error:
-        raise OutputError(
-            folder, f"cannot be written ({error.strerror or error})", remedy_of_writing(error)
-        ) from error
+        raise not_written(folder, error) from error
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)

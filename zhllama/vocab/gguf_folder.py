@@ -8,8 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, processors
 
-from zhllama.errors import OutputError
-from zhllama.io.cache import cache_folder
+from zhllama.io.cache import cache_folder, cache_not_written
 from zhllama.io.files import to_json
 from zhllama.io.gguf import read_metadata
 from zhllama.vocab.fast_tokenizer import Specials, transformers_files
@@ -72,8 +71,7 @@ def tokenizer_folder(path: Path) -> Path:
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
-        message = f"cannot be written ({error.strerror or error})"
-        raise OutputError(cache, message, "Set ZHLLAMA_CACHE to a folder with room") from error
+        raise cache_not_written(cache, error) from error
     return folder
 
 
