@@ -1,12 +1,14 @@
 """The commands `sharegpt clean`, `sharegpt split` and `sharegpt export`."""
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from zhllama.commands.declare import command
+from zhllama.commands.progress import Bar
 from zhllama.commands.shared import AsJson, Config, Force, LineOptions, Out, print_json, progress, say, warn
 from zhllama.commands.translation import reason_shown
 from zhllama.conversation.options import CleanOptions, ConversationFiles, ConversionOptions, SplitOptions
@@ -16,6 +18,7 @@ from zhllama.run import Run
 
 app = typer.Typer(help="Clean, split and convert conversations, ShareGPT's and others.", no_args_is_help=True)
 
+WriteRow = Callable[[Any], None]
 ACCEPTED, REJECTED = "conversations.jsonl", "rejected.jsonl"
 # What `export` reads of a run: first of review, which may contain rows of all kinds.
 RUN_OUTPUTS = (
@@ -59,15 +62,9 @@ def clean(
     )  # fmt: skip
     cleaner = ConversationCleaner(cleaning)
     settings = recorded(conversations, options, reading)
-    with (
-        Run(out, "sharegpt clean", settings, [*found.inputs, *options.word_list], force) as run,
-        JsonLines(out / ACCEPTED) as accepted,
-        JsonLines(out / REJECTED) as rejected,
-        progress("Cleaning", sum(path.stat().st_size for path in found.files)) as bar,
-    ):
-        counts = clean_files(found, cleaner, accepted.write, rejected.write, bar)
-        accepted.close()
-        rejected.close()
+    with Run(out, "sharegpt clean", settings, [*found.inputs, *options.word_list], force) as run:
+        with _written(out, "Cleaning", found.files) as (accept, reject, bar):
+            counts = clean_files(found, cleaner, accept, reject, bar)
         figures = counts.figures() | {"mended": dict(cleaner.edits.most_common())}
         run.finish(figures)
     if as_json:
@@ -104,15 +101,9 @@ def split(
     found = find_row_files(conversations.files)
     inputs = [*found.inputs, *([tokenizer_file(place)] if place.exists() else [])]
     settings = recorded(conversations, options, reading)
-    with (
-        Run(out, "sharegpt split", settings, inputs, force) as run,
-        JsonLines(out / ACCEPTED) as accepted,
-        JsonLines(out / REJECTED) as rejected,
-        progress("Splitting", sum(path.stat().st_size for path in found.files)) as bar,
-    ):
-        counts = split_files(found, length, options.max_length, accepted.write, rejected.write, bar)
-        accepted.close()
-        rejected.close()
+    with Run(out, "sharegpt split", settings, inputs, force) as run:
+        with _written(out, "Splitting", found.files) as (accept, reject, bar):
+            counts = split_files(found, length, options.max_length, accept, reject, bar)
         figures = counts.figures()
         run.finish(figures)
     if as_json:
@@ -177,6 +168,19 @@ def export(
         warn(
             f"{counts.without_ids:,} rows lost the ids of their tool calls, for which LLaMA-Factory has no form"
         )
+
+
+@contextmanager
+def _written(out: Path, title: str, files: Sequence[Path]) -> Iterator[tuple[WriteRow, WriteRow, Bar]]:
+    """What writes an accepted and a rejected row, and the progress bar over bytes read; both files are whole at the end."""
+    with (
+        JsonLines(out / ACCEPTED) as accepted,
+        JsonLines(out / REJECTED) as rejected,
+        progress(title, sum(path.stat().st_size for path in files)) as bar,
+    ):
+        yield accepted.write, rejected.write, bar
+        accepted.close()
+        rejected.close()
 
 
 def _show_counts(out: Path, figures: dict[str, Any]) -> None:
