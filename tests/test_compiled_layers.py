@@ -63,8 +63,11 @@ def step(model: Any, seed: int) -> tuple[float, list[torch.Tensor]]:
     return loss.item(), list(torch.autograd.grad(loss, parameters))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("attention", ["sdpa", "documents", "flash"])
+@pytest.mark.parametrize(
+    ("attention", "checkpointing"),
+    [("documents", True), ("flash", False),
+     *(pytest.param(*more, marks=pytest.mark.slow) for more in (("documents", False), ("flash", True), ("sdpa", False), ("sdpa", True)))],
+)  # fmt: skip
 def test_compiled_layers_compute_the_same_and_are_compiled_once(
     attention: str, checkpointing: bool, gpu: None, flash_by_torch: None, without_machine_code: None
 ) -> None:
@@ -132,6 +135,7 @@ def test_a_model_without_layers_of_transformers_is_named() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_compiled_run_resumes_to_the_same_bytes(
     workspace: Path, without_machine_code: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

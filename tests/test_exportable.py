@@ -175,7 +175,7 @@ def test_spare_rows_without_an_id_stay_unchanged(files: Path) -> None:
     assert figures["trained"] == 2 * len(ids) * 64  # the plan of the run counts what is trained
 
 
-@pytest.mark.parametrize("row", [0, 7])
+@pytest.mark.parametrize("row", [pytest.param(0, marks=pytest.mark.slow), 7])
 def test_a_row_that_opening_sets_to_zero_is_not_trained(files: Path, row: int) -> None:
     """transformers initializes Youtu's padding row again although it was loaded, so the export would not be the run."""
     sizes: dict[str, Any] = {

@@ -188,6 +188,7 @@ def test_it_moves_to_the_right_side_and_its_run_is_a_model(ground: Path, full: b
     assert said[0] == said[1], "the exported model says what the run says"
 
 
+@pytest.mark.slow  # as dpo, whose own test is quick enough
 def test_killed_anywhere_a_kto_run_ends_with_the_same_bytes(ground: Path) -> None:
     settings = ("--steps", 6, "--save-every", 2, "--eval-every", 3, "--lr", 1e-3)
     assert line(ground, *train("--out", "whole", *settings)).code == 0

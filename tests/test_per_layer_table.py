@@ -106,7 +106,7 @@ def test_an_adapter_is_one_of_the_grown_model(tmp_path: Path, larger: Path) -> N
 @pytest.mark.parametrize(
     ("kind", "stages"),
     [
-        ("gemma4_text", (2,)),
+        pytest.param("gemma4_text", (2,), marks=pytest.mark.slow),
         pytest.param("gemma4_text", (1,), marks=pytest.mark.slow),
         pytest.param("gemma3n_text", (1, 2), marks=pytest.mark.slow),
     ],

@@ -197,6 +197,7 @@ def test_a_judge_by_rewards(ground: Path) -> None:
     assert told.code == 1 and told.err.startswith("zhllama: zh.jsonl: is no run of zhllama reward"), told.err
 
 
+@pytest.mark.slow  # as dpo, whose own test is quick enough
 def test_killed_anywhere_a_reward_run_ends_with_the_same_bytes(ground: Path) -> None:
     settings = ("--steps", 10, "--save-every", 3)
     assert line(ground, *train("reward", "--out", "whole", *settings)).code == 0

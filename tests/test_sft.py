@@ -228,7 +228,10 @@ def test_a_template_brings_its_tokens_their_rows_and_its_end(ground: Path) -> No
     )
 
 
-@pytest.mark.parametrize("template", ["alpaca", "vicuna", "chatml", "llama3"])
+@pytest.mark.parametrize(
+    "template",
+    ["alpaca", "chatml", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vicuna", "llama3"))],
+)
 def test_llamacpp_answers_as_transformers(ground: Path, template: str) -> None:
     """Under the stored template: the same prompt, to the id, and the same greedy answer with its end."""
     done(

@@ -124,7 +124,10 @@ def test_tied_bloom_trains_used_rows_and_notes_that_documents_see_each_other(wor
     )
 
 
-@pytest.mark.parametrize(("kind", "plain"), [("gemma", False), ("gemma2", True), ("mixtral", False)])
+@pytest.mark.parametrize(
+    ("kind", "plain"),
+    [("gemma", False), pytest.param("gemma2", True, marks=pytest.mark.slow), ("mixtral", False)],
+)
 def test_models_that_scale_cap_or_route(workspace: Path, kind: str, plain: bool) -> None:
     """The loss before the first step is transformers' own; old rows stay equal to the byte; export proves the result."""
     more = {"num_local_experts": 4} if kind == "mixtral" else {"head_dim": 16}

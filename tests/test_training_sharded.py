@@ -121,7 +121,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 PAIRS = [
-    pytest.param("dpo", (), id="dpo"),
+    pytest.param("dpo", (), id="dpo", marks=pytest.mark.slow),
     pytest.param("dpo", ("--full",), id="dpo-full", marks=pytest.mark.slow),
     pytest.param("reward", (), id="reward", marks=pytest.mark.slow),
     pytest.param("kto", (), id="kto", marks=pytest.mark.slow),

@@ -69,7 +69,9 @@ def write_texts(folder: Path) -> tuple[object, ...]:
     return "--text", "zh=zh.txt", "--block-size", 32, *sizes
 
 
-@pytest.mark.parametrize("kind", ["gemma3", "gemma3 untied", "gemma4"])
+@pytest.mark.parametrize(
+    "kind", ["gemma3 untied", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gemma3", "gemma4"))]
+)
 def test_the_text_part_grows_and_is_trained(tmp_path: Path, kind: str) -> None:
     from transformers import AutoModelForImageTextToText
 

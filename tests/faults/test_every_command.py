@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.world import COMMANDS, Command, make, products
+from tests.faults.world import COMMANDS, Command, products
 from tests.model_toys import line
 from zhllama.run_folder import SPENT
 
@@ -22,11 +22,6 @@ NAMES = [
     if name not in ("reward", "dpo", "answer", "judge", "gen-zh", "refilter", "advise", "corpus fetch")
 ]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("world"))
 
 
 def stopped(world: Path, words: tuple[str, ...], number: int, after: float) -> int:
@@ -66,7 +61,12 @@ def check_stops(
     assert not [p for p in out.rglob(".*") if p.name != ".lock"], "something half is left"
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Killed at named places, and compared byte by byte, in test_training_run.py, test_sft.py and test_corpus_clean.py.
+COMPARED = ("pretrain", "sft", "corpus clean")
+QUICK = [pytest.param(name, marks=pytest.mark.slow) if name in COMPARED else name for name in NAMES]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_stopped(world: Path, tmp_path: Path, name: str) -> None:
     check_stops(world, tmp_path, COMMANDS[name], stops=3, seed=0)
 
@@ -101,7 +101,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 FITS = {"train-vocab", "pack", "sharegpt clean", "sharegpt split"}  # their products are smaller than the disk
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in FITS])
+@pytest.mark.parametrize("name", [name for name in QUICK if name not in FITS])
 def test_full_disk(world: Path, disk: Path, name: str) -> None:
     told = line(world, *COMMANDS[name].line(disk / "run"))
     assert told.code == 1, told.out

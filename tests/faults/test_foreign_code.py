@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults.world import COMMANDS, TRAINING, make
+from tests.faults.world import COMMANDS, TRAINING
 from tests.model_toys import Told, line, write_model, write_run
 from zhllama.errors import InputError
 from zhllama.inference.transformers_chat_model import open_chat_model
@@ -84,11 +84,10 @@ def asked(folder: Path, *words: str, said: str = "y\n", again: bool = True) -> t
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The world of all commands, its base and its larger tokenizer poisoned before the run `trained` is made of it."""
-    folder = tmp_path_factory.mktemp("world")
-    write_model(folder / "base")
-    make(folder)
+    folder = tmp_path_factory.mktemp("poisoned") / "world"
+    shutil.copytree(world, folder)
     questions = folder / "questions.jsonl"
     questions.write_text('{"id": "1", "instruction": "中国？"}\n', encoding="utf-8")
     pairs = [{"prompt": "我们？", "chosen": "中国", "rejected": "上海"}] * 8
@@ -117,7 +116,13 @@ READING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", READING)
+# The world's own run `trained` is one of pretrain beside such code.
+SLOW = {"pretrain", "reward", "dpo", "advise"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in READING]
+)
 def test_code_beside_a_known_type_is_left_alone(world: Path, name: str) -> None:
     shutil.rmtree(world / "made", ignore_errors=True)
     told, left = asked(world, *READING[name])

@@ -13,16 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.world import COMMANDS, make, products
+from tests.faults.world import COMMANDS, products
 from tests.model_toys import Told, line
 
 SOME = ("corpus clean", "merge-vocab", "pack")  # in every suite; the others are slow
 Wait = Callable[[], Told]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("world"))
 
 
 def start(

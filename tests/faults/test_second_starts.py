@@ -10,16 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.world import COMMANDS, make, products
+from tests.faults.world import COMMANDS, products
 from tests.model_toys import line
 
 Tree = dict[str, bytes]
 FLAGS = ("", "--resume", "--force")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("world"))
 
 
 def tree(folder: Path) -> Tree:

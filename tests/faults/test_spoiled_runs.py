@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.world import COMMANDS, Command, make, products
+from tests.faults.world import COMMANDS, Command, products
 from tests.model_toys import Told, line
 from tests.serving import served
 from tests.test_gen_zh import gen_zh, imported
@@ -63,11 +63,6 @@ def refused(told: Told, named: Path) -> bool:
     assert told.code == 1 and last.startswith("zhllama: ") and "internal error" not in last, told.err
     assert str(named) in last and last.count(". ") >= 1 and "Traceback" not in told.err, told.err
     return True
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
