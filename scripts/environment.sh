@@ -16,7 +16,17 @@ say() {
 }
 
 make_venv() {
-    [ -x "$python" ] || { say "creating $venv" "正在创建${venv}"; "${PYTHON:-python3}" -m venv "$venv"; }
+    if [ ! -x "$python" ]; then
+        local given="${PYTHON:-python3}" found
+        if ! "$given" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            found="$("$given" --version 2>/dev/null)" || found="$(say "no Python" "不可用的命令")"
+            say "zhllama needs Python 3.11 or newer, and $given is $found: give another one, such as PYTHON=python3.12 bash $0" \
+                "zhllama需要Python 3.11或更新的版本，而${given}是${found}。请指定另一个，例如PYTHON=python3.12 bash $0"
+            exit 1
+        fi >&2
+        say "creating $venv" "正在创建${venv}"
+        "$given" -m venv "$venv"
+    fi
     "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip -q
     [ -x "$venv/bin/uv" ] || { say "installing uv, which installs the rest" "正在安装uv，其余的由它安装"; pip_install -q uv; }
 }

@@ -4,13 +4,17 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from tests.conftest import ROOT
 from tests.model_toys import line
@@ -236,3 +240,35 @@ def test_without_extras_every_command_says_what_it_needs_before_any_work(tmp_pat
 
 def test_every_command_is_walked() -> None:
     assert {words.split()[0] for words in WALK} == {entry.name for entry in ENTRIES}
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.12.0", "3.13.0", "3.14.0"])
+def test_every_pinned_version_can_be_installed(python: str) -> None:
+    """Debian 12 has Python 3.11.2, for which two pinned versions could not be had."""
+    environment = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
+    lines = (ROOT / "scripts" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    refused, checked = [], 0
+    for pinned in (Requirement(text) for text in lines if text and not text.startswith("#")):
+        with suppress(PackageNotFoundError):
+            needs = metadata(pinned.name).get("Requires-Python") or ""
+            checked += 1
+            if pinned.marker is None or pinned.marker.evaluate(environment):
+                refused += [pinned.name] * (python not in SpecifierSet(needs))
+    assert checked > 150 and refused == []
+
+
+def test_a_python_that_is_too_old_is_told_before_anything_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "environment.sh", tmp_path / "scripts")
+    old = tmp_path / "python3.10"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.10.13 || exit 1\n', encoding="utf-8")
+    old.chmod(0o755)
+    told = subprocess.run(
+        ["bash", "-c", "set -e; source scripts/environment.sh; install_into_venv demo"], cwd=tmp_path,
+        env={**os.environ, "PYTHON": str(old), "ZHLLAMA_LANG": "en"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 1 and told.stdout == ""
+    assert told.stderr.startswith(
+        f"zhllama needs Python 3.11 or newer, and {old} is Python 3.10.13: give another"
+    )
+    assert not (tmp_path / ".venv").exists()
