@@ -85,7 +85,11 @@ def test_completion_models(served: Served) -> None:
 @pytest.mark.parametrize(
     ("status", "error", "said"),
     [
-        (401, {"message": "bad key secret-1"}, "refuses the key (bad key [key])"),
+        (
+            401,
+            {"message": "bad key secret-1"},
+            "refuses the key (bad key [key]). Check the key in OPENAI_API_KEY",
+        ),
         (402, {"message": "Insufficient Balance"}, "has no quota left for this key"),
         (429, {"message": "You exceeded", "code": "insufficient_quota"}, "has no quota left for this key"),
         (403, {"message": "no access"}, "forbids this key the model 'm'"),

@@ -127,6 +127,8 @@ def show_plan(plan: "TrainingPlan", as_json: bool, to_notes: bool = False) -> No
         time = "" if plan.seconds is None else f", about {_duration(plan.seconds)}"
         length = f"{plan.steps:,} steps, {plan.tokens:,} tokens, {plan.flops:.1e} FLOPs{time}"
         table.add_row(*headings("length", length))
+    else:
+        table.add_row(*headings("length", "known once the text is encoded, or set by --steps"))
     for text in plan.notes:
         table.add_row(translated("note"), translated(text))
     console.print(table)

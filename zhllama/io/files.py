@@ -120,12 +120,11 @@ def unreadable(path: Path, error: OSError | ValueError) -> InputError:
     )
 
 
-WRITABLE, ROOM = "Choose a writable folder", "Free some room"
+WRITABLE = "Choose a writable folder"
+ROOM = "Free some room"
 # What is told of a run that goes on where it stopped:
-RESUME_WRITABLE, RESUME_ROOM = (
-    "Make the folder writable, then give `resume`",
-    "Free some room, then give `resume`",
-)
+RESUME_WRITABLE = "Make the folder writable, then give `resume`"
+RESUME_ROOM = "Free some room, then give `resume`"
 
 
 def not_written(path: Path, error: OSError, writable: str = WRITABLE, room: str = ROOM) -> OutputError:

@@ -97,8 +97,10 @@ class BatchClient:
             failure: Exception = error
             if isinstance(error, OpenAIError | ValueError | LookupError):
                 message = redact_key(" ".join(str(error).split())[:300], self.connection.key)
-                fix = "Check the key and that the server has a Batch API"
-                failure = ServerError(self.url, f"batch failed ({message})", fix)
+                failure = ServerError(
+                    self.url, f"batch failed ({message})",
+                    f"Check {self.connection.key_env}, and that the server has a Batch API",
+                )  # fmt: skip
             for _, future, _ in [*batch.values(), *self._waiting.values()]:
                 if not future.done():
                     future.set_exception(failure)

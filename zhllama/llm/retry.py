@@ -81,7 +81,7 @@ def classify_error(
         return FailedAttempt(f"refused: {message}", refusal=True)
     if status == 401:
         if connection.key:
-            raise ServerError(url, f"refuses the key ({message})", "Check the key")
+            raise ServerError(url, f"refuses the key ({message})", f"Check the key in {connection.key_env}")
         raise ServerError(url, f"asks for a key ({message})", f"Set {connection.key_env} in the environment")
     if kind == "rate" or status == 503:
         if (wait or 0) > PATIENCE or idle > PATIENCE:
