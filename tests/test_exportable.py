@@ -38,7 +38,20 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _runs(*more: object) -> list[tuple[object, ...]]:
     common = ("--model", "base", "--out", "run", *SHORT, *more)
     return [
-        ("pretrain", "--stage", 2, "--text", "en=text.txt", "--block-size", 64, "--rows", "none", *common),
+        (
+            "pretrain",
+            "--stage",
+            2,
+            "--text",
+            "en=text.txt",
+            "--eval-text",
+            "en=text.txt",
+            "--block-size",
+            64,
+            "--rows",
+            "none",
+            *common,
+        ),
         ("sft", "--data", "data.json", "--max-length", 64, "--rows", "none", *common),
         ("dpo", "--pairs", "pairs.jsonl", "--max-length", 64, *common),
         ("reward", "--pairs", "pairs.jsonl", "--max-length", 64, *common),
@@ -166,7 +179,7 @@ def test_spare_rows_without_an_id_stay_unchanged(files: Path) -> None:
         files, "grow", "--model", "base", "--tokenizer", "larger", "--pad-rows-to", 64, "--out", "grown"
     )
     assert done.code == 0, done.err
-    done = line(files, "pretrain", "--stage", 1, "--text", "en=text.txt", "--block-size", 512, "--model", "grown",
+    done = line(files, "pretrain", "--stage", 1, "--text", "en=text.txt", "--eval-text", "en=text.txt", "--block-size", 512, "--model", "grown",
                 "--out", "run", *SHORT)  # fmt: skip
     assert done.code == 0, done.err
     ids = load_file(files / "run" / "rows.safetensors")["input_ids"].tolist()
@@ -175,7 +188,7 @@ def test_spare_rows_without_an_id_stay_unchanged(files: Path) -> None:
     assert figures["trained"] == 2 * len(ids) * 64  # the plan of the run counts what is trained
 
 
-@pytest.mark.parametrize("row", [pytest.param(0, marks=pytest.mark.slow), 7])
+@pytest.mark.parametrize("row", [0, 7])
 def test_a_row_that_opening_sets_to_zero_is_not_trained(files: Path, row: int) -> None:
     """transformers initializes Youtu's padding row again although it was loaded, so the export would not be the run."""
     sizes: dict[str, Any] = {
@@ -198,7 +211,7 @@ def test_a_row_that_opening_sets_to_zero_is_not_trained(files: Path, row: int) -
     save_file(held, files / "base" / "model.safetensors", metadata={"format": "pt"})
     for rows in ("all", "used"):
         done = line(files, "pretrain", "--stage", 1, "--model", "base", "--rows", rows, "--old-rows", 590, "--text",
-                    "en=text.txt", "--block-size", 64, "--out", rows, "--steps", 3, *SHORT[2:])  # fmt: skip
+                    "en=text.txt", "--eval-text", "en=text.txt", "--block-size", 64, "--out", rows, "--steps", 3, *SHORT[2:])  # fmt: skip
         assert done.code == 0, done.err
         ids = load_file(files / rows / "rows.safetensors")["input_ids"].tolist()
         assert row not in ids and (len(ids) == 599 or rows == "used")

@@ -116,7 +116,7 @@ def test_commands_take_a_file(tmp_path: Path) -> None:
         for name in ("toy.gguf", "base")
     ]
     assert math.isclose(*(one["bits_per_byte"] for one in measured), rel_tol=1e-5)
-    train = ("--stage", "2", "--text", "zh=text.txt", "--block-size", "32", "--micro-batch", "1", "--steps", "2",
+    train = ("--stage", "2", "--text", "zh=text.txt", "--eval-text", "zh=text.txt", "--block-size", "32", "--batch", "2", "--micro-batch", "1", "--steps", "2",
              "--precision", "fp32")  # fmt: skip
     done = line(tmp_path, "pretrain", "--model", "toy.gguf", "--tokenizer", "larger", *train, "--out", "run")
     assert done.code == 0, done.err

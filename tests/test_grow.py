@@ -375,6 +375,7 @@ print(json.dumps({"mb": peak[0] - before, "rewritten": grown.rewritten, "rows": 
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_under_the_matrices_and_a_shard(tmp_path: Path, larger: Path) -> None:
     """A 2 GB model of eight shards, its body in holes of the file system, grows in the memory of its two matrices."""
     base = tmp_path / "base"

@@ -97,7 +97,9 @@ def test_an_adapter_that_peft_loses(tmp_path: Path) -> None:
     assert "up_proj" not in linear_names(open_config(base)) and "q_proj" in linear_names(open_config(base))
     words = ("--stage", 2, "--model", "base", "--rows", "all", "--lora-module", "up_proj", "--block-size", 64)
     (tmp_path / "zh.txt").write_text("我们今天没有时间。\n", encoding="utf-8")
-    done = line(tmp_path, "pretrain", *words, "--text", "zh=zh.txt", "--out", "run")
+    done = line(
+        tmp_path, "pretrain", *words, "--text", "zh=zh.txt", "--eval-text", "zh=zh.txt", "--out", "run"
+    )
     assert done.code == 1 and "which PEFT would not load again into this type of model" in done.err, done.err
     for name, layers in (("kept", ["q_proj"]), ("lost", ["q_proj", "up_proj"])):
         settings = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=layers, init_lora_weights=False)

@@ -106,7 +106,7 @@ def test_an_adapter_is_one_of_the_grown_model(tmp_path: Path, larger: Path) -> N
 @pytest.mark.parametrize(
     ("kind", "stages"),
     [
-        pytest.param("gemma4_text", (2,), marks=pytest.mark.slow),
+        ("gemma4_text", (2,)),
         pytest.param("gemma4_text", (1,), marks=pytest.mark.slow),
         pytest.param("gemma3n_text", (1, 2), marks=pytest.mark.slow),
     ],
@@ -121,6 +121,8 @@ def test_grown_models_are_trained_exported_and_audited(
     (tmp_path / "zh.txt").write_text("我们今天没有时间研究历史。\n" * 60, encoding="utf-8")
     text = (
         "--text",
+        "zh=zh.txt",
+        "--eval-text",
         "zh=zh.txt",
         "--block-size",
         32,

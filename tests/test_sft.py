@@ -83,7 +83,7 @@ def test_from_a_pretrained_run_to_an_exported_model(ground: Path) -> None:
     text = shipped("corpora", "sample", "zh_essay.txt").read_text(encoding="utf-8")
     (ground / "zh.txt").write_text(text, encoding="utf-8")
     done(
-        ground, "pretrain", "--stage", 1, "--model", "base", "--tokenizer", "tok", "--text", "zh=zh.txt", "--block-size", 64,
+        ground, "pretrain", "--stage", 1, "--model", "base", "--tokenizer", "tok", "--text", "zh=zh.txt", "--eval-text", "zh=zh.txt", "--block-size", 64,
         "--batch", 4, "--micro-batch", 4, "--steps", 2, "--precision", "fp32", "--out", "one",
     )  # fmt: skip
     figures = done(ground, *sft("one", "two", "--steps", 8))
@@ -169,6 +169,7 @@ def test_packed_gradients_are_those_of_single_samples(ground: Path, tied: bool) 
         assert torch.allclose(gradient, single[name], atol=1e-6, rtol=1e-4), name
 
 
+@pytest.mark.slow  # pretrain's own is in every run
 def test_killed_anywhere_a_run_ends_with_the_same_bytes(ground: Path) -> None:
     settings = ("--steps", 10, "--eval-every", 100)
     done(ground, *sft("base", "whole", *settings))

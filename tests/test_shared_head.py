@@ -222,7 +222,7 @@ def test_the_whole_line_with_an_untied_model(tmp_path: Path) -> None:
     assert shown.code == 0 and f"{len(changed)} of 600 changed," in shown.out
     assert "all 600 equal to the" in shown.out
     done = line(
-        tmp_path, "pretrain", "--stage", 1, "--model", "grown", "--out", "run", "--text", "zh=zh.txt", "--steps", 2,
+        tmp_path, "pretrain", "--stage", 1, "--model", "grown", "--out", "run", "--text", "zh=zh.txt", "--eval-text", "zh=zh.txt", "--steps", 2,
         "--block-size", 64, "--batch", 4, "--micro-batch", 4, "--precision", "fp32",
     )  # fmt: skip
     assert done.code == 0, done.err

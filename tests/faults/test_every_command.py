@@ -61,15 +61,7 @@ def check_stops(
     assert not [p for p in out.rglob(".*") if p.name != ".lock"], "something half is left"
 
 
-# Killed at named places, and compared byte by byte, in test_training_run.py, test_sft.py and test_corpus_clean.py.
-COMPARED = ("pretrain", "sft", "corpus clean")
-
-
-def quick(names: list[str]) -> list[object]:
-    return [pytest.param(name, marks=pytest.mark.slow) if name in COMPARED else name for name in names]
-
-
-@pytest.mark.parametrize("name", quick(NAMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_stopped(world: Path, tmp_path: Path, name: str) -> None:
     check_stops(world, tmp_path, COMMANDS[name], stops=3, seed=0)
 
@@ -104,7 +96,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 FITS = {"train-vocab", "pack", "sharegpt clean", "sharegpt split"}  # their products are smaller than the disk
 
 
-@pytest.mark.parametrize("name", quick([name for name in NAMES if name not in FITS]))
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in FITS])
 def test_full_disk(world: Path, disk: Path, name: str) -> None:
     told = line(world, *COMMANDS[name].line(disk / "run"))
     assert told.code == 1, told.out

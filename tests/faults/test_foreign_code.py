@@ -116,13 +116,7 @@ READING = {
 }  # fmt: skip
 
 
-# The world's own run `trained` is one of pretrain beside such code.
-SLOW = {"pretrain", "reward", "dpo", "advise"}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in READING]
-)
+@pytest.mark.parametrize("name", READING)
 def test_code_beside_a_known_type_is_left_alone(world: Path, name: str) -> None:
     shutil.rmtree(world / "made", ignore_errors=True)
     told, left = asked(world, *READING[name])

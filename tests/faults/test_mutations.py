@@ -38,7 +38,7 @@ def sweep(*arguments: str) -> None:
 
 def test_a_sample() -> None:
     names = [word for name in SAMPLED for word in ("--command", name)]
-    sweep("--seed", "15", "--runs", "50", *names)
+    sweep("--seed", "15", "--runs", "120", *names)
 
 
 @pytest.mark.slow
