@@ -86,11 +86,8 @@ def _run_each(phases: Sequence[Phase], machines: Machines) -> None:
         except ZhllamaError:
             raise
         except OSError as error:
-            message, remedy = (
-                f"{error.strerror or error}",
-                remedy_of_writing(error, RESUME_WRITABLE, RESUME_ROOM),
-            )
-            raise OutputError(error.filename or phase.logs, message, remedy) from error
+            remedy = remedy_of_writing(error, RESUME_WRITABLE, RESUME_ROOM)
+            raise OutputError(error.filename or phase.logs, f"{error.strerror or error}", remedy) from error
         if phase.done() < phase.tasks:
             message = f"{phase.tasks - phase.done()} of {phase.tasks} tasks of {phase.name} failed"
             raise OutputError(phase.logs / "logs", message, "See the reason there, then give `resume`")

@@ -88,8 +88,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         if not _is_write_error(error, path):
             raise
         message = " ".join(str(error).split())[:120]
-        writable = isinstance(error, OSError) and remedy_of_writing(error, RESUME_WRITABLE, RESUME_ROOM)
-        remedy = writable or RESUME_ROOM
+        remedy = RESUME_ROOM
+        if isinstance(error, OSError):
+            remedy = remedy_of_writing(error, RESUME_WRITABLE, RESUME_ROOM)
         raise OutputError(path, f"cannot be written ({message})", remedy) from error
 
 
