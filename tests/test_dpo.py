@@ -8,6 +8,7 @@ import torch
 
 from tests.model_toys import line
 from tests.test_reward import MEASURED, SETTINGS, encoder, figures, ground, killed_at, train
+from zhllama.commands import training_screen
 
 __all__ = ["encoder", "ground"]
 
@@ -59,6 +60,20 @@ def test_it_goes_on_from_a_run_and_that_one_is_its_reference(ground: Path) -> No
     manifest = json.loads((ground / "second" / "manifest.json").read_text(encoding="utf-8"))
     assert str(ground / "first") in manifest["parents"]
     assert line(ground, "export", "second", "--out", "second-plain").code == 0
+
+
+def test_a_step_that_takes_minutes_is_shown_as_training(
+    ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bar said `opening the model` until the end of the first step, and of a run of one step to its end."""
+    shown = list[tuple[object, ...]]()
+    monkeypatch.setattr(
+        training_screen,
+        "show_step",
+        lambda bar, line: shown.append((line["step"], line["steps"], "loss" in line)),
+    )
+    figures(ground, *train("dpo", "--out", "shown", "--steps", 2, "--validation-share", 0))
+    assert shown[0] == (0, 2, False) and (1, 2, True) in shown
 
 
 @pytest.mark.parametrize("more", [(), pytest.param(("--full",), marks=pytest.mark.slow)])

@@ -18,6 +18,9 @@ from tests.model_toys import larger_vocabulary, line, write_model, write_tokeniz
 from zhllama.manifest import read_manifest
 from zhllama.model.load import open_model
 from zhllama.resources import shipped
+from zhllama.training.options import PretrainingOptions
+from zhllama.training.train import warmup_steps
+from zhllama.training.trainer import read_log
 
 COMMON = ("--block-size", 64, "--batch", 8, "--micro-batch", 4, "--lr", 0.01, "--log-every", 1, "--save-every", 3,
           "--eval-every", 100, "--precision", "fp32")  # fmt: skip
@@ -213,6 +216,23 @@ def test_killed_anywhere_a_run_ends_with_the_same_bytes(workspace: Path) -> None
     for name in ("rows.safetensors", "adapter/adapter_model.safetensors"):
         assert (workspace / "killed" / name).read_bytes() == (workspace / "whole" / name).read_bytes(), name
     assert losses(workspace / "killed") == losses(workspace / "whole")
+
+
+def test_a_run_of_one_step_trains(workspace: Path) -> None:
+    """Its only step was the first of the warmup, which has the rate 0: text of less than a batch trained nothing."""
+    done = line(workspace, *stage(1, "base", "run", "--rows", "all", "--steps", 1))
+    assert done.code == 0, done.err
+    (step,) = (row for row in read_log(workspace / "run" / "log.jsonl") if "loss" in row)
+    assert step["learning_rate"] > 0
+    before = load_file(workspace / "base" / "model.safetensors")["model.embed_tokens.weight"]
+    assert not torch.equal(rows_of(workspace / "run")["input_rows"].float(), before.float())
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "expected"), [(1, 0.05, 0), (1, 0, 0), (2, 0.9, 1), (3000, 0.05, 150), (10, 0.05, 1)]
+)
+def test_the_warmup_leaves_a_step(steps: int, warmup: float, expected: int) -> None:
+    assert warmup_steps(PretrainingOptions(stage=1, warmup=warmup), steps) == expected
 
 
 def test_a_streamed_run_resumes_too(workspace: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs pre-training and fine-tuning: packs the data, prepares the model, runs or resumes the Trainer, and writes the outputs."""
 
+import math
 import os
 import shutil
 import warnings
@@ -221,7 +222,7 @@ def arguments_of(kind: type[Arguments], options: TrainingOptions, out: Path, **m
         max_steps=options.steps or 1,
         learning_rate=options.lr,
         lr_scheduler_type="constant_with_warmup" if options.schedule == "constant" else options.schedule,
-        warmup_steps=options.warmup,
+        warmup_steps=warmup_steps(options, options.steps or 1),
         weight_decay=options.weight_decay,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
@@ -297,12 +298,18 @@ def _layout(options: TrainingOptions, info: ModelInfo, blocks: list[PackedBlocks
     return arrange_rows(ids, rows, is_sharded())
 
 
+def warmup_steps(options: TrainingOptions, steps: int) -> int:
+    """Return the steps of the warmup, at least one fewer than all: its first has the rate 0, and a run of that alone trains nothing."""
+    return min(math.ceil(steps * options.warmup), steps - 1)
+
+
 def _trainer(
     options: TrainingOptions, info: ModelInfo, prepared: PreparedModel, plan: TrainingPlan, blocks: list[PackedBlocks],
     examples: Any, validation: list[ValidationSet], arguments: TrainingArguments, out: Path, hooks: Hooks,
 ) -> BlockTrainer:  # fmt: skip
     assert plan.steps is not None
     arguments.max_steps = plan.steps
+    arguments.warmup_steps = warmup_steps(options, plan.steps)
     arguments.eval_strategy = "steps" if validation else "no"
     log = TrainingLog(out / LOG, _tokens_per_step(options, blocks), hooks.step)
     trainer = BlockTrainer(

@@ -197,7 +197,9 @@ class TrainingLog(TrainerCallback):
         self._begun = time.monotonic() - max((line.get("seconds", 0.0) for line in lines), default=0.0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock."""
+        """Start the clock, and report before the first step that training has begun."""
+        if not self._steps:
+            self.report({"step": state.global_step, "steps": state.max_steps})
         self._started = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
