@@ -142,6 +142,20 @@ def test_full_training_on_several_devices_has_a_reference_model(tmp_path: Path, 
     assert planned(tmp_path, "--stage", "1", "--rows", "all", *words[:4], "--machine", "2xA100")["memory_bytes"]["reference"] == 0  # fmt: skip
 
 
+@pytest.mark.parametrize(("name", "kept"), [("dpo", 8), ("kto", 4), ("reward", 0)])
+def test_the_logits_of_all_positions_are_planned_where_the_loss_has_them(
+    tmp_path: Path, name: str, kept: int
+) -> None:
+    model = write_model(tmp_path / "base")
+    words = ("--model", str(model), "--steps", "2", "--micro-batch", "4", "--precision", "fp32")
+    short, long = (
+        planned(tmp_path, *words, "--max-length", length, command=name)["memory_bytes"]["loss"]
+        for length in ("64", "128")
+    )
+    hidden = 2 * 8 * 64 * 64 * 4
+    assert long - short == kept * 8 * 64 * 600 * 4 + hidden
+
+
 def test_flops_follow_the_published_formula() -> None:
     """6 FLOPs per parameter and token (arXiv:2001.08361), 4 for frozen ones, and attention."""
     shape = shape_of(shipped_config("llama-7b"))

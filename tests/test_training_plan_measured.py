@@ -18,6 +18,7 @@ import torch
 
 from tests.model_toys import base_vocabulary, line, write_model, write_tokenizer
 from tests.test_training_run import cache, workspace
+from zhllama.io.files import json_line
 from zhllama.vocab.sentencepiece_vocabulary import Piece
 
 __all__ = ["cache", "workspace"]
@@ -50,8 +51,8 @@ def in_a_child(work: Callable[[], Any]) -> Any:
     return result
 
 
-def memory_of(folder: Path, checkpointing: str, *arguments: object) -> tuple[int, dict[str, Any]]:
-    """Return the peak memory of a run in bytes, above that of this process, and its figures."""
+def memory_of(folder: Path, *arguments: object) -> tuple[int, dict[str, Any]]:
+    """Return the peak memory of a command line in bytes, above that of this process, and its figures."""
 
     def work() -> list[Any]:
         # Freed memory is returned at once (M_MMAP_THRESHOLD), so that glibc's free lists are not measured.
@@ -65,12 +66,20 @@ def memory_of(folder: Path, checkpointing: str, *arguments: object) -> tuple[int
                 time.sleep(0.01)
 
         threading.Thread(target=watch, daemon=True).start()
-        result = line(folder, "pretrain", *arguments, *RUN, checkpointing)
+        result = line(folder, *arguments)
         return [highest - before, result.out, result.err]
 
     used, out, err = in_a_child(work)
     assert out, err
     return used, json.loads(out)
+
+
+def write_big(workspace: Path, **changed: object) -> None:
+    """Write the model `big`, whose tokenizer has an id for each of its rows: others are not trained."""
+    write_model(workspace / "big", rows=20_000, **{**BIG, **changed})
+    base = base_vocabulary()
+    added = [Piece(f"\u4e00{chr(0x4E01 + number)}", -1000.0 - number) for number in range(20_000 - base.size)]
+    write_tokenizer(base.extended(added), workspace / "big")
 
 
 @pytest.mark.parametrize(
@@ -85,16 +94,28 @@ def memory_of(folder: Path, checkpointing: str, *arguments: object) -> tuple[int
 def test_memory_is_as_planned(
     workspace: Path, stage: int, checkpointing: str, rows: tuple[object, ...]
 ) -> None:
-    options = ("--stage", stage, "--rows", *rows)
-    write_model(workspace / "big", rows=20_000, **BIG)
-    base = base_vocabulary()  # rows without an id are not trained
-    added = [Piece(f"\u4e00{chr(0x4E01 + number)}", -1000.0 - number) for number in range(20_000 - base.size)]
-    write_tokenizer(base.extended(added), workspace / "big")
+    options = ("pretrain", "--stage", stage, "--rows", *rows, *RUN, checkpointing)
+    write_big(workspace)
     # The memory of the libraries of this stage.
-    idle, _ = memory_of(
-        workspace, checkpointing, *options[:2], "--rows", "all", "--model", "base", "--out", "idle"
-    )
-    used, figures = memory_of(workspace, checkpointing, *options, "--model", "big", "--out", "run")
+    alone = (*options[:3], "--rows", "all", *RUN, checkpointing)
+    idle, _ = memory_of(workspace, *alone, "--model", "base", "--out", "idle")
+    used, figures = memory_of(workspace, *options, "--model", "big", "--out", "run")
     planned = figures["memory_total_bytes"]
     print(f"\nplanned {planned >> 20} MiB, took {(used - idle) >> 20} MiB")
     assert 0.95 < planned / (used - idle) < 1.5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("command", ["dpo", "kto", "reward"])
+def test_memory_of_pairs_is_as_planned(workspace: Path, command: str, precision: str) -> None:
+    """trl's loss of dpo and kto has the logits of all positions at once, which the plan had in chunks: a seventh of dpo's."""
+    write_big(workspace, num_hidden_layers=2)
+    rows = [{"prompt": f"说{n}？", "chosen": "中国" * 68, "rejected": "上海" * 68} for n in range(16)]
+    (workspace / "pairs.jsonl").write_text("".join(map(json_line, rows)), encoding="utf-8")
+    words = (command, "--data" if command == "kto" else "--pairs", "pairs.jsonl", "--max-length", 512, "--steps", 2, "--batch", 4,
+             "--micro-batch", 4, "--precision", precision, "--validation-share", 0, "--json", "--gradient-checkpointing", "off")  # fmt: skip
+    idle, _ = memory_of(workspace, *words, "--model", "base", "--out", "idle")
+    used, figures = memory_of(workspace, *words, "--model", "big", "--out", "run")
+    planned = figures["memory_total_bytes"]
+    print(f"\nplanned {planned >> 20} MiB, took {(used - idle) >> 20} MiB")
+    assert 0.95 < planned / (used - idle) < 1.6

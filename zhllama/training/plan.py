@@ -143,8 +143,9 @@ def _fixed_memory(
         frozen += shape.linear * (BYTES_PER_WEIGHT - width)
     dequantized = shape.inner * shape.width * width if options.load_in_4bit else 0  # one layer at a time
     cast_head = shape.matrix * width if width != 4 else 0
-    logits = 2 * LOSS_CHUNK * shape.rows * 4
-    hidden = 2 * options.micro_batch * options.block_size * shape.width * width
+    block = options.micro_batch * options.block_size
+    logits = (options.logits_kept * block or 2 * LOSS_CHUNK) * shape.rows * 4
+    hidden = 2 * block * shape.width * width
     return {
         "frozen": round(frozen),
         "dequantized": dequantized,
