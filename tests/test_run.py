@@ -343,7 +343,7 @@ def test_a_folder_of_which_only_the_lock_is_left_is_reported_as_removed(
 def test_a_full_disk_under_an_open_file_is_reported_with_the_folder(tmp_path: Path, number: int) -> None:
     out = tmp_path / "run"
     with (
-        pytest.raises(OutputError, match=rf"{out}: cannot be written \(.*\)\. Choose a writable folder"),
+        pytest.raises(OutputError, match=rf"{out}: cannot be written \(.*\)\. Free some room"),
         Run(out, "demo", OPTIONS),
     ):
         raise OSError(number, os.strerror(number))

@@ -36,6 +36,7 @@ def sweep(*arguments: str) -> None:
     assert done.returncode == 0 and " 0 at fault" in done.stdout.splitlines()[-1], done.stdout + done.stderr
 
 
+@pytest.mark.slow  # making its world takes half of its minute
 def test_a_sample() -> None:
     names = [word for name in SAMPLED for word in ("--command", name)]
     sweep("--seed", "15", "--runs", "120", *names)
