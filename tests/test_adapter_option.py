@@ -73,17 +73,8 @@ def test_every_command_opens_the_same_model(
 
 
 def test_a_run_finds_its_model_again(world: Path, cache: Path) -> None:
-    size = (
-        "--old-rows",
-        600,
-        "--text",
-        "zh=text.txt",
-        "--eval-text",
-        "zh=text.txt",
-        "--block-size",
-        32,
-        *SHORT,
-    )
+    text = ("--text", "zh=text.txt", "--eval-text", "zh=text.txt")
+    size = ("--old-rows", 600, *text, "--block-size", 32, *SHORT)
     told(world, "pretrain", "--stage", 2, "--model", "base", *ADAPTERS, *size, "--out", "run")
     told(world, "pretrain", "--stage", 2, "--model", "plain", *size, "--out", "same")
     recorded = config(world / "run")

@@ -21,6 +21,7 @@ from zhllama.training.model_info import read_shape
 from zhllama.training.model_shape import shape_of
 from zhllama.training.options import Lora
 
+TEXT = ("--text", "en=text.txt", "--eval-text", "en=text.txt")  # the shipped sample takes seconds to measure
 SHORT = ("--steps", 1, "--batch", 2, "--micro-batch", 2, "--precision", "fp32", "--log-every", 1)
 EXPERTS = ("--lora-module", "gate_proj", "--lora-module", "up_proj", "--lora-module", "down_proj")
 
@@ -38,20 +39,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _runs(*more: object) -> list[tuple[object, ...]]:
     common = ("--model", "base", "--out", "run", *SHORT, *more)
     return [
-        (
-            "pretrain",
-            "--stage",
-            2,
-            "--text",
-            "en=text.txt",
-            "--eval-text",
-            "en=text.txt",
-            "--block-size",
-            64,
-            "--rows",
-            "none",
-            *common,
-        ),
+        ("pretrain", "--stage", 2, *TEXT, "--block-size", 64, "--rows", "none", *common),
         ("sft", "--data", "data.json", "--max-length", 64, "--rows", "none", *common),
         ("dpo", "--pairs", "pairs.jsonl", "--max-length", 64, *common),
         ("reward", "--pairs", "pairs.jsonl", "--max-length", 64, *common),
@@ -179,7 +167,7 @@ def test_spare_rows_without_an_id_stay_unchanged(files: Path) -> None:
         files, "grow", "--model", "base", "--tokenizer", "larger", "--pad-rows-to", 64, "--out", "grown"
     )
     assert done.code == 0, done.err
-    done = line(files, "pretrain", "--stage", 1, "--text", "en=text.txt", "--eval-text", "en=text.txt", "--block-size", 512, "--model", "grown",
+    done = line(files, "pretrain", "--stage", 1, *TEXT, "--block-size", 512, "--model", "grown",
                 "--out", "run", *SHORT)  # fmt: skip
     assert done.code == 0, done.err
     ids = load_file(files / "run" / "rows.safetensors")["input_ids"].tolist()
@@ -210,8 +198,8 @@ def test_a_row_that_opening_sets_to_zero_is_not_trained(files: Path, row: int) -
     held["model.embed_tokens.weight"][row] = 0
     save_file(held, files / "base" / "model.safetensors", metadata={"format": "pt"})
     for rows in ("all", "used"):
-        done = line(files, "pretrain", "--stage", 1, "--model", "base", "--rows", rows, "--old-rows", 590, "--text",
-                    "en=text.txt", "--eval-text", "en=text.txt", "--block-size", 64, "--out", rows, "--steps", 3, *SHORT[2:])  # fmt: skip
+        done = line(files, "pretrain", "--stage", 1, "--model", "base", "--rows", rows, "--old-rows", 590, *TEXT,
+                    "--block-size", 64, "--out", rows, "--steps", 3, *SHORT[2:])  # fmt: skip
         assert done.code == 0, done.err
         ids = load_file(files / rows / "rows.safetensors")["input_ids"].tolist()
         assert row not in ids and (len(ids) == 599 or rows == "used")

@@ -108,20 +108,8 @@ def test_training_names_what_is_wrong(
     """The weight is named, where the loss of the first step would be NaN and a lower rate advised."""
     rewritten(write_model(tmp_path / "base"), change)
     (tmp_path / "zh.txt").write_text("我们今天没有时间研究历史。\n" * 30, encoding="utf-8")
-    common = (
-        "--text",
-        "zh=zh.txt",
-        "--eval-text",
-        "zh=zh.txt",
-        "--block-size",
-        16,
-        "--steps",
-        1,
-        "--batch",
-        8,
-        "--precision",
-        "fp32",
-    )
+    common = ("--text", "zh=zh.txt", "--eval-text", "zh=zh.txt", "--block-size", 16, "--steps", 1, "--batch", 8,
+              "--precision", "fp32")  # fmt: skip
     for words in (("--stage", 1), ("--stage", 2)):
         done = line(tmp_path, "pretrain", *words, "--model", "base", "--rows", "all", *common, "--out", "run")
         assert done.code == 1 and told in done.err, done.err
@@ -331,20 +319,7 @@ def test_a_tokenizer_that_transformers_replaces_is_refused_before_training(tmp_p
     """Its run would be exported into a folder where it cuts text differently, and export refuses that."""
     base = write_tokenizer(base_vocabulary(), write_model(tmp_path / "base", "qwen2"))
     (tmp_path / "zh.txt").write_text("我们今天没有时间研究历史。\n" * 30, encoding="utf-8")
-    words = (
-        "--rows",
-        "all",
-        "--text",
-        "zh=zh.txt",
-        "--eval-text",
-        "zh=zh.txt",
-        "--block-size",
-        16,
-        "--steps",
-        1,
-        "--precision",
-        "fp32",
-    )
+    words = ("--rows", "all", "--text", "zh=zh.txt", "--block-size", 16, "--steps", 1, "--precision", "fp32")
     done = line(tmp_path, "pretrain", "--stage", 1, "--model", base, *words, "--out", "run")
     assert done.code == 1 and "tokenizes text differently beside a model of the type qwen2" in done.err
 

@@ -136,17 +136,7 @@ def test_quantized_weights_are_refused_before_any_work(
     (tmp_path / "data.json").write_text(json.dumps([{"instruction": "a", "output": "b"}]), encoding="utf-8")
     for arguments in (
         ("grow", "--tokenizer", larger),
-        (
-            "pretrain",
-            "--stage",
-            "2",
-            "--text",
-            "en=text.txt",
-            "--eval-text",
-            "en=text.txt",
-            "--old-rows",
-            "500",
-        ),
+        ("pretrain", "--stage", "2", "--text", "en=text.txt", "--old-rows", "500"),
         ("sft", "--data", "data.json", "--rows", "none"),
     ):
         done = line(tmp_path, *arguments, "--model", "base", "--out", "out")

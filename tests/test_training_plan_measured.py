@@ -1,4 +1,4 @@
-"""The planned memory against what the run takes: never less than it uses, at most half as much again.
+"""The planned memory against what the run takes: never less than it uses, at most half as much again (pairs: 1.6 times).
 
 pytest -m slow -s tests/test_training_plan_measured.py
 """
@@ -108,7 +108,7 @@ def test_memory_is_as_planned(
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("command", ["dpo", "kto", "reward"])
 def test_memory_of_pairs_is_as_planned(workspace: Path, command: str, precision: str) -> None:
-    """trl's loss of dpo and kto has the logits of all positions at once, which the plan had in chunks: a seventh of dpo's."""
+    """trl's loss of dpo and kto has the logits of all positions at once; a plan with chunks had a seventh of what dpo takes."""
     write_big(workspace, num_hidden_layers=2)
     rows = [{"prompt": f"说{n}？", "chosen": "中国" * 68, "rejected": "上海" * 68} for n in range(16)]
     (workspace / "pairs.jsonl").write_text("".join(map(json_line, rows)), encoding="utf-8")

@@ -97,7 +97,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "sharegpt clean": COUNTED,
     "sharegpt split": (*COUNTED, "parts"),
     "sharegpt export": COUNTED,
-    "corpus fetch": ("documents", "characters"),
+    "corpus fetch": ("documents",),
     "corpus clean": ("documents_in", "documents_out"),
     "pack": ("blocks", "tokens", "documents"),
     "report": ("tokenizers", "characters"),

@@ -1,9 +1,9 @@
 """The commands `sharegpt clean`, `sharegpt split` and `sharegpt export`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,9 +16,11 @@ from zhllama.io.files import JsonLines, to_json
 from zhllama.options import recorded
 from zhllama.run import Run
 
+if TYPE_CHECKING:
+    from zhllama.conversation.clean_files import Write
+
 app = typer.Typer(help="Clean, split and convert conversations, ShareGPT's and others.", no_args_is_help=True)
 
-WriteRow = Callable[[Any], None]
 ACCEPTED, REJECTED = "conversations.jsonl", "rejected.jsonl"
 # What `export` reads of a run: first of review, which may contain rows of all kinds.
 RUN_OUTPUTS = (
@@ -171,7 +173,7 @@ def export(
 
 
 @contextmanager
-def _written(out: Path, title: str, files: Sequence[Path]) -> Iterator[tuple[WriteRow, WriteRow, Bar]]:
+def _written(out: Path, title: str, files: Sequence[Path]) -> Iterator[tuple["Write", "Write", Bar]]:
     """What writes an accepted and a rejected row, and the progress bar over bytes read; both files are whole at the end."""
     with (
         JsonLines(out / ACCEPTED) as accepted,

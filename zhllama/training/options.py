@@ -320,7 +320,7 @@ class KtoOptions(PreferenceOptions):
 
     @property
     def logits_kept(self) -> int:
-        """As of DpoOptions; half of the sequences are read without gradients."""
+        """As measured, too; half of the sequences are read without gradients."""
         return 4
 
 

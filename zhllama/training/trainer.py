@@ -190,16 +190,15 @@ class TrainingLog(TrainerCallback):
         self._begun = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Drop the lines of steps that a resumed run repeats."""
+        """Drop the lines of steps that a resumed run repeats, and report that training has begun."""
         lines = read_log(self.path)
         lines = [line for line in lines if line["step"] <= state.global_step] if state.global_step else []
         write_whole(self.path, "".join(json.dumps(line) + "\n" for line in lines))
         self._begun = time.monotonic() - max((line.get("seconds", 0.0) for line in lines), default=0.0)
+        self.report({"step": state.global_step, "steps": state.max_steps})
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock, and report before the first step that training has begun."""
-        if not self._steps:
-            self.report({"step": state.global_step, "steps": state.max_steps})
+        """Start the clock."""
         self._started = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
