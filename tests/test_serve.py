@@ -132,24 +132,31 @@ def test_the_page_is_used(
     page.get_by_placeholder(message).wait_for()
     box = page.locator("textarea").first  # gradio takes the words out of it with the first message
     for number in (1, 2):
-        box.fill(f"第{number}个问题")
-        box.press("Enter")
-        answers = page.locator(".bot.message").filter(has_text=BY_PIECES)
-        answers.nth(number - 1).wait_for()
-        # Gradio saves a conversation after its answer; a message sent before that would start a second entry.
-        expect(page.get_by_text("第1个问题")).to_have_count(2)
+        ask(page, box, number)
+        expect(page.get_by_text("第1个问题")).to_have_count(2)  # in the conversation, and beside as its title
     assert page.locator(".user.message").all_inner_texts() == ["第1个问题", "第2个问题"]
     page.get_by_role("button", name=settings).click()
     page.get_by_label(system).fill("你是一位老师。")
-    box.fill("第3个问题")
-    box.press("Enter")
-    page.locator(".bot.message").filter(has_text=BY_PIECES).nth(2).wait_for()
+    ask(page, box, 3)
     page.get_by_role("button", name=anew).click()
     page.locator(".bot.message").first.wait_for(state="detached")
     # The earlier conversation stands beside, to be taken up again; its messages leave the page a moment later.
     expect(page.get_by_text("第1个问题")).to_have_count(1)
     assert complaints == [] and elsewhere == []
     context.close()
+
+
+def ask(page: Any, box: Any, number: int) -> None:
+    """Send a message and wait until gradio has saved the conversation in the browser.
+
+    It saves after its answer; a message or a new chat before that would start a second entry of the same conversation.
+    """
+    stored = "JSON.stringify(localStorage)"
+    before = page.evaluate(stored)
+    box.fill(f"第{number}个问题")
+    box.press("Enter")
+    page.locator(".bot.message").filter(has_text=BY_PIECES).nth(number - 1).wait_for()
+    page.wait_for_function(f"before => {stored} !== before", arg=before)
 
 
 def local(url: str, page: str) -> bool:
