@@ -40,7 +40,7 @@ class Page:
             viewport={"width": width, "height": height}, locale=locale, color_scheme=scheme
         )
         self.page, self.url, self.said = self.context.new_page(), url, list[str]()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on(

@@ -118,6 +118,8 @@ def test_the_page_is_used(
 ) -> None:
     from playwright.sync_api import expect
 
+    expect.set_options(timeout=60_000)
+
     context = browser.new_context(locale=locale, viewport={"width": 1200, "height": 850})
     page = context.new_page()
     page.set_default_timeout(60_000)

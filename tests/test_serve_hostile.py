@@ -418,7 +418,7 @@ def test_slow_senders_of_headers_are_closed(url: str, monkeypatch: pytest.Monkey
 
 def test_connections_are_bounded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "CONNECTIONS", 5)
-    several = [socket.create_connection(("127.0.0.1", port_of(url)), timeout=5) for _ in range(8)]
+    several = [socket.create_connection(("127.0.0.1", port_of(url)), timeout=20) for _ in range(8)]
     closed = 0
     for sender in several[5:]:
         try:
@@ -459,7 +459,7 @@ def slow() -> Iterator[tuple[Toy, str]]:
         yield toy, started
 
 
-def until(true: Callable[[], bool], seconds: float = 5) -> None:
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

@@ -252,7 +252,7 @@ def test_signals_twice(tmp_path: Path, number: signal.Signals) -> None:
     process.send_signal(number)
     time.sleep(0.1)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (128 + number, "cleaned\n")
     assert err == "zhllama: stopped. Finished results are kept.\n"
 
@@ -264,7 +264,7 @@ def test_nohup_is_respected() -> None:
         "cli.app = app\ncli.main([])\n"
     )
     told = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False,
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )  # fmt: skip
     assert (told.returncode, told.stdout) == (0, "goes on\n")
@@ -277,7 +277,7 @@ def test_ctrl_c_while_it_loads_shows_no_traceback() -> None:
     )  # fmt: skip
     time.sleep(0.12)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT) or process.returncode == 0
     # Python's own start, before any of our code, shows what it likes.
     assert b"Traceback" not in err or b"zhllama/" not in err, err
