@@ -123,10 +123,27 @@ def grow(
             )
         if grown.guard_text == "shipped":
             say("the given text has too little English: the shipped sample kept English as it was")
+    if grown.fit_held_out is not None and grown.fit_kept is not None:
+        _say_fit(grown.fit_kept, *grown.fit_held_out)
     if grown.english_bits_per_byte is not None:
         before, after = grown.english_bits_per_byte
         say(
             f"English: {before:.4f} bits per byte before, {after:.4f} with the new head ({100 * (after / before - 1):+.2f} %)"
+        )
+
+
+def _say_fit(kept: float, without: float, fitted: float) -> None:
+    if kept:
+        say(
+            f"fit: {fitted:.4f} bits per byte of held-out text with the new head, {without:.4f} without the fit"
+        )
+        if kept < 1:
+            say(f"{100 * kept:g} % of the fit is kept: more would cost English over 0.5 %")
+    elif fitted < without:
+        say("the fit is left out: it would cost English over 0.5 %")
+    else:
+        say(
+            f"the fit is left out: {fitted:.4f} bits per byte of held-out text with it, {without:.4f} without"
         )
 
 

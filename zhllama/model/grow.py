@@ -37,7 +37,8 @@ class Grown:
     the first layers that `taught` changed, `changed_weights` their stored weights; all other weights are equal to the byte.
     `boundary_error`: that of the hidden states where new tokens end, before and after, as a share of their variance.
     `guard_text`: where the text comes from that kept English as it was. `per_layer`: the table of each layer's inputs that
-    grew too, with means of old rows whatever `init` (Gemma 3n, Gemma 4).
+    grew too, with means of old rows whatever `init` (Gemma 3n, Gemma 4). `fit_kept`: the share of the changes of `fit` that was
+    kept, `fit_held_out` bits per byte of held-out passages without and with them, the inputs being those of the old tokens.
     """
 
     n_old: int
@@ -56,6 +57,8 @@ class Grown:
     boundary_error: tuple[float, float] | None = None
     guard_text: str | None = None
     per_layer: str | None = None
+    fit_kept: float | None = None
+    fit_held_out: tuple[float, float] | None = None
 
 
 def grow(
@@ -130,6 +133,8 @@ def grow(
         None if taught is None else (taught.inputs.before, taught.inputs.after),
         None if taught is None else taught.guard,
         plan.matrices.per_layer,
+        values.head.fit_kept if fit and values.head is not None else None,
+        None if values.head is None else values.head.held_out,
     )
 
 

@@ -40,7 +40,7 @@ class GrowOptions:
     )
     fit: bool = option(
         False,
-        "For shared and taught: fit the LM head further to what the model predicts after each first token.",
+        "For shared and taught: fit the LM head further to what the model predicts after each first token, if that gains on held-out text.",
     )
     teach_layers: int | None = option(
         None,

@@ -8,6 +8,7 @@ probability of a character's later bytes where only a first byte can follow.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
 STATES = 8192  # hidden states used to solve for the direction
 LENGTH = 512  # ids per forward pass
 RIDGE = 1e-3  # regularization, relative to the mean square of a column
+
+
+@dataclass(frozen=True)
+class ReadPassage:
+    """A text, its first old ids, and the model's last hidden state after each of them [ids, width]."""
+
+    text: str
+    ids: list[int]
+    states: "torch.Tensor"
 
 
 def fit_output_rows(
@@ -66,7 +76,7 @@ def bias_direction(
     advance: Callable[[float], None] | None = None,
 ) -> "torch.Tensor":
     """The vector [width] by which a row of the head is moved to add 1 to its logit, solved on `count` hidden states of `texts`."""
-    return solve_direction([states for _, states in scaled_states(model, old, texts, count, advance)])
+    return solve_direction([passage.states for passage in scaled_states(model, old, texts, count, advance)])
 
 
 def scaled_states(
@@ -76,18 +86,18 @@ def scaled_states(
     count: int,
     advance: Callable[[float], None] | None = None,
     fast: bool = False,
-) -> "list[tuple[list[int], torch.Tensor]]":
-    """Ids and `count` hidden states, whose products with the rows of the head are the logits.
+) -> list[ReadPassage]:
+    """Passages with `count` hidden states, whose products with the rows of the head are the logits.
 
     Errors: InputError for text without two tokens.
     """
     scale = None
-    found: list[tuple[list[int], torch.Tensor]] = []
-    for ids, hidden in hidden_states(model, old, texts, count, fast):
-        scale = scale or logit_scale(model, ids)
-        found.append((ids, hidden * scale))
+    found: list[ReadPassage] = []
+    for passage in hidden_states(model, old, texts, count, fast):
+        scale = scale or logit_scale(model, passage.ids)
+        found.append(replace(passage, states=passage.states * scale))
         if advance is not None:
-            advance(len(ids) / count)
+            advance(len(passage.ids) / count)
     if not found:
         raise InputError("`text`", "contains nothing of two tokens", "Give text in the new language")
     return found
@@ -107,8 +117,8 @@ def solve_direction(states: "Sequence[torch.Tensor]") -> "torch.Tensor":
 
 def hidden_states(
     model: Any, old: AnyTokenizer, texts: Sequence[str], count: int, fast: bool = False
-) -> "Iterator[tuple[list[int], torch.Tensor]]":
-    """The first LENGTH ids of each text and their last hidden states [ids, width], until there are `count`.
+) -> Iterator[ReadPassage]:
+    """The first LENGTH ids of each text and their hidden states, until there are `count`.
 
     With `fast`, matrices are multiplied in bf16 where the processor does that in hardware.
     """
@@ -122,7 +132,7 @@ def hidden_states(
             continue
         with torch.no_grad(), bf16_products() if fast else nullcontext():
             states = model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0].float()
-        yield ids, states
+        yield ReadPassage(text, ids, states)
         read += len(ids)
         if read >= count:
             return

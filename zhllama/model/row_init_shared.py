@@ -4,17 +4,18 @@
 own row besides. Here its row gets its own share too, so that together they have the probability that it had alone.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zhllama.errors import InputError
 from zhllama.model.head_fit import FittedChanges, fit_changes, options_of
+from zhllama.model.next_tokens import NextTokens
 from zhllama.model.row_init import moments
-from zhllama.model.row_init_fitted import hidden_states, logit_scale, scaled_states, solve_direction
+from zhllama.model.row_init_fitted import ReadPassage, scaled_states, solve_direction
 from zhllama.vocab.any_tokenizer import AnyTokenizer
 from zhllama.vocab.token_counts import Counts, token_counts
 
@@ -31,7 +32,9 @@ MORE, MORE_BESIDE_KEPT = 0.25, 1.5
 LESS_FOR_ENGLISH = (0.0, -1.0)
 ENGLISH_LIMIT = 0.005  # share by which English bits may rise
 ENGLISH_IDS = 4096  # old ids of English text on which they are measured
-CHUNK = 256  # hidden states whose logits exist at one time
+FIT_SHARES = (1.0, 0.5, 0.25)  # of the fit's changes, from which the largest that English permits is taken
+FIT_STATES = 1024  # English states at which a fit keeps sums of probabilities
+HELD_OUT = 8  # every eighth passage is held out of the fit, and tells whether it pays
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,16 @@ class Shares:
 class SharedHead:
     """New rows [n, width] of the head, and the old rows that change, by id; float32.
 
-    `english` are the bits per byte of English text under the old head and under the new one, the inputs being equal.
+    `english` are the bits per byte of English text under the old head and under the new one, the inputs being equal. `fit_kept`
+    is the share of a fit's changes that the rows have, `held_out` the bits per byte of held-out passages without and with them.
     """
 
     rows: "torch.Tensor"
     changed: list[int]
     changed_rows: "torch.Tensor"
     english: tuple[float, float]
+    fit_kept: float = 0.0
+    held_out: tuple[float, float] | None = None
 
 
 def fit_shared_head(
@@ -77,8 +83,8 @@ def fit_shared_head(
 
     With `fast`, the hidden states of `texts` are computed in bf16 where the processor does that in hardware.
 
-    If `english` costs over ENGLISH_LIMIT more by it, the old tokens that occur there keep their rows, and then new tokens that
-    begin with them get less.
+    If `english` costs over ENGLISH_LIMIT more by it, the fit is weakened, then the old tokens that occur there keep their rows, and
+    then new tokens that begin with them get less. A fit that does not gain on held-out passages is left out.
     """
     import torch
 
@@ -91,38 +97,68 @@ def fit_shared_head(
     shares = log_shares(new, [tokens[0] if tokens else -1 for tokens in old_tokens], texts)
     # Chinese states alone would give a direction along which English states have .62 instead of 1 (SmolLM2), so that the
     # new tokens would take a share of English text.
-    read = English.read(model, old, english)
+    read = NextTokens.old(model, old, english, ENGLISH_IDS)
     passages = scaled_states(model, old, texts, STATES, advance, fast)
-    found = solve_direction([read.states[:, :-1], *(states for _, states in passages)])
+    found = solve_direction([read.states[:, :-1], *(passage.states for passage in passages)])
     direction = torch.cat([found, torch.zeros(1)])
-    changes = None
+    chosen = share_head(weight, shares, direction, read, keep_old_rows)
     if fit:
-        options = options_of(shares.leads.tolist(), old_tokens)
-        biased = [(ids, torch.cat([states, torch.ones(len(states), 1)], 1)) for ids, states in passages]
-        changes = fit_changes(weight, direction, options, shares.new, shares.own, biased)
-    fitted = share_head(weight, shares, direction, read, keep_old_rows, changes)
-    return SharedHead(fitted.rows[:, :-1], fitted.changed, fitted.changed_rows[:, :-1], fitted.english)
+        every = min(HELD_OUT, len(passages))
+        if every < 2:
+            message = "has one passage of two tokens, and `fit` needs another one that it is tried on"
+            raise InputError("`text`", message, "Give more text, or leave out `fit`")
+        changes = fit_changes(
+            weight,
+            direction,
+            options_of(shares.leads.tolist(), old_tokens),
+            shares.new,
+            shares.own,
+            [_with_bias(passage) for at, passage in enumerate(passages, 1) if at % every],
+            read.states[:FIT_STATES],
+        )
+        fitted = share_head(weight, shares, direction, read, keep_old_rows, changes)
+        held_out = NextTokens.new(old, new, passages[every - 1 :: every])
+        chosen = with_fit(chosen, fitted, weight, held_out)
+    return replace(chosen, rows=chosen.rows[:, :-1], changed_rows=chosen.changed_rows[:, :-1])
+
+
+def _with_bias(passage: ReadPassage) -> ReadPassage:
+    import torch
+
+    return replace(passage, states=torch.cat([passage.states, torch.ones(len(passage.states), 1)], 1))
 
 
 def share_head(
     head: "torch.Tensor",
     shares: Shares,
     direction: "torch.Tensor",
-    read: "English",
+    english: NextTokens,
     keep_old_rows: bool,
     changes: FittedChanges | None = None,
 ) -> SharedHead:
-    """The head of the first choice that English permits, else of the last."""
-    before, used = read.bits_per_byte(head), set(read.targets.tolist())
+    """The head of the first choice that English permits, else of the last; with `changes`, of weaker and weaker ones."""
+    before, used = english.bits_per_byte(head), set(english.targets.tolist())
     everything = set(shares.leads.tolist()) if keep_old_rows else set[int]()
     choices = [(everything, MORE_BESIDE_KEPT), *((everything | used, less) for less in LESS_FOR_ENGLISH)]
     for kept, beside_english in choices:
         more = added_shares(shares, kept, used, beside_english)
-        rows, changed, changed_rows = shared_rows(head, shares, direction, kept, more, changes)
-        after = read.bits_per_byte(head, rows, changed, changed_rows)
-        if after <= before * (1 + ENGLISH_LIMIT):
-            break
-    return SharedHead(rows, changed, changed_rows, (before, after))
+        for share in (0.0,) if changes is None else FIT_SHARES:
+            some = None if changes is None else FittedChanges(share * changes.new, share * changes.own)
+            rows, changed, changed_rows = shared_rows(head, shares, direction, kept, more, some)
+            after = english.bits_per_byte(head, rows, changed, changed_rows)
+            if after <= before * (1 + ENGLISH_LIMIT):
+                return SharedHead(rows, changed, changed_rows, (before, after), share)
+    return SharedHead(rows, changed, changed_rows, (before, after), share)
+
+
+def with_fit(plain: SharedHead, fitted: SharedHead, head: "torch.Tensor", held_out: NextTokens) -> SharedHead:
+    """The fitted head if it gains on held-out passages and costs English no more than is permitted, else the plain one."""
+    without, fit = (
+        held_out.bits_per_byte(head, one.rows, one.changed, one.changed_rows) for one in (plain, fitted)
+    )
+    before, after = fitted.english
+    permitted = after <= max(before * (1 + ENGLISH_LIMIT), plain.english[1])
+    return replace(fitted if permitted and fit < without else plain, held_out=(without, fit))
 
 
 def log_shares(new: AnyTokenizer, firsts: Sequence[int], texts: Sequence[str]) -> Shares:
@@ -175,48 +211,3 @@ def shared_rows(
     if changes is not None:
         values = values + changes.own[torch.from_numpy(changing)]
     return rows, changed, values
-
-
-@dataclass(frozen=True)
-class English:
-    """Hidden states of English text [ids, width + 1], the next ids [ids], and the bytes that these stand for."""
-
-    states: "torch.Tensor"
-    targets: "torch.Tensor"
-    bytes: int
-
-    @classmethod
-    def read(cls, model: Any, old: AnyTokenizer, texts: Sequence[str]) -> "English":
-        """The states on the first ENGLISH_IDS ids or a little more."""
-        import torch
-
-        states, targets = [], []
-        for ids, hidden in hidden_states(model, old, texts, ENGLISH_IDS):
-            states.append(hidden[:-1])
-            targets += ids[1:]
-        scaled = torch.cat(states) * logit_scale(model, targets)
-        size = sum(len(old.surface(id)) for id in targets)
-        return cls(torch.cat([scaled, torch.ones(len(scaled), 1)], 1), torch.tensor(targets), size)
-
-    def bits_per_byte(
-        self,
-        head: "torch.Tensor",
-        rows: "torch.Tensor | None" = None,
-        changed: Sequence[int] = (),
-        changed_rows: "torch.Tensor | None" = None,
-    ) -> float:
-        """Bits under a head whose rows `changed` are replaced, and to which `rows` are appended."""
-        import torch
-
-        nats = 0.0
-        for states, targets in zip(
-            torch.split(self.states, CHUNK), torch.split(self.targets, CHUNK), strict=True
-        ):
-            logits = states @ head.T
-            if changed_rows is not None and changed:
-                logits[:, list(changed)] = states @ changed_rows.T
-            total = logits.logsumexp(1)
-            if rows is not None and len(rows):
-                total = torch.logaddexp(total, (states @ rows.T).logsumexp(1))
-            nats += float((total - logits.gather(1, targets[:, None])[:, 0]).sum())
-        return nats / math.log(2) / self.bytes

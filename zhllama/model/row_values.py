@@ -13,7 +13,7 @@ from zhllama.model.load import load_base
 from zhllama.model.row_init import RowCombination, RowInit, Side
 from zhllama.model.row_init_distilled import Distillation, distill, find_snippets
 from zhllama.model.row_init_fitted import fit_output_rows
-from zhllama.model.row_init_shared import fit_shared_head
+from zhllama.model.row_init_shared import SharedHead, fit_shared_head
 from zhllama.model.row_init_taught import Progress, Teaching
 from zhllama.model.taught_model import TaughtModel, teach_model
 from zhllama.resources import sample_files
@@ -49,6 +49,7 @@ class RowValues:
     new: RowInitializer
     bias: RowCombination
     changed: dict[Side, ChangedRows]
+    head: SharedHead | None = None
     english: tuple[float, float] | None = None
     weights: "Mapping[str, torch.Tensor]" = field(default_factory=dict)  # by stored name
     taught: TaughtModel | None = None
@@ -143,6 +144,7 @@ def _shared(plan: GrowthPlan, asked: Initialization, advance: Callable[[float], 
         lambda matrix, side: head.rows if side == "output" else inputs.rows(matrix),
         row_init.first_token(plan.old_tokens),
         {"input": UNCHANGED, "output": (head.changed, head.changed_rows)},
+        head,
         head.english,
     )
 
@@ -158,6 +160,7 @@ def _taught(plan: GrowthPlan, asked: Initialization, partial: Path, progress: Pr
         lambda matrix, side: taught.head.rows if side == "output" else taught.inputs.rows,
         row_init.first_token(plan.old_tokens),
         {"input": UNCHANGED, "output": (taught.head.changed, taught.head.changed_rows)},
+        taught.head,
         taught.english,
         taught.weights,
         taught,

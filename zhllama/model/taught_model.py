@@ -12,7 +12,8 @@ from zhllama.model.first_layers import FirstLayers, find_first_layers
 from zhllama.model.growth_plan import GrowthPlan
 from zhllama.model.lessons import Lessons, draw_lessons, guard_pieces
 from zhllama.model.load import load_base
-from zhllama.model.row_init_shared import English, SharedHead, fit_shared_head
+from zhllama.model.next_tokens import NextTokens
+from zhllama.model.row_init_shared import ENGLISH_IDS, SharedHead, fit_shared_head
 from zhllama.model.row_init_taught import (
     HELD_OUT,
     Progress,
@@ -139,14 +140,13 @@ def _head(
     counted = sha256("\0".join(texts).encode(errors="replace")).hexdigest()
     key = f"{counted} {keep_old_rows} {fit} {plan.model} {plan.tokenizer} {plan.n_old} {plan.n_new}"
     saved = load_state(partial / HEAD, key)
-    if saved is not None:
-        return SharedHead(saved["rows"], saved["changed"], saved["changed_rows"], tuple(saved["english"]))
+    if saved is not None and "head" in saved:
+        return SharedHead(**saved["head"])
     progress.stage("fitting the LM head", 1.0)
     head = fit_shared_head(
         model, plan.old, plan.new, plan.old_tokens, texts, english, keep_old_rows, progress, fit, fast=True
     )
-    state = {"rows": head.rows, "changed": head.changed, "changed_rows": head.changed_rows}
-    save_state(partial / HEAD, {"key": key, **state, "english": list(head.english)})
+    save_state(partial / HEAD, {"key": key, "head": vars(head)})
     return head
 
 
@@ -158,7 +158,7 @@ def _bits(plan: GrowthPlan, model: Any, texts: Sequence[str], head: SharedHead |
     bias = getattr(output, "bias", None)
     column = torch.zeros(len(output.weight)) if bias is None else bias.detach().float()
     weight = torch.cat([output.weight.detach().float(), column[:, None]], 1)[: plan.n_old]
-    read = English.read(model, plan.old, texts)
+    read = NextTokens.old(model, plan.old, texts, ENGLISH_IDS)
     if head is None:
         return read.bits_per_byte(weight)
     firsts = torch.tensor([tokens[0] if tokens else 0 for tokens in plan.old_tokens])
