@@ -124,6 +124,8 @@ def test_a_fit_is_kept_if_it_gains_on_held_out_text_and_english_permits_it() -> 
     def one(rows: torch.Tensor, english: float, kept: float) -> SharedHead:
         return SharedHead(rows, [], head[:0], (2.0, english), kept)
 
+    hardly = better + 1e-4 * (worse - better)
+    assert with_fit(one(hardly, 2.0, 0), one(better, 2.0, 1), head, held_out).fit_kept == 0
     limit = 2 * (1 + ENGLISH_LIMIT)
     found = with_fit(one(worse, 2.0, 0), one(better, limit, 1), head, held_out)
     assert found.fit_kept == 1 and torch.equal(found.rows, better)
@@ -183,7 +185,7 @@ def test_one_passage_is_not_fitted(tmp_path: Path) -> None:
         (1.0, (2.5, 2.25), ["fit: 2.2500 bits per byte of held-out text with the new head, 2.5000 without the fit"]),
         (0.25, (2.5, 2.25), ["fit: 2.2500 bits", "25 % of the fit is kept: more would cost English over 0.5 %"]),
         (0.0, (2.5, 2.25), ["the fit is left out: it would cost English over 0.5 %"]),
-        (0.0, (2.5, 2.5), ["the fit is left out: 2.5000 bits per byte of held-out text with it, 2.5000 without"]),
+        (0.0, (2.5, 2.495), ["the fit is left out: it must save 0.25 % of the bits of held-out text (2.4950 per byte with it, 2.5000 without)"]),
     ],
 )  # fmt: skip
 def test_the_command_tells_what_became_of_the_fit(

@@ -133,17 +133,20 @@ def grow(
 
 
 def _say_fit(kept: float, without: float, fitted: float) -> None:
+    from zhllama.model.row_init_shared import GAIN
+
     if kept:
         say(
             f"fit: {fitted:.4f} bits per byte of held-out text with the new head, {without:.4f} without the fit"
         )
         if kept < 1:
             say(f"{100 * kept:g} % of the fit is kept: more would cost English over 0.5 %")
-    elif fitted < without:
+    elif fitted <= without * (1 - GAIN):
         say("the fit is left out: it would cost English over 0.5 %")
     else:
         say(
-            f"the fit is left out: {fitted:.4f} bits per byte of held-out text with it, {without:.4f} without"
+            f"the fit is left out: it must save {100 * GAIN:g} % of the bits of held-out text "
+            f"({fitted:.4f} per byte with it, {without:.4f} without)"
         )
 
 

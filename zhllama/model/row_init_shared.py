@@ -35,6 +35,7 @@ ENGLISH_IDS = 4096  # old ids of English text on which they are measured
 FIT_SHARES = (1.0, 0.5, 0.25)  # of the fit's changes, from which the largest that English permits is taken
 FIT_STATES = 1024  # English states at which a fit keeps sums of probabilities
 HELD_OUT = 8  # every eighth passage is held out of the fit, and tells whether it pays
+GAIN = 0.0025  # share of the bits there that a fit must save: some thousand tokens tell no smaller one from chance
 
 
 @dataclass(frozen=True)
@@ -152,13 +153,13 @@ def share_head(
 
 
 def with_fit(plain: SharedHead, fitted: SharedHead, head: "torch.Tensor", held_out: NextTokens) -> SharedHead:
-    """The fitted head if it gains on held-out passages and costs English no more than is permitted, else the plain one."""
+    """The fitted head if it gains GAIN on held-out passages and costs English no more than is permitted, else the plain one."""
     without, fit = (
         held_out.bits_per_byte(head, one.rows, one.changed, one.changed_rows) for one in (plain, fitted)
     )
     before, after = fitted.english
     permitted = after <= max(before * (1 + ENGLISH_LIMIT), plain.english[1])
-    return replace(fitted if permitted and fit < without else plain, held_out=(without, fit))
+    return replace(fitted if permitted and fit <= without * (1 - GAIN) else plain, held_out=(without, fit))
 
 
 def log_shares(new: AnyTokenizer, firsts: Sequence[int], texts: Sequence[str]) -> Shares:
