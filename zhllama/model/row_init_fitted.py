@@ -86,6 +86,7 @@ def scaled_states(
     count: int,
     advance: Callable[[float], None] | None = None,
     fast: bool = False,
+    length: int = LENGTH,
 ) -> list[ReadPassage]:
     """Passages with `count` hidden states, whose products with the rows of the head are the logits.
 
@@ -93,7 +94,7 @@ def scaled_states(
     """
     scale = None
     found: list[ReadPassage] = []
-    for passage in hidden_states(model, old, texts, count, fast):
+    for passage in hidden_states(model, old, texts, count, fast, length):
         scale = scale or logit_scale(model, passage.ids)
         found.append(replace(passage, states=passage.states * scale))
         if advance is not None:
@@ -116,9 +117,14 @@ def solve_direction(states: "Sequence[torch.Tensor]") -> "torch.Tensor":
 
 
 def hidden_states(
-    model: Any, old: AnyTokenizer, texts: Sequence[str], count: int, fast: bool = False
+    model: Any,
+    old: AnyTokenizer,
+    texts: Sequence[str],
+    count: int,
+    fast: bool = False,
+    length: int = LENGTH,
 ) -> Iterator[ReadPassage]:
-    """The first LENGTH ids of each text and their hidden states, until there are `count`.
+    """The first `length` ids of each text and their hidden states, until there are `count`.
 
     With `fast`, matrices are multiplied in bf16 where the processor does that in hardware.
     """
@@ -127,7 +133,7 @@ def hidden_states(
     read = 0
     for text in texts:
         (ids,) = old.encode([text])
-        ids = ids[:LENGTH]
+        ids = ids[:length]
         if len(ids) < 2:
             continue
         with torch.no_grad(), bf16_products() if fast else nullcontext():
