@@ -1,5 +1,6 @@
 """What an initialization costs is measured in the head, the input and both, at the boundaries of both tokenizations."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,39 @@ def test_head_input_and_both(tmp_path: Path) -> None:
     old, new = measured(CHINESE, "character")
     assert old["input"] < old["head"]
     assert new["input"] != pytest.approx(old["input"]) and new["both"] != pytest.approx(new["head"])
+
+
+def values(zh: float, en: float) -> dict[str, dict[str, float]]:
+    return {"zh": dict.fromkeys(first_values.MEASURES, zh), "en": dict.fromkeys(first_values.MEASURES, en)}
+
+
+def test_the_table_has_means_and_ranges_by_size_and_way() -> None:
+    measured = {
+        "8000 shared seed 0": values(5.0, 1.0),
+        "8000 old": values(4.0, 1.0),
+        "8000 shared seed 1": values(6.0, 1.5),
+        "2000 mean seed 0": values(7.0, 1.25),
+    }
+    cell = "5.500 (5.000到6.000) / 1.2500"
+    assert list(first_values.table(measured, "zh"))[2:] == [
+        "| 2,000 | `mean` | 7.000 / 1.2500 | 7.000 / 1.2500 | 7.000 / 1.2500 | 1 |",
+        "| 8,000 | 原词表 | 4.000 / 1.0000 | 4.000 / 1.0000 | 4.000 / 1.0000 |  |",
+        f"| 8,000 | `shared` | {cell} | {cell} | {cell} | 2 |",
+    ]
+
+
+def test_a_page_without_its_mark_is_refused() -> None:
+    assert first_values.between("a <!-- x --> old <!-- end of x --> b", "x", "new") == "a <!-- x -->\n\nnew\n\n<!-- end of x --> b"  # fmt: skip
+    for page in ("a", "a <!-- x --> b", "<!-- end of x --> a <!-- x -->"):
+        with pytest.raises(ValueError, match="no <!-- x -->"):
+            first_values.between(page, "x", "new")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_pages_have_the_tables_of_the_stored_points(language: str) -> None:
+    page = first_values.PAGES[language].read_text(encoding="utf-8")
+    stored = json.loads(first_values.STORED.read_text(encoding="utf-8"))
+    assert tuple(stored) == first_values.BASES
+    for base, measured in stored.items():
+        table = "\n".join(first_values.table(measured, language))
+        assert first_values.between(page, base, table) == page

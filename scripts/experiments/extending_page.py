@@ -32,7 +32,7 @@ from extending.analysis import (  # noqa: E402
 )
 from extending.breakeven import LawPoint, law  # noqa: E402
 from extending.plot import Panel, Series, colored, draw  # noqa: E402
-from extending.stored import CURVES, EARLIER, Curve, Curves, load, longest, names, pairs, to_stored  # noqa: E402
+from extending.stored import CURVES, EARLIER, Curve, Curves, between, load, longest, names, pairs, to_stored  # noqa: E402
 
 from zhllama.io.files import to_json, write_whole  # noqa: E402
 
@@ -274,7 +274,7 @@ def write(new: Curves, earlier: Curves) -> None:
     for language, page in (("en", "advise.md"), ("zh", "advise.zh.md")):
         path = DOCS / page
         table = "\n".join(law_table(law(new, earlier), language))
-        path.write_text(_between(path.read_text(encoding="utf-8"), "law", table), encoding="utf-8")
+        path.write_text(between(path.read_text(encoding="utf-8"), "law", table), encoding="utf-8")
     for language, page in (("en", "extending.md"), ("zh", "extending.zh.md")):
         path = DOCS / page
         text = path.read_text(encoding="utf-8")
@@ -283,14 +283,8 @@ def write(new: Curves, earlier: Curves) -> None:
             tables["crossings"] = crossing_table(new["half"], language)
         for mark, lines in tables.items():
             table = "\n".join(lines)
-            text = _between(text, mark, table.replace(" to ", "到") if language == "zh" else table)
+            text = between(text, mark, table.replace(" to ", "到") if language == "zh" else table)
         path.write_text(text, encoding="utf-8")
-
-
-def _between(text: str, mark: str, table: str) -> str:
-    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-    head, _, rest = text.partition(begin)
-    return f"{head}{begin}\n\n{table}\n\n{end}" + rest.partition(end)[2]
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
     python scripts/experiments/first_values.py --work /tmp/extend --base half --added 8000 --seeds 3
     python scripts/experiments/first_values.py --work /tmp/extend --base half --show     # the table of what was measured
+    python scripts/experiments/first_values.py --work /tmp/extend --write     # all of WORK to docs/data and docs/first-values.md
+    python scripts/experiments/first_values.py --write                        # the tables again from docs/data
 
 Each initialization is that of `zhllama grow`, with an untied head, and is measured on passages of validation text:
 
@@ -20,7 +22,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -31,6 +33,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import torch  # noqa: E402 - after the path is set
+from extending.stored import DATA, between  # noqa: E402
 from extending.texts import Texts, draw  # noqa: E402
 from extending.variants import GUARD_PASSAGES, SHARED_PASSAGES, Base, open_base, texts_of, untied  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -56,6 +59,15 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 WITHOUT_TEXT = ("mean", "weighted")
 MEASURES = ("head", "input", "both")
+BASES = ("smollm2", "half", "small")
+STORED = DATA / "first-values.json"
+PAGES = {"en": DATA.parent / "first-values.md", "zh": DATA.parent / "first-values.zh.md"}
+HEADS = {
+    "en": ("new tokens", "initialization", "head alone", "input alone", "both", "seeds"),
+    "zh": ("新增词元", "初始化", "只看输出层", "只看输入", "两者", "种子数"),
+}
+OLD = {"en": "old vocabulary", "zh": "原词表"}
+TO = {"en": " to ", "zh": "到"}
 Passages = list[tuple[str, Tensor]]  # texts, and their hidden states in the base with old tokens [ids, width]
 
 
@@ -126,36 +138,62 @@ def measure_way(
     return {**found, "cpu_seconds": round(seconds, 1)}
 
 
-def table(measured: dict[str, Any]) -> Iterator[str]:
+def table(measured: Mapping[str, Any], language: str = "en") -> Iterator[str]:
     """Markdown: Chinese and English of each measure by size and way, the mean of all seeds with their range in Chinese."""
-    yield "| new tokens | initialization | head alone | input alone | both | seeds |"
-    yield "|---|---|---|---|---|---|"
-    groups: dict[str, list[dict[str, Any]]] = {}
+    yield "| " + " | ".join(HEADS[language]) + " |"
+    yield "|" + "---|" * len(HEADS[language])
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for name, one in measured.items():
-        groups.setdefault(name.partition(" seed ")[0], []).append(one)
-    for name, some in groups.items():
-        added, _, way = name.partition(" ")
-        cells = [_cell([one["zh"][m] for one in some], [one["en"][m] for one in some]) for m in MEASURES]
-        yield f"| {int(added):,} | {'old vocabulary' if way == 'old' else f'`{way}`'} | {' | '.join(cells)} | {len(some)} |"
+        added, _, way = name.partition(" seed ")[0].partition(" ")
+        groups.setdefault((int(added), way), []).append(one)
+    order = ["old", *WAYS]
+    for (size, way), some in sorted(groups.items(), key=lambda item: (item[0][0], order.index(item[0][1]))):
+        cells = [
+            _cell([one["zh"][m] for one in some], [one["en"][m] for one in some], language) for m in MEASURES
+        ]
+        title = OLD[language] if way == "old" else f"`{way}`"
+        yield f"| {size:,} | {title} | {' | '.join(cells)} | {'' if way == 'old' else len(some)} |"
 
 
-def _cell(zh: list[float], en: list[float]) -> str:
-    spread = f" ({min(zh):.3f} to {max(zh):.3f})" if len(zh) > 1 else ""
+def _cell(zh: list[float], en: list[float], language: str) -> str:
+    low, high = f"{min(zh):.3f}", f"{max(zh):.3f}"
+    spread = f" ({low}{TO[language]}{high})" if low != high else ""
     return f"{mean(zh):.3f}{spread} / {mean(en):.4f}"
+
+
+def write(work: Path | None) -> None:
+    """Put what a folder measured into docs/data, if one is given, and the tables into the pages."""
+    stored: dict[str, Any] = json.loads(STORED.read_text(encoding="utf-8")) if STORED.is_file() else {}
+    for base in BASES:
+        path = work / base / "first_values.json" if work is not None else None
+        if path is not None and path.is_file():
+            stored[base] = json.loads(path.read_text(encoding="utf-8"))
+    write_whole(STORED, to_json(stored))
+    for language, page in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        for base, measured in stored.items():
+            text = between(text, base, "\n".join(table(measured, language)))
+        write_whole(page, text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
-    parser.add_argument("--base", choices=("small", "half", "smollm2"), default="smollm2")
+    parser.add_argument("--base", choices=BASES, default="smollm2")
     parser.add_argument("--added", type=int, action="append")
     parser.add_argument("--way", action="append", choices=tuple(WAYS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--show", action="store_true", help="print the table without measuring")
+    parser.add_argument("--write", action="store_true", help="write docs/data and the tables of the pages")
     args = parser.parse_args()
+    if args.write:
+        write(args.work)
+        return
+    if args.work is None:
+        parser.error("--work is missing")
     path = args.work / args.base / "first_values.json"
     measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if args.show:

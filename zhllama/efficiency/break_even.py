@@ -20,7 +20,7 @@ class BreakEven:
 # By bits per Chinese character of the base before training; scripts/experiments/extending_page.py prints them. Crossings that
 # were measured, and for the first base, whose curves have not crossed, predictions from the rates at which their gaps shrink.
 LAW = (
-    (6.14, BreakEven(1.4e7, 3.3e6, 8.7e11)),
+    (6.14, BreakEven(1.1e7, 3.3e6, 8.7e11)),
     (7.90, BreakEven(1.6e4, 1.0e3, 3.4e4)),
     (8.73, BreakEven(1.1e3, 1.0e3, 4.7e3)),
     (10.21, BreakEven(1.0e3, 1.0e3, 1.0e3)),

@@ -1,4 +1,4 @@
-"""Reads and writes the curves in docs/data."""
+"""Reads and writes the curves in docs/data, and tables of pages."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -83,3 +83,13 @@ def pairs(curves: Mapping[str, Curve], name: str, old: str = "old") -> list[Pair
         if plain == name and reference in curves:
             found.append((curves[reference].points, curves[other].points))
     return found
+
+
+def between(text: str, mark: str, table: str) -> str:
+    """A page with `table` between `<!-- mark -->` and `<!-- end of mark -->`; ValueError where it lacks one."""
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    head, _, rest = text.partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
+        raise ValueError(f"no {begin} and {end}")
+    return f"{head}{begin}\n\n{table}\n\n{end}{tail}"
