@@ -105,11 +105,12 @@ SHARES = Shares(np.array([4, 4, 5]), np.log([0.2, 0.3, 0.5]), np.array([4, 5]), 
 
 def test_a_fit_that_costs_english_too_much_is_weakened() -> None:
     head, direction, english = _head_and_english()
-    plain = share_head(head, SHARES, direction, english, False)
+    before = english.bits_per_byte(head)
+    plain = share_head(head, SHARES, direction, english, before, False)
     shift, kept = torch.zeros(3, WIDTH), []
     for size in (0.0, 2.0, 4.0, 8.0, 40.0):
         shift[:, -1] = size
-        found = share_head(head, SHARES, direction, english, False, FittedChanges(shift, shift[:2]))
+        found = share_head(head, SHARES, direction, english, before, False, FittedChanges(shift, shift[:2]))
         kept.append(found.fit_kept)
         permitted = found.english[1] <= found.english[0] * (1 + ENGLISH_LIMIT)
         assert permitted == (size < 40)

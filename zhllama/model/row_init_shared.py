@@ -104,7 +104,8 @@ def fit_shared_head(
     passages = scaled_states(model, old, texts, STATES, advance, fast)
     found = solve_direction([read.states[:, :-1], *(passage.states for passage in passages)])
     direction = torch.cat([found, torch.zeros(1)])
-    chosen = share_head(weight, shares, direction, read, keep_old_rows)
+    before = read.bits_per_byte(weight)
+    chosen = share_head(weight, shares, direction, read, before, keep_old_rows)
     if fit:
         every = min(HELD_OUT, len(texts))
         kept_aside = texts[every - 1 :: every]
@@ -121,7 +122,7 @@ def fit_shared_head(
             [_with_bias(passage) for passage in rest],
             read.states[:FIT_STATES],
         )
-        fitted = share_head(weight, shares, direction, read, keep_old_rows, changes)
+        fitted = share_head(weight, shares, direction, read, before, keep_old_rows, changes)
         tried = scaled_states(model, old, kept_aside, HELD_OUT_IDS, None, fast, HELD_OUT_LENGTH)
         held_out = NextTokens.new(old, new, tried)
         chosen = with_fit(chosen, fitted, weight, held_out)
@@ -139,11 +140,15 @@ def share_head(
     shares: Shares,
     direction: "torch.Tensor",
     english: NextTokens,
+    before: float,
     keep_old_rows: bool,
     changes: FittedChanges | None = None,
 ) -> SharedHead:
-    """The head of the first choice that English permits, else of the last; with `changes`, of weaker and weaker ones."""
-    before, used = english.bits_per_byte(head), set(english.targets.tolist())
+    """The head of the first choice that English permits, else of the last; with `changes`, of weaker and weaker ones.
+
+    `before` are the bits of `english` under `head`.
+    """
+    used = set(english.targets.tolist())
     everything = set(shares.leads.tolist()) if keep_old_rows else set[int]()
     choices = [(everything, MORE_BESIDE_KEPT), *((everything | used, less) for less in LESS_FOR_ENGLISH)]
     for kept, beside_english in choices:

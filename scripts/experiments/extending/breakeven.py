@@ -10,14 +10,8 @@ from extending.stored import Curve, Curves, names, pairs
 AT_ONCE = 1000.0  # characters of about one step, for curves that are ahead before their first one
 LONG = 1200  # seconds of a curve from which a crossing is predicted
 POINTS = 3  # doublings that a prediction needs
-DOUBLINGS = (
-    300,
-    600,
-    1200,
-    2400,
-    4800,
-    9000,
-)  # from where warm-up and initialization are over, as far as curves go
+# From where warm-up and initialization are over, as far as curves go.
+DOUBLINGS = (300, 600, 1200, 2400, 4800, 9000)
 
 
 @dataclass(frozen=True)
